@@ -1,0 +1,14 @@
+"""Environment variables, read once at import.
+
+``HYBRIDKERN_BACKEND``
+    Default backend of every operator: ``auto`` (the default), ``reference``, ``cpp``, ``triton`` or ``cuda``.
+``HYBRIDKERN_NO_EXT``
+    ``1``: neither build nor load the compiled extension.
+"""
+
+from __future__ import annotations
+
+import os
+
+BACKEND: str = os.environ.get("HYBRIDKERN_BACKEND", "auto").strip().lower() or "auto"
+NO_EXTENSION: bool = os.environ.get("HYBRIDKERN_NO_EXT", "").strip() not in ("", "0")

@@ -1,0 +1,18 @@
+"""Fused functional operators: differentiable, on every backend, transparent to ``torch.compile(fullgraph=True)``."""
+
+from hybridkern._coupling_form import CouplingForm
+from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_backward_from_output
+from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
+from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
+from hybridkern.ops.gaussian_log_prob import gaussian_log_prob
+from hybridkern.ops.rounding_coupling import rounding_coupling
+
+__all__ = [
+    "CouplingForm",
+    "affine_coupling",
+    "affine_coupling_backward_from_output",
+    "discretized_logistic_log_prob",
+    "discretized_logistic_mixture_log_prob",
+    "gaussian_log_prob",
+    "rounding_coupling",
+]

@@ -1,0 +1,57 @@
+"""Argument checks shared by the operators: clear errors before anything is computed or written."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_LOW = (torch.bfloat16, torch.float16)
+
+
+def shape_text(shape: torch.Size | tuple[int, ...]) -> str:
+    """``(64, 3, 8, 8)`` as users write it."""
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def check_tensor(name: str, value: object) -> None:
+    """``value`` must be a floating-point tensor of a supported dtype."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected float32, float64, bfloat16 or float16")
+
+
+def check_batched(name: str, value: object, at_least: int = 1) -> None:
+    """``value`` must be a floating-point tensor with a batch dimension and at least ``at_least`` dimensions."""
+    check_tensor(name, value)
+    assert isinstance(value, Tensor)
+    if value.ndim < at_least:
+        wanted = "(B, *S)" if at_least == 1 else "(B, C, *S)"
+        raise ValueError(f"{name}: got shape {shape_text(value.shape)}, expected {wanted}")
+
+
+def check_same_device(name: str, value: Tensor, x: Tensor) -> None:
+    """``value`` must lie on the device of ``x``."""
+    if value.device != x.device:
+        raise ValueError(f"{name}: got device {value.device}, expected {x.device}, the device of x")
+
+
+def check_not_wider(name: str, value: Tensor, x: Tensor) -> None:
+    """``value`` may have the dtype of ``x`` or, where ``x`` is float32, bfloat16 or float16."""
+    if value.dtype is x.dtype or (x.dtype is torch.float32 and value.dtype in _LOW):
+        return
+    also = ", bfloat16 or float16" if x.dtype is torch.float32 else ""
+    raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype} (the dtype of x){also}")
+
+
+def autocast_input(x: Tensor) -> Tensor:
+    """``x`` in float32 where autocast lowered it: under autocast the flow itself stays in float32."""
+    if x.dtype in _LOW and torch.is_autocast_enabled(x.device.type):
+        return x.float()
+    return x
+
+
+def total_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of a per-example total (log-determinant, log-probability) over ``x``: at least float32."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32

@@ -1,0 +1,19 @@
+"""The precision in which the reference backend computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_NO_FLOAT64 = ("mps",)
+
+
+def wide(x: Tensor, *, like: Tensor | None = None) -> Tensor:
+    """``x`` in float64, so that the reference is the ground truth of float32 results; float32 where there is none."""
+    device = (x if like is None else like).device.type
+    return x.to(torch.float32 if device in _NO_FLOAT64 else torch.float64)
+
+
+def total_dtype(x: Tensor) -> torch.dtype:
+    """Dtype of a total over one example of ``x``."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
