@@ -1,0 +1,96 @@
+# hybridkern: `make demo` and `make test` build what they need, once, and then do their job. `make help` lists the rest.
+# Needs Linux, Python >= 3.10 with venv and headers, make and g++ (C++20). HYBRIDKERN_NO_EXT=1 does without g++.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+PIP_FLAGS ?=
+TEST_FLAGS ?=
+DEMO_FLAGS ?=
+BENCH_FLAGS ?=
+
+# A branch of its own, so that a build without the extension never passes for one with it.
+NO_EXT := $(filter-out 0,$(HYBRIDKERN_NO_EXT))
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS)
+# Python only: the extension is a step of its own, so that ninja compiles what changed and nothing else.
+EDITABLE := HYBRIDKERN_NO_EXT=1 $(PIP) --no-build-isolation --editable
+CPP := $(shell find csrc -type f 2>/dev/null)
+READY := $(STAMPS)/package $(if $(NO_EXT),,$(STAMPS)/extension)
+
+# glibc maps and faults in large temporaries anew at each call; identical code then differs by up to 3x between runs.
+BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help build demo test lint format bench clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  PIP_FLAGS=...  TORCH=torch==2.13.0"
+	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='-k glow'"
+
+build: $(READY) ## the virtual environment, torch, the package and its compiled extension
+
+demo: $(READY) ## train a hybrid model on scikit-learn's digits: result table and plots, in runs/demo
+	rm -rf runs/demo
+	$(BIN)/hybridkern train digits --out runs/demo $(DEMO_FLAGS)
+
+test: $(READY) $(STAMPS)/test ## the test suite
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+
+lint: $(READY) $(STAMPS)/test $(STAMPS)/dev ## ruff, mypy and clang-format, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(CPP),$(BIN)/clang-format --dry-run -Werror $(CPP))
+
+format: $(STAMPS)/dev ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+
+bench: $(READY) $(STAMPS)/test ## the benchmarks; only ratios within one run count
+	$(BENCH_ENV) $(BIN)/python -m pytest benchmarks $(BENCH_FLAGS)
+
+clean: ## build outputs, demo run and caches; the virtual environment stays
+	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -f hybridkern/_C*.so $(STAMPS)/extension
+	find hybridkern tests $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and the virtual environment
+	rm -rf $(VENV)
+
+# What is built, each step once. A step whose inputs are newer than its stamp is done again.
+
+$(STAMPS)/venv:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) was not found; install Python >= 3.10 or set PYTHON=" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 10) and "make: %s is Python %d.%d, hybridkern needs 3.10 or newer" % (sys.executable, *v[:2]))'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv
+	$(PIP) '$(TORCH)' numpy 'setuptools>=77.0.3' ninja 'pybind11>=2.13'
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/torch pyproject.toml
+	$(EDITABLE) '.[train]'
+	@touch $@
+
+$(STAMPS)/extension: $(STAMPS)/package setup.py $(CPP)
+	@command -v $${CXX:-g++} >/dev/null || { echo "make: $${CXX:-g++} was not found; install it (apt install g++), set CXX=, or set HYBRIDKERN_NO_EXT=1 to run on plain PyTorch" >&2; exit 1; }
+	@$(BIN)/python -c 'import os, sys, sysconfig as s; h = os.path.join(s.get_path("include"), "Python.h"); sys.exit(not os.path.exists(h) and "make: %s is missing; on Debian and Ubuntu: apt install python3-dev" % h)'
+	PATH="$(abspath $(BIN)):$$PATH" HYBRIDKERN_REQUIRE_EXT=1 $(BIN)/python setup.py --quiet build_ext --inplace --force
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/package
+	$(EDITABLE) '.[test]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/package
+	$(EDITABLE) '.[dev]'
+	@touch $@

@@ -1,0 +1,102 @@
+// The inner loops of the CPU kernels: plain arrays of the working type, one table of them an instruction set.
+//
+// The operators (one file each beside this one) bring any dtype and layout to such arrays, block by block, and choose
+// the table once. A block has at most `block_size` elements.
+#pragma once
+
+#include <cstdint>
+
+namespace hk {
+
+constexpr int64_t block_size = 1024;
+constexpr int scale_maps = 6;
+
+template <class T>
+struct CouplingConstants {
+  T clamp, offset, eps, gain, shift_gain;
+};
+
+template <class T>
+struct BinConstants {
+  T width, half, half_low, log_width;
+};
+
+template <class T>
+struct CouplingBlock {
+  const T *known, *a, *t;  // known: x, or y when going backward from the output; a is unused without scale
+  const T* grad_y;         // nullptr: zero
+  T grad_total;
+  T *y, *x, *grad_x, *grad_a, *grad_t;  // x: nullptr unless recovered
+  int64_t n;
+};
+
+template <class T>
+struct LogisticBlock {
+  const T *x, *mean, *log_scale;
+  const T* grad;  // nullptr: `grad_each` for every element
+  T grad_each;
+  T* out;
+  T *grad_x, *grad_mean, *grad_log_scale;
+  bool accumulate;  // add to the parameters' gradients instead of writing them
+  int64_t n;
+};
+
+template <class T>
+struct MixtureBlock {
+  const T* x;
+  const T *const *logits, *const *mean, *const *log_scale;  // one array a component
+  const T* grad;
+  T grad_each;
+  T* out;
+  T* grad_x;
+  T *const *grad_logits, *const *grad_mean, *const *grad_log_scale;
+  bool accumulate;
+  T* scratch;  // 4 * components * max_lanes, 64-byte aligned
+  int64_t components, n;
+};
+constexpr int64_t max_lanes = 16;
+
+template <class T>
+struct GaussianBlock {
+  const T *x, *mean, *log_scale;  // mean, log_scale: nullptr is zero
+  T grad_each;
+  T *grad_x, *grad_mean, *grad_log_scale;  // the latter two: nullptr if not wanted
+  bool accumulate;
+  int64_t n;
+};
+
+template <class T>
+struct Kernels {
+  const char* name;
+  // [map][negated][shift before the scale]; returns the block's sum of log s
+  T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
+  // [map][negated][shift before the scale][from the output]
+  void (*coupling_backward[scale_maps][2][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
+  // y = x + sign * round(beta*t)
+  void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, int64_t n);
+  // grad_t = factor * grad; returns the sum of grad * t
+  T (*rounding_backward)(const T* grad, const T* t, T factor, T* grad_t, int64_t n);
+  // out may be nullptr; returns the block's sum
+  T (*logistic_forward)(const LogisticBlock<T>&, const BinConstants<T>&);
+  void (*logistic_backward)(const LogisticBlock<T>&, const BinConstants<T>&);
+  T (*mixture_forward)(const MixtureBlock<T>&, const BinConstants<T>&);
+  void (*mixture_backward)(const MixtureBlock<T>&, const BinConstants<T>&);
+  T (*gaussian_forward)(const GaussianBlock<T>&);
+  void (*gaussian_backward)(const GaussianBlock<T>&);
+};
+
+const Kernels<float>& baseline_kernels();
+const Kernels<double>& double_kernels();
+#if defined(__x86_64__)
+const Kernels<float>& avx2_kernels();
+const Kernels<float>& avx512_kernels();
+#endif
+
+// The table for this processor (or the one that `choose_instruction_set` asked for).
+template <class T>
+const Kernels<T>& kernels();
+
+const char* instruction_set();
+bool choose_instruction_set(const char* name);  // false: this processor does not have it
+
+}  // namespace hk

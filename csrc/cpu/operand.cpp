@@ -1,0 +1,170 @@
+#include "operand.h"
+
+#include <cstring>
+
+#include "../math/low_precision.h"
+
+namespace hk {
+
+Element element_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return Element::f32;
+    case ScalarType::Double:
+      return Element::f64;
+    case ScalarType::BFloat16:
+      return Element::bf16;
+    case ScalarType::Half:
+      return Element::f16;
+    default:
+      STD_TORCH_CHECK(false, "hybridkern: expected a float32, float64, bfloat16 or float16 tensor");
+  }
+}
+
+bool folds(const Tensor& tensor, int64_t first) {
+  int64_t expected = -1;
+  for (int64_t d = tensor.dim() - 1; d >= first; --d) {
+    if (tensor.size(d) == 1) continue;
+    if (expected >= 0 && tensor.stride(d) != expected) return false;
+    expected = tensor.stride(d) * tensor.size(d);
+  }
+  return true;
+}
+
+Tensor foldable(const Tensor& tensor, int64_t first) {
+  return folds(tensor, first) ? tensor : torch::stable::contiguous(tensor);
+}
+
+Extent extent_of(const Tensor& tensor, int64_t channel_dim) {
+  Extent extent;
+  if (tensor.dim() > channel_dim) extent.channels = tensor.size(channel_dim);
+  for (int64_t d = channel_dim + 1; d < tensor.dim(); ++d) extent.pixels *= tensor.size(d);
+  return extent;
+}
+
+namespace {
+
+int64_t folded_stride(const Tensor& tensor, int64_t first) {
+  for (int64_t d = tensor.dim() - 1; d >= first; --d)
+    if (tensor.size(d) != 1) return tensor.stride(d);
+  return 1;
+}
+
+size_t size_of(Element element) {
+  return element == Element::f64 ? 8 : element == Element::f32 ? 4 : 2;
+}
+
+// A walk over elements [begin, begin + n) of row b in runs of equal stride: run(address, step, count, done).
+template <class Run>
+void for_runs(const Operand& of, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const Run& run) {
+  const int64_t inner = order.pixel_major ? order.extent.channels : order.extent.pixels;
+  const int64_t step = order.pixel_major ? of.channel_stride : of.pixel_stride;
+  const int64_t outer_step = order.pixel_major ? of.pixel_stride : of.channel_stride;
+  const size_t width = size_of(of.element);
+  int64_t o = begin / inner, i = begin % inner;
+  for (int64_t done = 0; done < n; ++o, i = 0) {
+    const int64_t count = inner - i < n - done ? inner - i : n - done;
+    run(of.data + (b * of.batch_stride + o * outer_step + i * step) * static_cast<int64_t>(width), step, count, done);
+    done += count;
+  }
+}
+
+template <class From, class T>
+void gather(const char* address, int64_t step, int64_t count, T* to) {
+  const From* from = reinterpret_cast<const From*>(address);
+  if (step == 1)
+    for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i]);
+  else
+    for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i * step]);
+}
+
+template <class To, class T>
+void scatter(char* address, int64_t step, int64_t count, const T* from) {
+  To* to = reinterpret_cast<To*>(address);
+  if (step == 1)
+    for (int64_t i = 0; i < count; ++i) to[i] = narrow<To>(from[i]);
+  else
+    for (int64_t i = 0; i < count; ++i) to[i * step] = narrow<To>(from[i]);
+}
+
+template <class T>
+constexpr Element element_type = sizeof(T) == 8 ? Element::f64 : Element::f32;
+
+}  // namespace
+
+RowOrder order_of(const Tensor& tensor) {
+  const Extent extent = extent_of(tensor);
+  const int64_t channel = tensor.dim() > 1 ? tensor.stride(1) : 1;
+  const bool pixel_major = extent.channels > 1 && extent.pixels > 1 && channel < folded_stride(tensor, 2);
+  return {extent, pixel_major};
+}
+
+Operand operand(const Tensor& tensor, const RowOrder& order, int64_t channel_dim, int64_t first_channel,
+                int64_t channel_step) {
+  Operand out;
+  out.element = element_of(tensor);
+  out.batch_stride = tensor.size(0) == 1 ? 0 : tensor.stride(0);
+  const int64_t channel = tensor.dim() > channel_dim ? tensor.stride(channel_dim) : 1;
+  out.channel_stride = channel * channel_step;
+  out.pixel_stride = folded_stride(tensor, channel_dim + 1);
+  out.data = static_cast<char*>(const_cast<void*>(tensor.const_data_ptr())) +
+             first_channel * channel * static_cast<int64_t>(size_of(out.element));
+  const auto [channels, pixels] = order.extent;
+  const int64_t inner = order.pixel_major ? channels : pixels, outer = order.pixel_major ? pixels : channels;
+  const int64_t step = order.pixel_major ? out.channel_stride : out.pixel_stride;
+  const int64_t outer_step = order.pixel_major ? out.pixel_stride : out.channel_stride;
+  out.dense = (inner == 1 || step == 1) && (outer == 1 || outer_step == inner);
+  return out;
+}
+
+template <class T>
+const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer) {
+  if (from.dense && from.element == element_type<T>)
+    return reinterpret_cast<const T*>(from.data) + b * from.batch_stride + begin;
+  for_runs(from, order, b, begin, n, [&](const char* address, int64_t step, int64_t count, int64_t done) {
+    switch (from.element) {
+      case Element::f32:
+        return gather<float>(address, step, count, buffer + done);
+      case Element::f64:
+        return gather<double>(address, step, count, buffer + done);
+      case Element::bf16:
+        return gather<Bf16>(address, step, count, buffer + done);
+      case Element::f16:
+        return gather<F16>(address, step, count, buffer + done);
+    }
+  });
+  return buffer;
+}
+
+template <class T>
+T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer) {
+  if (!to.present()) return nullptr;
+  if (to.dense && to.element == element_type<T>) return reinterpret_cast<T*>(to.data) + b * to.batch_stride + begin;
+  return buffer;
+}
+
+template <class T>
+void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
+  if (!to.present() || (to.dense && to.element == element_type<T>)) return;
+  for_runs(to, order, b, begin, n, [&](char* address, int64_t step, int64_t count, int64_t done) {
+    switch (to.element) {
+      case Element::f32:
+        return scatter<float>(address, step, count, from + done);
+      case Element::f64:
+        return scatter<double>(address, step, count, from + done);
+      case Element::bf16:
+        return scatter<Bf16>(address, step, count, from + done);
+      case Element::f16:
+        return scatter<F16>(address, step, count, from + done);
+    }
+  });
+}
+
+template const float* read_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, float*);
+template const double* read_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, double*);
+template float* block_target(const Operand&, int64_t, int64_t, float*);
+template double* block_target(const Operand&, int64_t, int64_t, double*);
+template void write_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const float*);
+template void write_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const double*);
+
+}  // namespace hk

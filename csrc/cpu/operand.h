@@ -1,0 +1,119 @@
+// Tensors of any dtype and layout as rows of elements that are read and written block by block.
+//
+// A tensor (B, C, *S) is seen as (B, C, S) with three strides, S being the spatial dims folded into one. A row is one
+// example; its elements are numbered in an order that suits the memory of the main operand: channel by channel, or
+// pixel by pixel for channels_last. Where an operand lies in that order without gaps and has the working type, blocks
+// are pointers into it; otherwise they pass through a small buffer in the L1 cache.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+
+namespace hk {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+enum class Element : int { f32, f64, bf16, f16 };
+
+Element element_of(const Tensor& tensor);
+
+struct Extent {
+  int64_t channels = 1, pixels = 1;
+  int64_t row() const { return channels * pixels; }
+};
+
+struct Operand {
+  char* data = nullptr;
+  Element element = Element::f32;
+  int64_t batch_stride = 0, channel_stride = 0, pixel_stride = 0;  // in elements; 0 where broadcast
+  bool dense = false;                                               // in row order without gaps
+
+  bool present() const { return data != nullptr; }
+};
+
+// How rows of one operator call are numbered.
+struct RowOrder {
+  Extent extent;
+  bool pixel_major = false;
+};
+
+// Whether dims [first, end) fold into one stride.
+bool folds(const Tensor& tensor, int64_t first);
+
+// The tensor itself if its spatial dims (from dim `first` on) fold, else a contiguous copy.
+Tensor foldable(const Tensor& tensor, int64_t first = 2);
+
+// (C, S) of a tensor whose channel dim is `channel_dim`; missing dims count 1.
+Extent extent_of(const Tensor& tensor, int64_t channel_dim = 1);
+
+RowOrder order_of(const Tensor& tensor);
+
+// `skip_channels` channels from the start, every `channel_step`-th one. Broadcast batches get stride 0.
+Operand operand(const Tensor& tensor, const RowOrder& order, int64_t channel_dim = 1, int64_t first_channel = 0,
+                int64_t channel_step = 1);
+
+// Elements [begin, begin + n) of row b: a pointer into the tensor, or `buffer` filled.
+template <class T>
+const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer);
+
+// Where to write elements [begin, begin + n) of row b: into the tensor, or `buffer`, then to be sent by write_block.
+template <class T>
+T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer);
+
+template <class T>
+void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from);
+
+// Blocks of a row, and a grain for parallel_for that gives each thread a worthwhile share.
+inline int64_t blocks_of(int64_t row) { return (row + block_size - 1) / block_size; }
+inline int64_t grain_of(int64_t elements_per_unit) {
+  constexpr int64_t worthwhile = 16384;
+  return elements_per_unit >= worthwhile ? 1 : worthwhile / (elements_per_unit > 0 ? elements_per_unit : 1);
+}
+
+inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
+
+// Totals of the rows: per-block sums in a fixed order, whatever thread made them.
+class RowSums {
+ public:
+  RowSums(int64_t rows, int64_t blocks) : blocks_(blocks), sums_(rows * blocks) {}
+  double& at(int64_t row, int64_t block) { return sums_[row * blocks_ + block]; }
+  double total(int64_t row) const {
+    double sum = 0;
+    for (int64_t k = 0; k < blocks_; ++k) sum += sums_[row * blocks_ + k];
+    return sum;
+  }
+
+ private:
+  int64_t blocks_;
+  std::vector<double> sums_;
+};
+
+// Writes `value(row)` for every row into a (B,) tensor of float32 or float64.
+template <class F>
+void write_totals(Tensor& out, const F& value) {
+  const int64_t rows = out.size(0);
+  if (is_double(out)) {
+    double* p = static_cast<double*>(out.mutable_data_ptr());
+    for (int64_t b = 0; b < rows; ++b) p[b] = value(b);
+  } else {
+    float* p = static_cast<float*>(out.mutable_data_ptr());
+    for (int64_t b = 0; b < rows; ++b) p[b] = static_cast<float>(value(b));
+  }
+}
+
+// Element b of a (B,) tensor of float32 or float64 and any stride.
+inline double total_at(const Tensor& totals, int64_t b) {
+  const int64_t at = b * totals.stride(0);
+  return is_double(totals) ? static_cast<const double*>(totals.const_data_ptr())[at]
+                           : static_cast<const float*>(totals.const_data_ptr())[at];
+}
+
+}  // namespace hk

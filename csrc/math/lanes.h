@@ -1,0 +1,146 @@
+// The types in which the mathematics is written: one scalar, or a vector of HK_LANES floats.
+//
+// Every formula under csrc/math is a template over V, which is `float`, `double` or `Floats`. A translation unit
+// that compiles for one instruction set defines HK_ISA (a namespace of its own, so that the linker never mixes code
+// of two instruction sets) and HK_LANES before it includes this header.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__CUDACC__)
+#define HK_INLINE __host__ __device__ __forceinline__
+#else
+#define HK_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace hk::HK_ISA {
+
+template <class V>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  using Int = int32_t;
+  using Scalar = float;
+  static constexpr int count = 1;
+};
+
+template <>
+struct Lanes<double> {
+  using Int = int64_t;
+  using Scalar = double;
+  static constexpr int count = 1;
+};
+
+#if HK_LANES > 1
+typedef float Floats __attribute__((vector_size(4 * HK_LANES)));
+typedef int32_t Ints __attribute__((vector_size(4 * HK_LANES)));
+
+template <>
+struct Lanes<Floats> {
+  using Int = Ints;
+  using Scalar = float;
+  static constexpr int count = HK_LANES;
+};
+#endif
+
+template <class V>
+using IntOf = typename Lanes<V>::Int;
+template <class V>
+using ScalarOf = typename Lanes<V>::Scalar;
+
+// A comparison of vectors is a mask of lanes, of scalars a bool: both select with `? :`.
+template <class M, class V>
+HK_INLINE V select(M mask, V yes, V no) {
+  return mask ? yes : no;
+}
+
+template <class V>
+HK_INLINE V splat(ScalarOf<V> value) {
+  return V{} + value;
+}
+
+template <class To, class From>
+HK_INLINE To bits_as(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To out;
+  memcpy(&out, &value, sizeof(To));
+  return out;
+}
+
+template <class V>
+HK_INLINE V load(const ScalarOf<V>* from) {
+  V out;
+  memcpy(&out, from, sizeof(V));
+  return out;
+}
+
+template <class V>
+HK_INLINE void store(ScalarOf<V>* to, V value) {
+  memcpy(to, &value, sizeof(V));
+}
+
+// In these two, a NaN in `value` stays: the comparison is false.
+template <class V>
+HK_INLINE V at_most(V value, ScalarOf<V> bound) {
+  return select(value > bound, splat<V>(bound), value);
+}
+
+template <class V>
+HK_INLINE V at_least(V value, ScalarOf<V> bound) {
+  return select(value < bound, splat<V>(bound), value);
+}
+
+HK_INLINE float absolute(float x) { return __builtin_fabsf(x); }
+HK_INLINE double absolute(double x) { return __builtin_fabs(x); }
+HK_INLINE float with_sign_of(float x, float sign) { return __builtin_copysignf(x, sign); }
+HK_INLINE double with_sign_of(double x, double sign) { return __builtin_copysign(x, sign); }
+#if HK_LANES > 1
+HK_INLINE Floats absolute(Floats x) { return bits_as<Floats>(bits_as<Ints>(x) & 0x7fffffff); }
+HK_INLINE Floats with_sign_of(Floats x, Floats sign) {
+  return bits_as<Floats>((bits_as<Ints>(x) & 0x7fffffff) | (bits_as<Ints>(sign) & INT32_MIN));
+}
+#endif
+
+// The rounding error of the product p = a*b, so that a*b = p + error exactly.
+HK_INLINE float product_error(float a, float b, float p) { return __builtin_fmaf(a, b, -p); }
+HK_INLINE double product_error(double a, double b, double p) { return __builtin_fma(a, b, -p); }
+#if HK_LANES > 1
+#if defined(__AVX512F__)
+HK_INLINE Floats product_error(Floats a, Floats b, Floats p) {
+  return bits_as<Floats>(_mm512_fmsub_ps(bits_as<__m512>(a), bits_as<__m512>(b), bits_as<__m512>(p)));
+}
+#elif defined(__AVX2__)
+HK_INLINE Floats product_error(Floats a, Floats b, Floats p) {
+  return bits_as<Floats>(_mm256_fmsub_ps(bits_as<__m256>(a), bits_as<__m256>(b), bits_as<__m256>(p)));
+}
+#else
+// Dekker's product: halves of 12 bits multiply exactly. Their bits are cut off rather than rounded, so that nothing
+// overflows.
+HK_INLINE Floats upper_half(Floats x) { return bits_as<Floats>(bits_as<Ints>(x) & ~0xfff); }
+HK_INLINE Floats product_error(Floats a, Floats b, Floats p) {
+  const Floats ah = upper_half(a), al = a - ah, bh = upper_half(b), bl = b - bh;
+  return ((ah * bh - p) + ah * bl + al * bh) + al * bl;
+}
+#endif
+#endif
+
+// Sum of the lanes in a fixed order (halves folded upon each other).
+HK_INLINE float sum_lanes(float x) { return x; }
+HK_INLINE double sum_lanes(double x) { return x; }
+#if HK_LANES > 1
+HK_INLINE float sum_lanes(Floats x) {
+  float lane[HK_LANES];
+  memcpy(lane, &x, sizeof(x));
+  for (int width = HK_LANES / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+}
+#endif
+
+}  // namespace hk::HK_ISA

@@ -1,0 +1,95 @@
+// bfloat16 and float16 as bits, converted without branches so that loops of them become vector code.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace hk {
+
+struct Bf16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+
+inline float float_of_bits(uint32_t bits) {
+  float out;
+  memcpy(&out, &bits, 4);
+  return out;
+}
+
+inline uint32_t bits_of_float(float value) {
+  uint32_t out;
+  memcpy(&out, &value, 4);
+  return out;
+}
+
+template <class T>
+inline T widen(float value) {
+  return static_cast<T>(value);
+}
+
+template <class T>
+inline T widen(double value) {
+  return static_cast<T>(value);
+}
+
+template <class T>
+inline T widen(Bf16 value) {
+  return static_cast<T>(float_of_bits(static_cast<uint32_t>(value.bits) << 16));
+}
+
+// The exponent is moved by a multiplication, which also makes subnormals right; infinity and NaN get theirs set.
+template <class T>
+inline T widen(F16 value) {
+  const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fff) << 13;
+  const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16;
+  const uint32_t finite = bits_of_float(float_of_bits(magnitude) * 5.192296858534828e33f);  // 2^112
+  const uint32_t special = magnitude | 0x7f800000u;
+  return static_cast<T>(float_of_bits(sign | (magnitude >= 0x0f800000u ? special : finite)));
+}
+
+template <class To, class T>
+struct Narrow;
+
+template <class T>
+struct Narrow<float, T> {
+  static float of(T value) { return static_cast<float>(value); }
+};
+template <class T>
+struct Narrow<double, T> {
+  static double of(T value) { return static_cast<double>(value); }
+};
+
+// Round to nearest even; NaN stays NaN.
+template <class T>
+struct Narrow<Bf16, T> {
+  static Bf16 of(T value) {
+    const uint32_t bits = bits_of_float(static_cast<float>(value));
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    return {static_cast<uint16_t>(nan ? 0x7fc0u | (bits >> 16) : rounded)};
+  }
+};
+
+// Round to nearest even: subnormals by adding a number whose last place is theirs, normals by integer rounding.
+template <class T>
+struct Narrow<F16, T> {
+  static F16 of(T value) {
+    const uint32_t bits = bits_of_float(static_cast<float>(value));
+    const uint32_t magnitude = bits & 0x7fffffffu, sign = (bits >> 16) & 0x8000u;
+    const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000u;
+    const uint32_t normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
+    const uint32_t special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+    return {static_cast<uint16_t>(sign | (magnitude >= 0x477ff000u ? special : finite))};
+  }
+};
+
+template <class To, class T>
+inline To narrow(T value) {
+  return Narrow<To, T>::of(value);
+}
+
+}  // namespace hk

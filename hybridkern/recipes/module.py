@@ -1,0 +1,69 @@
+"""The Lightning module: what one step and one validation do, and with which optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridkern.recipes.config import Config
+from hybridkern.recipes.task import Task
+
+_OPTIMIZERS: dict[str, Any] = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class HybridModule(pl.LightningModule):
+    """Trains a :class:`~hybridkern.recipes.task.Task`.
+
+    Logs per epoch, over the whole validation part and weighted by examples: ``val_loss`` (the objective in nats),
+    ``val_nll`` (nats) and ``val_error`` (a share).
+
+    Args:
+        task: model and objective.
+        config: optimizer, schedule, seed.
+        steps: optimizer steps of the whole run, for the schedule.
+    """
+
+    def __init__(self, task: Task, config: Config, steps: int) -> None:
+        super().__init__()
+        self.task = task
+        self.config = config
+        self.steps = steps
+        self._sums = torch.zeros(4, dtype=torch.float64)
+
+    def on_train_epoch_start(self) -> None:
+        # A function of seed and epoch, as the order of the data is: a resumed run draws what the whole run would have.
+        state = np.random.SeedSequence((self.config.seed, self.current_epoch)).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        return self.task.loss(*batch)
+
+    def on_validation_epoch_start(self) -> None:
+        self._sums.zero_()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
+        x, y = batch
+        terms = self.task.terms(x, y)
+        wrong = (terms.predicted != y).sum()
+        sums = [part.sum(dtype=torch.float64) for part in (terms.class_nll, terms.nll, wrong)]
+        self._sums += torch.stack([*sums, torch.tensor(float(len(y)), dtype=torch.float64)])
+
+    def on_validation_epoch_end(self) -> None:
+        class_nll, nll, error = (self._sums[:3] / self._sums[3]).tolist()
+        self.log_dict({"val_loss": class_nll + self.task.lam * nll, "val_nll": nll, "val_error": error})
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        options = {"lr": config.lr, "weight_decay": config.weight_decay, "foreach": True}
+        optimizer = _OPTIMIZERS[config.optimizer](self.parameters(), **options)
+        if config.schedule == "constant":
+            return optimizer
+        if config.schedule == "onecycle":
+            schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=self.steps)
+        else:
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,48 @@
+"""What training, evaluation and sampling need of a hybrid model, whichever class it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Terms(NamedTuple):
+    """Per example, from one pass: ``class_nll (B,)`` and ``nll (B,)`` in nats, ``predicted (B,)`` int64 classes."""
+
+    class_nll: Tensor
+    nll: Tensor
+    predicted: Tensor
+
+
+class Task(nn.Module, ABC):
+    """A model with its objective ``-log p(y|x) - lam * log p(x)``, nats per example, averaged over a batch.
+
+    Args:
+        lam: the weight of the likelihood.
+    """
+
+    def __init__(self, lam: float) -> None:
+        super().__init__()
+        self.lam = lam
+
+    @abstractmethod
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """The objective to minimize, a 0-d tensor, for ``x (B, D)`` and ``y (B,)``."""
+
+    @abstractmethod
+    def terms(self, x: Tensor, y: Tensor) -> Terms:
+        """Both parts of the objective and the prediction, per example."""
+
+    @abstractmethod
+    def latent(self, x: Tensor) -> Tensor:
+        """``z (B, D)`` of ``x (B, D)``."""
+
+    @abstractmethod
+    def invert(self, z: Tensor) -> Tensor:
+        """``x (B, D)`` of ``z (B, D)``."""
+
+    @abstractmethod
+    def sample(self, n: int) -> Tensor:
+        """``n`` draws ``(n, D)`` from the model, with torch's global generator."""

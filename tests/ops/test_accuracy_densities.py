@@ -1,0 +1,129 @@
+"""The three log-probabilities against float64, values and gradients, from the centre to the far tails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hybridkern import ops
+from tests._tolerances import Expected, assert_matches, log_quantity, to_numpy
+from tests.ops import inputs, oracle
+
+FLOATS = [torch.float32, torch.float64]
+BIN_WIDTHS = [1.0, 1 / 256, 2 / 255]
+
+
+def check(function, formula, args: dict[str, Tensor], bin_width: float | None = None, reduction: str = "none") -> None:
+    """Log-probabilities and every gradient of one call are the oracle's."""
+    leaves = {name: value.detach().requires_grad_() for name, value in args.items()}
+    numbers = [to_numpy(value) for value in args.values()]
+    if bin_width is None:
+        got, density = function(**leaves), formula(*numbers)
+    else:
+        got = function(**leaves, bin_width=bin_width, reduction=reduction)
+        density = formula(*numbers, bin_width)
+    value = Expected(density.value, np.abs(density.value), True)
+    if got.ndim != density.value.ndim or got.ndim == 1:
+        value = log_quantity(oracle.per_example(density.value), oracle.per_example(np.abs(density.value)))
+    assert_matches(got, value, "log p")
+    grad = inputs.normal(11, tuple(got.shape), got.dtype)
+    got.backward(grad)
+    upstream = to_numpy(grad).reshape(grad.shape + (1,) * (density.value.ndim - grad.ndim))
+    shapes = {name: tuple(value.shape) for name, value in args.items()}
+    upstream = np.broadcast_to(upstream, density.value.shape)
+    for name, expected in oracle.density_gradients(density, upstream, shapes).items():
+        assert_matches(leaves[name].grad, expected, f"grad {name}")
+
+
+def check_logistic(args: dict[str, Tensor], bin_width: float, reduction: str = "none") -> None:
+    check(ops.discretized_logistic_log_prob, oracle.discretized_logistic, args, bin_width, reduction)
+
+
+def check_mixture(args: dict[str, Tensor], bin_width: float, reduction: str = "none") -> None:
+    check(ops.discretized_logistic_mixture_log_prob, oracle.mixture, args, bin_width, reduction)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("bin_width", BIN_WIDTHS)
+def test_logistic_from_centre_to_tails(backend: str, bin_width: float, dtype: torch.dtype) -> None:
+    x, mean, log_scale = inputs.logistic_grid(bin_width, dtype)
+    check_logistic({"x": x, "mean": mean, "log_scale": log_scale}, bin_width)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("shapes", [((1, 5, 7), (1, 5, 7)), ((5, 1), (7,)), ((), (4, 1, 1)), ((4, 5, 7), (1, 1, 1))])
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_logistic_with_shared_parameters(backend: str, shapes, reduction: str, dtype: torch.dtype) -> None:
+    args = {
+        "x": inputs.tensor(np.round(np.random.default_rng(0).normal(0, 4, (4, 5, 7))), dtype),
+        "mean": inputs.normal(1, shapes[0], dtype, scale=3.0),
+        "log_scale": inputs.normal(2, shapes[1], dtype, scale=0.7),
+    }
+    check_logistic(args, 1.0, reduction)
+
+
+def mixture_args(components: int, dtype: torch.dtype, spread: float, shape=(6, 4, 5)) -> dict[str, Tensor]:
+    """A mixture of logistics of quite different scales; ``x`` is ``spread`` times wider than the means."""
+    full = (shape[0], components, *shape[1:])
+    rng = np.random.default_rng(components)
+    return {
+        "x": inputs.normal(0, shape, dtype, scale=3.0 * spread),
+        "logits": inputs.tensor(rng.uniform(-50, 50, full) * rng.integers(0, 2, full), dtype),
+        "mean": inputs.normal(1, full, dtype, scale=3.0),
+        "log_scale": inputs.tensor(rng.uniform(-3.0, 1.5, full), dtype),
+    }
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("bin_width", [1.0, 2 / 255])
+@pytest.mark.parametrize("components", [1, 3, 5, 10])
+def test_mixture(backend: str, components: int, bin_width: float, dtype: torch.dtype) -> None:
+    check_mixture(mixture_args(components, dtype, spread=1.0), bin_width)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("components", [1, 3, 5, 10])
+def test_mixture_in_the_tails(backend: str, components: int, dtype: torch.dtype) -> None:
+    """Every component is tens to thousands of scales away: one floor in a logarithm would show."""
+    check_mixture(mixture_args(components, dtype, spread=60.0), 1.0)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_mixture_of_components_that_compete_in_the_tail(backend: str, dtype: torch.dtype) -> None:
+    """Components of like log-probability near -1000: the shares hang on the last digits of the exponents."""
+    full = (6, 3, 8)
+    args = {
+        "x": inputs.tensor(np.random.default_rng(0).uniform(900, 1000, (6, 8)), dtype),
+        "logits": inputs.normal(1, full, dtype),
+        "mean": inputs.normal(2, full, dtype),
+        "log_scale": inputs.tensor(np.zeros(full), dtype),
+    }
+    check_mixture(args, 1.0)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_mixture_with_shared_parameters(backend: str, reduction: str, dtype: torch.dtype) -> None:
+    args = {
+        "x": inputs.tensor(np.round(np.random.default_rng(0).normal(0, 4, (6, 4, 5))), dtype),
+        "logits": inputs.normal(1, (1, 3, 1, 1), dtype),
+        "mean": inputs.normal(2, (1, 3, 4, 5), dtype, scale=3.0),
+        "log_scale": inputs.normal(3, (6, 1, 1, 5), dtype, scale=0.5),
+    }
+    check_mixture(args, 1.0, reduction)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("given", [(), ("mean",), ("log_scale",), ("mean", "log_scale")], ids=str)
+@pytest.mark.parametrize("param_shape", [(6, 4, 5), (1, 4, 5), (4, 1), ()], ids=str)
+def test_gaussian(backend: str, given, param_shape, dtype: torch.dtype) -> None:
+    args = {"x": inputs.normal(0, (6, 4, 5), dtype, scale=3.0)}
+    args |= {name: inputs.normal(i, param_shape, dtype, scale=2.0) for i, name in enumerate(given, 1)}
+
+    def formula(x, *params):
+        values = dict(zip(given, params, strict=True))
+        return oracle.gaussian(x, values.get("mean", np.zeros(())), values.get("log_scale", np.zeros(())) + 0 * x)
+
+    check(ops.gaussian_log_prob, formula, args)

@@ -1,0 +1,45 @@
+"""The README's example runs as printed, and what the README points to exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+LINKS = [link for link in re.findall(r"\]\(([^)#\s]+)", README) if "://" not in link]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_example_runs_as_printed(example: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", example],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "the example prints what it found"
+
+
+def test_quick_start_is_short() -> None:
+    assert EXAMPLES, "the README has an example"
+    assert len(EXAMPLES[0].strip().splitlines()) <= 12
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_links_inside_the_repository(link: str) -> None:
+    assert (ROOT / link).exists(), link
+
+
+def test_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z]+)`", README)) | set(re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
