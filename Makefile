@@ -82,9 +82,12 @@ $(STAMPS)/package: $(STAMPS)/torch pyproject.toml
 	@touch $@
 
 $(STAMPS)/extension: $(STAMPS)/package setup.py $(CPP)
-	@command -v $${CXX:-g++} >/dev/null || { echo "make: $${CXX:-g++} was not found; install it (apt install g++), set CXX=, or set HYBRIDKERN_NO_EXT=1 to run on plain PyTorch" >&2; exit 1; }
+	@command -v $(firstword $(CXX)) >/dev/null || { echo "make: $(CXX) was not found; install it (apt install g++), set CXX=, or set HYBRIDKERN_NO_EXT=1 to run on plain PyTorch" >&2; exit 1; }
 	@$(BIN)/python -c 'import os, sys, sysconfig as s; h = os.path.join(s.get_path("include"), "Python.h"); sys.exit(not os.path.exists(h) and "make: %s is missing; on Debian and Ubuntu: apt install python3-dev" % h)'
-	PATH="$(abspath $(BIN)):$$PATH" HYBRIDKERN_REQUIRE_EXT=1 $(BIN)/python setup.py --quiet build_ext --inplace --force
+	@mkdir -p build
+	@echo "compiling the extension; output in build/extension.log"
+	@PATH="$(abspath $(BIN)):$$PATH" CXX="$(CXX)" HYBRIDKERN_REQUIRE_EXT=1 $(BIN)/python setup.py build_ext --inplace --force >build/extension.log 2>&1 || { cat build/extension.log >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; from hybridkern._extension import extension as e; sys.exit(e.module is None and "make: " + e.reason)'
 	@touch $@
 
 $(STAMPS)/test: $(STAMPS)/package

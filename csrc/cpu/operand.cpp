@@ -95,8 +95,8 @@ constexpr Element element_type = sizeof(T) == 8 ? Element::f64 : Element::f32;
 RowOrder order_of(const Tensor& tensor) {
   const Extent extent = extent_of(tensor);
   const int64_t channel = tensor.dim() > 1 ? tensor.stride(1) : 1;
-  const bool pixel_major = extent.channels > 1 && extent.pixels > 1 && channel < folded_stride(tensor, 2);
-  return {extent, pixel_major};
+  if (extent.pixels == 1) return {extent, true};  // runs over the channels
+  return {extent, extent.channels > 1 && channel < folded_stride(tensor, 2)};
 }
 
 Operand operand(const Tensor& tensor, const RowOrder& order, int64_t channel_dim, int64_t first_channel,

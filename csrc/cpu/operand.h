@@ -56,7 +56,7 @@ Extent extent_of(const Tensor& tensor, int64_t channel_dim = 1);
 
 RowOrder order_of(const Tensor& tensor);
 
-// `skip_channels` channels from the start, every `channel_step`-th one. Broadcast batches get stride 0.
+// Every `channel_step`-th channel of the tensor from `first_channel` on. A batch of one gets stride 0.
 Operand operand(const Tensor& tensor, const RowOrder& order, int64_t channel_dim = 1, int64_t first_channel = 0,
                 int64_t channel_step = 1);
 
@@ -71,6 +71,16 @@ T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer);
 template <class T>
 void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from);
 
+// Totals in double precision to elements [begin, begin + n) of row 0.
+template <class T>
+void write_values(const Operand& to, const RowOrder& order, int64_t begin, int64_t n, const double* from) {
+  T buffer[block_size];
+  if (!to.present()) return;
+  T* target = block_target(to, 0, begin, buffer);
+  for (int64_t i = 0; i < n; ++i) target[i] = static_cast<T>(from[i]);
+  write_block(to, order, 0, begin, n, target);
+}
+
 // Blocks of a row, and a grain for parallel_for that gives each thread a worthwhile share.
 inline int64_t blocks_of(int64_t row) { return (row + block_size - 1) / block_size; }
 inline int64_t grain_of(int64_t elements_per_unit) {
@@ -78,7 +88,44 @@ inline int64_t grain_of(int64_t elements_per_unit) {
   return elements_per_unit >= worthwhile ? 1 : worthwhile / (elements_per_unit > 0 ? elements_per_unit : 1);
 }
 
+// Calls body(b, k, i, n) for every block of every row, in parallel.
+template <class F>
+void for_blocks(int64_t rows, int64_t row, const F& body) {
+  const int64_t blocks = blocks_of(row);
+  torch::stable::parallel_for(0, rows * blocks, grain_of(row < block_size ? row : block_size),
+                              [&](int64_t begin, int64_t end) {
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t b = unit / blocks, k = unit % blocks, i = k * block_size;
+      body(b, k, i, row - i < block_size ? row - i : block_size);
+    }
+  });
+}
+
 inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
+
+// A (B,) tensor for totals over the examples of x.
+inline Tensor empty_totals(const Tensor& x, bool wide = false) {
+  const int64_t rows = x.size(0);
+  return torch::stable::new_empty(x, {&rows, 1}, wide || is_double(x) ? ScalarType::Double : ScalarType::Float);
+}
+
+// An output whose spatial dims may not fold: the kernel then writes a contiguous stand-in, copied over at the end.
+class Writable {
+ public:
+  explicit Writable(const Tensor& target)
+      : tensor(folds(target, 2) ? target : torch::stable::new_empty(target, target.sizes())),
+        target_(target),
+        stands_in_(!folds(target, 2)) {}
+  void finish() {
+    if (stands_in_) torch::stable::copy_(target_, tensor);
+  }
+
+  Tensor tensor;
+
+ private:
+  Tensor target_;
+  bool stands_in_;
+};
 
 // Totals of the rows: per-block sums in a fixed order, whatever thread made them.
 class RowSums {

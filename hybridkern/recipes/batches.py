@@ -27,7 +27,8 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
-        self.sampler = self  # where Lightning looks for set_epoch
+        # Lightning calls set_epoch of what a loader holds as its sampler
+        self.sampler, self.batch_sampler = self, None
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch (from 0) that the next iteration is of."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from hybridkern.recipes.errors import RecipeError
 
 OPTIMIZERS = ("adamax", "adam", "adamw")
 SCHEDULES = ("constant", "onecycle", "cosine")
 LATTICES = ("exact", "tutorial")
+_C = TypeVar("_C", bound="Config")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Config:
             listed = ", ".join(map(str, choices))
             raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)!r}, expected one of {listed}")
 
-    def updated(self, recipe: str, options: dict[str, Any]) -> Self:
+    def updated(self: _C, recipe: str, options: dict[str, Any]) -> _C:
         """This configuration with the options that were given (those not ``None``).
 
         Raises:
@@ -86,7 +87,7 @@ class Config:
         return [field.name for field in dataclasses.fields(cls)]
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
+    def from_json(cls: type[_C], values: dict[str, Any]) -> _C:
         """The configuration that ``dataclasses.asdict`` wrote; unknown names are an error, missing ones the default."""
         unknown = sorted(set(values) - set(cls.names()))
         if unknown:

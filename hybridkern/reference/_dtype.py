@@ -1,4 +1,4 @@
-"""The precision in which the reference backend computes."""
+"""The precision in which the reference backend computes, and the form in which it returns."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def wide(x: Tensor, *, like: Tensor | None = None) -> Tensor:
 def total_dtype(x: Tensor) -> torch.dtype:
     """Dtype of a total over one example of ``x``."""
     return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+def like(value: Tensor, x: Tensor) -> Tensor:
+    """``value`` in the dtype and the strides of ``torch.empty_like(x)``, whatever strides its arguments had."""
+    return torch.empty_like(x).copy_(value)
+
+
+def per_example(value: Tensor) -> Tensor:
+    """Sum over all dimensions but the batch, of which there may be none."""
+    return value.flatten(1).sum(1) if value.ndim > 1 else value

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridkern._coupling_form import ATAN_FACTOR, CouplingForm
-from hybridkern.reference._dtype import total_dtype, wide
+from hybridkern.reference._dtype import like, per_example, total_dtype, wide
 
 
 def split_params(params: Tensor, form: CouplingForm) -> tuple[Tensor | None, Tensor]:
@@ -54,8 +54,8 @@ def affine_coupling(
     """See :func:`hybridkern.ops.affine_coupling`; arguments are taken as valid."""
     raw_scale, raw_shift = split_params(params, form)
     log_s = None if raw_scale is None else log_scale(wide(raw_scale), form)
-    y = _apply(wide(x), form.shift_gain * wide(raw_shift), log_s, form.shift, inverse).to(x.dtype)
-    total = wide(x.new_zeros(x.shape[0])) if log_s is None else log_s.flatten(1).sum(1)
+    y = like(_apply(wide(x), form.shift_gain * wide(raw_shift), log_s, form.shift, inverse), x)
+    total = wide(x.new_zeros(x.shape[0])) if log_s is None else per_example(log_s)
     total = -total if inverse else total
     if log_det is None:
         return y, total.to(total_dtype(x))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybridkern.reference._dtype import total_dtype, wide
+from hybridkern.reference._dtype import like, per_example, total_dtype, wide
 
 # Beyond this inverse scale the mass is 0 or 1 to every digit; it keeps 0 * infinity out of the formulas.
 MAX_INVERSE_SCALE = 1e30
@@ -41,7 +41,7 @@ def elementwise_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: 
 
 def reduce(log_p: Tensor, x: Tensor, reduction: str) -> Tensor:
     """``log_p`` summed over each example (``"sum"``) or as it is, in the dtype the operator returns."""
-    return log_p.flatten(1).sum(1).to(total_dtype(x)) if reduction == "sum" else log_p.to(x.dtype)
+    return per_example(log_p).to(total_dtype(x)) if reduction == "sum" else like(log_p, x)
 
 
 def discretized_logistic_log_prob(

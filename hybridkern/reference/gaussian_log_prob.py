@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hybridkern.reference._dtype import total_dtype, wide
+from hybridkern.reference._dtype import per_example, total_dtype, wide
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
@@ -17,4 +17,4 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) 
     if log_scale is not None:
         log_s = wide(log_scale)
         log_p = -0.5 * math.log(2 * math.pi) - log_s - 0.5 * (z * torch.exp(-log_s)) ** 2
-    return log_p.flatten(1).sum(1).to(total_dtype(x))
+    return per_example(log_p).to(total_dtype(x))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hybridkern.reference._dtype import like
+
 
 class _RoundStraightThrough(torch.autograd.Function):
     @staticmethod
@@ -25,4 +27,4 @@ def rounding_coupling(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) 
     working = torch.float64 if x.dtype is torch.float64 else torch.float32
     shift = t.to(working) if beta is None else beta.to(working).reshape(()) * t.to(working)
     step = _RoundStraightThrough.apply(shift)
-    return (x.to(working) - step if inverse else x.to(working) + step).to(x.dtype)
+    return like(x.to(working) - step if inverse else x.to(working) + step, x)

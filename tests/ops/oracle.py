@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from tests._tolerances import Expected, exactly, log_quantity
 
@@ -97,7 +98,7 @@ def join(scale: Array | None, shift: Array, form: Form) -> Array:
     if scale is None:
         return shift
     if form.layout == "interleaved":
-        return np.stack([shift, scale], axis=2).reshape(shift.shape[0], -1, *shift.shape[2:])
+        return np.stack([shift, scale], axis=2).reshape(shift.shape[0], 2 * shift.shape[1], *shift.shape[2:])
     return np.concatenate([scale, shift] if form.layout == "scale, shift" else [shift, scale], axis=1)
 
 
@@ -213,6 +214,15 @@ def gaussian(x: Array, mean: Array, log_scale: Array) -> Density:
     value = -0.5 * np.log(2.0 * np.pi) - log_scale - 0.5 * z * z
     grads = {"x": -z * inverse, "mean": z * inverse, "log_scale": z * z - 1.0}
     return Density(value, grads, {"x": np.abs(z * inverse), "mean": np.abs(z * inverse), "log_scale": z * z + 1.0})
+
+
+def rounded_shift(t: torch.Tensor, beta: torch.Tensor | None) -> Array:
+    """``round(beta * t)``, the product formed in float32 unless ``t`` is float64; half to even."""
+    working = np.float64 if t.dtype is torch.float64 else np.float32
+    product = t.detach().double().numpy().astype(working)
+    if beta is not None:
+        product = beta.detach().double().numpy().astype(working).reshape(()) * product
+    return np.rint(product).astype(np.float64)
 
 
 def sum_to_shape(value: Array, shape: tuple[int, ...]) -> Array:

@@ -10,28 +10,9 @@ from hybridkern import ops
 from hybridkern._coupling_form import NAMED_FORMS
 from tests._tolerances import assert_matches, to_numpy
 from tests.ops import inputs, oracle
+from tests.ops.checks import check_coupling
 
 FLOATS = [torch.float32, torch.float64]
-
-
-def check(x, params, log_det, name, inverse, seed=9) -> None:
-    """Outputs and gradients of one call are the oracle's."""
-    leaves = [value.detach().requires_grad_() for value in (x, params)]
-    total = None if log_det is None else log_det.detach().requires_grad_()
-    y, out = ops.affine_coupling(*leaves, total, form=name, inverse=inverse)
-    grad_y = inputs.normal(seed, tuple(y.shape), y.dtype)
-    grad_out = inputs.normal(seed + 1, tuple(out.shape), out.dtype)
-    torch.autograd.backward((y, out), (grad_y, grad_out))
-    start = None if log_det is None else to_numpy(log_det)
-    expected = oracle.affine_coupling(
-        to_numpy(x), to_numpy(params), start, to_numpy(grad_y), to_numpy(grad_out), name, inverse
-    )
-    assert_matches(y, expected.y, "y")
-    assert_matches(out, expected.log_det, "log_det")
-    assert_matches(leaves[0].grad, expected.grad_x, "grad x")
-    assert_matches(leaves[1].grad, expected.grad_params, "grad params")
-    if total is not None:
-        assert total.grad.dtype is total.dtype and torch.equal(total.grad, grad_out.to(total.dtype))
 
 
 def test_every_named_form_is_tested() -> None:
@@ -43,8 +24,12 @@ def test_every_named_form_is_tested() -> None:
 @pytest.mark.parametrize("name", oracle.FORMS)
 def test_random_batch(backend: str, name: str, inverse: bool, dtype: torch.dtype) -> None:
     shape = (5, 3, 7, 9)
-    x = inputs.normal(0, shape, dtype, scale=3.0)
-    check(x, inputs.coupling_params(name, shape, dtype), inputs.normal(2, (5,), dtype), name, inverse)
+    args = {
+        "x": inputs.normal(0, shape, dtype, scale=3.0),
+        "params": inputs.coupling_params(name, shape, dtype),
+        "log_det": inputs.normal(2, (5,), dtype),
+    }
+    check_coupling(args, name, inverse)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -59,7 +44,7 @@ def test_each_raw_scale_alone(backend: str, name: str, inverse: bool, dtype: tor
     shift = rng.standard_normal(scale.shape)
     params = oracle.join(None if form.log_scale is None else scale, shift, form)
     x = inputs.tensor(rng.standard_normal(scale.shape), dtype)
-    check(x, inputs.tensor(params, dtype), None, name, inverse)
+    check_coupling({"x": x, "params": inputs.tensor(params, dtype)}, name, inverse)
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -74,7 +59,8 @@ def test_shift_that_cancels_x(backend: str, name: str, inverse: bool) -> None:
     root = {("after", False): -t / scale, ("after", True): t}
     x = root.get((form.shift, inverse), scale * t if inverse else -t) * (1 + 1e-6 * rng.standard_normal(shape))
     params = oracle.join(raw, shift, form)
-    check(inputs.tensor(x, torch.float32), inputs.tensor(params, torch.float32), None, name, inverse)
+    args = {"x": inputs.tensor(x, torch.float32), "params": inputs.tensor(params, torch.float32)}
+    check_coupling(args, name, inverse)
 
 
 def test_log_det_of_many_elements_keeps_its_digits(backend: str) -> None:
@@ -92,6 +78,6 @@ def test_running_total_may_be_float64(backend: str) -> None:
     x = inputs.normal(0, (4, 6), torch.float32)
     params = inputs.coupling_params("realnvp", (4, 6), torch.float32)
     total = torch.tensor([1e9, -1e9, 1e-9, 0.0], dtype=torch.float64)
-    check(x, params, total, "realnvp", False)
+    check_coupling({"x": x, "params": params, "log_det": total}, "realnvp", False)
     y, out = ops.affine_coupling(x, params, total, form="realnvp")
     assert out.dtype is torch.float64 and y.dtype is torch.float32

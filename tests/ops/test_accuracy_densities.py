@@ -7,42 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridkern import ops
-from tests._tolerances import Expected, assert_matches, log_quantity, to_numpy
-from tests.ops import inputs, oracle
+from tests.ops import inputs
+from tests.ops.checks import check_gaussian, check_logistic, check_mixture
 
 FLOATS = [torch.float32, torch.float64]
 BIN_WIDTHS = [1.0, 1 / 256, 2 / 255]
-
-
-def check(function, formula, args: dict[str, Tensor], bin_width: float | None = None, reduction: str = "none") -> None:
-    """Log-probabilities and every gradient of one call are the oracle's."""
-    leaves = {name: value.detach().requires_grad_() for name, value in args.items()}
-    numbers = [to_numpy(value) for value in args.values()]
-    if bin_width is None:
-        got, density = function(**leaves), formula(*numbers)
-    else:
-        got = function(**leaves, bin_width=bin_width, reduction=reduction)
-        density = formula(*numbers, bin_width)
-    value = Expected(density.value, np.abs(density.value), True)
-    if got.ndim != density.value.ndim or got.ndim == 1:
-        value = log_quantity(oracle.per_example(density.value), oracle.per_example(np.abs(density.value)))
-    assert_matches(got, value, "log p")
-    grad = inputs.normal(11, tuple(got.shape), got.dtype)
-    got.backward(grad)
-    upstream = to_numpy(grad).reshape(grad.shape + (1,) * (density.value.ndim - grad.ndim))
-    shapes = {name: tuple(value.shape) for name, value in args.items()}
-    upstream = np.broadcast_to(upstream, density.value.shape)
-    for name, expected in oracle.density_gradients(density, upstream, shapes).items():
-        assert_matches(leaves[name].grad, expected, f"grad {name}")
-
-
-def check_logistic(args: dict[str, Tensor], bin_width: float, reduction: str = "none") -> None:
-    check(ops.discretized_logistic_log_prob, oracle.discretized_logistic, args, bin_width, reduction)
-
-
-def check_mixture(args: dict[str, Tensor], bin_width: float, reduction: str = "none") -> None:
-    check(ops.discretized_logistic_mixture_log_prob, oracle.mixture, args, bin_width, reduction)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -121,9 +90,4 @@ def test_mixture_with_shared_parameters(backend: str, reduction: str, dtype: tor
 def test_gaussian(backend: str, given, param_shape, dtype: torch.dtype) -> None:
     args = {"x": inputs.normal(0, (6, 4, 5), dtype, scale=3.0)}
     args |= {name: inputs.normal(i, param_shape, dtype, scale=2.0) for i, name in enumerate(given, 1)}
-
-    def formula(x, *params):
-        values = dict(zip(given, params, strict=True))
-        return oracle.gaussian(x, values.get("mean", np.zeros(())), values.get("log_scale", np.zeros(())) + 0 * x)
-
-    check(ops.gaussian_log_prob, formula, args)
+    check_gaussian(args)

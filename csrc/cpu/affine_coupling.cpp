@@ -1,0 +1,192 @@
+// affine_coupling: forward, backward from the input, backward from the output. Contract: hybridkern/ops.
+#include <optional>
+#include <tuple>
+
+#include "operand.h"
+
+namespace hk {
+namespace {
+
+// Decodes CouplingForm.code of hybridkern/_coupling_form.py and brings form and direction to the family that the
+// kernels know: y = x*S + T, or (x + T)*S.
+struct CouplingSpec {
+  int map;
+  bool negate, before;
+  int layout;
+  double shift_sign;
+
+  explicit CouplingSpec(int64_t code) {
+    map = code & 15;
+    const int shift = (code >> 4) & 15;
+    layout = (code >> 8) & 15;
+    const bool inverse = (code >> 13) & 1;
+    negate = ((code >> 12) & 1) != inverse;
+    before = (shift != 0) != inverse;
+    shift_sign = ((shift == 2) != inverse) ? -1 : 1;
+    if (map == 0) negate = false, before = false;
+  }
+  bool has_scale() const { return map != 0; }
+};
+
+template <class T>
+struct CouplingCall {
+  CouplingSpec spec;
+  CouplingConstants<T> numbers;
+  RowOrder order;
+  Operand x, a, t;
+
+  // Scale and shift as operands of any tensor shaped like the parameters.
+  void split(const Tensor& params, Operand& scale, Operand& shift) const {
+    const int64_t channels = order.extent.channels;
+    if (!spec.has_scale()) {
+      shift = operand(params, order);
+    } else if (spec.layout == 2) {
+      shift = operand(params, order, 1, 0, 2);
+      scale = operand(params, order, 1, 1, 2);
+    } else {
+      scale = operand(params, order, 1, spec.layout == 0 ? 0 : channels);
+      shift = operand(params, order, 1, spec.layout == 0 ? channels : 0);
+    }
+  }
+};
+
+struct Numbers {
+  double clamp, offset, eps, gain, shift_gain;
+};
+
+template <class T>
+CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, const Numbers& n) {
+  CouplingCall<T> call{CouplingSpec(code), {}, order_of(x), {}, {}, {}};
+  call.numbers = {static_cast<T>(n.clamp), static_cast<T>(n.offset), static_cast<T>(n.eps), static_cast<T>(n.gain),
+                  static_cast<T>(n.shift_gain * call.spec.shift_sign)};
+  call.x = operand(x, call.order);
+  call.split(params, call.a, call.t);
+  return call;
+}
+
+template <class T>
+void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>& log_det, Tensor& y, Tensor& total,
+             int64_t code, const Numbers& numbers) {
+  const CouplingCall<T> call = prepare<T>(x, params, code, numbers);
+  const Operand out = operand(y, call.order);
+  const auto kernel = kernels<T>().coupling_forward[call.spec.map][call.spec.negate][call.spec.before];
+  const int64_t rows = x.size(0), row = call.order.extent.row();
+  RowSums sums(rows, blocks_of(row));
+  for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
+    T buffers[4][block_size];
+    CouplingBlock<T> block{};
+    block.n = n;
+    block.known = read_block(call.x, call.order, b, i, n, buffers[0]);
+    block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
+    if (call.spec.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
+    block.y = block_target(out, b, i, buffers[3]);
+    sums.at(b, k) = kernel(block, call.numbers);
+    write_block(out, call.order, b, i, n, block.y);
+  });
+  write_totals(total, [&](int64_t b) { return sums.total(b) + (log_det ? total_at(*log_det, b) : 0.0); });
+}
+
+struct Gradients {
+  Tensor x, params;
+  std::optional<Tensor> recovered;
+};
+
+template <class T>
+void backward(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
+              const std::optional<Tensor>& grad_log_det, Gradients& out, int64_t code, const Numbers& numbers) {
+  const CouplingCall<T> call = prepare<T>(known, params, code, numbers);
+  Operand grad_a, grad_t, recovered, incoming;
+  call.split(out.params, grad_a, grad_t);
+  const Operand grad_x = operand(out.x, call.order);
+  if (out.recovered) recovered = operand(*out.recovered, call.order);
+  if (grad_y) incoming = operand(*grad_y, call.order);
+  const bool from_output = out.recovered.has_value();
+  const auto kernel =
+      kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][from_output];
+  for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
+    T buffers[8][block_size];
+    CouplingBlock<T> block{};
+    block.n = n;
+    block.known = read_block(call.x, call.order, b, i, n, buffers[0]);
+    block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
+    if (call.spec.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
+    if (grad_y) block.grad_y = read_block(incoming, call.order, b, i, n, buffers[3]);
+    block.grad_total = grad_log_det ? static_cast<T>(total_at(*grad_log_det, b)) : T(0);
+    block.grad_x = block_target(grad_x, b, i, buffers[4]);
+    block.grad_a = block_target(grad_a, b, i, buffers[5]);
+    block.grad_t = block_target(grad_t, b, i, buffers[6]);
+    block.x = block_target(recovered, b, i, buffers[7]);
+    kernel(block, call.numbers);
+    write_block(grad_x, call.order, b, i, n, block.grad_x);
+    write_block(grad_a, call.order, b, i, n, block.grad_a);
+    write_block(grad_t, call.order, b, i, n, block.grad_t);
+    write_block(recovered, call.order, b, i, n, block.x);
+  });
+}
+
+std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor& params,
+                                                   const std::optional<Tensor>& log_det, int64_t code, double clamp,
+                                                   double offset, double eps, double gain, double shift_gain) {
+  const Numbers numbers{clamp, offset, eps, gain, shift_gain};
+  Tensor y = torch::stable::empty_like(x);
+  Tensor total = empty_totals(x, log_det && is_double(*log_det));
+  const Tensor xf = foldable(x), pf = foldable(params);
+  Writable out(y);
+  if (is_double(x))
+    forward<double>(xf, pf, log_det, out.tensor, total, code, numbers);
+  else
+    forward<float>(xf, pf, log_det, out.tensor, total, code, numbers);
+  out.finish();
+  return {y, total};
+}
+
+Gradients gradients(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
+                    const std::optional<Tensor>& grad_log_det, bool from_output, int64_t code,
+                    const Numbers& numbers) {
+  Gradients result{torch::stable::empty_like(known), torch::stable::empty_like(params), std::nullopt};
+  Writable grad_x(result.x), grad_params(result.params);
+  std::optional<Writable> recovered;
+  if (from_output) {
+    result.recovered = torch::stable::empty_like(known);
+    recovered.emplace(*result.recovered);
+  }
+  Gradients out{grad_x.tensor, grad_params.tensor, std::nullopt};
+  if (recovered) out.recovered = recovered->tensor;
+  const Tensor kf = foldable(known), pf = foldable(params);
+  std::optional<Tensor> gf;
+  if (grad_y) gf = foldable(*grad_y);
+  if (is_double(known))
+    backward<double>(kf, pf, gf, grad_log_det, out, code, numbers);
+  else
+    backward<float>(kf, pf, gf, grad_log_det, out, code, numbers);
+  grad_x.finish();
+  grad_params.finish();
+  if (recovered) recovered->finish();
+  return result;
+}
+
+std::tuple<Tensor, Tensor> affine_coupling_backward(const Tensor& x, const Tensor& params,
+                                                    const std::optional<Tensor>& grad_y,
+                                                    const std::optional<Tensor>& grad_log_det, int64_t code,
+                                                    double clamp, double offset, double eps, double gain,
+                                                    double shift_gain) {
+  Gradients g = gradients(x, params, grad_y, grad_log_det, false, code, {clamp, offset, eps, gain, shift_gain});
+  return {g.x, g.params};
+}
+
+std::tuple<Tensor, Tensor, Tensor> affine_coupling_backward_from_output(
+    const Tensor& y, const Tensor& params, const std::optional<Tensor>& grad_y,
+    const std::optional<Tensor>& grad_log_det, int64_t code, double clamp, double offset, double eps, double gain,
+    double shift_gain) {
+  Gradients g = gradients(y, params, grad_y, grad_log_det, true, code, {clamp, offset, eps, gain, shift_gain});
+  return {*g.recovered, g.x, g.params};
+}
+
+}  // namespace
+}  // namespace hk
+
+STABLE_TORCH_LIBRARY_IMPL(hybridkern, CPU, m) {
+  m.impl("affine_coupling_forward", TORCH_BOX(&hk::affine_coupling_forward));
+  m.impl("affine_coupling_backward", TORCH_BOX(&hk::affine_coupling_backward));
+  m.impl("affine_coupling_backward_from_output", TORCH_BOX(&hk::affine_coupling_backward_from_output));
+}

@@ -1,0 +1,17 @@
+// The bin of the discretized logistic in the working precision.
+#pragma once
+
+#include <cmath>
+
+#include "kernels.h"
+
+namespace hk {
+
+template <class T>
+BinConstants<T> bin_constants(double width) {
+  const T half = static_cast<T>(width / 2);
+  return {static_cast<T>(width), half, static_cast<T>(width / 2 - static_cast<double>(half)),
+          static_cast<T>(std::log(width))};
+}
+
+}  // namespace hk

@@ -1,0 +1,47 @@
+// The Python module hybridkern._C: what was built, and which instruction set runs. Importing it loads the library,
+// whose static initializers register the operators' CPU kernels with PyTorch.
+#include <pybind11/pybind11.h>
+
+#include <map>
+#include <string>
+
+#include "cpu/kernels.h"
+
+namespace {
+
+std::map<std::string, std::string> build_info() {
+  return {
+#if defined(__clang__)
+      {"compiler", std::string("clang ") + __clang_version__},
+#else
+      {"compiler", std::string("g++ ") + __VERSION__},
+#endif
+      {"stable_abi", "torch 2.13"},
+#if defined(__x86_64__)
+      {"architecture", "x86-64"},
+      {"instruction_sets", "baseline avx2 avx512"},
+#elif defined(__aarch64__)
+      {"architecture", "aarch64"},
+      {"instruction_sets", "baseline"},
+#else
+      {"architecture", "other"},
+      {"instruction_sets", "baseline"},
+#endif
+  };
+}
+
+void set_instruction_set(const std::string& name) {
+  if (!hk::choose_instruction_set(name.c_str()))
+    throw pybind11::value_error("name: got '" + name +
+                                "', expected 'baseline', 'avx2' or 'avx512', and a processor that has it");
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Compiled CPU kernels of hybridkern.";
+  m.def("build_info", &build_info, "Compiler, stable ABI version and instruction sets of this build.");
+  m.def("instruction_set", &hk::instruction_set, "Instruction set that the float32 kernels run on.");
+  m.def("set_instruction_set", &set_instruction_set, pybind11::arg("name"),
+        "Run on another instruction set of this processor; for tests.");
+}

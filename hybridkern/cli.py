@@ -1,0 +1,180 @@
+"""The command line: ``hybridkern train | evaluate | sample | backends``.
+
+Exit codes: 0 done, 1 something was wrong with the data or a folder, 2 wrong usage, 130 interrupted (resumable).
+Heavy imports wait until a command needs them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+except ModuleNotFoundError as missing:
+    sys.exit(f"hybridkern: the command line needs '{missing.name}'; install it with: pip install 'hybridkern[train]'")
+
+app = typer.Typer(
+    help="Train, evaluate and sample flow-based hybrid models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's choice")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="digits or digits-tutorial.", show_default=False)],
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Images instead of the recipe's own.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="The most passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
+    lam: Annotated[
+        float | None, typer.Option(help="Weight of -log p(x) in nats beside -log p(y|x).", show_default="recipe's")
+    ] = None,
+    lattice: Annotated[
+        str | None, typer.Option(help="exact: round(beta t), stays on integers; tutorial: beta round(t), leaves them.")
+    ] = None,
+    parts: Annotated[int | None, typer.Option(help="Parts a coupling splits into (digits-tutorial: 1 or 4).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order and samples.")] = None,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder.", show_default="runs/RECIPE, or the next free one")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train RECIPE; write weights, figures and plots to a run folder."""
+    with _errors_in_one_line():
+        from hybridkern.recipes.recipe import get_recipe
+        from hybridkern.recipes.run_folder import free_folder
+
+        _check_usage(recipe, out, resume)
+        options = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
+        options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
+        folder = out or free_folder(recipe)
+        _set_threads(threads)
+        try:
+            from hybridkern.recipes import workflow
+
+            run = workflow.train(recipe, options, folder, resume=resume, console=Console(stderr=True))
+        except KeyboardInterrupt:
+            _say_how_to_resume(recipe, folder)
+            raise typer.Exit(130) from None
+        published = get_recipe(recipe).published(run.record.config)
+        _show(f"{recipe}, seed {run.record.config.seed}", {"this run": run.metrics}, published)
+        console = Console()
+        for path in [*run.pictures, folder / "metrics.json"]:
+            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def evaluate(folder: Directory, threads: Threads = None) -> None:
+    """Evaluate a finished run again on its test data, beside the figures it was written with."""
+    with _errors_in_one_line():
+        from hybridkern.recipes.files import read_json
+        from hybridkern.recipes.run_folder import RunFolder
+        from hybridkern.recipes.workflow import evaluate_run
+
+        _set_threads(threads)
+        record, metrics = evaluate_run(folder)
+        stored = read_json(RunFolder(folder).metrics)
+        metrics["valid_likelihood"] = stored["valid_likelihood"]
+        _show(f"{record.recipe.name}: {folder}", {"now": metrics, "metrics.json": stored})
+
+
+@app.command()
+def sample(
+    folder: Directory,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 64,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .png picture or an .npz array.", show_default="DIR/sampled.png"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw samples from a finished run's model."""
+    with _errors_in_one_line():
+        from hybridkern.recipes.sampling import sample_run
+
+        path = sample_run(folder, n, out, seed)
+        Console().print(str(path), soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command()
+def backends() -> None:
+    """List the backends of the operators, and why one is missing."""
+    import hybridkern
+
+    table = Table()
+    for column in ("backend", "available", "reason"):
+        table.add_column(column)
+    for name, status in hybridkern.backends().items():
+        table.add_row(name, "yes" if status.available else "no", status.reason)
+    Console().print(table)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Turns what a user can put right into one line on standard error and exit code 1."""
+    from hybridkern.data import DataError
+    from hybridkern.recipes.errors import RecipeError
+
+    try:
+        yield
+    except (RecipeError, DataError) as error:
+        typer.echo(f"hybridkern: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _check_usage(recipe: str, out: Path | None, resume: bool) -> None:
+    from hybridkern.recipes.recipe import recipe_names
+
+    if recipe not in recipe_names():
+        typer.echo(f"hybridkern: RECIPE: got '{recipe}', expected one of {', '.join(recipe_names())}", err=True)
+        raise typer.Exit(2)
+    if resume and out is None:
+        typer.echo("hybridkern: --resume: needs the folder of the run, --out DIR", err=True)
+        raise typer.Exit(2)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _say_how_to_resume(recipe: str, folder: Path) -> None:
+    from hybridkern.recipes.run_folder import RunFolder
+
+    if RunFolder(folder).config.exists():
+        how = f"hybridkern train {recipe} --out {folder} --resume"
+        typer.echo(f"\nInterrupted; the last complete epoch is kept. Go on with: {how}", err=True)
+    else:
+        typer.echo("\nInterrupted before anything was written.", err=True)
+
+
+def _show(title: str, columns: dict, published: object = None) -> None:
+    from hybridkern.recipes.report import likelihood_note, result_table
+
+    console = Console()
+    console.print(result_table(title, columns, published))
+    note = likelihood_note(next(iter(columns.values()))["valid_likelihood"])
+    if note:
+        console.print(note)
+
+
+def main() -> None:
+    """Entry point of the ``hybridkern`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Normalizing flows: ordinary modules with ``forward``, ``inverse``, ``log_prob`` and ``sample``."""
+
+from hybridkern.flows.base import Flow
+from hybridkern.flows.check import NonFiniteError, check_finite
+from hybridkern.flows.idf import IDF
+from hybridkern.flows.realnvp import RealNVP
+
+__all__ = ["IDF", "Flow", "NonFiniteError", "RealNVP", "check_finite"]

@@ -1,0 +1,121 @@
+"""What every flow is: a bijection between data and latents, and a distribution over the latents."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern.distributions import Distribution
+from hybridkern.nets import mlp
+from hybridkern.ops import _check
+
+NetBuilder = Callable[[int, int], nn.Module]
+
+
+def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> None:
+    """``x`` must be a tensor ``(B, dim)`` of ``dtype`` (any floating-point dtype under autocast).
+
+    Raises:
+        TypeError: not a tensor, or of another dtype.
+        ValueError: another shape.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected (B, {dim})")
+    if x.dtype is not dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        raise TypeError(
+            f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters (flow.to changes it)"
+        )
+
+
+def integers_as(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """``x`` checked as by :func:`check_vectors`; a tensor of integer dtype is converted to ``dtype`` first."""
+    if isinstance(x, Tensor) and not x.is_floating_point():
+        x = x.to(dtype)
+    check_vectors(name, x, dim, dtype)
+    return x
+
+
+def check_count(name: str, value: object, least: int) -> int:
+    """``value`` as an integer of at least ``least``.
+
+    Raises:
+        TypeError: not an integer.
+        ValueError: too small.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        hint = "; this flow works on vectors (B, dim): flatten images first" if name == "dim" else ""
+        raise TypeError(f"{name}: got {value!r}, expected an integer{hint}")
+    if value < least:
+        raise ValueError(f"{name}: got {value}, expected at least {least}")
+    return value
+
+
+def net_builder(
+    hidden: int | Sequence[int],
+    net: NetBuilder | None,
+    *,
+    activation: Callable[[], nn.Module],
+    dropout: float,
+    zero_last: bool,
+) -> NetBuilder:
+    """``net`` itself, or a builder of perceptrons with these hidden layers; an ``int`` means two layers of it."""
+    if net is not None:
+        return net
+    sizes = (hidden, hidden) if isinstance(hidden, int) else tuple(hidden)
+    return partial(mlp, hidden=sizes, activation=activation, dropout=dropout, zero_last=zero_last)
+
+
+class Flow(nn.Module, ABC):
+    """Base class: a subclass gives ``forward`` and ``inverse``, the rest follows from them and from ``base``.
+
+    Attributes:
+        dim: number of dimensions ``D`` of one example.
+        base: distribution of the latents.
+        discrete: whether data and latents are integers and ``log_prob`` a log-probability instead of a log-density.
+    """
+
+    discrete: bool = False
+
+    def __init__(self, dim: int, base: Distribution) -> None:
+        super().__init__()
+        self.dim = dim
+        self.base = base
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data ``x`` ``(B, dim)`` -> latents ``(B, dim)`` and the log-determinant of this direction ``(B,)``."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents ``z`` ``(B, dim)`` -> data ``(B, dim)`` and the log-determinant of this direction ``(B,)``."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density (integer flows: log-probability) of ``x`` ``(B, dim)`` in nats: ``(B,)``, at least float32."""
+        z, log_det = self(x)
+        log_p: Tensor = self.base(z) + log_det
+        return log_p
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` samples, ``(n, dim)``, without gradient.
+
+        Args:
+            n: number of samples, 0 or more.
+            generator: source of randomness, on the flow's device; ``None`` is torch's default generator.
+        """
+        return self.inverse(self.base.sample(n, generator=generator))[0]
+
+    def sample_and_log_prob(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """``n`` samples ``(n, dim)`` and their log-probabilities ``(n,)`` from one pass.
+
+        Gradients flow through the map, not through the draw of the latents.
+        """
+        z = self.base.sample(n, generator=generator)
+        x, log_det = self.inverse(z)
+        return x, self.base(z) - log_det

@@ -1,0 +1,40 @@
+"""Figures that are reported for hybrid models."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def bits_per_dim(log_px: Tensor, dim: int, bits: float = 8) -> Tensor:
+    """Negative log-likelihood in bits per dimension: ``-log_px / (dim * ln 2) + bits``.
+
+    ``bits`` says in which units of ``x`` the log-likelihood was taken:
+
+    - ``bits=b``: ``log_px`` is a density of ``b``-bit data that were dequantized and scaled to an interval of width
+      1 (``[0, 1)`` or ``[-1/2, 1/2)``), as image flows do, so that neighbouring values lie ``2**-b`` apart. A cell
+      of this volume has the probability ``p(x) * 2**(-b * dim)``: hence ``+ b``. The default is that of 8-bit images.
+    - ``bits=0``: ``log_px`` is a log-probability of integers (every integer flow, :class:`~hybridkern.HybridIDF`),
+      or a density of dequantized data in integer units: neighbouring values lie 1 apart, nothing is added.
+
+    Both give the same number for the same model of the same data: the bits a lossless code needs per dimension.
+
+    Args:
+        log_px: log-likelihoods in nats, any shape.
+        dim: dimensions ``D`` of one example, as in ``C*H*W``.
+        bits: bits per value of data scaled to unit width; 0 for integer units.
+
+    Returns:
+        Shape and dtype of ``log_px``.
+
+    Raises:
+        ValueError: ``dim`` is not a positive integer or ``bits`` is negative.
+
+    Source: Theis et al. 2016 (arXiv:1511.01844), section 3.1, for the relation of density and cell probability.
+    """
+    if not isinstance(dim, int) or dim < 1:
+        raise ValueError(f"dim: got {dim!r}, expected a positive integer")
+    if not bits >= 0:
+        raise ValueError(f"bits: got {bits!r}, expected 0 or a positive number")
+    return -log_px / (dim * math.log(2)) + bits

@@ -1,0 +1,112 @@
+"""The hybrid model: a flow for ``p(x)``, and a head on its latents for ``p(y|x)``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern.flows import Flow
+from hybridkern.hybrid.heads import Categorical
+from hybridkern.hybrid.objectives import Objective
+
+
+class HybridOutput(NamedTuple):
+    """Everything one pass gives: latents ``z`` ``(B, D)``, ``log_px`` ``(B,)`` in nats, the head's ``prediction``."""
+
+    z: Tensor
+    log_px: Tensor
+    prediction: Tensor
+
+
+class HybridModel(nn.Module):
+    """A flow and a head that reads its latents; ``p(x)`` is exact and both come from one pass of the flow.
+
+    Args:
+        flow: gives latents and ``log p(x)``.
+        head: gives ``p(y|x)`` from the latents.
+
+    Raises:
+        ValueError: the head expects another number of dimensions than the flow has.
+
+    Source: Nalisnick et al. 2019 (arXiv:1902.02767).
+
+    >>> from hybridkern import flows
+    >>> from hybridkern.hybrid import heads, objectives
+    >>> model = HybridModel(flows.IDF(4, layers=1, hidden=8), heads.Categorical(4, classes=3))
+    >>> x, y = torch.zeros(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    >>> z, log_px, logits = model(x)
+    >>> model.loss(x, y, objectives.Weighted(0.5)).backward()
+    """
+
+    def __init__(self, flow: Flow, head: Categorical) -> None:
+        super().__init__()
+        if head.dim != flow.dim:
+            raise ValueError(f"head: got dim {head.dim}, expected {flow.dim}, the dim of the flow")
+        self.flow = flow
+        self.head = head
+
+    def forward(self, x: Tensor) -> HybridOutput:
+        """Latents, ``log p(x)`` and prediction for ``x`` ``(B, D)``; raises what the flow raises."""
+        z, log_det = self.flow(x)
+        return HybridOutput(z, self.flow.base(z) + log_det, self.head(z))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """``log p(x)`` ``(B,)`` in nats."""
+        return self.flow.log_prob(x)
+
+    def log_joint(self, x: Tensor, y: Tensor) -> Tensor:
+        """``log p(x, y) = log p(y|x) + log p(x)`` ``(B,)`` in nats; ``y`` as the head's ``log_prob`` takes it."""
+        out: HybridOutput = self(x)
+        return self.head.log_prob(out.prediction, y) + out.log_px
+
+    def loss(self, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
+        """Mean of ``objective`` over the batch, a scalar in nats.
+
+        Args:
+            x: ``(B, D)``.
+            y: targets ``(B,)``, as the head's ``log_prob`` takes them; -1 (unlabelled) is refused.
+            objective: one of :mod:`hybridkern.hybrid.objectives`.
+
+        Raises:
+            TypeError, ValueError: what the flow and the head raise.
+        """
+        out: HybridOutput = self(x)
+        return objective(self.head.log_prob(out.prediction, y), out.log_px, self.flow.dim).mean()
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """The head's point prediction for ``x`` ``(B, D)``: class labels ``(B,)`` int64; without gradient."""
+        z, _ = self.flow(x)
+        return self.head.predict(self.head(z))
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` samples of ``p(x)``, ``(n, D)``, without gradient."""
+        return self.flow.sample(n, generator=generator)
+
+    @torch.no_grad()
+    def interpolate(self, x1: Tensor, x2: Tensor, steps: int) -> Tensor:
+        """Data on the straight line between the latents of ``x1`` and ``x2``.
+
+        Args:
+            x1, x2: ``(B, D)`` each.
+            steps: number of points, at least 2; the first is ``x1``, the last ``x2``.
+
+        Returns:
+            ``(steps, B, D)``, without gradient. Latents of an integer flow are rounded, half to even.
+
+        Raises:
+            ValueError: ``steps`` below 2, or shapes that differ.
+        """
+        if steps < 2:
+            raise ValueError(f"steps: got {steps}, expected at least 2")
+        if x1.shape != x2.shape:
+            raise ValueError(f"x2: got shape {tuple(x2.shape)}, expected {tuple(x1.shape)}, the shape of x1")
+        (z1, _), (z2, _) = self.flow(x1), self.flow(x2)
+        weight = torch.linspace(0, 1, steps, dtype=z1.dtype, device=z1.device).view(-1, 1, 1)
+        z = torch.lerp(z1, z2, weight)
+        if self.flow.discrete:
+            z = z.round()
+        x, _ = self.flow.inverse(z.flatten(0, 1))
+        return x.unflatten(0, (steps, -1)) if len(x1) else x.view(steps, 0, self.flow.dim)

@@ -1,0 +1,36 @@
+"""Draws the plots of a run into its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from hybridkern import plots
+from hybridkern.data import DataSet
+from hybridkern.recipes.callbacks import History
+from hybridkern.recipes.evaluation import draw
+from hybridkern.recipes.files import replacing
+from hybridkern.recipes.task import Task
+
+_DPI = 144
+_SAMPLES = 64
+
+
+def draw_run(folder: Path, task: Task, data: DataSet, history: History, seed: int) -> list[Path]:
+    """Writes real images, samples and the two validation curves; returns their paths."""
+    samples = draw(task, _SAMPLES, seed)
+    figures = {
+        "real.png": plots.images(data.test.x[:_SAMPLES], data.shape, data.levels, "Real images (test part)"),
+        "samples.png": plots.images(samples, data.shape, data.levels, "Samples from the model"),
+        "validation_error.png": plots.curve(history.curves["val_error"], history.best, "error"),
+        "validation_nll.png": plots.curve(history.curves["val_nll"], history.best, "nll"),
+    }
+    return [save_figure(figure, folder / name) for name, figure in figures.items()]
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Writes a figure in the format of the path's suffix, whole or not at all."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
+    return path

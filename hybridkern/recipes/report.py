@@ -1,0 +1,53 @@
+"""The table a run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rich.table import Table
+
+from hybridkern.recipes.recipe import Published
+
+
+def _mismatches(metrics: dict[str, Any]) -> str:
+    return f"{metrics['round_trip_mismatches']} of {metrics['round_trip_elements']}"
+
+
+_ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
+    ("test_error", "test error", lambda m: f"{m['test_error']:.1%}".replace("%", " %")),
+    ("test_nll_nats", "test NLL, nats per image", lambda m: f"{m['test_nll_nats']:.2f}"),
+    ("test_bits_per_dim", "test NLL, bits per dimension", lambda m: f"{m['test_bits_per_dim']:.3f}"),
+    ("test_class_nll_nats", "test -log p(y|x), nats", lambda m: f"{m['test_class_nll_nats']:.3f}"),
+    ("lattice_share", "latents that are whole numbers", lambda m: f"{m['lattice_share']:.1%}".replace("%", " %")),
+    ("round_trip_mismatches", "round-trip mismatches (int64)", _mismatches),
+    ("round_trip_max_abs_error", "largest round-trip error", lambda m: f"{m['round_trip_max_abs_error']:.1e}"),
+    ("train_seconds", "seconds of training", lambda m: f"{m['train_seconds']:.1f}"),
+    ("epochs", "epochs (best)", lambda m: f"{m['epochs']} ({m['best_epoch']})"),
+]
+
+
+def result_table(title: str, columns: dict[str, dict[str, Any]], published: Published | None = None) -> Table:
+    """One column a set of metrics, and one of published figures where there are any; rows nobody has are left out."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    figures = published.figures if published else {}
+    if published and figures:
+        table.add_column(published.source, justify="right", style="dim")
+    for key, label, text in _ROWS:
+        cells = [text(metrics) if key in metrics else "" for metrics in columns.values()]
+        if not any(cells):
+            continue
+        if figures:
+            cells.append(figures.get(key, ""))
+        table.add_row(label, *cells)
+    return table
+
+
+def likelihood_note(valid: bool) -> str:
+    """A word of warning for a model whose figures are no likelihood."""
+    if valid:
+        return ""
+    return "Not a valid likelihood: the couplings leave the whole numbers, so p(x) does not sum to 1."

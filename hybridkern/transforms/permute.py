@@ -1,0 +1,49 @@
+"""A fixed permutation of the dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Permute(torch.autograd.Function):
+    # The gradient of a permutation is the opposite permutation; autograd's own rule for index_select scatters with
+    # additions, one index after the other.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, opposite: Tensor) -> Tensor:
+        ctx.save_for_backward(opposite)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (opposite,) = ctx.saved_tensors
+        return grad.index_select(1, opposite), None, None
+
+
+_permute: Callable[[Tensor, Tensor, Tensor], Tensor] = _Permute.apply
+
+
+class Permutation(nn.Module):
+    """Reorders dim 1 by a permutation drawn once, at construction, from torch's default generator.
+
+    The permutation is the buffer ``order``: it is part of ``state_dict``, so a loaded model permutes as the saved
+    one did. Its log-determinant is zero.
+
+    Args:
+        dim: number of dimensions.
+    """
+
+    order: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("order", torch.randperm(dim))
+
+    def forward(self, x: Tensor, *, inverse: bool = False) -> Tensor:
+        """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back."""
+        # argsort rather than a second buffer: two buffers could be loaded or edited apart.
+        opposite = torch.argsort(self.order)
+        return _permute(x, opposite, self.order) if inverse else _permute(x, self.order, opposite)

@@ -1,0 +1,102 @@
+"""Integer coupling as a layer: the parts of a vector are shifted in turn, each by integers computed from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern import ops
+from hybridkern.transforms.lattice import evaluate
+from hybridkern.transforms.permute import Permutation
+
+
+def shift(x: Tensor, t: Tensor, beta: Tensor | None, lattice: str, inverse: bool) -> Tensor:
+    """``x`` shifted by the rounded translation ``t`` (back, for ``inverse``), with the straight-through gradient.
+
+    ``"exact"``: ``x + round(beta t)``, which keeps integers integers. ``"tutorial"``: ``x + beta round(t)``, which
+    does not as soon as ``beta`` is not an integer; ``beta`` must be given.
+    """
+    if lattice == "exact":
+        return ops.rounding_coupling(x, t, beta=beta, inverse=inverse)
+    assert beta is not None
+    step = ops.rounding_coupling(torch.zeros_like(x), t)
+    return torch.addcmul(x, step, beta, value=-1 if inverse else 1)
+
+
+def update_part(
+    parts: list[Tensor],
+    index: int,
+    net: nn.Module,
+    beta: Tensor | None,
+    *,
+    lattice: str,
+    inverse: bool,
+    exact: bool,
+    mirrored: bool = False,
+) -> None:
+    """Replace ``parts[index]`` by its shift, computed by ``net`` from all the other parts.
+
+    Args:
+        parts: ``(B, D_i)`` each; the list is changed, no tensor is.
+        index: the part to update.
+        net: maps the other parts, joined in their order, ``(B, D - D_index)``, to ``(B, D_index)``.
+        beta: factor of the translation, one element, or ``None`` for 1.
+        lattice: see :func:`shift`.
+        inverse: undo the update.
+        exact: evaluate the network in float64, see :mod:`hybridkern.transforms.lattice`.
+        mirrored: the network sees, and returns, the dimensions in the opposite order.
+
+    Source: Tomczak 2020 (arXiv:2011.15056), the general invertible transformation; with two parts of which one is
+    updated it is the coupling of Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.
+    """
+    others = parts[:index] + parts[index + 1 :]
+    context = others[0] if len(others) == 1 else torch.cat(others, 1)
+    if mirrored:
+        context = context.flip(1)
+    t = evaluate(net, context) if exact else net(context)
+    parts[index] = shift(parts[index], t.flip(1) if mirrored else t, beta, lattice, inverse)
+
+
+class RoundingCoupling(nn.Module):
+    """One layer of an integer flow: permute the dimensions, then update every part in turn from all the others.
+
+    Permuting first lets dimensions that shared a part, and so could not depend on each other, meet in the next layer.
+
+    Args:
+        sizes: dimensions of each part; at least two parts.
+        net: builds a network: ``net(in_features, out_features)``, called once a part.
+        lattice: ``"exact"``: ``x + round(t)``; ``"tutorial"``: ``x + beta * round(t)`` with ``beta`` learnt from 0.
+
+    Source: Tomczak 2020 (arXiv:2011.15056), the general invertible transformation.
+    """
+
+    beta: Tensor | None
+
+    def __init__(self, sizes: Sequence[int], net: Callable[[int, int], nn.Module], *, lattice: str = "exact") -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.lattice = lattice
+        dim = sum(self.sizes)
+        self.permutation = Permutation(dim)
+        self.nets = nn.ModuleList(net(dim - size, size) for size in self.sizes)
+        self.register_parameter("beta", nn.Parameter(torch.zeros(())) if lattice == "tutorial" else None)
+
+    def forward(self, x: Tensor, *, inverse: bool = False, exact: bool = False) -> Tensor:
+        """Data -> latent, or back.
+
+        Args:
+            x: ``(B, D)``.
+            inverse: undo the layer.
+            exact: evaluate the networks in float64; ``x`` is float64 then.
+
+        Returns:
+            ``(B, D)`` like ``x``. The log-determinant is zero: integers are only moved about.
+        """
+        parts = list((x if inverse else self.permutation(x)).split(self.sizes, 1))
+        order = range(len(parts))
+        for index in reversed(order) if inverse else order:
+            update_part(parts, index, self.nets[index], self.beta, lattice=self.lattice, inverse=inverse, exact=exact)
+        y = torch.cat(parts, 1)
+        return self.permutation(y, inverse=True) if inverse else y
