@@ -7,10 +7,11 @@ Heavy imports wait until a command needs them, so that ``--help`` answers at onc
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 try:
     import typer
@@ -18,6 +19,9 @@ try:
     from rich.table import Table
 except ModuleNotFoundError as missing:
     sys.exit(f"hybridkern: the command line needs '{missing.name}'; install it with: pip install 'hybridkern[train]'")
+
+if TYPE_CHECKING:
+    from hybridkern.recipes.recipe import Published
 
 app = typer.Typer(
     help="Train, evaluate and sample flow-based hybrid models.",
@@ -32,7 +36,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_de
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="digits or digits-tutorial.", show_default=False)],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="digits or digits-tutorial.", show_default=False)],
     data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Images instead of the recipe's own.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="The most passes over the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
@@ -42,7 +46,7 @@ def train(
     lattice: Annotated[
         str | None, typer.Option(help="exact: round(beta t), stays on integers; tutorial: beta round(t), leaves them.")
     ] = None,
-    parts: Annotated[int | None, typer.Option(help="Parts a coupling splits into (digits-tutorial: 1 or 4).")] = None,
+    parts: Annotated[int | None, typer.Option(help="Parts of an image that a coupling updates (digits-tutorial: 1 or 4).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order and samples.")] = None,
     threads: Threads = None,
     out: Annotated[
@@ -56,7 +60,7 @@ def train(
         from hybridkern.recipes.run_folder import free_folder
 
         _check_usage(recipe, out, resume)
-        options = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
+        options: dict[str, object] = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
         options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
         folder = out or free_folder(recipe)
         _set_threads(threads)
@@ -122,15 +126,21 @@ def backends() -> None:
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """Turns what a user can put right into one line on standard error and exit code 1."""
+    """Turns what a user can put right into one line on standard error and exit code 1; warnings into a line each."""
     from hybridkern.data import DataError
     from hybridkern.recipes.errors import RecipeError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield
     except (RecipeError, DataError) as error:
         typer.echo(f"hybridkern: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    typer.echo(f"hybridkern: note: {message}", err=True)
 
 
 def _check_usage(recipe: str, out: Path | None, resume: bool) -> None:
@@ -156,12 +166,12 @@ def _say_how_to_resume(recipe: str, folder: Path) -> None:
 
     if RunFolder(folder).config.exists():
         how = f"hybridkern train {recipe} --out {folder} --resume"
-        typer.echo(f"\nInterrupted; the last complete epoch is kept. Go on with: {how}", err=True)
+        typer.echo(f"\nInterrupted. Go on where it was with: {how}", err=True)
     else:
         typer.echo("\nInterrupted before anything was written.", err=True)
 
 
-def _show(title: str, columns: dict, published: object = None) -> None:
+def _show(title: str, columns: dict, published: Published | None = None) -> None:
     from hybridkern.recipes.report import likelihood_note, result_table
 
     console = Console()

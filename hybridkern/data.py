@@ -78,10 +78,11 @@ def load_digits() -> DataSet:
     from sklearn.datasets import load_digits as sklearn_digits
 
     images, labels = sklearn_digits(return_X_y=True)
+    sizes = [1000, 350, len(labels) - 1350]
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
     y = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
-    parts = [Split(x[rows], y[rows]) for rows in (slice(0, 1000), slice(1000, 1350), slice(1350, None))]
-    return DataSet(*parts, shape=(8, 8), classes=10, levels=17, source="scikit-learn digits")
+    train, validation, test = (Split(*part) for part in zip(x.split(sizes), y.split(sizes), strict=True))
+    return DataSet(train, validation, test, shape=(8, 8), classes=10, levels=17, source="scikit-learn digits")
 
 
 def load_npz(path: str | Path) -> DataSet:
@@ -169,11 +170,11 @@ def _data_set(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], shape: tup
                 f"whole numbers without gaps, and the training part holds {classes} classes"
             )
     levels = 1 + int(max(x.max() for x, _ in parts))
-    splits = [
+    train, validation, test = (
         Split(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), torch.from_numpy(y.astype(np.int64)))
         for x, y in parts
-    ]
-    return DataSet(*splits, shape=tuple(shape), classes=classes, levels=levels, source=path.name)
+    )
+    return DataSet(train, validation, test, tuple(shape), classes, levels, source=path.name)
 
 
 def _labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.ndarray:

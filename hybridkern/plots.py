@@ -12,12 +12,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 _COLOURS = {"error": "#b3261e", "nll": "#1f5fa8"}
-_TITLES = {"error": "Classification error on the validation part", "nll": "Negative log-likelihood, validation part"}
+_TITLES = {"error": "Validation: classification error", "nll": "Validation: negative log-likelihood"}
 _UNITS = {"error": "error (share of examples)", "nll": "-log p(x) (nats per example)"}
 
 
 def images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure:
-    """Draws a square grid of ``x (N, prod(shape))``, grey (or colour) range fixed to ``0..levels-1``.
+    """A square grid of ``x (N, prod(shape))``, grey (or colour) range fixed to ``0..levels-1``.
 
     Values outside that range, which samples may have, are drawn as its ends.
     """
@@ -25,20 +25,20 @@ def images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure
     rows = -(-len(x) // columns)
     sheet = _contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
     height, width = sheet.shape[:2]
-    figure = Figure(figsize=(5.6, 5.6 * height / width + 0.5), layout="constrained")
+    figure = Figure(figsize=(6.0, 5.2 * height / width + 0.4), layout="compressed")
     axes = figure.subplots()
     if sheet.ndim == 3:
         axes.imshow(np.clip(sheet / (levels - 1), 0, 1), interpolation="nearest")
     else:
         grey = axes.imshow(sheet, cmap="gray", vmin=0, vmax=levels - 1, interpolation="nearest")
-        figure.colorbar(grey, ax=axes, label="grey value", shrink=0.6, ticks=[0, (levels - 1) / 2, levels - 1])
-    axes.set_title(f"{title} ({len(x)})")
+        figure.colorbar(grey, ax=axes, label="grey value", shrink=0.5, ticks=[0, (levels - 1) / 2, levels - 1])
+    axes.set_title(title)
     axes.set_axis_off()
     return figure
 
 
 def curve(values: Sequence[float], best: int, kind: str) -> Figure:
-    """Draws one validation figure (``kind`` ``"error"`` or ``"nll"``) by epoch and marks the chosen epoch."""
+    """One validation figure (``kind`` ``"error"`` or ``"nll"``) by epoch, with the chosen epoch marked."""
     epochs = np.arange(1, len(values) + 1)
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()

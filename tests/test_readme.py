@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def test_example_runs_as_printed(example: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
         timeout=300,
     )
@@ -31,7 +33,7 @@ def test_example_runs_as_printed(example: str, tmp_path: Path) -> None:
 
 def test_quick_start_is_short() -> None:
     assert EXAMPLES, "the README has an example"
-    assert len(EXAMPLES[0].strip().splitlines()) <= 12
+    assert len(EXAMPLES[0].splitlines()) <= 12
 
 
 @pytest.mark.parametrize("link", LINKS)

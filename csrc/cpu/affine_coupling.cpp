@@ -15,8 +15,10 @@ struct CouplingSpec {
   int layout;
   double shift_sign;
 
-  explicit CouplingSpec(int64_t code) {
+  CouplingSpec(int64_t code, double eps) {
+    constexpr int sigmoid = 2, sigmoid_eps = 6;
     map = code & 15;
+    if (map == sigmoid && eps != 0) map = sigmoid_eps;
     const int shift = (code >> 4) & 15;
     layout = (code >> 8) & 15;
     const bool inverse = (code >> 13) & 1;
@@ -56,7 +58,7 @@ struct Numbers {
 
 template <class T>
 CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, const Numbers& n) {
-  CouplingCall<T> call{CouplingSpec(code), {}, order_of(x), {}, {}, {}};
+  CouplingCall<T> call{CouplingSpec(code, n.eps), {}, order_of(x), {}, {}, {}};
   call.numbers = {static_cast<T>(n.clamp), static_cast<T>(n.offset), static_cast<T>(n.eps), static_cast<T>(n.gain),
                   static_cast<T>(n.shift_gain * call.spec.shift_sign)};
   call.x = operand(x, call.order);
@@ -86,6 +88,15 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
   write_totals(total, [&](int64_t b) { return sums.total(b) + (log_det ? total_at(*log_det, b) : 0.0); });
 }
 
+// Outputs of a call that touches more memory than a last-level cache holds are written past it: reading their lines
+// first would cost a third of the traffic, and none of them would be left for the next reader.
+constexpr int64_t cache_bytes = 32 << 20;
+
+template <class T>
+bool aligned(const T* p) {
+  return reinterpret_cast<uintptr_t>(p) % 64 == 0;
+}
+
 struct Gradients {
   Tensor x, params;
   std::optional<Tensor> recovered;
@@ -103,6 +114,8 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   const bool from_output = out.recovered.has_value();
   const auto kernel =
       kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][from_output];
+  const int64_t tensors = 3 + 2 * (call.spec.has_scale() ? 2 : 1) + (from_output ? 1 : 0);
+  const bool large = known.numel() * static_cast<int64_t>(sizeof(T)) * tensors > cache_bytes;
   for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
     T buffers[8][block_size];
     CouplingBlock<T> block{};
@@ -116,6 +129,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
     block.grad_a = block_target(grad_a, b, i, buffers[5]);
     block.grad_t = block_target(grad_t, b, i, buffers[6]);
     block.x = block_target(recovered, b, i, buffers[7]);
+    block.stream = large && aligned(block.grad_x) && aligned(block.grad_a) && aligned(block.grad_t) && aligned(block.x);
     kernel(block, call.numbers);
     write_block(grad_x, call.order, b, i, n, block.grad_x);
     write_block(grad_a, call.order, b, i, n, block.grad_a);

@@ -1,8 +1,6 @@
 // The bin of the discretized logistic in the working precision.
 #pragma once
 
-#include <cmath>
-
 #include "kernels.h"
 
 namespace hk {
@@ -10,8 +8,7 @@ namespace hk {
 template <class T>
 BinConstants<T> bin_constants(double width) {
   const T half = static_cast<T>(width / 2);
-  return {static_cast<T>(width), half, static_cast<T>(width / 2 - static_cast<double>(half)),
-          static_cast<T>(std::log(width))};
+  return {static_cast<T>(width), half, static_cast<T>(width / 2 - static_cast<double>(half))};
 }
 
 }  // namespace hk

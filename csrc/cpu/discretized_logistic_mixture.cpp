@@ -32,30 +32,33 @@ Parameters parameters(const Tensor& logits, const Tensor& mean, const Tensor& lo
   return {components_of(logits, order), components_of(mean, order), components_of(log_scale, order)};
 }
 
-// What one thread needs: buffers for 3K arrays and their pointers, and the kernels' scratch.
+// What one thread needs: the many arrays lie 4096 bytes apart or a multiple of that, where a cache has room for few of
+// them, so all pass through buffers. Holds buffers for 3K arrays and their pointers, and the kernels' scratch.
 template <class T>
 class Workspace {
  public:
   explicit Workspace(int64_t components)
       : k_(components), values_(3 * components * mixture_columns), gradients_(3 * components * mixture_columns),
-        in_(3 * components), out_(3 * components), scratch_(4 * components * max_lanes + 64 / sizeof(T)) {}
+        in_(3 * components), out_(3 * components), scratch_(mixture_slots * components * max_lanes + 64 / sizeof(T)) {}
 
   void read(const Parameters& from, const RowOrder& order, int64_t b, int64_t i, int64_t n, MixtureBlock<T>& block) {
-    for (int64_t p = 0; p < 3 * k_; ++p)
-      in_[p] = read_block(from[p / k_][p % k_], order, b, i, n, values_.data() + p * mixture_columns);
+    for (int64_t p = 0; p < 3 * k_; ++p) {
+      T* buffer = values_.data() + p * mixture_columns;
+      copy_block(from[p / k_][p % k_], order, b, i, n, buffer);
+      in_[p] = buffer;
+    }
     block.logits = in_.data();
     block.mean = in_.data() + k_;
     block.log_scale = in_.data() + 2 * k_;
     block.components = k_;
     void* aligned = scratch_.data();
     size_t space = scratch_.size() * sizeof(T);
-    block.scratch = static_cast<T*>(std::align(64, 4 * k_ * max_lanes * sizeof(T), aligned, space));
+    block.scratch = static_cast<T*>(std::align(64, mixture_slots * k_ * max_lanes * sizeof(T), aligned, space));
     block.n = n;
   }
 
-  void aim(const Parameters& to, int64_t b, int64_t i, MixtureBlock<T>& block) {
-    for (int64_t p = 0; p < 3 * k_; ++p)
-      out_[p] = block_target(to[p / k_][p % k_], b, i, gradients_.data() + p * mixture_columns);
+  void aim(MixtureBlock<T>& block) {
+    for (int64_t p = 0; p < 3 * k_; ++p) out_[p] = gradients_.data() + p * mixture_columns;
     point(block);
   }
 
@@ -66,7 +69,7 @@ class Workspace {
   }
 
   void write(const Parameters& to, const RowOrder& order, int64_t b, int64_t i, int64_t n) const {
-    for (int64_t p = 0; p < 3 * k_; ++p) write_block(to[p / k_][p % k_], order, b, i, n, out_[p]);
+    for (int64_t p = 0; p < 3 * k_; ++p) send_block(to[p / k_][p % k_], order, b, i, n, out_[p]);
   }
 
  private:
@@ -155,7 +158,7 @@ struct Backward {
       for_mixture_blocks<T>(rows, row, components(),
                             [&](Workspace<T>& workspace, int64_t b, int64_t, int64_t i, int64_t n) {
         MixtureBlock<T> block{};
-        workspace.aim(grads, b, i, block);
+        workspace.aim(block);
         step(workspace, block, b, i, n);
         workspace.write(grads, order, b, i, n);
       });
@@ -204,7 +207,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> discretized_logistic_mixture_backward
   const Parameters params = parameters(lf, mf, sf, order);
   const Parameters grads = parameters(grad_logits, grad_mean, grad_log_scale, order);
   const int64_t rows = x.size(0);
-  const bool shared = logits.size(0) == 1 && rows != 1;
+  const bool shared = is_shared(logits, rows);
   if (is_double(x))
     Backward<double>(gf, xf, params, grads, order, bin_width, reduce, out.tensor).run(rows, shared);
   else

@@ -113,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor> gaussian_log_prob_backward(const Tensor& grad
                     log_scale ? operand(grad_log_scale, in.order) : Operand{}};
   const int64_t rows = x.size(0);
   const Optional& param = mean ? mean : log_scale;
-  const bool shared = param && param->size(0) == 1 && rows != 1;
+  const bool shared = param && is_shared(*param, rows);
   if (is_double(x))
     backward<double>(grad, in, out, rows, shared);
   else

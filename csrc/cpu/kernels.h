@@ -9,7 +9,7 @@
 namespace hk {
 
 constexpr int64_t block_size = 1024;
-constexpr int scale_maps = 6;
+constexpr int scale_maps = 7;  // ScaleMap of math/coupling.h
 
 template <class T>
 struct CouplingConstants {
@@ -18,7 +18,7 @@ struct CouplingConstants {
 
 template <class T>
 struct BinConstants {
-  T width, half, half_low, log_width;
+  T width, half, half_low;
 };
 
 template <class T>
@@ -27,15 +27,22 @@ struct CouplingBlock {
   const T* grad_y;         // nullptr: zero
   T grad_total;
   T *y, *x, *grad_x, *grad_a, *grad_t;  // x: nullptr unless recovered
+  bool stream;                          // write past the cache
   int64_t n;
 };
+
+// Of parameters that the batch shares, what depends on them alone: arrays `stride` apart, holding the parts of
+// ScalePart (math/logistic.h) and, last, log(mass) - excess.
+constexpr int prepared_arrays = 5;
 
 template <class T>
 struct LogisticBlock {
   const T *x, *mean, *log_scale;
+  const T* prepared;  // nullptr: from log_scale
+  int64_t stride;
   const T* grad;  // nullptr: `grad_each` for every element
   T grad_each;
-  T* out;
+  T* out;  // nullptr: only the sum is wanted
   T *grad_x, *grad_mean, *grad_log_scale;
   bool accumulate;  // add to the parameters' gradients instead of writing them
   int64_t n;
@@ -51,10 +58,10 @@ struct MixtureBlock {
   T* grad_x;
   T *const *grad_logits, *const *grad_mean, *const *grad_log_scale;
   bool accumulate;
-  T* scratch;  // 4 * components * max_lanes, 64-byte aligned
+  T* scratch;  // mixture_slots * components * max_lanes, 64-byte aligned
   int64_t components, n;
 };
-constexpr int64_t max_lanes = 16;
+constexpr int64_t max_lanes = 16, mixture_slots = 6;
 
 template <class T>
 struct GaussianBlock {
@@ -76,7 +83,8 @@ struct Kernels {
   void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, int64_t n);
   // grad_t = factor * grad; returns the sum of grad * t
   T (*rounding_backward)(const T* grad, const T* t, T factor, T* grad_t, int64_t n);
-  // out may be nullptr; returns the block's sum
+  void (*logistic_prepare)(const T* log_scale, T* prepared, int64_t stride, int64_t n, const BinConstants<T>&);
+  // returns the block's sum
   T (*logistic_forward)(const LogisticBlock<T>&, const BinConstants<T>&);
   void (*logistic_backward)(const LogisticBlock<T>&, const BinConstants<T>&);
   T (*mixture_forward)(const MixtureBlock<T>&, const BinConstants<T>&);

@@ -42,6 +42,15 @@ HK_INLINE void put(ScalarOf<V>* to, V value, int64_t count) {
   Whole ? store<V>(to, value) : store_some<V>(to, value, count);
 }
 
+// As put, but past the cache where `stream`; the address must then be a multiple of the vector's size.
+template <bool Whole, class V>
+HK_INLINE void put_streaming(ScalarOf<V>* to, V value, bool stream, int64_t count) {
+  if constexpr (Whole) {
+    if (stream) return store_past_cache(to, value);
+  }
+  put<Whole, V>(to, value, count);
+}
+
 template <bool Whole, class V>
 HK_INLINE void put_or_add(ScalarOf<V>* to, V value, bool add, int64_t count) {
   put<Whole, V>(to, add ? get<Whole, V>(to, count) + value : value, count);
@@ -70,17 +79,20 @@ struct CouplingForward {
   using V = typename VectorOf<T>::type;
   const CouplingBlock<T>& block;
   const CouplingNumbers<T> k;
-  V sum{};
+  LogScaleSum<Map, V> log_scales{};
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
     const V x = get<Whole, V>(block.known + i, count), shift = get<Whole, V>(block.t + i, count) * k.shift_gain;
     if constexpr (Map == ScaleMap::none) {
-      put<Whole, V>(block.y + i, x + shift, count);
+      put_streaming<Whole, V>(block.y + i, x + shift, block.stream, count);
     } else {
-      const ScaleTerms<V> terms = scale_terms<Map, Negate>(get<Whole, V>(block.a + i, count), k);
-      put<Whole, V>(block.y + i, Before ? (x + shift) * terms.s : x * terms.s + shift, count);
-      sum += masked<Whole, V>(terms.log_s, count);
+      ScaleTerms<V> terms = scale_terms<Map, Negate>(get<Whole, V>(block.a + i, count), k);
+      const V y = Before ? (x + shift) * terms.s : x * terms.s + shift;
+      put_streaming<Whole, V>(block.y + i, y, block.stream, count);
+      terms.log_s = masked<Whole, V>(terms.log_s, count);
+      terms.log_term = masked<Whole, V>(terms.log_term, count);
+      log_scales.add(terms);
     }
   }
 };
@@ -89,7 +101,9 @@ template <ScaleMap Map, bool Negate, bool Before, class T>
 T coupling_forward(const CouplingBlock<T>& block, const CouplingConstants<T>& c) {
   CouplingForward<Map, Negate, Before, T> body{block, {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
-  return sum_lanes(body.sum);
+  body.log_scales.flush();
+  if (block.stream) finish_stores();
+  return Negate ? -sum_lanes(body.log_scales.sum) : sum_lanes(body.log_scales.sum);
 }
 
 template <ScaleMap Map, bool Negate, bool Before, bool FromOutput, class T>
@@ -104,10 +118,10 @@ struct CouplingBackward {
     const V a = Map == ScaleMap::none ? V{} : get<Whole, V>(block.a + i, count);
     const CouplingGradients<V> g = coupling_backward<Map, Negate, Before, FromOutput>(
         get<Whole, V>(block.known + i, count), a, get<Whole, V>(block.t + i, count), grad_y, block.grad_total, k);
-    put<Whole, V>(block.grad_x + i, g.grad_x, count);
-    put<Whole, V>(block.grad_t + i, g.grad_t, count);
-    if constexpr (Map != ScaleMap::none) put<Whole, V>(block.grad_a + i, g.grad_a, count);
-    if constexpr (FromOutput) put<Whole, V>(block.x + i, g.x, count);
+    put_streaming<Whole, V>(block.grad_x + i, g.grad_x, block.stream, count);
+    put_streaming<Whole, V>(block.grad_t + i, g.grad_t, block.stream, count);
+    if constexpr (Map != ScaleMap::none) put_streaming<Whole, V>(block.grad_a + i, g.grad_a, block.stream, count);
+    if constexpr (FromOutput) put_streaming<Whole, V>(block.x + i, g.x, block.stream, count);
   }
 };
 
@@ -116,6 +130,7 @@ void coupling_backward_block(const CouplingBlock<T>& block, const CouplingConsta
   CouplingBackward<Map, Negate, Before, FromOutput, T> body{block,
                                                             {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
+  if (block.stream) finish_stores();
 }
 
 template <class T>
@@ -162,6 +177,46 @@ T rounding_backward(const T* grad, const T* t, T factor, T* grad_t, int64_t n) {
 }
 
 template <class T>
+BinNumbers<T> bin_numbers(const BinConstants<T>& c) {
+  return {c.width, c.half, c.half_low};
+}
+
+template <class T>
+struct LogisticPrepare {
+  using V = typename VectorOf<T>::type;
+  const T* log_scale;
+  T* prepared;
+  int64_t stride;
+  const BinNumbers<T> bin;
+
+  template <bool Whole>
+  HK_INLINE void step(int64_t i, int64_t count) {
+    const ScalePart<V> part = scale_part(get<Whole, V>(log_scale + i, count), bin);
+    put<Whole, V>(prepared + i, part.inverse, count);
+    put<Whole, V>(prepared + stride + i, part.inverse_low, count);
+    put<Whole, V>(prepared + 2 * stride + i, part.exp_h, count);
+    put<Whole, V>(prepared + 3 * stride + i, part.mass, count);
+    put<Whole, V>(prepared + 4 * stride + i, logarithm(part.mass) - part.excess, count);
+  }
+};
+
+template <class T>
+void logistic_prepare(const T* log_scale, T* prepared, int64_t stride, int64_t n, const BinConstants<T>& c) {
+  LogisticPrepare<T> body{log_scale, prepared, stride, bin_numbers(c)};
+  for_vectors<typename VectorOf<T>::type>(n, body);
+}
+
+template <bool Prepared, bool Whole, class T>
+HK_INLINE ScalePart<typename VectorOf<T>::type> scale_part_at(const LogisticBlock<T>& block, int64_t i, int64_t count,
+                                                              const BinNumbers<T>& bin) {
+  using V = typename VectorOf<T>::type;
+  if constexpr (!Prepared) return scale_part(get<Whole, V>(block.log_scale + i, count), bin);
+  const T* p = block.prepared + i;
+  return {get<Whole, V>(p, count), get<Whole, V>(p + block.stride, count), get<Whole, V>(p + 2 * block.stride, count),
+          get<Whole, V>(p + 3 * block.stride, count), V{}};
+}
+
+template <bool Prepared, class T>
 struct LogisticForward {
   using V = typename VectorOf<T>::type;
   const LogisticBlock<T>& block;
@@ -170,10 +225,14 @@ struct LogisticForward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
-    const LogisticTerms<V> terms =
-        logistic_terms<false>(get<Whole, V>(block.x + i, count), get<Whole, V>(block.mean + i, count),
-                              get<Whole, V>(block.log_scale + i, count), bin);
-    const V log_p = terms.linear + logarithm(terms.ratio);
+    const ScalePart<V> scale = scale_part_at<Prepared, Whole>(block, i, count, bin);
+    const LogisticValue<V> value =
+        logistic_value(get<Whole, V>(block.x + i, count), get<Whole, V>(block.mean + i, count), scale, bin);
+    V log_p;
+    if constexpr (Prepared)
+      log_p = get<Whole, V>(block.prepared + 4 * block.stride + i, count) - value.outside - logarithm(value.rest);
+    else
+      log_p = logarithm(scale.mass / value.rest) - (value.outside + scale.excess);
     if (block.out) put<Whole, V>(block.out + i, log_p, count);
     sum += masked<Whole, V>(log_p, count);
   }
@@ -181,12 +240,18 @@ struct LogisticForward {
 
 template <class T>
 T logistic_forward(const LogisticBlock<T>& block, const BinConstants<T>& c) {
-  LogisticForward<T> body{block, {c.width, c.half, c.half_low, c.log_width}};
-  for_vectors<typename VectorOf<T>::type>(block.n, body);
+  using V = typename VectorOf<T>::type;
+  if (block.prepared) {
+    LogisticForward<true, T> body{block, bin_numbers(c)};
+    for_vectors<V>(block.n, body);
+    return sum_lanes(body.sum);
+  }
+  LogisticForward<false, T> body{block, bin_numbers(c)};
+  for_vectors<V>(block.n, body);
   return sum_lanes(body.sum);
 }
 
-template <class T>
+template <bool Prepared, class T>
 struct LogisticBackward {
   using V = typename VectorOf<T>::type;
   const LogisticBlock<T>& block;
@@ -194,67 +259,110 @@ struct LogisticBackward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
-    const LogisticTerms<V> terms =
-        logistic_terms<true>(get<Whole, V>(block.x + i, count), get<Whole, V>(block.mean + i, count),
-                             get<Whole, V>(block.log_scale + i, count), bin);
+    const ScalePart<V> scale = scale_part_at<Prepared, Whole>(block, i, count, bin);
+    const LogisticSlopes<V> slopes =
+        logistic_slopes(get<Whole, V>(block.x + i, count), get<Whole, V>(block.mean + i, count), scale, bin);
     const V grad = block.grad ? get<Whole, V>(block.grad + i, count) : splat<V>(block.grad_each);
-    const V grad_x = grad * terms.slope_x;
+    const V grad_x = grad * slopes.slope_x;
     put<Whole, V>(block.grad_x + i, grad_x, count);
     put_or_add<Whole, V>(block.grad_mean + i, -grad_x, block.accumulate, count);
-    put_or_add<Whole, V>(block.grad_log_scale + i, grad * terms.slope_log_scale, block.accumulate, count);
+    put_or_add<Whole, V>(block.grad_log_scale + i, grad * slopes.slope_log_scale, block.accumulate, count);
   }
 };
 
 template <class T>
 void logistic_backward(const LogisticBlock<T>& block, const BinConstants<T>& c) {
-  LogisticBackward<T> body{block, {c.width, c.half, c.half_low, c.log_width}};
-  for_vectors<typename VectorOf<T>::type>(block.n, body);
+  using V = typename VectorOf<T>::type;
+  if (block.prepared) {
+    LogisticBackward<true, T> body{block, bin_numbers(c)};
+    for_vectors<V>(block.n, body);
+  } else {
+    LogisticBackward<false, T> body{block, bin_numbers(c)};
+    for_vectors<V>(block.n, body);
+  }
 }
 
-// log sum_k w_k P_k with w = softmax(logits): the largest exponent is taken out of both sums.
+// log sum_k w_k P_k with w = softmax(logits).
+//
+// With t_k = logit_k - top - outside_k the sum is that of exp(t_k) * mass_k / rest_k, whose exponentials are at hand.
+// Far outside every component it underflows; there the largest t_k is taken out first: sum = exp(-depth) * ...
+// Which of the two an element takes depends on that element alone.
 template <class V>
 struct MixtureSums {
-  V top, top_logit;    // largest linear part and logit
-  V mass, weight_sum;  // sum of ratio*exp(linear - top), of exp(logit - top_logit)
+  V mass, weight_sum, depth;
 };
 
 template <class T, bool Gradients>
 struct Mixture {
   using V = typename VectorOf<T>::type;
   static constexpr T huge = sizeof(T) == 4 ? T(1e37) : T(1e300);
+  static constexpr T shallow = sizeof(T) == 4 ? T(1e-25) : T(1e-250);
   const MixtureBlock<T>& block;
   const BinNumbers<T> bin;
   V sum{};
 
-  // scratch holds, for each component: linear part, ratio, and the two slopes
-  HK_INLINE T* slot(int64_t k, int which) const { return block.scratch + (4 * k + which) * max_lanes; }
+  enum Slot { weight, part, height, term, slope_x, slope_log_scale };
+  HK_INLINE T* slot(int64_t k, Slot which) const { return block.scratch + (mixture_slots * k + which) * max_lanes; }
+
+  template <bool Whole>
+  HK_INLINE V top_logit(int64_t i, int64_t count) const {
+    V top = get<Whole, V>(block.logits[0] + i, count);
+    for (int64_t k = 1; k < block.components; ++k) {
+      const V logit = get<Whole, V>(block.logits[k] + i, count);
+      top = select(logit <= top, top, logit);  // a NaN wins
+    }
+    return top;
+  }
 
   template <bool Whole>
   HK_INLINE MixtureSums<V> collect(int64_t i, int64_t count) {
-    const V x = get<Whole, V>(block.x + i, count);
-    V top = splat<V>(-INFINITY), top_logit = splat<V>(-INFINITY);
+    const V x = get<Whole, V>(block.x + i, count), top = top_logit<Whole>(i, count);
+    MixtureSums<V> out{};
     for (int64_t k = 0; k < block.components; ++k) {
-      const V logit = get<Whole, V>(block.logits[k] + i, count);
-      const LogisticTerms<V> terms = logistic_terms<Gradients>(x, get<Whole, V>(block.mean[k] + i, count),
-                                                               get<Whole, V>(block.log_scale[k] + i, count), bin);
-      // bounded, so that a component out of reach weighs 0 and not infinity - infinity
-      const V linear = logit + at_least(terms.linear, -huge);
-      store<V>(slot(k, 0), linear);
-      store<V>(slot(k, 1), terms.ratio);
+      const V mean = get<Whole, V>(block.mean[k] + i, count);
+      const ScalePart<V> scale = scale_part(get<Whole, V>(block.log_scale[k] + i, count), bin);
+      const V below_top = get<Whole, V>(block.logits[k] + i, count) - top;
+      V outside, exp_w, part_k;
       if constexpr (Gradients) {
-        store<V>(slot(k, 2), terms.slope_x);
-        store<V>(slot(k, 3), terms.slope_log_scale);
+        const LogisticSlopes<V> slopes = logistic_slopes(x, mean, scale, bin);
+        outside = slopes.outside, exp_w = slopes.exp_w, part_k = scale.mass * slopes.per_rest;
+        store<V>(slot(k, slope_x), slopes.slope_x);
+        store<V>(slot(k, slope_log_scale), slopes.slope_log_scale);
+      } else {
+        const LogisticValue<V> value = logistic_value(x, mean, scale, bin);
+        outside = value.outside, exp_w = value.exp_w, part_k = scale.mass / value.rest;
       }
-      // a NaN must win: `not <=`
-      top = select(linear <= top, top, linear);
-      top_logit = select(logit <= top_logit, top_logit, logit);
+      const V weight_k = exponential_of_negative(below_top);
+      const V damped = select(outside > 0, exp_w, splat<V>(1));
+      const V term_k = select(scale.excess > 0, V{}, weight_k * part_k * damped);
+      out.weight_sum += weight_k;
+      out.mass += term_k;
+      store<V>(slot(k, part), part_k);
+      // bounded, so that a component out of reach weighs 0 and not infinity - infinity
+      store<V>(slot(k, height), below_top - at_most(outside + scale.excess, huge));
+      if constexpr (Gradients) {
+        store<V>(slot(k, weight), weight_k);
+        store<V>(slot(k, term), term_k);
+      }
     }
-    V mass{}, weight_sum{};
+    if (any_at_most(out.mass, shallow)) settle_deep(out);
+    return out;
+  }
+
+  void settle_deep(MixtureSums<V>& out) const {
+    const auto deep = out.mass <= shallow;
+    V top = load<V>(slot(0, height)), mass{};
+    for (int64_t k = 1; k < block.components; ++k) {
+      const V h = load<V>(slot(k, height));
+      top = select(h > top, h, top);
+    }
     for (int64_t k = 0; k < block.components; ++k) {
-      mass += load<V>(slot(k, 1)) * exponential(load<V>(slot(k, 0)) - top);
-      weight_sum += exponential(get<Whole, V>(block.logits[k] + i, count) - top_logit);
+      const V term_k = load<V>(slot(k, part)) * exponential_of_negative(load<V>(slot(k, height)) - top);
+      mass += term_k;
+      if constexpr (Gradients) store<V>(slot(k, term), select(deep, term_k, load<V>(slot(k, term))));
     }
-    return {top, top_logit, mass, weight_sum};
+    out.mass = select(deep, mass, out.mass);
+    out.depth = select(deep, -top, V{});
   }
 
   template <bool Whole>
@@ -263,7 +371,7 @@ struct Mixture {
     if constexpr (Gradients) {
       differentiate<Whole>(sums, i, count);
     } else {
-      const V log_p = (sums.top - sums.top_logit) + logarithm(sums.mass / sums.weight_sum);
+      const V log_p = logarithm(sums.mass / sums.weight_sum) - sums.depth;
       if (block.out) put<Whole, V>(block.out + i, log_p, count);
       sum += masked<Whole, V>(log_p, count);
     }
@@ -273,30 +381,30 @@ struct Mixture {
   HK_INLINE void differentiate(const MixtureSums<V>& sums, int64_t i, int64_t count) {
     const V grad = block.grad ? get<Whole, V>(block.grad + i, count) : splat<V>(block.grad_each);
     const V per_mass = 1 / sums.mass, per_weight = 1 / sums.weight_sum;
-    V slope_x{};
+    V total_x{};
     for (int64_t k = 0; k < block.components; ++k) {
-      const V posterior = load<V>(slot(k, 1)) * exponential(load<V>(slot(k, 0)) - sums.top) * per_mass;
-      const V prior = exponential(get<Whole, V>(block.logits[k] + i, count) - sums.top_logit) * per_weight;
-      const V share = grad * posterior, part_x = posterior * load<V>(slot(k, 2));
-      slope_x += part_x;
+      const V posterior = load<V>(slot(k, term)) * per_mass, prior = load<V>(slot(k, weight)) * per_weight;
+      const V part_x = posterior * load<V>(slot(k, slope_x));
+      total_x += part_x;
       put_or_add<Whole, V>(block.grad_logits[k] + i, grad * (posterior - prior), block.accumulate, count);
       put_or_add<Whole, V>(block.grad_mean[k] + i, -grad * part_x, block.accumulate, count);
-      put_or_add<Whole, V>(block.grad_log_scale[k] + i, share * load<V>(slot(k, 3)), block.accumulate, count);
+      put_or_add<Whole, V>(block.grad_log_scale[k] + i, grad * (posterior * load<V>(slot(k, slope_log_scale))),
+                           block.accumulate, count);
     }
-    put<Whole, V>(block.grad_x + i, grad * slope_x, count);
+    put<Whole, V>(block.grad_x + i, grad * total_x, count);
   }
 };
 
 template <class T>
 T mixture_forward(const MixtureBlock<T>& block, const BinConstants<T>& c) {
-  Mixture<T, false> body{block, {c.width, c.half, c.half_low, c.log_width}};
+  Mixture<T, false> body{block, bin_numbers(c)};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
   return sum_lanes(body.sum);
 }
 
 template <class T>
 void mixture_backward(const MixtureBlock<T>& block, const BinConstants<T>& c) {
-  Mixture<T, true> body{block, {c.width, c.half, c.half_low, c.log_width}};
+  Mixture<T, true> body{block, bin_numbers(c)};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
 }
 
@@ -376,8 +484,10 @@ Kernels<T> make_kernels(const char* name) {
   fill_couplings<ScaleMap::tanh>(table);
   fill_couplings<ScaleMap::atan>(table);
   fill_couplings<ScaleMap::softsign>(table);
+  fill_couplings<ScaleMap::sigmoid_eps>(table);
   table.rounding_forward = rounding_forward<T>;
   table.rounding_backward = rounding_backward<T>;
+  table.logistic_prepare = logistic_prepare<T>;
   table.logistic_forward = logistic_forward<T>;
   table.logistic_backward = logistic_backward<T>;
   table.mixture_forward = mixture_forward<T>;

@@ -1,6 +1,7 @@
 #include "operand.h"
 
 #include <cstring>
+#include <type_traits>
 
 #include "../math/low_precision.h"
 
@@ -57,6 +58,10 @@ size_t size_of(Element element) {
 // A walk over elements [begin, begin + n) of row b in runs of equal stride: run(address, step, count, done).
 template <class Run>
 void for_runs(const Operand& of, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const Run& run) {
+  if (of.dense) {
+    run(of.data + (b * of.batch_stride + begin) * static_cast<int64_t>(size_of(of.element)), 1, n, 0);
+    return;
+  }
   const int64_t inner = order.pixel_major ? order.extent.channels : order.extent.pixels;
   const int64_t step = order.pixel_major ? of.channel_stride : of.pixel_stride;
   const int64_t outer_step = order.pixel_major ? of.pixel_stride : of.channel_stride;
@@ -72,7 +77,9 @@ void for_runs(const Operand& of, const RowOrder& order, int64_t b, int64_t begin
 template <class From, class T>
 void gather(const char* address, int64_t step, int64_t count, T* to) {
   const From* from = reinterpret_cast<const From*>(address);
-  if (step == 1)
+  if (std::is_same_v<From, T> && step == 1)
+    memcpy(to, from, count * sizeof(T));
+  else if (step == 1)
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i]);
   else
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i * step]);
@@ -81,7 +88,9 @@ void gather(const char* address, int64_t step, int64_t count, T* to) {
 template <class To, class T>
 void scatter(char* address, int64_t step, int64_t count, const T* from) {
   To* to = reinterpret_cast<To*>(address);
-  if (step == 1)
+  if (std::is_same_v<To, T> && step == 1)
+    memcpy(to, from, count * sizeof(T));
+  else if (step == 1)
     for (int64_t i = 0; i < count; ++i) to[i] = narrow<To>(from[i]);
   else
     for (int64_t i = 0; i < count; ++i) to[i * step] = narrow<To>(from[i]);
@@ -118,9 +127,7 @@ Operand operand(const Tensor& tensor, const RowOrder& order, int64_t channel_dim
 }
 
 template <class T>
-const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer) {
-  if (from.dense && from.element == element_type<T>)
-    return reinterpret_cast<const T*>(from.data) + b * from.batch_stride + begin;
+void copy_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer) {
   for_runs(from, order, b, begin, n, [&](const char* address, int64_t step, int64_t count, int64_t done) {
     switch (from.element) {
       case Element::f32:
@@ -133,6 +140,13 @@ const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64
         return gather<F16>(address, step, count, buffer + done);
     }
   });
+}
+
+template <class T>
+const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer) {
+  if (from.dense && from.element == element_type<T>)
+    return reinterpret_cast<const T*>(from.data) + b * from.batch_stride + begin;
+  copy_block(from, order, b, begin, n, buffer);
   return buffer;
 }
 
@@ -144,8 +158,7 @@ T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer) {
 }
 
 template <class T>
-void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
-  if (!to.present() || (to.dense && to.element == element_type<T>)) return;
+void send_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
   for_runs(to, order, b, begin, n, [&](char* address, int64_t step, int64_t count, int64_t done) {
     switch (to.element) {
       case Element::f32:
@@ -160,6 +173,16 @@ void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t be
   });
 }
 
+template <class T>
+void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
+  if (!to.present() || (to.dense && to.element == element_type<T>)) return;
+  send_block(to, order, b, begin, n, from);
+}
+
+template void copy_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, float*);
+template void copy_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, double*);
+template void send_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const float*);
+template void send_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const double*);
 template const float* read_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, float*);
 template const double* read_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, double*);
 template float* block_target(const Operand&, int64_t, int64_t, float*);

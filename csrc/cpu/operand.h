@@ -64,9 +64,17 @@ Operand operand(const Tensor& tensor, const RowOrder& order, int64_t channel_dim
 template <class T>
 const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer);
 
+// The same, always into `buffer`.
+template <class T>
+void copy_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer);
+
 // Where to write elements [begin, begin + n) of row b: into the tensor, or `buffer`, then to be sent by write_block.
 template <class T>
 T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer);
+
+// Writes the block wherever it lies; write_block does so only if it lies in a buffer.
+template <class T>
+void send_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from);
 
 template <class T>
 void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from);
@@ -142,6 +150,9 @@ class RowSums {
   int64_t blocks_;
   std::vector<double> sums_;
 };
+
+// Whether a parameter is shared by a batch of `rows`.
+inline bool is_shared(const Tensor& param, int64_t rows) { return param.size(0) == 1 && rows != 1; }
 
 // Writes `value(row)` for every row into a (B,) tensor of float32 or float64.
 template <class F>

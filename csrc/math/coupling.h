@@ -9,9 +9,9 @@
 
 namespace hk::HK_ISA {
 
-// Order of hybridkern/_coupling_form.py: SCALES.
-enum class ScaleMap : int { none, exp, sigmoid, tanh, atan, softsign };
-constexpr int scale_map_count = 6;
+// Order of hybridkern/_coupling_form.py: SCALES; the last one is "sigmoid" with eps > 0.
+enum class ScaleMap : int { none, exp, sigmoid, tanh, atan, softsign, sigmoid_eps };
+constexpr int scale_map_count = 7;
 
 template <class T>
 struct CouplingNumbers {
@@ -19,11 +19,37 @@ struct CouplingNumbers {
   T shift_gain;  // with the sign that direction and form give it
 };
 
+// log S = log_s - log(1 + log_term), so that a sum over many elements needs few logarithms; log_term is 0 for most
+// maps. The signs of both are those of the map before `Negate`.
 template <class V>
 struct ScaleTerms {
-  V log_s;       // L
-  V s;           // exp(L)
+  V log_s, log_term;
+  V s;           // S
   V derivative;  // dL/da
+};
+
+// Sum of log S over elements. The logarithms of `group` factors are taken at once: with R = product(1 + r) - 1,
+// R' = R*(1 + r) + r keeps full relative precision however small the r are.
+template <ScaleMap Map, class V>
+struct LogScaleSum {
+  static constexpr int group = 8;
+  V sum{}, product{};
+  int waiting = 0;
+
+  HK_INLINE void add(const ScaleTerms<V>& terms) {
+    sum += terms.log_s;
+    if constexpr (Map == ScaleMap::sigmoid) {
+      product = product * (terms.log_term + 1) + terms.log_term;
+      if (++waiting == group) flush();
+    }
+  }
+  HK_INLINE void flush() {
+    if constexpr (Map == ScaleMap::sigmoid) {
+      sum -= log_one_plus(product);
+      product = V{};
+      waiting = 0;
+    }
+  }
 };
 
 template <class V>
@@ -36,28 +62,27 @@ HK_INLINE V hyperbolic_tangent(V v, V& sech_squared) {
 }
 
 // log(sigma(v) + eps), its exponential (inverted where Negate) and its derivative in v.
-template <bool Negate, class V>
+template <bool HasEps, bool Negate, class V>
 HK_INLINE ScaleTerms<V> sigmoid_terms(V v, ScalarOf<V> eps) {
-  const V q = exponential(-absolute(v)), r = 1 / (q + 1), rq = q * r;
+  const V q = exponential_of_negative(-absolute(v)), r = 1 / (q + 1), rq = q * r;
   const auto positive = v > 0;
   const V sigma = select(positive, r, rq), complement = select(positive, rq, r);  // sigma(v), sigma(-v)
-  if (eps == 0) {
-    const V log_sigma = at_most(v, 0) - log_one_plus(q);
-    // 1/sigma(v) = 1 + exp(-v)
+  if constexpr (!HasEps) {
+    // log sigma(v) = min(v, 0) - log(1 + q), and 1/sigma(v) = 1 + exp(-v)
     const V s = Negate ? select(positive, q + 1, (q + 1) / q) : sigma;
-    return {Negate ? -log_sigma : log_sigma, s, Negate ? -complement : complement};
+    return {at_most(v, 0), q, s, Negate ? -complement : complement};
   }
   const V s = sigma + eps;
   const V log_s = select(positive, log_one_plus(eps - complement), logarithm(s));
   const V derivative = sigma * complement / s;
-  return {Negate ? -log_s : log_s, Negate ? 1 / s : s, Negate ? -derivative : derivative};
+  return {log_s, V{}, Negate ? 1 / s : s, Negate ? -derivative : derivative};
 }
 
 template <ScaleMap Map, bool Negate, class V>
 HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k) {
   const V v = a * k.gain + k.offset;
-  if constexpr (Map == ScaleMap::sigmoid) {
-    ScaleTerms<V> terms = sigmoid_terms<Negate>(v, k.eps);
+  if constexpr (Map == ScaleMap::sigmoid || Map == ScaleMap::sigmoid_eps) {
+    ScaleTerms<V> terms = sigmoid_terms<Map == ScaleMap::sigmoid_eps, Negate>(v, k.eps);
     terms.derivative = terms.derivative * k.gain;
     return terms;
   }
@@ -73,15 +98,10 @@ HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k) 
   } else if constexpr (Map == ScaleMap::softsign) {
     const V r = 1 / (absolute(v) / k.clamp + 1);
     // v/(1 + |v|/c) tends to c; as v*r it would be infinity * 0 there
-    log_s = select(absolute(v) < ScalarOf<V>(1e30), v * r, with_sign_of(splat<V>(k.clamp), v));
-    log_s = select(v == v, log_s, v);
+    log_s = select(absolute(v) > ScalarOf<V>(1e30), with_sign_of(splat<V>(k.clamp), v), v * r);
     slope = k.gain * r * r;
   }
-  if (Negate) {
-    log_s = -log_s;
-    slope = -slope;
-  }
-  return {log_s, exponential(log_s), slope};
+  return {log_s, V{}, exponential(Negate ? -log_s : log_s), Negate ? -slope : slope};
 }
 
 template <class V>

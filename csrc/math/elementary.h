@@ -15,13 +15,14 @@ namespace hk::HK_ISA {
 // x = n*ln2 + r with |r| <= ln2/2; q = exp(r) - 1.
 template <class V>
 struct ExpParts {
-  IntOf<V> n;
+  V n, shifted;  // shifted: n in the low bits of its significand
   V q;
 };
 
+constexpr float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+
 template <class V>
 HK_INLINE ExpParts<V> exp_parts(V x) {
-  constexpr float shifter = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
   const V shifted = x * 1.44269504088896341f + shifter;
   const V n = shifted - shifter;
   const V r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
@@ -31,7 +32,12 @@ HK_INLINE ExpParts<V> exp_parts(V x) {
   p = p * r + 4.1665795894e-2f;
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
-  return {bits_as<IntOf<V>>(shifted) - bits_as<IntOf<V>>(splat<V>(shifter)), r + (r * r) * p};
+  return {n, shifted, r + (r * r) * p};
+}
+
+template <class V>
+HK_INLINE IntOf<V> integer_of(const ExpParts<V>& e) {
+  return bits_as<IntOf<V>>(e.shifted) - bits_as<IntOf<V>>(splat<V>(shifter));
 }
 
 // 2^n for -126 <= n <= 127.
@@ -42,13 +48,12 @@ HK_INLINE V power_of_two(IntOf<V> n) {
 
 // m * 2^n for -252 <= n <= 254, rounding once where the result is subnormal.
 template <class V>
-HK_INLINE V scale_by_power(V m, IntOf<V> n) {
-#if defined(__AVX512F__)
+HK_INLINE V scale_by_power(V m, const ExpParts<V>& e) {
+#if HK_LANES == 16
   if constexpr (Lanes<V>::count == 16)
-    return bits_as<V>(
-        _mm512_scalef_ps(bits_as<__m512>(m), _mm512_cvtepi32_ps(bits_as<__m512i>(n))));
+    return bits_as<V>(_mm512_scalef_ps(bits_as<__m512>(m), bits_as<__m512>(e.n)));
 #endif
-  const IntOf<V> half = n >> 1;
+  const IntOf<V> n = integer_of(e), half = n >> 1;
   return (m * power_of_two<V>(half)) * power_of_two<V>(n - half);
 }
 
@@ -56,35 +61,46 @@ HK_INLINE V scale_by_power(V m, IntOf<V> n) {
 template <class V>
 HK_INLINE V float_exp(V x) {
   const ExpParts<V> e = exp_parts(at_least(at_most(x, 89.0f), -104.0f));
-  return scale_by_power<V>(e.q + 1.0f, e.n);
+  return scale_by_power<V>(e.q + 1.0f, e);
+}
+
+// exp(x) for x <= 0.
+template <class V>
+HK_INLINE V float_exp_of_negative(V x) {
+  const ExpParts<V> e = exp_parts(at_least(x, -104.0f));
+  return scale_by_power<V>(e.q + 1.0f, e);
 }
 
 template <class V>
 HK_INLINE void float_exp_pair(V x, V& high, V& low) {
   const ExpParts<V> e = exp_parts(at_least(at_most(x, 89.0f), -104.0f));
   const V m = e.q + 1.0f;
-  high = scale_by_power<V>(m, e.n);
-  low = scale_by_power<V>(e.q - (m - 1.0f), e.n);
+  high = scale_by_power<V>(m, e);
+  low = scale_by_power<V>(e.q - (m - 1.0f), e);
 }
 
-// exp(x) and exp(x) - 1 for x <= 0, the latter to full relative precision near 0; exp(x) is 0 below exp(-87).
+// exp(x) and exp(x) - 1 for x <= 0, the latter to full relative precision near 0. Without an instruction that scales
+// by any power of two, exp(x) is 0 below exp(-87).
 template <class V>
 HK_INLINE void float_exp_of_negative(V x, V& exp_x, V& expm1_x) {
+#if HK_LANES == 16
+  if constexpr (Lanes<V>::count == 16) {
+    const ExpParts<V> e = exp_parts(at_least(x, -104.0f));
+    const V two_n = scale_by_power(splat<V>(1.0f), e);
+    exp_x = two_n * e.q + two_n;
+    expm1_x = two_n * e.q + (two_n - 1.0f);
+    return;
+  }
+#endif
   const ExpParts<V> e = exp_parts(at_least(x, -87.0f));
-  const V two_n = power_of_two<V>(e.n);
+  const V two_n = power_of_two<V>(integer_of(e));
   exp_x = select(x < -87.0f, splat<V>(0.0f), two_n * e.q + two_n);
   expm1_x = two_n * e.q + (two_n - 1.0f);
 }
 
-// log(u + c) for normal u > 0 and a correction c much smaller than u; -infinity at 0; infinity and NaN pass.
+// log(2^k * (1 + f)) for 1 + f in [sqrt(1/2), sqrt(2)).
 template <class V>
-HK_INLINE V float_log_corrected(V u, V c) {
-  using I = IntOf<V>;
-  // u = 2^k * m with m in [sqrt(1/2), sqrt(2))
-  const I shifted = bits_as<I>(u) - 0x3f3504f3;
-  const I k = shifted >> 23;
-  const V m = bits_as<V>((shifted & 0x007fffff) + 0x3f3504f3);
-  const V f = (m - 1.0f) + c * power_of_two<V>(-k);
+HK_INLINE V float_log_reduced(IntOf<V> k, V f) {
   const V z = f * f;
   V p = splat<V>(7.0376836292e-2f);
   p = p * f + -1.1514610310e-1f;
@@ -101,8 +117,31 @@ HK_INLINE V float_log_corrected(V u, V c) {
   else
     kf = __builtin_convertvector(k, V);
   const V tail = kf * -2.12194440e-4f + (z * f * p - 0.5f * z);
-  const V log_u = kf * 0.693359375f + (f + tail);
-  return select(u == 0.0f, splat<V>(-INFINITY), select(u < INFINITY, log_u, u));
+  return kf * 0.693359375f + (f + tail);
+}
+
+// u = 2^k * m with m in [sqrt(1/2), sqrt(2)), for normal finite u > 0.
+template <class V>
+HK_INLINE V float_significand(V u, IntOf<V>& k) {
+  const IntOf<V> shifted = bits_as<IntOf<V>>(u) - 0x3f3504f3;
+  k = shifted >> 23;
+  return bits_as<V>((shifted & 0x007fffff) + 0x3f3504f3);
+}
+
+// log(u) for normal finite u > 0; NaN passes (through u - u).
+template <class V>
+HK_INLINE V float_log(V u) {
+  IntOf<V> k;
+  const V m = float_significand(u, k);
+  return float_log_reduced<V>(k, (m - 1.0f) + (u - u));
+}
+
+// log(1 + y) for finite y > -1: the rounding error of 1 + y is put back; NaN passes.
+template <class V>
+HK_INLINE V float_log_one_plus(V y) {
+  IntOf<V> k;
+  const V u = y + 1.0f, m = float_significand(u, k);
+  return float_log_reduced<V>(k, (m - 1.0f) + (y - (u - 1.0f)) * power_of_two<V>(-k));
 }
 
 template <class V>
@@ -129,6 +168,13 @@ HK_INLINE V exponential(V x) {
 }
 HK_INLINE double exponential(double x) { return std::exp(x); }
 
+// exp(x) for x <= 0.
+template <class V>
+HK_INLINE V exponential_of_negative(V x) {
+  return float_exp_of_negative(x);
+}
+HK_INLINE double exponential_of_negative(double x) { return std::exp(x); }
+
 // exp(x) = high + low to about twice the precision of high.
 template <class V>
 HK_INLINE void exponential_pair(V x, V& high, V& low) {
@@ -148,18 +194,17 @@ HK_INLINE void exponential_of_negative(double x, double& exp_x, double& expm1_x)
   expm1_x = std::expm1(x);
 }
 
-// log(u) for u > 0.
+// log(u) for normal finite u > 0; NaN passes.
 template <class V>
 HK_INLINE V logarithm(V u) {
-  return float_log_corrected(u, V{});
+  return float_log(u);
 }
 HK_INLINE double logarithm(double u) { return std::log(u); }
 
-// log(1 + y) for y > -1, to full relative precision near 0.
+// log(1 + y) for finite y > -1, to full relative precision near 0; NaN passes.
 template <class V>
 HK_INLINE V log_one_plus(V y) {
-  const V u = y + 1.0f;
-  return float_log_corrected(u, y - (u - 1.0f));
+  return float_log_one_plus(y);
 }
 HK_INLINE double log_one_plus(double y) { return std::log1p(y); }
 

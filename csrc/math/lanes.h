@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if defined(__x86_64__) && !defined(__CUDACC__)
 #include <immintrin.h>
 #endif
 
@@ -85,37 +85,93 @@ HK_INLINE void store(ScalarOf<V>* to, V value) {
   memcpy(to, &value, sizeof(V));
 }
 
-// In these two, a NaN in `value` stays: the comparison is false.
+// In these two, a NaN in `value` stays: the comparison is false, and x86's instructions return their second operand.
 template <class V>
 HK_INLINE V at_most(V value, ScalarOf<V> bound) {
-  return select(value > bound, splat<V>(bound), value);
+  return select(splat<V>(bound) < value, splat<V>(bound), value);
 }
 
 template <class V>
 HK_INLINE V at_least(V value, ScalarOf<V> bound) {
-  return select(value < bound, splat<V>(bound), value);
+  return select(splat<V>(bound) > value, splat<V>(bound), value);
 }
+
+#if HK_LANES == 16
+HK_INLINE Floats at_most(Floats value, float bound) {
+  return bits_as<Floats>(_mm512_min_ps(_mm512_set1_ps(bound), bits_as<__m512>(value)));
+}
+HK_INLINE Floats at_least(Floats value, float bound) {
+  return bits_as<Floats>(_mm512_max_ps(_mm512_set1_ps(bound), bits_as<__m512>(value)));
+}
+#elif HK_LANES == 8
+HK_INLINE Floats at_most(Floats value, float bound) {
+  return bits_as<Floats>(_mm256_min_ps(_mm256_set1_ps(bound), bits_as<__m256>(value)));
+}
+HK_INLINE Floats at_least(Floats value, float bound) {
+  return bits_as<Floats>(_mm256_max_ps(_mm256_set1_ps(bound), bits_as<__m256>(value)));
+}
+#endif
 
 HK_INLINE float absolute(float x) { return __builtin_fabsf(x); }
 HK_INLINE double absolute(double x) { return __builtin_fabs(x); }
 HK_INLINE float with_sign_of(float x, float sign) { return __builtin_copysignf(x, sign); }
 HK_INLINE double with_sign_of(double x, double sign) { return __builtin_copysign(x, sign); }
+HK_INLINE float times_sign_of(float x, float sign) { return __builtin_signbit(sign) ? -x : x; }
+HK_INLINE double times_sign_of(double x, double sign) { return __builtin_signbit(sign) ? -x : x; }
 #if HK_LANES > 1
+HK_INLINE Floats times_sign_of(Floats x, Floats sign) {
+  return bits_as<Floats>(bits_as<Ints>(x) ^ (bits_as<Ints>(sign) & INT32_MIN));
+}
 HK_INLINE Floats absolute(Floats x) { return bits_as<Floats>(bits_as<Ints>(x) & 0x7fffffff); }
 HK_INLINE Floats with_sign_of(Floats x, Floats sign) {
   return bits_as<Floats>((bits_as<Ints>(x) & 0x7fffffff) | (bits_as<Ints>(sign) & INT32_MIN));
 }
 #endif
 
+// Whether any lane is at most `bound`.
+HK_INLINE bool any_at_most(float x, float bound) { return x <= bound; }
+HK_INLINE bool any_at_most(double x, double bound) { return x <= bound; }
+#if HK_LANES == 16
+HK_INLINE bool any_at_most(Floats x, float bound) {
+  return _mm512_cmp_ps_mask(bits_as<__m512>(x), _mm512_set1_ps(bound), _CMP_LE_OQ) != 0;
+}
+#elif HK_LANES == 8
+HK_INLINE bool any_at_most(Floats x, float bound) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(bits_as<__m256>(x), _mm256_set1_ps(bound), _CMP_LE_OQ)) != 0;
+}
+#elif HK_LANES > 1
+HK_INLINE bool any_at_most(Floats x, float bound) {
+  bool any = false;
+  for (int i = 0; i < HK_LANES; ++i) any |= x[i] <= bound;
+  return any;
+}
+#endif
+
+// Stores past the cache, for outputs that would not survive in it; `finish_stores` makes them visible to others.
+template <class V>
+HK_INLINE void store_past_cache(ScalarOf<V>* to, V value) {
+  store<V>(to, value);
+}
+HK_INLINE void finish_stores() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+#if HK_LANES == 16
+HK_INLINE void store_past_cache(float* to, Floats value) { _mm512_stream_ps(to, bits_as<__m512>(value)); }
+#elif HK_LANES == 8
+HK_INLINE void store_past_cache(float* to, Floats value) { _mm256_stream_ps(to, bits_as<__m256>(value)); }
+#endif
+
 // The rounding error of the product p = a*b, so that a*b = p + error exactly.
 HK_INLINE float product_error(float a, float b, float p) { return __builtin_fmaf(a, b, -p); }
 HK_INLINE double product_error(double a, double b, double p) { return __builtin_fma(a, b, -p); }
 #if HK_LANES > 1
-#if defined(__AVX512F__)
+#if HK_LANES == 16
 HK_INLINE Floats product_error(Floats a, Floats b, Floats p) {
   return bits_as<Floats>(_mm512_fmsub_ps(bits_as<__m512>(a), bits_as<__m512>(b), bits_as<__m512>(p)));
 }
-#elif defined(__AVX2__)
+#elif HK_LANES == 8
 HK_INLINE Floats product_error(Floats a, Floats b, Floats p) {
   return bits_as<Floats>(_mm256_fmsub_ps(bits_as<__m256>(a), bits_as<__m256>(b), bits_as<__m256>(p)));
 }

@@ -1,8 +1,8 @@
 // One element of the discretized logistic's log-probability and its derivatives.
 //
-// u = |x - mean|/s, h = bin/(2s), w = u - h, b = u + h:  P = (1 - exp(-2h)) * sigma(-w) * sigma(b).
-//   d log P/du         = expm1(-2u) * sigma(w) * sigma(b)
-//   d log P/d log s    = w*sigma(w) - b*sigma(-b) - 2h/expm1(2h)
+// u = |x - mean|/s, h = bin/(2s), w = u - h, b = u + h:  P = (1 - exp(-2h)) * sigma(-w) * sigma(b)
+//   d log P/du      = expm1(-2u) * sigma(w) * sigma(b)
+//   d log P/d log s = w*sigma(w) - b*sigma(-b) - 2h/expm1(2h)
 // Every exponential has an argument that is not positive, and no two nearly equal numbers are subtracted but
 // |x - mean| and bin/2, whose difference is formed with the rounding error of x - mean carried along.
 #pragma once
@@ -14,61 +14,103 @@ namespace hk::HK_ISA {
 template <class T>
 struct BinNumbers {
   T width, half, half_low;  // half + half_low = width/2, to twice the precision
-  T log_width;
 };
 
-// log P = linear + log(ratio), with 0 < ratio <= 1 of moderate size: sums of log P need one logarithm for many.
+// What depends on the scale alone; a batch that shares its parameters computes it once.
 template <class V>
-struct LogisticTerms {
-  V linear, ratio;
-  V slope_x, slope_log_scale;  // derivatives of log P; slope_mean = -slope_x
+struct ScalePart {
+  V inverse, inverse_low;  // 1/s to about twice the precision
+  V exp_h, mass;           // exp(-2h), 1 - exp(-2h)
+  V excess;                // log s beyond the bound below: subtracted from log P
 };
 
-template <bool Gradients, class V>
-HK_INLINE LogisticTerms<V> logistic_terms(V x, V mean, V log_scale, const BinNumbers<ScalarOf<V>>& bin) {
-  using T = ScalarOf<V>;
-  constexpr bool single = sizeof(T) == 4;
-  constexpr T huge = single ? T(1e37) : T(1e300);
+// Scales outside exp(-69)..exp(60) are taken at the bound: beyond it the bin holds everything, or P is proportional
+// to 1/s, to every digit. It keeps 0 * infinity away.
+template <class V>
+HK_INLINE ScalePart<V> scale_part(V log_scale, const BinNumbers<ScalarOf<V>>& bin) {
+  ScalePart<V> out;
+  const V bounded = at_most(log_scale, 60);
+  out.excess = log_scale - bounded;
+  exponential_pair(at_most(-bounded, 69), out.inverse, out.inverse_low);
+  V expm1_h;
+  exponential_of_negative(-bin.width * out.inverse, out.exp_h, expm1_h);
+  out.mass = -expm1_h;
+  return out;
+}
 
-  // x - mean = difference + error exactly (Knuth's two-sum)
-  const V difference = x - mean;
-  const V back = difference - x;
-  const V rounding = (x - (difference - back)) - (mean + back);
-  const V distance = absolute(difference);
-  const V error = select(distance < huge, select(difference < 0, -rounding, rounding), V{});
+// What both passes need of x; distance + error = |x - mean| exactly (Knuth's two-sum).
+template <class V>
+struct Offset {
+  V difference, distance, error;
+  V inside;  // |x - mean| - bin/2
+};
 
-  // Beyond exp(69) the mass of the bin is 0 or 1 to every digit; the bound keeps 0 * infinity away.
-  V inverse, inverse_low;
-  exponential_pair(at_most(-log_scale, 69), inverse, inverse_low);
+template <class V>
+HK_INLINE Offset<V> offset_part(V x, V mean, const BinNumbers<ScalarOf<V>>& bin) {
+  constexpr ScalarOf<V> huge = sizeof(ScalarOf<V>) == 4 ? 1e37f : 1e300;
+  Offset<V> out;
+  out.difference = x - mean;
+  const V back = out.difference - x;
+  const V rounding = (x - (out.difference - back)) - (mean + back);
+  out.distance = absolute(out.difference);
+  out.error = select(out.distance < huge, times_sign_of(rounding, out.difference), V{});
+  out.inside = (out.distance - bin.half) + (out.error - bin.half_low);
+  return out;
+}
 
-  const V inside = (distance - bin.half) + (error - bin.half_low);
-  const V w = inside * inverse;
-  const V low = product_error(inside, inverse, w) + inside * inverse_low;
+// P = mass * exp(-outside) / rest, where outside = max(w, 0) and rest = (1 + exp(-|w|)) * (1 + exp(-b)).
+template <class V>
+struct LogisticValue {
+  V outside, exp_w, rest;
+};
+
+template <class V>
+HK_INLINE LogisticValue<V> logistic_value(V x, V mean, const ScalePart<V>& scale,
+                                          const BinNumbers<ScalarOf<V>>& bin) {
+  const Offset<V> o = offset_part(x, mean, bin);
+  const V w = o.inside * scale.inverse;
+  const V exp_w = exponential_of_negative(-absolute(w));
+  const V exp_b = exponential_of_negative(-((o.distance + bin.half) * scale.inverse));
+  return {at_least(w, 0), exp_w, (exp_w + 1) * (exp_b + 1)};
+}
+
+template <class V>
+struct LogisticSlopes {
+  V outside, exp_w, per_rest;    // as above; per_rest = 1/rest
+  V slope_x, slope_log_scale;    // derivatives of log P; slope_mean = -slope_x
+};
+
+template <class V>
+HK_INLINE LogisticSlopes<V> logistic_slopes(V x, V mean, const ScalePart<V>& scale,
+                                            const BinNumbers<ScalarOf<V>>& bin) {
+  constexpr ScalarOf<V> huge = sizeof(ScalarOf<V>) == 4 ? 1e37f : 1e300;
+  const Offset<V> o = offset_part(x, mean, bin);
+  const V w = o.inside * scale.inverse;
+  // sigma(w) is as precise, relatively, as w is absolutely: hence the product's error
+  const V low = product_error(o.inside, scale.inverse, w) + o.inside * scale.inverse_low;
   const V w_low = select(absolute(w) < huge, low, V{});
-  const V b = (distance + bin.half) * inverse;
-  const auto outside = w > 0;
+  const auto is_outside = w > 0;
+  const V exp_w = exponential_of_negative(-absolute(w)) * (1 - times_sign_of(w_low, w));
 
-  const V exp_w = exponential(-absolute(w)) * (1 - select(outside, w_low, -w_low));  // exp(-|w|)
-  const V exp_b = exponential(-b);
+  V exp_u, expm1_u;  // of -2u
+  exponential_of_negative((o.distance + o.error) * scale.inverse * -2, exp_u, expm1_u);
+  // exp(-b) = exp(-|w|) * exp(-2 min(u, h))
+  const V exp_b = exp_w * select(is_outside, scale.exp_h, exp_u);
+  const V b = at_most((o.distance + bin.half) * scale.inverse, 200);
 
-  const V h2 = bin.width * inverse;
-  V exp_h, expm1_h;
-  exponential_of_negative(-h2, exp_h, expm1_h);
-  const V per_width = select(h2 < T(1e-30), splat<V>(1), -expm1_h / h2);  // (1 - exp(-2h)) / 2h
-  const auto narrow = h2 < 1;                                              // then log 2h = log(bin) - log s exactly
+  const V one_w = exp_w + 1, one_b = exp_b + 1;
+  const V per_all = 1 / (one_w * one_b * scale.mass);
+  const V per_rest = per_all * scale.mass;
+  const V sigma_w = select(is_outside, one_b, exp_w * one_b) * per_rest;  // sigma(w)
+  const V per_b = one_w * per_rest;                                       // sigma(b)
+  const V narrow = bin.width * scale.inverse * scale.exp_h * (per_all * one_w * one_b);  // 2h/expm1(2h)
 
-  LogisticTerms<V> out;
-  out.linear = select(narrow, bin.log_width - log_scale, V{}) - select(outside, w + w_low, V{});
-  out.ratio = select(narrow, per_width, -expm1_h) / ((exp_w + 1) * (exp_b + 1));
-  if constexpr (Gradients) {
-    const V one_over = 1 / (exp_w + 1), one_over_b = 1 / (exp_b + 1);
-    const V sigma_w = select(outside, one_over, exp_w * one_over);
-    V unused, expm1_u;
-    exponential_of_negative((distance + error) * inverse * -2, unused, expm1_u);
-    out.slope_x = with_sign_of(expm1_u * one_over_b * sigma_w * inverse, -difference);
-    out.slope_log_scale =
-        at_most(w, huge) * sigma_w - at_most(b, 200) * (exp_b * one_over_b) - exp_h / per_width;
-  }
+  LogisticSlopes<V> out;
+  out.outside = at_least(w, 0);
+  out.exp_w = exp_w;
+  out.per_rest = per_rest;
+  out.slope_x = with_sign_of(expm1_u * per_b * sigma_w * scale.inverse, -o.difference);
+  out.slope_log_scale = at_most(w, huge) * sigma_w - b * (exp_b * per_b) - narrow;
   return out;
 }
 

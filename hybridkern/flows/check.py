@@ -32,7 +32,7 @@ def _cause(module: nn.Module, args: tuple[Any, ...]) -> str:
             return f": its parameter {name!r} holds {found}"
     if found := _bad(args):
         return f": its input already holds {found}, and no layer made it"
-    largest = max((float(a.abs().max()) for a in args if isinstance(a, Tensor) and a.numel()), default=0.0)
+    largest = max((a.detach().abs().max().item() for a in args if isinstance(a, Tensor) and a.numel()), default=0.0)
     return f" from finite parameters and input (largest magnitude of the input: {largest:.3g})"
 
 
@@ -56,6 +56,7 @@ def check_finite(flow: nn.Module) -> Iterator[None]:
         NonFiniteError: from the forward pass, naming the layer, what it gave and, where it shows, why (a parameter
             or an input that was not finite already).
 
+    >>> import torch
     >>> from hybridkern.flows import RealNVP
     >>> flow = RealNVP(2, layers=2, hidden=4)
     >>> with check_finite(flow):

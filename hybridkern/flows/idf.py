@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture, Distribution
@@ -56,6 +55,7 @@ class IDF(Flow):
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), sections 3 and 4; the update of the parts: Tomczak 2020
     (arXiv:2011.15056).
 
+    >>> import torch
     >>> flow = IDF(4, layers=2, hidden=8).eval()
     >>> x = torch.tensor([[0, 3, 7, 16]])
     >>> z, _ = flow(x)

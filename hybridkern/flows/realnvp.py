@@ -34,6 +34,7 @@ class RealNVP(Flow):
 
     Source: Dinh et al. 2017 (arXiv:1605.08803), equations 7 and 8.
 
+    >>> import torch
     >>> flow = RealNVP(3, layers=2, hidden=8)
     >>> flow.log_prob(torch.zeros(5, 3)).shape
     torch.Size([5])

@@ -32,6 +32,7 @@ class HybridModel(nn.Module):
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767).
 
+    >>> import torch
     >>> from hybridkern import flows
     >>> from hybridkern.hybrid import heads, objectives
     >>> model = HybridModel(flows.IDF(4, layers=1, hidden=8), heads.Categorical(4, classes=3))

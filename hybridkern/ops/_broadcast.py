@@ -8,21 +8,29 @@ from torch import Tensor
 from hybridkern.ops import _check
 
 
-def broadcast_param(name: str, value: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """``value`` as a view of shape ``shape``, or ``(1, *shape[1:])`` where it does not vary over the batch.
+def broadcast_params(
+    named: tuple[tuple[str, Tensor | None], ...], shape: torch.Size | tuple[int, ...]
+) -> list[Tensor | None]:
+    """The parameters as views of shape ``(1, *shape[1:])`` if none of them varies over the batch, else of ``shape``.
 
     Raises:
-        ValueError: ``value`` does not broadcast to ``shape``.
+        ValueError: a parameter does not broadcast to ``shape``.
     """
-    own = value.shape
-    if own == shape:
+    shared = all(
+        value is None or value.ndim < len(shape) or (value.ndim == len(shape) and value.shape[0] == 1)
+        for _, value in named
+    )
+    target = (1, *shape[1:]) if shared else tuple(shape)
+    return [None if value is None else _expand(name, value, target, shape) for name, value in named]
+
+
+def _expand(name: str, value: Tensor, target: tuple[int, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
+    if value.shape == target:
         return value
-    target = tuple(shape)
-    if len(own) < len(target) or own[0] == 1:
-        target = (1, *target[1:])
     try:
         return value.expand(target)
     except RuntimeError:
         raise ValueError(
-            f"{name}: got shape {_check.shape_text(own)}, expected one that broadcasts to {_check.shape_text(shape)}"
+            f"{name}: got shape {_check.shape_text(value.shape)}, "
+            f"expected one that broadcasts to {_check.shape_text(shape)}"
         ) from None

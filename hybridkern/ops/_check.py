@@ -45,6 +45,14 @@ def check_not_wider(name: str, value: Tensor, x: Tensor) -> None:
     raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype} (the dtype of x){also}")
 
 
+def check_param(name: str, value: object, x: Tensor) -> None:
+    """``value`` must be a tensor on the device of ``x``, of its dtype or a lower one."""
+    check_tensor(name, value)
+    assert isinstance(value, Tensor)
+    check_not_wider(name, value, x)
+    check_same_device(name, value, x)
+
+
 def autocast_input(x: Tensor) -> Tensor:
     """``x`` in float32 where autocast lowered it: under autocast the flow itself stays in float32."""
     if x.dtype in _LOW and torch.is_autocast_enabled(x.device.type):

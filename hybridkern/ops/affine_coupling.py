@@ -70,17 +70,15 @@ class _AffineCoupling(torch.autograd.Function):
         return grad_x, grad_params, grad_total, None, None, None, None, None, None
 
 
-def _validate(x: Tensor, params: Tensor, form: CouplingForm) -> None:
-    _check.check_batched("x", x, at_least=2)
-    _check.check_tensor("params", params)
-    _check.check_not_wider("params", params, x)
-    _check.check_same_device("params", params, x)
+def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") -> None:
+    _check.check_batched(name, x, at_least=2)
+    _check.check_param("params", params, x)
     shape = x.shape
     channels = 2 * shape[1] if form.has_scale else shape[1]
     if params.shape != (shape[0], channels, *shape[2:]):
         expected = _check.shape_text((shape[0], channels, *shape[2:]))
         raise ValueError(
-            f"params: got shape {_check.shape_text(params.shape)}, expected {expected} for x of shape "
+            f"params: got shape {_check.shape_text(params.shape)}, expected {expected} for {name} of shape "
             f"{_check.shape_text(shape)} and this form"
         )
 
@@ -171,13 +169,14 @@ def affine_coupling_backward_from_output(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or name.
     """
     resolved = resolve_form(form)
-    _validate(y, params, resolved)
+    _validate(y, params, resolved, "y")
     _check.check_tensor("grad_y", grad_y)
     if grad_y.shape != y.shape or grad_y.dtype is not y.dtype:
         raise ValueError(
             f"grad_y: got {grad_y.dtype} of shape {_check.shape_text(grad_y.shape)}, expected {y.dtype} of shape "
             f"{_check.shape_text(y.shape)}, like y"
         )
+    _check.check_same_device("grad_y", grad_y, y)
     _validate_total("grad_log_det", grad_log_det, y)
     if select(y) == "reference":
         return _reference_from_output(y, params, grad_y, grad_log_det, resolved, inverse)
@@ -195,5 +194,8 @@ def _reference_from_output(
     with torch.enable_grad():
         leaves = (x.detach().requires_grad_(), params.detach().requires_grad_())
         out, log_det = _reference.affine_coupling(*leaves, None, form, inverse)
-        grads = torch.autograd.grad((out, log_det), leaves, (grad_y, grad_log_det.to(log_det.dtype)))
+        pairs = [(out, grad_y)]
+        if log_det.requires_grad:  # it is constant where the form has no scale
+            pairs.append((log_det, grad_log_det.to(log_det.dtype)))
+        grads = torch.autograd.grad([value for value, _ in pairs], leaves, [grad for _, grad in pairs])
     return x, *grads

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hybridkern.ops import _check
-from hybridkern.ops._broadcast import broadcast_param
+from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.reference import discretized_logistic as _reference
@@ -54,8 +54,10 @@ class _DiscretizedLogistic(torch.autograd.Function):
 
 
 def check_options(bin_width: float, reduction: str) -> None:
-    """Raise ValueError unless ``bin_width`` is a positive number and ``reduction`` a known name."""
-    if not (math.isfinite(bin_width) and bin_width > 0):
+    """``bin_width`` must be a positive number, ``reduction`` a known name; TypeError or ValueError otherwise."""
+    if not isinstance(bin_width, (int, float)):
+        raise TypeError(f"bin_width: got {type(bin_width).__name__}, expected a number")
+    if not 0 < bin_width < math.inf:  # false for NaN as well; the compiler can trace it
         raise ValueError(f"bin_width: got {bin_width!r}, expected a positive number")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: got {reduction!r}, expected 'none' or 'sum'")
@@ -90,12 +92,10 @@ def discretized_logistic_log_prob(
         x = _check.autocast_input(x)
     _check.check_batched("x", x)
     check_options(bin_width, reduction)
-    for name, value in (("mean", mean), ("log_scale", log_scale)):
-        _check.check_tensor(name, value)
-        _check.check_not_wider(name, value, x)
-        _check.check_same_device(name, value, x)
-    mean = broadcast_param("mean", mean, x.shape)
-    log_scale = broadcast_param("log_scale", log_scale, x.shape)
+    _check.check_param("mean", mean, x)
+    _check.check_param("log_scale", log_scale, x)
+    if mean.shape != x.shape or log_scale.shape != x.shape:
+        mean, log_scale = broadcast_params((("mean", mean), ("log_scale", log_scale)), x.shape)
     if select(x) == "reference":
         return _reference.discretized_logistic_log_prob(x, mean, log_scale, bin_width, reduction)
     needs_grad = x.requires_grad or mean.requires_grad or log_scale.requires_grad

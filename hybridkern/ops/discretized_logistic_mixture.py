@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hybridkern.ops import _check
-from hybridkern.ops._broadcast import broadcast_param
+from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.ops.discretized_logistic import check_options
@@ -85,9 +85,7 @@ def discretized_logistic_mixture_log_prob(
     check_options(bin_width, reduction)
     named = (("logits", logits), ("mean", mean), ("log_scale", log_scale))
     for name, value in named:
-        _check.check_tensor(name, value)
-        _check.check_not_wider(name, value, x)
-        _check.check_same_device(name, value, x)
+        _check.check_param(name, value, x)
         if value.ndim != x.ndim + 1:
             raise ValueError(
                 f"{name}: got shape {_check.shape_text(value.shape)}, expected {x.ndim + 1} dimensions: those of x "
@@ -97,7 +95,7 @@ def discretized_logistic_mixture_log_prob(
     if components < 1:
         raise ValueError("logits: got 0 components at dim 1, expected at least 1")
     shape = (x.shape[0], components, *x.shape[1:])
-    params = [broadcast_param(name, value, shape) for name, value in named]
+    params = broadcast_params(named, shape)
     if select(x) == "reference":
         return _reference.discretized_logistic_mixture_log_prob(x, *params, bin_width, reduction)
     needs_grad = x.requires_grad or any(value.requires_grad for value in params)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hybridkern.ops import _check
-from hybridkern.ops._broadcast import broadcast_param
+from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.reference import gaussian_log_prob as _reference
@@ -74,9 +74,10 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor |
         x = _check.autocast_input(x)
     _check.check_batched("x", x)
     if mean is not None:
-        mean = _param("mean", mean, x)
+        _check.check_param("mean", mean, x)
     if log_scale is not None:
-        log_scale = _param("log_scale", log_scale, x)
+        _check.check_param("log_scale", log_scale, x)
+    mean, log_scale = broadcast_params((("mean", mean), ("log_scale", log_scale)), x.shape)
     if select(x) == "reference":
         return _reference.gaussian_log_prob(x, mean, log_scale)
     needs_grad = (
@@ -87,10 +88,3 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor |
     run = _GaussianLogProb.apply if needs_grad and torch.is_grad_enabled() else _forward
     log_p: Tensor = run(x, mean, log_scale)
     return log_p
-
-
-def _param(name: str, value: Tensor, x: Tensor) -> Tensor:
-    _check.check_tensor(name, value)
-    _check.check_not_wider(name, value, x)
-    _check.check_same_device(name, value, x)
-    return broadcast_param(name, value, x.shape)

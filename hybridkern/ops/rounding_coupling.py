@@ -48,10 +48,7 @@ class _RoundingCoupling(torch.autograd.Function):
 
 
 def _validate(x: Tensor, t: Tensor, beta: Tensor | None) -> None:
-    _check.check_batched("x", x)
-    _check.check_tensor("t", t)
-    _check.check_not_wider("t", t, x)
-    _check.check_same_device("t", t, x)
+    _check.check_param("t", t, x)
     if t.shape != x.shape:
         raise ValueError(
             f"t: got shape {_check.shape_text(t.shape)}, expected {_check.shape_text(x.shape)}, the shape of x"
@@ -89,6 +86,7 @@ def rounding_coupling(
     """
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
+    _check.check_batched("x", x)
     if isinstance(beta, (int, float)):
         beta = torch.tensor(float(beta), dtype=_check.total_dtype(x), device=x.device)
     _validate(x, t, beta)

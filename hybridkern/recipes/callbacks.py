@@ -1,4 +1,4 @@
-"""What hangs on the training loop: the record of the epochs, the progress line and the two checkpoints."""
+"""What hangs on the training loop: the record of the epochs, the progress line and the checkpoints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from hybridkern.recipes.errors import RecipeError
 from hybridkern.recipes.files import replacing
@@ -49,7 +51,8 @@ class History(Callback):
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        values = {name: float(trainer.callback_metrics[name]) for name in CURVES}
+        # the shortest decimal of the float32 that Lightning holds
+        values = {name: float(str(np.float32(trainer.callback_metrics[name]))) for name in CURVES}
         for name, value in values.items():
             if not math.isfinite(value):
                 raise RecipeError(
@@ -76,9 +79,9 @@ class EpochProgress(Callback):
         self._history = history
         self._progress = Progress(
             TextColumn("epoch"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeElapsedColumn(),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.description}"),
             console=console,
             auto_refresh=False,
@@ -91,8 +94,8 @@ class EpochProgress(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         curves, best = self._history.curves, self._history.best
         text = (
-            f"validation: loss {curves['val_loss'][-1]:.4f}, error {curves['val_error'][-1]:.1%}, "
-            f"NLL {curves['val_nll'][-1]:.1f} nats; best epoch {best + 1}"
+            f"loss {curves['val_loss'][-1]:.3f} error {curves['val_error'][-1]:.1%} "
+            f"NLL {curves['val_nll'][-1]:.1f} best {best + 1}"
         )
         self._progress.update(self._line, completed=self._history.epochs, description=text, refresh=True)
 
@@ -100,25 +103,44 @@ class EpochProgress(Callback):
         self._progress.stop()
 
 
-class BestAndLast(ModelCheckpoint):
-    """``best.ckpt`` by validation loss and ``last.ckpt`` after every epoch, in ``folder``."""
+class _Checkpoint(ModelCheckpoint):
+    """One file, ``NAME.ckpt`` in ``folder``, written at the end of an epoch."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="best",
-            monitor="val_loss",
-            save_last=True,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
+    def __init__(self, folder: Path, name: str, **options: Any) -> None:
+        super().__init__(folder, name, enable_version_counter=False, save_on_train_epoch_end=True, **options)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning forgets the best score when the folder's path has changed; a moved run is still the same run.
-        best = os.path.join(str(self.dirpath), "best.ckpt")
-        moved = {"dirpath": self.dirpath, "best_model_path": best, "kth_best_model_path": best}
-        scores = {best: score for score in state_dict["best_k_models"].values()}
-        super().load_state_dict({**state_dict, **moved, "best_k_models": scores})
+        file = os.path.join(str(self.dirpath), f"{self.filename}.ckpt")
+        paths = {"dirpath": self.dirpath, "best_model_path": file, "kth_best_model_path": file, "last_model_path": ""}
+        scores = {} if state_dict["best_model_score"] is None else {file: state_dict["best_model_score"]}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": scores})
+
+
+class Best(_Checkpoint):
+    """The weights with the lowest validation loss."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="val_loss", save_weights_only=True)
+
+
+class Last(_Checkpoint):
+    """Everything needed to go on, from the end of an epoch of the last ``seconds``.
+
+    Small models pass many epochs a second, and writing a checkpoint then takes longer than the epoch. A run that goes
+    on from an earlier epoch does the same epochs again, with the same result.
+    """
+
+    seconds = 1.0
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "last")
+        self._written = -math.inf
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if time.monotonic() - self._written >= self.seconds:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._written = time.monotonic()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -19,10 +19,10 @@ _SAMPLES = 64
 
 def draw_run(folder: Path, task: Task, data: DataSet, history: History, seed: int) -> list[Path]:
     """Writes real images, samples and the two validation curves; returns their paths."""
-    samples = draw(task, _SAMPLES, seed)
+    real, samples = data.test.x[:_SAMPLES], draw(task, _SAMPLES, seed)
     figures = {
-        "real.png": plots.images(data.test.x[:_SAMPLES], data.shape, data.levels, "Real images (test part)"),
-        "samples.png": plots.images(samples, data.shape, data.levels, "Samples from the model"),
+        "real.png": plots.images(real, data.shape, data.levels, f"{len(real)} real images of the test part"),
+        "samples.png": plots.images(samples, data.shape, data.levels, f"{_SAMPLES} samples from the model"),
         "validation_error.png": plots.curve(history.curves["val_error"], history.best, "error"),
         "validation_nll.png": plots.curve(history.curves["val_nll"], history.best, "nll"),
     }
@@ -32,5 +32,5 @@ def draw_run(folder: Path, task: Task, data: DataSet, history: History, seed: in
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a figure in the format of the path's suffix, whole or not at all."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
+        figure.savefig(temporary, dpi=_DPI, bbox_inches="tight")
     return path

@@ -31,7 +31,9 @@ def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
     x = draw(task, n, seed)
     try:
         if path.suffix == ".png":
-            return save_figure(plots.images(x, record.data.shape, record.data.levels, "Samples from the model"), path)
+            return save_figure(
+                plots.images(x, record.data.shape, record.data.levels, f"{n} samples from the model"), path
+            )
         with replacing(path) as temporary:
             np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
     except OSError as error:

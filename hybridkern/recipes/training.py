@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hybridkern.data import DataSet
 from hybridkern.recipes.batches import Batches
-from hybridkern.recipes.callbacks import AtomicCheckpointIO, BestAndLast, EpochProgress, History
+from hybridkern.recipes.callbacks import AtomicCheckpointIO, Best, EpochProgress, History, Last
 from hybridkern.recipes.config import Config
 from hybridkern.recipes.module import HybridModule
 from hybridkern.recipes.task import Task
@@ -34,22 +34,28 @@ def fit(
     console: Console,
     extra: tuple[Callback, ...] = (),
 ) -> History:
-    """Trains ``task`` in place, from ``checkpoints/last.ckpt`` where there is one, and loads the best weights.
+    """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads the best weights.
 
-    Every epoch ends with a checkpoint; what an interrupt loses is the epoch under way. Order of the data and random
-    draws depend on seed and epoch alone, so that an interrupted and resumed run ends with the weights of an
-    uninterrupted one.
+    The task must just have been built after ``torch.manual_seed(config.seed)``. Order of the data and random draws depend on seed and epoch alone, so that an interrupted and resumed run ends with
+    the weights of an uninterrupted one.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when the loop has been shut down.
         RecipeError: the loss is no longer finite.
     """
-    batches = Batches(data.train, config.batch_size, config.seed)
+    batches = Batches(data.train, config.batch_size, torch.get_rng_state())
     module = HybridModule(task, config, steps=config.epochs * len(batches))
     history = History()
     # patience counts the epochs that may pass without improvement; Lightning's stops already at the last of them
     stopping = EarlyStopping("val_loss", patience=config.patience + 1, check_on_train_epoch_end=True)
-    callbacks = [history, EpochProgress(history, config.epochs, console), stopping, BestAndLast(checkpoints), *extra]
+    callbacks = [
+        history,
+        EpochProgress(history, config.epochs, console),
+        stopping,
+        Best(checkpoints),
+        Last(checkpoints),
+        *extra,
+    ]
     if config.ema is not None:
         # Buffers are copied, not averaged: averaging would truncate the integers of a permutation.
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(config.ema)))

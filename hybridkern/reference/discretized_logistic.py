@@ -15,8 +15,9 @@ from torch import Tensor
 
 from hybridkern.reference._dtype import like, per_example, total_dtype, wide
 
-# Beyond this inverse scale the mass is 0 or 1 to every digit; it keeps 0 * infinity out of the formulas.
-MAX_INVERSE_SCALE = 1e30
+# Below this log-scale the mass is 0 or 1 to every digit. The bound comes before the exponential, so that neither the
+# formulas nor their gradients meet 0 * infinity.
+MIN_LOG_SCALE = -69.0
 
 
 def _log_bin_mass(log_scale: Tensor, inverse_scale: Tensor, bin_width: float) -> Tensor:
@@ -32,7 +33,7 @@ def _log_bin_mass(log_scale: Tensor, inverse_scale: Tensor, bin_width: float) ->
 
 def elementwise_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float) -> Tensor:
     """The log-probability of each element, in the precision of the arguments."""
-    inverse_scale = torch.exp(-log_scale).clamp(max=MAX_INVERSE_SCALE)
+    inverse_scale = torch.exp(-log_scale.clamp(min=MIN_LOG_SCALE))
     distance = (x - mean).abs()
     below = (distance - bin_width / 2) * inverse_scale
     above = (distance + bin_width / 2) * inverse_scale

@@ -1,0 +1,96 @@
+"""Bad arguments get one error that names the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from hybridkern import flows
+
+CONSTRUCTION = [
+    (lambda: flows.IDF((1, 8, 8)), TypeError, r"dim: got \(1, 8, 8\), expected an integer; .* flatten images first"),
+    (lambda: flows.RealNVP((1, 8, 8)), TypeError, r"dim: got \(1, 8, 8\), expected an integer"),
+    (lambda: flows.RealNVP(1), ValueError, "dim: got 1, expected at least 2"),
+    (lambda: flows.RealNVP(True), TypeError, "dim: got True, expected an integer"),
+    (lambda: flows.RealNVP(4, layers=0), ValueError, "layers: got 0, expected at least 1"),
+    (lambda: flows.RealNVP(4, hidden=(8, 0)), ValueError, "expected positive integers"),
+    (lambda: flows.RealNVP(4, form="nice"), ValueError, "form: got 'nice', expected one of exp"),
+    (lambda: flows.RealNVP(4, dropout=1.0), ValueError, "dropout: got 1.0, expected a probability"),
+    (lambda: flows.IDF(4, parts=5), ValueError, "parts: got 5, expected at most dim = 4"),
+    (lambda: flows.IDF(4, parts=1), ValueError, "parts: got 1, expected at least 2"),
+    (lambda: flows.IDF(4, lattice="z"), ValueError, "lattice: got 'z', expected 'exact' or 'tutorial'"),
+    (lambda: flows.IDF(4, prior="normal"), ValueError, "prior: got 'normal', expected 'logistic' or 'mixture'"),
+]
+
+
+@pytest.mark.parametrize(("build", "error", "message"), CONSTRUCTION)
+def test_construction(build: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        build()
+
+
+INPUT = [
+    (torch.zeros(3, 5), ValueError, r": got shape \(3, 5\), expected \(B, 4\)"),
+    (torch.zeros(4), ValueError, r": got shape \(4,\), expected \(B, 4\)"),
+    (torch.zeros(3, 4, dtype=torch.float64), TypeError, ": got dtype torch.float64, expected torch.float32"),
+    ([[0.0] * 4], TypeError, ": got list, expected a torch.Tensor"),
+]
+
+
+@pytest.mark.parametrize(("x", "error", "message"), INPUT)
+@pytest.mark.parametrize("build", [flows.RealNVP, flows.IDF])
+def test_input(build: type[flows.Flow], x: object, error: type[Exception], message: str) -> None:
+    flow = build(4, layers=1, hidden=4)
+    with pytest.raises(error, match="x" + message):
+        flow(x)
+    with pytest.raises(error, match="z" + message):
+        flow.inverse(x)
+
+
+def test_networks_may_be_given() -> None:
+    asked = []
+
+    def net(in_features: int, out_features: int) -> nn.Module:
+        asked.append((in_features, out_features))
+        return nn.Linear(in_features, out_features)
+
+    flows.RealNVP(5, layers=2, net=net)
+    flows.RealNVP(5, layers=2, net=net, form="additive")
+    flows.IDF(5, layers=1, parts=2, net=net)
+    assert asked == [(3, 4), (2, 6), (3, 2), (2, 3), (2, 3), (3, 2)]
+
+
+def test_dropout_is_off_in_evaluation() -> None:
+    torch.manual_seed(0)
+    flow = flows.IDF(4, layers=1, hidden=16, dropout=0.5)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += torch.randn_like(parameter)
+    x = torch.arange(40.0).view(10, 4)
+    assert not torch.equal(flow(x)[0], flow(x)[0])
+    flow.eval()
+    assert torch.equal(flow.inverse(flow(x)[0])[0], x)
+
+
+def test_autocast_keeps_the_flow_in_float32() -> None:
+    torch.manual_seed(0)
+    for flow in (flows.RealNVP(4, layers=2, hidden=8), flows.IDF(4, layers=2, hidden=8)):
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter += 0.3 * torch.randn_like(parameter)
+        x = torch.arange(12.0).view(3, 4)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            z, log_det = flow(x)
+            log_p = flow.log_prob(x)
+        assert {z.dtype, log_det.dtype, log_p.dtype} == {torch.float32}
+        log_p.sum().backward()
+
+
+@pytest.mark.parametrize("module", ["flows.realnvp", "flows.idf", "flows.check", "hybrid.model"])
+def test_examples_in_docstrings(module: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"hybridkern.{module}"))
+    assert results.attempted > 0 and results.failed == 0

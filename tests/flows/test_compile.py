@@ -1,0 +1,53 @@
+"""Every kind of flow compiles to one graph, in training and in evaluation, with the results of eager execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tests.flows.factories import DISCRETE, data, make
+from torch import Tensor
+
+# Forms differ inside the operator; what differs in the graph is the width and the layout of its parameters.
+KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", *DISCRETE)
+
+
+def _step(flow: torch.nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    flow.zero_grad()
+    loss = log_prob(x).mean()
+    loss.backward()
+    return loss.detach(), [parameter.grad.clone() for parameter in flow.parameters()]
+
+
+def _assert_compiles(name: str, compiler: str) -> None:
+    torch.compiler.reset()
+    flow = make(name).train()
+    x = data(flow, 8)
+    loss, grads = _step(flow, flow.log_prob, x)
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend=compiler)
+    compiled_loss, compiled_grads = _step(flow, compiled, x)
+    torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=1e-5)
+    for label, mine, theirs in zip(dict(flow.named_parameters()), compiled_grads, grads, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=lambda text, label=label: f"{label}: {text}")
+    flow.eval()
+    z, _ = flow(x)
+    with torch.no_grad():
+        forward = torch.compile(flow, fullgraph=True, backend=compiler)(x)[0]
+        inverse = torch.compile(flow.inverse, fullgraph=True, backend=compiler)(z)[0]
+    if flow.discrete:
+        assert torch.equal(forward, z) and torch.equal(inverse, x)
+    else:
+        torch.testing.assert_close(forward, z, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(inverse, flow.inverse(z)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_compiles_as_one_graph(name: str, backend: str) -> None:
+    _assert_compiles(name, "aot_eager")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["realnvp-2", "idf-2-parts", "hybrid-idf-1"])
+def test_compiles_to_code(name: str) -> None:
+    _assert_compiles(name, "inductor")

@@ -1,0 +1,91 @@
+"""torch.compile(fullgraph=True), forward and backward, gives what eager gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch._dynamo.testing
+
+from hybridkern import ops
+from tests._tolerances import assert_matches, log_quantity, to_numpy
+from tests.ops import inputs, layouts
+from tests.ops.calls import CALLS, assert_same_bits, run
+
+SHAPES = [(4, 6, 5, 9), (7, 2, 3, 8)]  # all sizes differ: equal ones would be taken as equal for ever
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def assert_equal(backend: str, got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Kernels are opaque to the compiler: the same bits. The reference is compiled itself: within the table."""
+    if backend != "reference":
+        assert_same_bits(got, expected)
+        return
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert got[name].dtype is value.dtype
+        assert_matches(got[name], log_quantity(to_numpy(value)), name)
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("name", CALLS)
+def test_traced(backend: str, name: str, dynamic: bool) -> None:
+    """Dynamo and AOTAutograd, without code generation; one graph serves two shapes when they are dynamic."""
+    call = CALLS[name]
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(call.function, fullgraph=True, dynamic=dynamic, backend=counter)
+    for shape in SHAPES if dynamic else SHAPES[:1]:
+        args = call.arguments(shape, torch.float32)
+        assert_equal(backend, run(compiled, args), run(call.function, args))
+    assert counter.frame_count == 1
+
+
+def model(x: torch.Tensor, params: torch.Tensor, low: torch.Tensor, beta: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """All operators in one graph, in the way a hybrid model chains them."""
+    y, log_det = ops.affine_coupling(x, params, form="glow")
+    y, log_det = ops.affine_coupling(y, low, log_det, form="nflows", inverse=True)
+    mean, log_scale = params[:1, : x.shape[1]], params[:, x.shape[1] :] * 0.1
+    several = [value.unsqueeze(1).expand(-1, 9, *x.shape[1:]) for value in (log_scale, mean, log_scale)]
+    return (
+        ops.rounding_coupling(x.round(), params[:, x.shape[1] :], beta=beta),
+        ops.gaussian_log_prob(y, mean, log_scale) + log_det,
+        ops.discretized_logistic_log_prob(y, mean, log_scale, bin_width=0.5),
+        ops.discretized_logistic_mixture_log_prob(y, *several, reduction="sum"),
+    )
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_compiled_to_machine_code(backend: str, dynamic: bool) -> None:
+    """The same through inductor, with bfloat16 parameters and channels_last."""
+    compiled = torch.compile(model, fullgraph=True, dynamic=dynamic)
+    for shape in SHAPES if dynamic else SHAPES[:1]:
+        args = {
+            "x": inputs.normal(0, shape, torch.float32),
+            "params": inputs.coupling_params("glow", shape, torch.float32, reach=0.2),
+            "low": inputs.coupling_params("nflows", shape, torch.bfloat16, reach=0.2),
+            "beta": torch.tensor(1.75),
+        }
+        args = {key: layouts.channels_last(value) for key, value in args.items()}
+        assert_equal("reference", run(compiled, args), run(model, args))
+
+
+@pytest.mark.parametrize("name", ["glow", "normflows"])
+def test_backward_from_output_traced(backend: str, name: str) -> None:
+    def function(y, params, grad_y, grad_log_det):
+        return ops.affine_coupling_backward_from_output(y, params, grad_y, grad_log_det, form=name)
+
+    shape = SHAPES[0]
+    args = [inputs.normal(0, shape, torch.float32), inputs.coupling_params(name, shape, torch.float32)]
+    args += [inputs.normal(1, shape, torch.float32), inputs.normal(2, shape[:1], torch.float32)]
+    if backend == "reference":  # it calls autograd inside, which the compiler does not trace
+        return
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(compiled(*args), function(*args), strict=True):
+        assert torch.equal(got, expected)

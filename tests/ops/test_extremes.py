@@ -1,0 +1,139 @@
+"""Inputs that no model should produce and some day one does: no NaN from finite numbers, and NaN is passed on."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from hybridkern import ops
+from tests.ops import inputs, oracle
+from tests.ops.calls import CALLS, run
+
+BIG = {torch.float32: 3e38, torch.float64: 1e300, torch.bfloat16: 3e38, torch.float16: 6e4}
+DTYPES = list(BIG)
+
+
+def corners(dtype: torch.dtype, count: int, sizes=(0.5, 20.0, 88.8, 104.0, 745.0, 1e4)) -> list[torch.Tensor]:
+    """Every combination of absurd, ordinary and tiny numbers, as ``count`` columns of one example each."""
+    small = [0.0, torch.finfo(dtype).smallest_normal / 2, *sizes, BIG[dtype]]
+    values = sorted({sign * value for value in small for sign in (1.0, -1.0)})
+    columns = zip(*itertools.product(values, repeat=count), strict=True)
+    return [torch.tensor(column, dtype=torch.float64).to(dtype).reshape(-1, 1) for column in columns]
+
+
+def finite_leaves(args: list[torch.Tensor]) -> list[torch.Tensor]:
+    assert all(bool(value.isfinite().all()) for value in args)
+    return [value.detach().requires_grad_() for value in args]
+
+
+def assert_no_nan(value: torch.Tensor, args: list[torch.Tensor], what: str) -> None:
+    bad = value.isnan().flatten(1).any(1) if value.ndim > 1 else value.isnan()
+    where = [[float(v) for v in arg[bad][0].flatten()] for arg in args] if bool(bad.any()) else None
+    assert where is None, f"{what}: NaN in {int(bad.sum())} of {bad.numel()} examples, the first at {where}"
+
+
+def check_no_nan(function, args: list[torch.Tensor]) -> None:
+    leaves = finite_leaves(args)
+    out = function(*leaves)
+    assert_no_nan(out.detach(), args, "value")
+    out.backward(torch.ones_like(out))
+    for index, leaf in enumerate(leaves):
+        assert_no_nan(leaf.grad, args, f"gradient of argument {index}")
+
+
+@pytest.mark.parametrize("bin_width", [1.0, 1 / 256, 1e-30, 1e30])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_logistic(backend: str, dtype: torch.dtype, bin_width: float) -> None:
+    check_no_nan(lambda *a: ops.discretized_logistic_log_prob(*a, bin_width=bin_width), corners(dtype, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gaussian(backend: str, dtype: torch.dtype) -> None:
+    check_no_nan(ops.gaussian_log_prob, corners(dtype, 3))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_mixture(backend: str, dtype: torch.dtype) -> None:
+    """Two components: one ordinary, one absurd; then two absurd ones of opposite sign."""
+    x, logits, mean, log_scale = corners(dtype, 4, sizes=(1.0, 100.0))
+    for other in (torch.zeros_like, torch.neg):
+        pairs = [torch.stack([value, other(value)], dim=1) for value in (logits, mean, log_scale)]
+        check_no_nan(ops.discretized_logistic_mixture_log_prob, [x, *pairs])
+
+
+@pytest.mark.parametrize("name", ["realnvp", "freia", "zuko", "glow", "normflows", "nflows"])
+def test_coupling_of_any_raw_scale(backend: str, name: str) -> None:
+    """Forms that bound the scale from above: finite ``x`` and shift of ordinary size, any raw scale."""
+    raw = corners(torch.float32, 1)[0]
+    form = oracle.FORMS[name]
+    shape = raw.shape
+    params = torch.from_numpy(oracle.join(raw.numpy(), torch.full(shape, 0.5).numpy(), form))
+    leaves = finite_leaves([torch.full(shape, 1.5), params])
+    outputs = ops.affine_coupling(*leaves, form=name)
+    torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+    for value in (*outputs, *(leaf.grad for leaf in leaves)):
+        assert_no_nan(value.detach(), [raw], name)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
+@pytest.mark.parametrize("name", CALLS)
+def test_non_finite_input_stays_in_its_place(backend: str, name: str, bad: float) -> None:
+    """One non-finite ``x`` in the second of three examples: every other element has the bits it had before."""
+    call = CALLS[name]
+    args = call.arguments((3, 5, 7), torch.float32)
+    before = call.function(*args.values())
+    args["x"][1, 2, 3] = bad
+    for clean, dirty in zip(before, call.function(*args.values()), strict=True):
+        hit = torch.zeros_like(clean, dtype=torch.bool)
+        hit[(1, 2, 3) if clean.ndim == 3 else (1,)] = True
+        assert torch.equal(clean[~hit], dirty[~hit])
+        is_log_det = "params" in args and clean.ndim == 1
+        assert bool(dirty[hit].isfinite()) == is_log_det
+        assert is_log_det or bool(dirty[hit].isnan()) == (bad != bad)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nan_in_any_argument_is_passed_on(backend: str, name: str) -> None:
+    call = CALLS[name]
+    for argument in call.arguments((2, 3, 4), torch.float32):
+        args = call.arguments((2, 3, 4), torch.float32)
+        args[argument].view(-1)[0] = float("nan")
+        outputs = call.function(*args.values())
+        assert any(bool(out[0].isnan().any()) for out in outputs), argument
+        shared = args[argument].shape[0] == 1
+        assert shared or not any(bool(out[1].isnan().any()) for out in outputs), argument
+
+
+@pytest.mark.parametrize("x", [float("inf"), float("-inf")])
+def test_log_probability_at_infinity_is_minus_infinity(backend: str, x: float) -> None:
+    value = torch.full((4, 3), x)
+    zeros = torch.zeros(4, 3)
+    assert bool((ops.discretized_logistic_log_prob(value, zeros, zeros) == -torch.inf).all())
+    stacked = torch.zeros(4, 2, 3)
+    assert bool((ops.discretized_logistic_mixture_log_prob(value, stacked, stacked, stacked) == -torch.inf).all())
+    assert bool((ops.gaussian_log_prob(value) == -torch.inf).all())
+
+
+def test_overflow_of_the_scale_is_infinite(backend: str) -> None:
+    params = torch.tensor([[100.0, 0.5], [-200.0, 0.5]])
+    y, log_det = ops.affine_coupling(torch.ones(2, 1), params)
+    assert y.tolist() == [[float("inf")], [0.5]]
+    assert log_det.tolist() == [100.0, -200.0]
+
+
+def test_poison_reaches_memory_that_operators_allocate() -> None:
+    """What the whole folder relies on: unwritten memory is NaN, for the allocations that C++ code makes as well."""
+    x = inputs.normal(0, (2, 3, 4, 5), torch.float32)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+    made = [
+        torch.ops.aten.empty_like(x),
+        torch.ops.aten.empty_like(channels_last),
+        torch.ops.aten.empty_like(channels_last[:, :2]),
+        torch.ops.aten.new_empty(x, [7]),
+        torch.ops.aten.empty_strided([7], [2]),
+        torch.ops.aten.empty.memory_format([7], dtype=torch.float64),
+    ]
+    assert all(bool(value.isnan().all()) for value in made)
+    assert set(run(CALLS["glow"].function, CALLS["glow"].arguments((2, 3), torch.float32))) >= {"out0", "grad x"}

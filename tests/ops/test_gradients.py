@@ -1,0 +1,103 @@
+"""Autograd: gradcheck in float64, and gradients of some inputs and from some outputs only."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hybridkern import ops
+from hybridkern.ops import CouplingForm
+from tests.ops import inputs, oracle
+from tests.ops.calls import CALLS, differentiable
+
+F64 = torch.float64
+SHAPE = (2, 2, 3)
+
+
+def leaves(args: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [value.detach().requires_grad_() for value in args.values()]
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("name", oracle.FORMS)
+def test_gradcheck_of_every_form(backend: str, name: str, inverse: bool) -> None:
+    params = inputs.coupling_params(name, SHAPE, F64, reach=0.15)
+    args = leaves({"x": inputs.normal(0, SHAPE, F64), "params": params, "log_det": inputs.normal(1, (2,), F64)})
+    assert torch.autograd.gradcheck(lambda *a: ops.affine_coupling(*a, form=name, inverse=inverse), args)
+
+
+FORM = {"clamp": 1.7, "offset": -0.3, "eps": 0.05, "gain": 0.6, "shift_gain": -1.3}
+
+
+@pytest.mark.parametrize("scale", ["exp", "sigmoid", "tanh", "atan", "softsign", "none"])
+@pytest.mark.parametrize("shift", ["after", "before", "subtract"])
+def test_gradcheck_of_custom_forms(backend: str, scale: str, shift: str) -> None:
+    """Every constant of a form other than its default, in both signs and both directions."""
+    for negate, inverse, layout in ((False, True, "interleaved"), (True, False, "shift_scale")):
+        form = CouplingForm(scale=scale, shift=shift, negate=negate, layout=layout, **FORM)
+        params = inputs.normal(3, (2, 2 if scale == "none" else 4, 3), F64)
+        args = leaves({"x": inputs.normal(0, SHAPE, F64), "params": params})
+        assert torch.autograd.gradcheck(
+            lambda *a, form=form, inverse=inverse: ops.affine_coupling(*a, form=form, inverse=inverse), args
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "rounding"])
+def test_gradcheck_of_every_operator(backend: str, name: str) -> None:
+    call = CALLS[name]
+    assert torch.autograd.gradcheck(call.function, leaves(call.arguments(SHAPE, F64)))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_input_may_be_the_only_one_that_requires_grad(backend: str, name: str) -> None:
+    call = CALLS[name]
+    args = call.arguments((3, 4, 5), torch.float32)
+    full = leaves(args)
+    outputs = differentiable(call.function(*full))
+    grads = [inputs.normal(7 + i, tuple(out.shape), out.dtype) for i, out in enumerate(outputs)]
+    torch.autograd.backward(outputs, grads)
+    for index, value in enumerate(full):
+        alone = [other.detach().requires_grad_(index == i) for i, other in enumerate(full)]
+        outs = call.function(*alone)
+        pairs = [(out, grad) for out, grad in zip(outs, grads, strict=True) if out.requires_grad]
+        torch.autograd.backward(*zip(*pairs, strict=True))
+        assert torch.equal(alone[index].grad, value.grad)
+        assert all(other.grad is None for i, other in enumerate(alone) if i != index)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_nothing_is_recorded_where_no_gradient_is_wanted(backend: str, name: str) -> None:
+    call = CALLS[name]
+    args = call.arguments((3, 4, 5), torch.float32)
+    assert not any(out.requires_grad for out in call.function(*args.values()))
+    with torch.no_grad():
+        assert not any(out.requires_grad for out in call.function(*leaves(args)))
+
+
+@pytest.mark.parametrize("used", [0, 1], ids=["y", "log_det"])
+@pytest.mark.parametrize("name", oracle.FORMS)
+def test_loss_of_one_output_of_the_coupling(backend: str, name: str, used: int) -> None:
+    """The same as giving the other output a gradient of zeros."""
+    params = inputs.coupling_params(name, SHAPE, torch.float32, reach=0.3)
+    args = {"x": inputs.normal(0, SHAPE, torch.float32), "params": params, "log_det": torch.ones(2)}
+    one, both = leaves(args), leaves(args)
+    outputs = ops.affine_coupling(*one, form=name)
+    grads = [torch.zeros_like(out) for out in outputs]
+    grads[used] = inputs.normal(5, tuple(outputs[used].shape), torch.float32)
+    outputs[used].backward(grads[used])
+    torch.autograd.backward(ops.affine_coupling(*both, form=name), grads)
+    for got, expected in zip(one, both, strict=True):
+        value = torch.zeros_like(got) if got.grad is None else got.grad
+        wanted = torch.zeros_like(got) if expected.grad is None else expected.grad
+        assert torch.equal(value, wanted)
+
+
+def test_gradient_of_a_plain_sum(backend: str) -> None:
+    """``sum()`` sends back a gradient of stride 0; ``ones`` must give the same."""
+    for call in CALLS.values():
+        args = call.arguments((3, 4, 5), torch.float32)
+        summed, ones = leaves(args), leaves(args)
+        sum(out.sum() for out in differentiable(call.function(*summed))).backward()
+        outputs = differentiable(call.function(*ones))
+        torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+        assert all(torch.equal(a.grad, b.grad) for a, b in zip(summed, ones, strict=True))

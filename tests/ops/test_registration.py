@@ -1,0 +1,110 @@
+"""The compiled kernels as PyTorch operators: opcheck on every layout, and no silent second derivatives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hybridkern._coupling_form import NAMED_FORMS
+from tests.conftest import COMPILED_BACKENDS
+from tests.ops import inputs, layouts
+from tests.ops.calls import CALLS
+
+pytestmark = pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
+OPERATORS = torch.ops.hybridkern
+PLACES = {
+    "contiguous": ((3, 4, 5, 6), layouts.contiguous),
+    "channels_last": ((3, 4, 5, 6), layouts.channels_last),
+    "slice": ((3, 4, 5, 6), layouts.channel_slice),
+    "channels_last_slice": ((3, 4, 5, 6), layouts.channels_last_slice),
+    "transposed": ((3, 4, 5, 6), layouts.transposed),
+    "empty": ((0, 4, 5), layouts.contiguous),
+    "odd": ((17, 33), layouts.contiguous),
+    "spaceless": ((7, 1, 3, 1, 5), layouts.contiguous),
+}
+
+
+def spec(name: str, inverse: bool) -> tuple[float, ...]:
+    form = NAMED_FORMS[name]
+    return form.code(inverse), form.clamp, form.offset, form.eps, form.gain, form.shift_gain
+
+
+def coupling_samples(shape, place, dtype) -> list[tuple]:
+    """``(operator, arguments)`` of the three coupling operators."""
+    x = place(inputs.normal(0, shape, torch.float32))
+    samples = []
+    for name, inverse in (("glow", False), ("normflows", True), ("additive", False)):
+        params = place(inputs.coupling_params(name, shape, dtype))
+        grad_y, total = place(inputs.normal(2, shape, torch.float32)), inputs.normal(3, shape[:1], torch.float32)
+        form = spec(name, inverse)
+        samples += [
+            (OPERATORS.affine_coupling_forward, (x, params, total, *form)),
+            (OPERATORS.affine_coupling_forward, (x, params, None, *form)),
+            (OPERATORS.affine_coupling_forward, (x, params, total.double(), *form)),
+            (OPERATORS.affine_coupling_backward, (x, params, grad_y, total, *form)),
+            (OPERATORS.affine_coupling_backward, (x, params, None, total, *form)),
+            (OPERATORS.affine_coupling_backward, (x, params, grad_y, None, *form)),
+            (OPERATORS.affine_coupling_backward_from_output, (x, params, grad_y, total, *form)),
+        ]
+    return samples
+
+
+def other_samples(shape, place, dtype) -> list[tuple]:
+    """``(operator, arguments)`` of the rest."""
+    x, t, grad, row = (place(inputs.normal(i, shape, torch.float32)) for i in range(3)), None, None, None
+    x, t, grad = x
+    row, beta, low = inputs.normal(3, shape[:1], torch.float32), torch.tensor([0.5]), t.to(dtype)
+    many = [place(inputs.normal(4 + i, (shape[0], 3 * shape[1], *shape[2:]), torch.float32)) for i in range(3)]
+    many = [value.unflatten(1, (3, shape[1])).to(dtype) for value in many]
+    samples = [
+        (OPERATORS.rounding_coupling_forward, (x, low, None, False)),
+        (OPERATORS.rounding_coupling_forward, (x, low, beta, True)),
+        (OPERATORS.rounding_coupling_backward, (grad, low, beta, True)),
+        (OPERATORS.gaussian_log_prob_forward, (x, None, low)),
+        (OPERATORS.gaussian_log_prob_forward, (x, low[:1], low[:1])),
+        (OPERATORS.gaussian_log_prob_backward, (row, x, low, None)),
+        (OPERATORS.gaussian_log_prob_backward, (row, x, low[:1], low[:1])),
+    ]
+    for reduce, upstream in ((False, grad), (True, row)):
+        for mean in (low, low[:1]):
+            samples.append((OPERATORS.discretized_logistic_forward, (x, mean, mean, 0.5, reduce)))
+            samples.append((OPERATORS.discretized_logistic_backward, (upstream, x, mean, mean, 0.5, reduce)))
+        samples.append((OPERATORS.discretized_logistic_mixture_forward, (x, *many, 0.5, reduce)))
+        samples.append((OPERATORS.discretized_logistic_mixture_backward, (upstream, x, *many, 0.5, reduce)))
+    return samples
+
+
+def check(operator, args: tuple) -> None:
+    torch.library.opcheck(operator.default, args)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_opcheck(backend: str, place: str) -> None:
+    shape, layout = PLACES[place]
+    for operator, args in coupling_samples(shape, layout, torch.float32) + other_samples(shape, layout, torch.float32):
+        check(operator, args)
+
+
+def test_opcheck_of_low_precision_parameters(backend: str) -> None:
+    for operator, args in coupling_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
+        check(operator, args)
+    for operator, args in other_samples((3, 4, 5), layouts.contiguous, torch.float16):
+        check(operator, args)
+
+
+def test_every_operator_is_checked(backend: str) -> None:
+    samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
+    samples += other_samples((2, 2), layouts.contiguous, torch.float32)
+    checked = {str(operator) for operator, _ in samples}
+    names = torch._C._dispatch_get_all_op_names()
+    assert checked == {name.replace("::", ".") for name in names if name.startswith("hybridkern::")}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_second_derivative_is_a_clear_error(backend: str, name: str) -> None:
+    call = CALLS[name]
+    leaves = [value.detach().requires_grad_() for value in call.arguments((2, 3), torch.float64).values()]
+    out = call.function(*leaves)[0]
+    (grad,) = torch.autograd.grad((out * out).sum(), leaves[:1], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()

@@ -1,0 +1,218 @@
+"""Wrong arguments: one clear error that names the argument, what came and what was expected; nothing is written."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from hybridkern import ops
+from hybridkern.ops import CouplingForm
+
+F64, BF16 = torch.float64, torch.bfloat16
+META = torch.zeros(2, 3, device="meta")
+X, WIDE, ROW = torch.zeros(2, 3), torch.zeros(2, 6), torch.zeros(2)
+
+
+class Wrong(NamedTuple):
+    """One wrong argument of an otherwise good call, and what the message must say."""
+
+    argument: str
+    value: object
+    error: type[Exception]
+    says: tuple[str, ...]
+
+
+NOT_A_TENSOR = (TypeError, ("got list", "expected a torch.Tensor"))
+INTEGERS = (TypeError, ("got dtype torch.int64", "expected float32"))
+TOO_WIDE = (TypeError, ("got dtype torch.float64", "expected torch.float32", "or float16"))
+ELSEWHERE = (ValueError, ("got device meta", "expected cpu"))
+
+
+def tensor_errors(argument: str, like: torch.Tensor) -> list[Wrong]:
+    """What every tensor beside ``x`` is checked for."""
+    return [
+        Wrong(argument, [0.0], *NOT_A_TENSOR),
+        Wrong(argument, like.long(), *INTEGERS),
+        Wrong(argument, like.double(), *TOO_WIDE),
+        Wrong(argument, like.to("meta"), *ELSEWHERE),
+    ]
+
+
+def shape_error(argument: str, shape: tuple[int, ...], expected: str) -> Wrong:
+    return Wrong(argument, torch.zeros(shape), ValueError, (f"got shape {shape}", f"expected {expected}"))
+
+
+X_ERRORS = [
+    Wrong("x", [0.0], *NOT_A_TENSOR),
+    Wrong("x", X.long(), *INTEGERS),
+    Wrong("x", X.bool(), TypeError, ("got dtype torch.bool",)),
+    Wrong("x", torch.tensor(1.0), ValueError, ("got shape ()", "expected (B,")),
+]
+BIN_ERRORS = [
+    Wrong("bin_width", value, ValueError, (f"got {value!r}", "positive"))
+    for value in (0.0, -1.0, math.nan, math.inf)
+] + [
+    Wrong("bin_width", "1", TypeError, ("got str", "a number")),
+    Wrong("bin_width", torch.tensor(1.0), TypeError, ("got Tensor", "a number")),
+    Wrong("reduction", "mean", ValueError, ("got 'mean'", "'none' or 'sum'")),
+    Wrong("reduction", None, ValueError, ("got None",)),
+]
+TOTAL_ERRORS = {
+    name: [
+        Wrong(name, [0.0], *NOT_A_TENSOR),
+        Wrong(name, ROW.long(), TypeError, ("got dtype torch.int64", "expected float32 or float64")),
+        Wrong(name, ROW.to(BF16), TypeError, ("got dtype torch.bfloat16", "expected float32 or float64")),
+        shape_error(name, (3,), "(2,)"),
+        shape_error(name, (2, 1), "(2,)"),
+        Wrong(name, ROW.to("meta"), *ELSEWHERE),
+    ]
+    for name in ("log_det", "grad_log_det")
+}
+FORM_ERRORS = [
+    Wrong("form", "gloww", ValueError, ("got 'gloww'", "glow", "CouplingForm")),
+    Wrong("form", 3, TypeError, ("got int", "CouplingForm")),
+]
+PARAMS_ERRORS = [
+    *tensor_errors("params", WIDE),
+    shape_error("params", (2, 3), "(2, 6)"),
+    shape_error("params", (1, 6), "(2, 6)"),
+    shape_error("params", (2, 6, 1), "(2, 6)"),
+]
+
+
+def wrong_affine() -> list[Wrong]:
+    return [
+        *X_ERRORS,
+        Wrong("x", torch.zeros(3), ValueError, ("got shape (3,)", "expected (B, C, *S)")),
+        *PARAMS_ERRORS,
+        *TOTAL_ERRORS["log_det"],
+        *FORM_ERRORS,
+    ]
+
+
+def wrong_from_output() -> list[Wrong]:
+    return [
+        *(error._replace(argument="y") for error in X_ERRORS),
+        *PARAMS_ERRORS,
+        Wrong("grad_y", [0.0], *NOT_A_TENSOR),
+        Wrong("grad_y", X.double(), ValueError, ("got torch.float64", "expected torch.float32")),
+        Wrong("grad_y", torch.zeros(2, 4), ValueError, ("(2, 4)", "expected torch.float32 of shape (2, 3)")),
+        Wrong("grad_y", META, *ELSEWHERE),
+        *TOTAL_ERRORS["grad_log_det"],
+        *FORM_ERRORS,
+    ]
+
+
+def wrong_rounding() -> list[Wrong]:
+    return [
+        *X_ERRORS,
+        *tensor_errors("t", X),
+        shape_error("t", (2, 4), "(2, 3)"),
+        shape_error("t", (1, 3), "(2, 3)"),
+        shape_error("beta", (2,), "one element"),
+        shape_error("beta", (0,), "one element"),
+        Wrong("beta", "1", TypeError, ("got str", "torch.Tensor")),
+        Wrong("beta", torch.tensor(1), *INTEGERS),
+        Wrong("beta", torch.tensor(1.0, device="meta"), *ELSEWHERE),
+    ]
+
+
+def wrong_logistic() -> list[Wrong]:
+    errors = [*X_ERRORS, *BIN_ERRORS]
+    for name in ("mean", "log_scale"):
+        errors += tensor_errors(name, X)
+        errors += [shape_error(name, shape, "one that broadcasts to (2, 3)") for shape in ((4,), (3, 3), (1, 2, 3))]
+    return errors
+
+
+def wrong_mixture() -> list[Wrong]:
+    errors = [*X_ERRORS, *BIN_ERRORS]
+    for name in ("logits", "mean", "log_scale"):
+        errors += tensor_errors(name, torch.zeros(2, 4, 3))
+        errors += [shape_error(name, shape, "3 dimensions") for shape in ((3,), (2, 3), (1, 2, 4, 3))]
+        errors += [shape_error(name, shape, "one that broadcasts to (2,") for shape in ((2, 3, 3), (3, 4, 3), (2, 4, 2))]
+    return errors
+
+
+def wrong_gaussian() -> list[Wrong]:
+    errors = list(X_ERRORS)
+    for name in ("mean", "log_scale"):
+        errors += [*tensor_errors(name, X), shape_error(name, (4,), "one that broadcasts to (2, 3)")]
+    return errors
+
+
+PARTS = {"logits": torch.zeros(2, 4, 3), "mean": torch.zeros(2, 4, 3), "log_scale": torch.zeros(2, 4, 3)}
+BACK = {"y": X, "params": WIDE, "grad_y": X, "grad_log_det": ROW}
+GOOD = {
+    "affine_coupling": ({"x": X, "params": WIDE, "log_det": ROW}, wrong_affine()),
+    "affine_coupling_backward_from_output": (BACK, wrong_from_output()),
+    "rounding_coupling": ({"x": X, "t": X, "beta": 1.0}, wrong_rounding()),
+    "discretized_logistic_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_logistic()),
+    "discretized_logistic_mixture_log_prob": ({"x": X, **PARTS}, wrong_mixture()),
+    "gaussian_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_gaussian()),
+}
+ALL_WRONG = [(operator, wrong) for operator, (_, errors) in GOOD.items() for wrong in errors]
+
+
+def describe(value: object) -> str | None:
+    if not isinstance(value, Wrong):
+        return None
+    given = value.value
+    text = f"{tuple(given.shape)}{given.dtype}{given.device}" if isinstance(given, torch.Tensor) else repr(given)
+    return f"{value.argument}={text}".replace(" ", "")
+
+
+@pytest.mark.parametrize("operator", GOOD)
+def test_the_good_call_is_good(backend: str, operator: str) -> None:
+    getattr(ops, operator)(**GOOD[operator][0])
+
+
+@pytest.mark.parametrize(("operator", "wrong"), ALL_WRONG, ids=describe)
+def test_one_wrong_argument(backend: str, operator: str, wrong: Wrong) -> None:
+    args = GOOD[operator][0] | {wrong.argument: wrong.value}
+    with pytest.raises(wrong.error) as caught:
+        getattr(ops, operator)(**args)
+    message = str(caught.value)
+    assert type(caught.value) is wrong.error
+    assert message.startswith(f"{wrong.argument}: got "), message
+    assert all(part in message for part in wrong.says), message
+    assert not any(bool(value.any()) for value in (X, WIDE, ROW))
+
+
+def test_additive_form_takes_as_many_channels_as_x(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"params: got shape \(2, 6\), expected \(2, 3\)"):
+        ops.affine_coupling(X, WIDE, form="additive")
+
+
+def test_parameters_are_never_wider_than_x(backend: str) -> None:
+    with pytest.raises(TypeError, match=r"params: got dtype torch.float32, expected torch.bfloat16"):
+        ops.affine_coupling(X.to(BF16), WIDE)
+    with pytest.raises(TypeError, match=r"mean: got dtype torch.bfloat16, expected torch.float64"):
+        ops.gaussian_log_prob(X.double(), X.to(BF16))
+
+
+def test_mixture_without_components(backend: str) -> None:
+    none = torch.zeros(2, 0, 3)
+    with pytest.raises(ValueError, match="logits: got 0 components"):
+        ops.discretized_logistic_mixture_log_prob(X, none, none, none)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("scale", "relu", "'exp'"),
+        ("shift", "during", "'after'"),
+        ("layout", "mixed", "'interleaved'"),
+        ("clamp", 0.0, "positive"),
+        ("clamp", -1.0, "positive"),
+        ("eps", -0.1, "not negative"),
+        *((name, bad, "finite") for name in ("clamp", "offset", "eps", "gain", "shift_gain") for bad in (math.nan, math.inf)),
+    ],
+)
+def test_coupling_form_checks_its_fields(field: str, value: object, says: str) -> None:
+    with pytest.raises(ValueError, match=f"CouplingForm.{field}: got ") as caught:
+        CouplingForm(**{field: value})
+    assert repr(value) in str(caught.value) and says in str(caught.value)
