@@ -1,7 +1,8 @@
 """hybridkern: compiled kernels for flow-based hybrid models in PyTorch."""
 
-from hybridkern import ops
+from hybridkern import flows, hybrid, ops
+from hybridkern.hybrid import HybridIDF
 from hybridkern.ops._select import BackendStatus, backends, use_backend
 
 __version__ = "0.1.0"
-__all__ = ["BackendStatus", "__version__", "backends", "ops", "use_backend"]
+__all__ = ["BackendStatus", "HybridIDF", "__version__", "backends", "flows", "hybrid", "ops", "use_backend"]

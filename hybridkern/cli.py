@@ -46,7 +46,7 @@ def train(
     lattice: Annotated[
         str | None, typer.Option(help="exact: round(beta t), stays on integers; tutorial: beta round(t), leaves them.")
     ] = None,
-    parts: Annotated[int | None, typer.Option(help="Parts of an image that a coupling updates (digits-tutorial: 1 or 4).")] = None,
+    parts: Annotated[int | None, typer.Option(help="Parts a coupling updates (digits-tutorial: 1 or 4).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order and samples.")] = None,
     threads: Threads = None,
     out: Annotated[

@@ -345,24 +345,50 @@ struct Mixture {
         store<V>(slot(k, term), term_k);
       }
     }
-    if (any_at_most(out.mass, shallow)) settle_deep(out);
+    if (any_at_most(out.mass, shallow)) settle_deep(out, i, count);
     return out;
   }
 
-  void settle_deep(MixtureSums<V>& out) const {
+  void settle_deep(MixtureSums<V>& out, int64_t i, int64_t count) const {
     const auto deep = out.mass <= shallow;
     V top = load<V>(slot(0, height)), mass{};
     for (int64_t k = 1; k < block.components; ++k) {
       const V h = load<V>(slot(k, height));
       top = select(h > top, h, top);
     }
-    for (int64_t k = 0; k < block.components; ++k) {
-      const V term_k = load<V>(slot(k, part)) * exponential_of_negative(load<V>(slot(k, height)) - top);
-      mass += term_k;
-      if constexpr (Gradients) store<V>(slot(k, term), select(deep, term_k, load<V>(slot(k, term))));
+    for (int64_t k = 0; k < block.components; ++k)
+      mass += load<V>(slot(k, part)) * exponential_of_negative(load<V>(slot(k, height)) - top);
+    if constexpr (Gradients) {
+      T each[Lanes<V>::count];
+      store<V>(each, out.mass);
+      for (int64_t lane = 0; lane < count; ++lane)
+        if (each[lane] <= shallow) each[lane] = weigh_deep(i, lane);
+      out.mass = load<V>(each);
+    } else {
+      out.mass = select(deep, mass, out.mass);
     }
-    out.mass = select(deep, mass, out.mass);
     out.depth = select(deep, -top, V{});
+  }
+
+  // The components' shares at one element. They hang on differences of the t_k, which here are large and so are
+  // formed in double precision. Returns their sum.
+  T weigh_deep(int64_t i, int64_t lane) const {
+    const int64_t at = i + lane;
+    const auto height_of = [&](int64_t k) {
+      const double log_scale = block.log_scale[k][at], bounded = log_scale < 60 ? log_scale : 60;
+      const double far = std::fabs(static_cast<double>(block.x[at]) - static_cast<double>(block.mean[k][at]));
+      const double outside = (far - bin.half - bin.half_low) * std::exp(bounded > -69 ? -bounded : 69);
+      return static_cast<double>(block.logits[k][at]) - (outside > 0 ? outside : 0) - (log_scale - bounded);
+    };
+    double top = height_of(0);
+    for (int64_t k = 1; k < block.components; ++k) top = std::fmax(top, height_of(k));
+    T sum = 0;
+    for (int64_t k = 0; k < block.components; ++k) {
+      const T share = static_cast<T>(slot(k, part)[lane] * std::exp(height_of(k) - top));
+      slot(k, term)[lane] = share;
+      sum += share;
+    }
+    return sum;
   }
 
   template <bool Whole>
@@ -371,7 +397,8 @@ struct Mixture {
     if constexpr (Gradients) {
       differentiate<Whole>(sums, i, count);
     } else {
-      const V log_p = logarithm(sums.mass / sums.weight_sum) - sums.depth;
+      const V near = logarithm(sums.mass / sums.weight_sum) - sums.depth;
+      const V log_p = select(absolute(get<Whole, V>(block.x + i, count)) == INFINITY, splat<V>(-INFINITY), near);
       if (block.out) put<Whole, V>(block.out + i, log_p, count);
       sum += masked<Whole, V>(log_p, count);
     }

@@ -15,7 +15,7 @@ constexpr int64_t tile_rows = 1024, tile_columns = 256, group_rows = 64;
 template <class T, class Visit, class Write>
 void sum_over_batch(int64_t rows, int64_t row, int64_t arrays, const Visit& visit, const Write& write) {
   const int64_t across = (row + tile_columns - 1) / tile_columns;
-  const int64_t down = (rows + tile_rows - 1) / tile_rows;
+  const int64_t down = rows > 0 ? (rows + tile_rows - 1) / tile_rows : 1;  // no rows: one tile of zeros
   const int64_t tile = arrays * tile_columns;
   std::vector<double> partial(down * across * tile, 0.0);
   const int64_t per_tile = (rows < tile_rows ? rows : tile_rows) * (row < tile_columns ? row : tile_columns);

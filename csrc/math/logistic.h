@@ -25,7 +25,7 @@ struct ScalePart {
 };
 
 // Scales outside exp(-69)..exp(60) are taken at the bound: beyond it the bin holds everything, or P is proportional
-// to 1/s, to every digit. It keeps 0 * infinity away.
+// to 1/s, to every digit. With bins between 1e-6 and 1e6, which the operators demand, nothing over- or underflows.
 template <class V>
 HK_INLINE ScalePart<V> scale_part(V log_scale, const BinNumbers<ScalarOf<V>>& bin) {
   ScalePart<V> out;
@@ -38,23 +38,32 @@ HK_INLINE ScalePart<V> scale_part(V log_scale, const BinNumbers<ScalarOf<V>>& bi
   return out;
 }
 
-// What both passes need of x; distance + error = |x - mean| exactly (Knuth's two-sum).
+// |x - mean| - bin/2 = inside + inside_low, and distance + error = |x - mean|, both to about twice the precision
+// (Knuth's two-sum, twice).
 template <class V>
 struct Offset {
   V difference, distance, error;
-  V inside;  // |x - mean| - bin/2
+  V inside, inside_low;
 };
+
+template <class V>
+HK_INLINE V sum_error(V a, V b, V sum) {
+  const V back = sum - a;
+  return (a - (sum - back)) + (b - back);
+}
 
 template <class V>
 HK_INLINE Offset<V> offset_part(V x, V mean, const BinNumbers<ScalarOf<V>>& bin) {
   constexpr ScalarOf<V> huge = sizeof(ScalarOf<V>) == 4 ? 1e37f : 1e300;
   Offset<V> out;
   out.difference = x - mean;
-  const V back = out.difference - x;
-  const V rounding = (x - (out.difference - back)) - (mean + back);
   out.distance = absolute(out.difference);
+  const V rounding = sum_error(x, -mean, out.difference);
   out.error = select(out.distance < huge, times_sign_of(rounding, out.difference), V{});
-  out.inside = (out.distance - bin.half) + (out.error - bin.half_low);
+  const V near = out.distance - bin.half;
+  const V rest = (out.error - bin.half_low) + select(out.distance < huge, sum_error(out.distance, -splat<V>(bin.half), near), V{});
+  out.inside = near + rest;
+  out.inside_low = select(out.distance < huge, rest - (out.inside - near), V{});
   return out;
 }
 
@@ -87,7 +96,8 @@ HK_INLINE LogisticSlopes<V> logistic_slopes(V x, V mean, const ScalePart<V>& sca
   const Offset<V> o = offset_part(x, mean, bin);
   const V w = o.inside * scale.inverse;
   // sigma(w) is as precise, relatively, as w is absolutely: hence the product's error
-  const V low = product_error(o.inside, scale.inverse, w) + o.inside * scale.inverse_low;
+  const V low = product_error(o.inside, scale.inverse, w) +
+                (o.inside * scale.inverse_low + o.inside_low * scale.inverse);
   const V w_low = select(absolute(w) < huge, low, V{});
   const auto is_outside = w > 0;
   const V exp_w = exponential_of_negative(-absolute(w)) * (1 - times_sign_of(w_low, w));

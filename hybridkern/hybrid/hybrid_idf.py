@@ -80,12 +80,24 @@ class HybridIDF(nn.Module):
         x = integers_as(name, x, self.D, self.mean.dtype)
         return self._lattice.run(partial(self._transform, inverse), name, x, self.training)
 
+    def _transform_fused(self, x: Tensor) -> Tensor:
+        """Forward of a training step with two equal halves: one operator a flow beside its network."""
+        a, b = x.split(self._sizes, 1)
+        last = self.num_flows - 1
+        for flow in range(last):
+            t = self.t[flow](a).to(a.dtype)
+            a, b = ops.rounding_coupling_mirrored(a, b, t, self.beta, flow, lattice=self.lattice)
+        t = self.t[last](a).to(a.dtype)
+        return ops.rounding_coupling_mirrored(a, b, t, self.beta, last, lattice=self.lattice, join=True)
+
     def _transform(self, inverse: bool, x: Tensor, exact: bool) -> Tensor:
         """The flows, with the parts kept apart and in data order.
 
         Reversing the dimensions after each flow would move every value twice a pair of flows. Instead the values
         stay where they are; every second network is shown them mirrored, and its translation mirrored back.
         """
+        if not (inverse or exact) and len(self._sizes) == 2 and self._sizes[0] == self._sizes[1]:
+            return self._transform_fused(x)
         odd = self.num_flows % 2 == 1
         parts = list((x.flip(1) if inverse and odd else x).split(self._sizes, 1))
         betas = self.beta.unbind(0)

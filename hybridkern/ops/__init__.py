@@ -6,6 +6,7 @@ from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
 from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
 from hybridkern.ops.gaussian_log_prob import gaussian_log_prob
 from hybridkern.ops.rounding_coupling import rounding_coupling
+from hybridkern.ops.rounding_coupling_mirrored import rounding_coupling_mirrored
 
 __all__ = [
     "CouplingForm",
@@ -15,4 +16,5 @@ __all__ = [
     "discretized_logistic_mixture_log_prob",
     "gaussian_log_prob",
     "rounding_coupling",
+    "rounding_coupling_mirrored",
 ]

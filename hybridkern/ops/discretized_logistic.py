@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ from hybridkern.ops._select import select
 from hybridkern.reference import discretized_logistic as _reference
 
 REDUCTIONS = ("none", "sum")
+# Narrower or wider bins would under- or overflow in float32 beside log-scales of any size; rescale the data instead.
+MIN_BIN_WIDTH, MAX_BIN_WIDTH = 1e-6, 1e6
 
 
 def _fake_forward(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
@@ -54,11 +55,11 @@ class _DiscretizedLogistic(torch.autograd.Function):
 
 
 def check_options(bin_width: float, reduction: str) -> None:
-    """``bin_width`` must be a positive number, ``reduction`` a known name; TypeError or ValueError otherwise."""
+    """``bin_width`` must be a number in range, ``reduction`` a known name; TypeError or ValueError otherwise."""
     if not isinstance(bin_width, (int, float)):
         raise TypeError(f"bin_width: got {type(bin_width).__name__}, expected a number")
-    if not 0 < bin_width < math.inf:  # false for NaN as well; the compiler can trace it
-        raise ValueError(f"bin_width: got {bin_width!r}, expected a positive number")
+    if not MIN_BIN_WIDTH <= bin_width <= MAX_BIN_WIDTH:  # false for NaN as well
+        raise ValueError(f"bin_width: got {bin_width!r}, expected a number from {MIN_BIN_WIDTH:g} to {MAX_BIN_WIDTH:g}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: got {reduction!r}, expected 'none' or 'sum'")
 
@@ -76,7 +77,7 @@ def discretized_logistic_log_prob(
         x: values, ``(B, *S)``; float32, float64, bfloat16 or float16. Usually on the lattice of ``bin_width``.
         mean, log_scale: location and log of the scale, broadcast to ``x``; dtype of ``x``, or bfloat16 or float16
             beside float32 ``x``.
-        bin_width: width of the bin, in the units of ``x``; positive.
+        bin_width: width of the bin, in the units of ``x``; from 1e-6 to 1e6.
         reduction: ``"none"`` or ``"sum"``, which sums over each example.
 
     Returns:

@@ -68,7 +68,7 @@ def discretized_logistic_mixture_log_prob(
         logits, mean, log_scale: unnormalized log-weights, locations and log-scales, each broadcast to
             ``(B, K, *S)``: the mixture dimension stands at dim 1. Dtype of ``x``, or bfloat16 or float16 beside
             float32 ``x``.
-        bin_width: width of the bin, in the units of ``x``; positive.
+        bin_width: width of the bin, in the units of ``x``; from 1e-6 to 1e6.
         reduction: ``"none"`` or ``"sum"``, which sums over each example.
 
     Returns:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from hybridkern.recipes.errors import RecipeError
+from hybridkern.recipes.errors import diverged
 from hybridkern.recipes.files import replacing
 
 CURVES = ("val_loss", "val_nll", "val_error")
@@ -55,10 +55,7 @@ class History(Callback):
         values = {name: float(str(np.float32(trainer.callback_metrics[name]))) for name in CURVES}
         for name, value in values.items():
             if not math.isfinite(value):
-                raise RecipeError(
-                    f"training broke down: {name} is {value} after epoch {trainer.current_epoch}; "
-                    "a smaller learning rate or a smaller --lam may help"
-                )
+                raise diverged(trainer.current_epoch, f"{name} is {value}")
             self.curves[name].append(value)
         now = time.perf_counter()
         self.seconds += now - self._since

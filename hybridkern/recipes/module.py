@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.recipes.config import Config
+from hybridkern.recipes.errors import diverged
 from hybridkern.recipes.task import Task
 
 # with the fastest implementation each has: most of a step of these small models is the time to launch operators
@@ -52,7 +53,10 @@ class HybridModule(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         x, y = batch
-        terms = self.task.terms(x, y)
+        try:
+            terms = self.task.terms(x, y)
+        except ValueError as error:  # the data have been checked: what is out of range now is what the model made
+            raise diverged(self.current_epoch, str(error)) from error
         wrong = (terms.predicted != y).sum()
         sums = [part.sum(dtype=torch.float64) for part in (terms.class_nll, terms.nll, wrong)]
         self._sums += torch.stack([*sums, torch.tensor(float(len(y)), dtype=torch.float64)])

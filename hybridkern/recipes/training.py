@@ -36,8 +36,8 @@ def fit(
 ) -> History:
     """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads the best weights.
 
-    The task must just have been built after ``torch.manual_seed(config.seed)``. Order of the data and random draws depend on seed and epoch alone, so that an interrupted and resumed run ends with
-    the weights of an uninterrupted one.
+    The task must just have been built after ``torch.manual_seed(config.seed)``. Order of the data and random draws
+    depend on seed and epoch alone, so an interrupted and resumed run ends with the weights of an uninterrupted one.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when the loop has been shut down.

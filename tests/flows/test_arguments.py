@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from hybridkern import flows
+from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 
 CONSTRUCTION = [
     (lambda: flows.IDF((1, 8, 8)), TypeError, r"dim: got \(1, 8, 8\), expected an integer; .* flatten images first"),
@@ -62,6 +63,12 @@ def test_networks_may_be_given() -> None:
     flows.RealNVP(5, layers=2, net=net, form="additive")
     flows.IDF(5, layers=1, parts=2, net=net)
     assert asked == [(3, 4), (2, 6), (3, 2), (2, 3), (2, 3), (3, 2)]
+
+
+def test_prior_by_name() -> None:
+    assert isinstance(flows.IDF(4, layers=1, hidden=4).base, DiscretizedLogistic)
+    mixture = flows.IDF(4, layers=1, hidden=4, prior="mixture", components=3).base
+    assert isinstance(mixture, DiscretizedLogisticMixture) and mixture.mean.shape == (1, 3, 4)
 
 
 def test_dropout_is_off_in_evaluation() -> None:

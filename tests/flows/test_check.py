@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.flows.factories import data, make
 
 from hybridkern.flows import NonFiniteError, RealNVP, check_finite
+from tests.flows.factories import data, make
 
 
 def test_silent_where_all_is_finite() -> None:

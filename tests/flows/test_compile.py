@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.flows.factories import DISCRETE, data, make
 from torch import Tensor
+
+from tests.flows.factories import DISCRETE, data, make
 
 # Forms differ inside the operator; what differs in the graph is the width and the layout of its parameters.
 KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", *DISCRETE)

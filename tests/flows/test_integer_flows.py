@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.flows.factories import DISCRETE, data, make
 from torch import Tensor, nn
 
 from hybridkern import flows
+from tests.flows.factories import DISCRETE, data, make
 
 pytestmark = pytest.mark.usefixtures("backend")
 discrete = pytest.mark.parametrize("name", DISCRETE)

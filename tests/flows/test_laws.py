@@ -6,6 +6,7 @@ import io
 
 import pytest
 import torch
+
 from tests.flows.factories import CONTINUOUS, DISCRETE, FLOWS, data, make
 
 pytestmark = pytest.mark.usefixtures("backend")

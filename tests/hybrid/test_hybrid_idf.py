@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.hybrid.tutorial import Tutorial, classifier, nets
 from torch import Tensor, nn
 
 import hybridkern
 from hybridkern.hybrid import HybridIDF
+from tests.hybrid.tutorial import Tutorial, classifier, nets
 
 pytestmark = pytest.mark.usefixtures("backend")
 # the last rows: parts of unequal size, whose borders move when the order is reversed

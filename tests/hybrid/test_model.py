@@ -67,7 +67,7 @@ OBJECTIVES = [
 def test_objectives(objective: objectives.Objective, label_weight: float, data_weight: float) -> None:
     model = _model("idf")
     x, y = _batch()
-    z, log_px, logits = model(x)
+    _, log_px, logits = model(x)
     log_py = torch.log_softmax(logits, 1)[torch.arange(6), y]
     expected = -(label_weight * log_py + data_weight * log_px).mean()
     torch.testing.assert_close(model.loss(x, y, objective), expected, rtol=1e-6, atol=1e-6)
@@ -88,6 +88,16 @@ def test_loss_compiles(backend: str) -> None:
     x, y = _batch()
     compiled = torch.compile(lambda x, y: model.loss(x, y, objectives.Joint()), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, y), model.loss(x, y, objectives.Joint()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("label", [-1, -100, 3])
+def test_compiled_loss_refuses_labels_out_of_range(label: int) -> None:
+    """Where the labels are not looked at first, the operator refuses them: none counts as a loss of zero."""
+    torch.compiler.reset()
+    head = heads.Categorical(4, 3)
+    compiled = torch.compile(head.log_prob, fullgraph=True, backend="aot_eager")
+    with pytest.raises(IndexError, match="out of bounds"):
+        compiled(torch.zeros(2, 3), torch.tensor([0, label]))
 
 
 @every_flow

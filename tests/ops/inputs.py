@@ -23,9 +23,7 @@ def normal(seed: int, shape: tuple[int, ...], dtype: torch.dtype, scale: float =
     return tensor(scale * np.random.default_rng(seed).standard_normal(shape), dtype)
 
 
-def coupling_params(
-    name: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int = 1, reach: float = 1.0
-) -> Tensor:
+def coupling_params(name: str, shape: tuple[int, ...], dtype: torch.dtype, seed: int = 1, reach: float = 1.0) -> Tensor:
     """Network output for ``x`` of this shape; raw scales within ``12 * reach``, most of them near 0."""
     rng = np.random.default_rng(seed)
     form = oracle.FORMS[name]
@@ -53,3 +51,15 @@ def logistic_grid(bin_width: float, dtype: torch.dtype) -> tuple[Tensor, Tensor,
     # rounding x may carry a point beyond 1e4 scales, which is where the contract ends
     beyond = (x_tensor.double() - mean.double()).abs() > 1e4 * scale_tensor.double().exp()
     return torch.where(beyond, mean, x_tensor), mean, scale_tensor
+
+
+def mixture_args(components: int, dtype: torch.dtype, spread: float, shape=(6, 4, 5)) -> dict[str, Tensor]:
+    """A mixture of logistics of quite different scales; ``x`` is ``spread`` times wider than the means."""
+    full = (shape[0], components, *shape[1:])
+    rng = np.random.default_rng(components)
+    return {
+        "x": normal(0, shape, dtype, scale=3.0 * spread),
+        "logits": tensor(rng.uniform(-50, 50, full) * rng.integers(0, 2, full), dtype),
+        "mean": normal(1, full, dtype, scale=3.0),
+        "log_scale": tensor(rng.uniform(-3.0, 1.5, full), dtype),
+    }

@@ -50,13 +50,13 @@ def discretized_logistic(x: mpf, mean: mpf, log_scale: mpf, bin_width: float) ->
     return mp.log(sigmoid((distance + half) / scale) - sigmoid((distance - half) / scale))
 
 
-def mixture(
-    x: mpf, logits: Sequence[mpf], mean: Sequence[mpf], log_scale: Sequence[mpf], bin_width: float
-) -> mpf:
+def mixture(x: mpf, logits: Sequence[mpf], mean: Sequence[mpf], log_scale: Sequence[mpf], bin_width: float) -> mpf:
     """Log of the weighted sum of the components' masses."""
     total = mp.fsum(mp.exp(logit) for logit in logits)
     components = zip(logits, mean, log_scale, strict=True)
-    return mp.log(mp.fsum(mp.exp(l) / total * mp.exp(discretized_logistic(x, m, s, bin_width)) for l, m, s in components))
+    return mp.log(
+        mp.fsum(mp.exp(l) / total * mp.exp(discretized_logistic(x, m, s, bin_width)) for l, m, s in components)
+    )
 
 
 def gaussian(x: mpf, mean: mpf, log_scale: mpf) -> mpf:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.ops import inputs
 from tests.ops.checks import check_gaussian, check_logistic, check_mixture
@@ -33,30 +32,18 @@ def test_logistic_with_shared_parameters(backend: str, shapes, reduction: str, d
     check_logistic(args, 1.0, reduction)
 
 
-def mixture_args(components: int, dtype: torch.dtype, spread: float, shape=(6, 4, 5)) -> dict[str, Tensor]:
-    """A mixture of logistics of quite different scales; ``x`` is ``spread`` times wider than the means."""
-    full = (shape[0], components, *shape[1:])
-    rng = np.random.default_rng(components)
-    return {
-        "x": inputs.normal(0, shape, dtype, scale=3.0 * spread),
-        "logits": inputs.tensor(rng.uniform(-50, 50, full) * rng.integers(0, 2, full), dtype),
-        "mean": inputs.normal(1, full, dtype, scale=3.0),
-        "log_scale": inputs.tensor(rng.uniform(-3.0, 1.5, full), dtype),
-    }
-
-
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("bin_width", [1.0, 2 / 255])
 @pytest.mark.parametrize("components", [1, 3, 5, 10])
 def test_mixture(backend: str, components: int, bin_width: float, dtype: torch.dtype) -> None:
-    check_mixture(mixture_args(components, dtype, spread=1.0), bin_width)
+    check_mixture(inputs.mixture_args(components, dtype, spread=1.0), bin_width)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("components", [1, 3, 5, 10])
 def test_mixture_in_the_tails(backend: str, components: int, dtype: torch.dtype) -> None:
     """Every component is tens to thousands of scales away: one floor in a logarithm would show."""
-    check_mixture(mixture_args(components, dtype, spread=60.0), 1.0)
+    check_mixture(inputs.mixture_args(components, dtype, spread=60.0), 1.0)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)

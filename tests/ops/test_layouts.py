@@ -42,7 +42,9 @@ def test_coupling_on_half_of_one_tensor(backend: str, layout: str) -> None:
     for name in ("nflows", "additive"):
         args = coupling_args(name)
         args["x"] = LAYOUTS[layout](torch.cat([args["x"], args["x"] + 1], dim=1))[:, SHAPE[1] :]
-        args["params"] = LAYOUTS[layout](torch.cat([args["params"], args["params"]], dim=1))[:, : args["params"].shape[1]]
+        args["params"] = LAYOUTS[layout](torch.cat([args["params"], args["params"]], dim=1))[
+            :, : args["params"].shape[1]
+        ]
         check_coupling(args, name, False)
 
 

@@ -67,7 +67,7 @@ def logistic_points(bin_width: float) -> list[tuple[float, float, float]]:
     points = []
     for log_scale in LOG_SCALES:
         distances = [u * np.exp(log_scale) for u in DISTANCES]
-        distances += [0.5 * bin_width * (1 + hair) for hair in (-1e-3, -2.0**-40, 0.0, 2.0**-40, 1e-3)]
+        distances += [0.5 * bin_width * (1 + hair) for hair in (-1e-3, -(2.0**-40), 0.0, 2.0**-40, 1e-3)]
         points += [(sign * distance, 0.0, log_scale) for distance in distances for sign in (1, -1)]
     return points + [(3.0, 2.5, -10.0), (100.25, 99.75, -9.0), (-7.0, -7.0, -10.0)]
 

@@ -52,8 +52,8 @@ X_ERRORS = [
     Wrong("x", torch.tensor(1.0), ValueError, ("got shape ()", "expected (B,")),
 ]
 BIN_ERRORS = [
-    Wrong("bin_width", value, ValueError, (f"got {value!r}", "positive"))
-    for value in (0.0, -1.0, math.nan, math.inf)
+    Wrong("bin_width", value, ValueError, (f"got {value!r}", "1e-06 to 1e+06"))
+    for value in (0.0, -1.0, 9e-7, 1.1e6, math.nan, math.inf)
 ] + [
     Wrong("bin_width", "1", TypeError, ("got str", "a number")),
     Wrong("bin_width", torch.tensor(1.0), TypeError, ("got Tensor", "a number")),
@@ -133,7 +133,9 @@ def wrong_mixture() -> list[Wrong]:
     for name in ("logits", "mean", "log_scale"):
         errors += tensor_errors(name, torch.zeros(2, 4, 3))
         errors += [shape_error(name, shape, "3 dimensions") for shape in ((3,), (2, 3), (1, 2, 4, 3))]
-        errors += [shape_error(name, shape, "one that broadcasts to (2,") for shape in ((2, 3, 3), (3, 4, 3), (2, 4, 2))]
+        errors += [
+            shape_error(name, shape, "one that broadcasts to (2,") for shape in ((2, 3, 3), (3, 4, 3), (2, 4, 2))
+        ]
     return errors
 
 
@@ -209,7 +211,11 @@ def test_mixture_without_components(backend: str) -> None:
         ("clamp", 0.0, "positive"),
         ("clamp", -1.0, "positive"),
         ("eps", -0.1, "not negative"),
-        *((name, bad, "finite") for name in ("clamp", "offset", "eps", "gain", "shift_gain") for bad in (math.nan, math.inf)),
+        *(
+            (name, bad, "finite")
+            for name in ("clamp", "offset", "eps", "gain", "shift_gain")
+            for bad in (math.nan, math.inf)
+        ),
     ],
 )
 def test_coupling_form_checks_its_fields(field: str, value: object, says: str) -> None:

@@ -1,0 +1,45 @@
+"""Runs of a few epochs that the tests of this folder share."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from rich.console import Console
+
+from hybridkern.recipes.callbacks import Last
+from hybridkern.recipes.workflow import Run, train
+
+
+class StopAt(pl.Callback):
+    """Ctrl-C in the middle of an epoch (from 0)."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 7:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_is_kept(monkeypatch):
+    """Epochs here take less time than lies between two checkpoints, and an interrupt must have something to keep."""
+    monkeypatch.setattr(Last, "seconds", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(name: str, out: Path, resume: bool = False, extra: tuple = (), **options: Any) -> Run:
+    """Trains without a progress line."""
+    return train(name, options, out, resume=resume, extra=extra, console=Console(file=io.StringIO()))
