@@ -23,7 +23,8 @@ def test_example_runs_as_printed(example: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # one thread: idle ones spin, and starve whatever else the machine runs
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         check=False,
         timeout=300,
     )

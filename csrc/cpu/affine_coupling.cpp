@@ -142,7 +142,7 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
                                                    const std::optional<Tensor>& log_det, int64_t code, double clamp,
                                                    double offset, double eps, double gain, double shift_gain) {
   const Numbers numbers{clamp, offset, eps, gain, shift_gain};
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = empty_matching(x);
   Tensor total = empty_totals(x, log_det && is_double(*log_det));
   const Tensor xf = foldable(x), pf = foldable(params);
   Writable out(y);
@@ -157,11 +157,11 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
 Gradients gradients(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
                     const std::optional<Tensor>& grad_log_det, bool from_output, int64_t code,
                     const Numbers& numbers) {
-  Gradients result{torch::stable::empty_like(known), torch::stable::empty_like(params), std::nullopt};
+  Gradients result{empty_matching(known), empty_matching(params), std::nullopt};
   Writable grad_x(result.x), grad_params(result.params);
   std::optional<Writable> recovered;
   if (from_output) {
-    result.recovered = torch::stable::empty_like(known);
+    result.recovered = empty_matching(known);
     recovered.emplace(*result.recovered);
   }
   Gradients out{grad_x.tensor, grad_params.tensor, std::nullopt};

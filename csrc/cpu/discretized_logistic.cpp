@@ -127,7 +127,7 @@ struct Backward {
 
 Tensor discretized_logistic_forward(const Tensor& x, const Tensor& mean, const Tensor& log_scale, double bin_width,
                                     bool reduce) {
-  Tensor result = reduce ? empty_totals(x) : torch::stable::empty_like(x);
+  Tensor result = reduce ? empty_totals(x) : empty_matching(x);
   Writable out(result);
   const Tensor xf = foldable(x), mf = foldable(mean), sf = foldable(log_scale);
   if (is_double(x))
@@ -141,9 +141,9 @@ Tensor discretized_logistic_forward(const Tensor& x, const Tensor& mean, const T
 std::tuple<Tensor, Tensor, Tensor> discretized_logistic_backward(const Tensor& grad, const Tensor& x,
                                                                  const Tensor& mean, const Tensor& log_scale,
                                                                  double bin_width, bool reduce) {
-  Tensor grad_x = torch::stable::empty_like(x);
-  Tensor grad_mean = torch::stable::new_empty(mean, mean.sizes());
-  Tensor grad_log_scale = torch::stable::new_empty(log_scale, log_scale.sizes());
+  Tensor grad_x = empty_matching(x);
+  Tensor grad_mean = empty_shaped_like(mean);
+  Tensor grad_log_scale = empty_shaped_like(log_scale);
   Writable out(grad_x);
   const Tensor gf = reduce ? grad : foldable(grad), xf = foldable(x), mf = foldable(mean), sf = foldable(log_scale);
   if (is_double(x))

@@ -182,7 +182,7 @@ struct Backward {
 
 Tensor discretized_logistic_mixture_forward(const Tensor& x, const Tensor& logits, const Tensor& mean,
                                             const Tensor& log_scale, double bin_width, bool reduce) {
-  Tensor result = reduce ? empty_totals(x) : torch::stable::empty_like(x);
+  Tensor result = reduce ? empty_totals(x) : empty_matching(x);
   Writable out(result);
   const Tensor xf = foldable(x), lf = foldable(logits, 3), mf = foldable(mean, 3), sf = foldable(log_scale, 3);
   if (is_double(x))
@@ -196,10 +196,10 @@ Tensor discretized_logistic_mixture_forward(const Tensor& x, const Tensor& logit
 std::tuple<Tensor, Tensor, Tensor, Tensor> discretized_logistic_mixture_backward(
     const Tensor& grad, const Tensor& x, const Tensor& logits, const Tensor& mean, const Tensor& log_scale,
     double bin_width, bool reduce) {
-  Tensor grad_x = torch::stable::empty_like(x);
-  Tensor grad_logits = torch::stable::new_empty(logits, logits.sizes());
-  Tensor grad_mean = torch::stable::new_empty(mean, mean.sizes());
-  Tensor grad_log_scale = torch::stable::new_empty(log_scale, log_scale.sizes());
+  Tensor grad_x = empty_matching(x);
+  Tensor grad_logits = empty_shaped_like(logits);
+  Tensor grad_mean = empty_shaped_like(mean);
+  Tensor grad_log_scale = empty_shaped_like(log_scale);
   Writable out(grad_x);
   const Tensor gf = reduce ? grad : foldable(grad), xf = foldable(x);
   const Tensor lf = foldable(logits, 3), mf = foldable(mean, 3), sf = foldable(log_scale, 3);

@@ -98,12 +98,12 @@ Tensor gaussian_log_prob_forward(const Tensor& x, const Optional& mean, const Op
 
 Tensor empty_gradient(const Tensor& x, const Optional& param) {
   const int64_t none = 0;
-  return param ? torch::stable::new_empty(*param, param->sizes()) : torch::stable::new_empty(x, {&none, 1});
+  return param ? empty_shaped_like(*param) : empty_tensor(&none, 1, x.scalar_type());
 }
 
 std::tuple<Tensor, Tensor, Tensor> gaussian_log_prob_backward(const Tensor& grad, const Tensor& x,
                                                               const Optional& mean, const Optional& log_scale) {
-  Tensor grad_x = torch::stable::empty_like(x);
+  Tensor grad_x = empty_matching(x);
   Tensor grad_mean = empty_gradient(x, mean), grad_log_scale = empty_gradient(x, log_scale);
   Writable target(grad_x);
   const Tensor xf = foldable(x);

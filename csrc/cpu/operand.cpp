@@ -1,5 +1,6 @@
 #include "operand.h"
 
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 
@@ -20,6 +21,50 @@ Element element_of(const Tensor& tensor) {
     default:
       STD_TORCH_CHECK(false, "hybridkern: expected a float32, float64, bfloat16 or float16 tensor");
   }
+}
+
+namespace {
+
+int32_t shim_type(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+      return aoti_torch_dtype_float64();
+    case ScalarType::BFloat16:
+      return aoti_torch_dtype_bfloat16();
+    case ScalarType::Half:
+      return aoti_torch_dtype_float16();
+    default:
+      return aoti_torch_dtype_float32();
+  }
+}
+
+constexpr int64_t most_dims = 64;  // of a torch tensor
+
+void contiguous_strides(const int64_t* sizes, int64_t dims, int64_t* strides) {
+  int64_t step = 1;
+  for (int64_t d = dims - 1; d >= 0; --d) {
+    strides[d] = step;
+    step *= sizes[d] > 1 ? sizes[d] : 1;
+  }
+}
+
+}  // namespace
+
+Tensor empty_tensor(const int64_t* sizes, int64_t dims, ScalarType type) {
+  int64_t strides[most_dims];
+  contiguous_strides(sizes, dims, strides);
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(dims, sizes, strides, shim_type(type), aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
+Tensor empty_matching(const Tensor& tensor) {
+  int64_t strides[most_dims];
+  const auto sizes = tensor.sizes(), own = tensor.strides();
+  contiguous_strides(sizes.data(), tensor.dim(), strides);
+  if (!std::equal(own.begin(), own.end(), strides)) return torch::stable::empty_like(tensor);
+  return empty_shaped_like(tensor);
 }
 
 bool folds(const Tensor& tensor, int64_t first) {

@@ -25,6 +25,8 @@ enum class Element : int { f32, f64, bf16, f16 };
 
 Element element_of(const Tensor& tensor);
 
+inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
+
 struct Extent {
   int64_t channels = 1, pixels = 1;
   int64_t row() const { return channels * pixels; }
@@ -109,19 +111,28 @@ void for_blocks(int64_t rows, int64_t row, const F& body) {
   });
 }
 
-inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
+// New tensors on the CPU. The C function behind them costs a fraction of a call through the dispatcher.
+Tensor empty_tensor(const int64_t* sizes, int64_t dims, ScalarType type);
+
+// As torch.empty_like: the strides of a dense tensor are kept.
+Tensor empty_matching(const Tensor& tensor);
+
+// Contiguous.
+inline Tensor empty_shaped_like(const Tensor& tensor) {
+  return empty_tensor(tensor.sizes().data(), tensor.dim(), tensor.scalar_type());
+}
 
 // A (B,) tensor for totals over the examples of x.
 inline Tensor empty_totals(const Tensor& x, bool wide = false) {
   const int64_t rows = x.size(0);
-  return torch::stable::new_empty(x, {&rows, 1}, wide || is_double(x) ? ScalarType::Double : ScalarType::Float);
+  return empty_tensor(&rows, 1, wide || is_double(x) ? ScalarType::Double : ScalarType::Float);
 }
 
 // An output whose spatial dims may not fold: the kernel then writes a contiguous stand-in, copied over at the end.
 class Writable {
  public:
   explicit Writable(const Tensor& target)
-      : tensor(folds(target, 2) ? target : torch::stable::new_empty(target, target.sizes())),
+      : tensor(folds(target, 2) ? target : empty_shaped_like(target)),
         target_(target),
         stands_in_(!folds(target, 2)) {}
   void finish() {

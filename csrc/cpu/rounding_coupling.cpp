@@ -58,7 +58,7 @@ double backward(const Tensor& grad, const Tensor& t, T beta, T sign, Tensor& gra
 }
 
 Tensor rounding_coupling_forward(const Tensor& x, const Tensor& t, const std::optional<Tensor>& beta, bool inverse) {
-  Tensor y = torch::stable::empty_like(x);
+  Tensor y = empty_matching(x);
   Writable out(y);
   const Tensor xf = foldable(x), tf = foldable(t);
   const double factor = beta ? value_of(*beta) : 1.0, sign = inverse ? -1.0 : 1.0;
@@ -72,7 +72,7 @@ Tensor rounding_coupling_forward(const Tensor& x, const Tensor& t, const std::op
 
 std::tuple<Tensor, Tensor> rounding_coupling_backward(const Tensor& grad, const Tensor& t, const Tensor& beta,
                                                       bool inverse) {
-  Tensor grad_t = torch::stable::empty_like(t), grad_beta = torch::stable::empty_like(beta);
+  Tensor grad_t = empty_matching(t), grad_beta = empty_matching(beta);
   Writable out(grad_t);
   const Tensor gf = foldable(grad), tf = foldable(t);
   const double factor = value_of(beta), sign = inverse ? -1.0 : 1.0;

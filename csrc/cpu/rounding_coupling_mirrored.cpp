@@ -88,7 +88,7 @@ T element(const Tensor& values, int64_t index) {
 
 Tensor empty_matrix(const Tensor& like, int64_t columns) {
   const int64_t sizes[2] = {like.size(0), columns};
-  return torch::stable::new_empty(like, {sizes, 2});
+  return empty_tensor(sizes, 2, like.scalar_type());
 }
 
 Tensor rounding_coupling_mirrored_forward(const Tensor& a, const Tensor& b, const Tensor& t, const Tensor& beta,
@@ -113,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rounding_coupling_mirrored_backward(c
                                                                                bool lattice) {
   const int64_t half = t.size(1);
   Tensor grad_a = empty_matrix(t, half), grad_b = empty_matrix(t, half), grad_t = empty_matrix(t, half);
-  Tensor grad_beta = torch::stable::new_empty(beta, beta.sizes());
+  Tensor grad_beta = empty_shaped_like(beta);
   if (is_double(t))
     write_at<double>(grad_beta, index,
                      backward<double>(first, second, t, element<double>(beta, index), lattice, grad_a, grad_b, grad_t));

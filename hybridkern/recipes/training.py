@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +56,7 @@ def fit(
         *extra,
     ]
     if config.ema is not None:
-        # Buffers are copied, not averaged: averaging would truncate the integers of a permutation.
+        # Buffers are copied, not averaged: the average of a permutation's integers means nothing.
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(config.ema)))
     last = checkpoints / "last.ckpt"
     resumed = torch.load(last, weights_only=True) if last.exists() else None
@@ -86,7 +85,6 @@ def _run(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        on_interrupt = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(module, batches, Batches(data.validation, _VALIDATION_BATCH), ckpt_path=last)
         except SystemExit as stop:
@@ -94,8 +92,6 @@ def _run(
             if trainer.interrupted:
                 raise KeyboardInterrupt from stop
             raise
-        finally:
-            signal.signal(signal.SIGINT, on_interrupt)
 
 
 def _has_stopped(checkpoint: dict, stopping: EarlyStopping) -> bool:
