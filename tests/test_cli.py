@@ -29,6 +29,7 @@ def one_thread():
 def call(*arguments: object, code: int = 0):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, (result.output, result.exception)
+    assert isinstance(result.exception, (SystemExit, type(None))), "an exception that a user would see as a traceback"
     return result
 
 

@@ -75,20 +75,45 @@ class HybridIDF(nn.Module):
         self.mean = nn.Parameter(torch.zeros(1, D))
         self.logscale = nn.Parameter(torch.ones(1, D))
         self._sizes = _chunk_sizes(D, 2 if len(netts) == 1 else 4)
+        self._halves_equal = len(self._sizes) == 2 and self._sizes[0] == self._sizes[1]
 
     def _run(self, name: str, x: Tensor, inverse: bool) -> Tensor:
         x = integers_as(name, x, self.D, self.mean.dtype)
         return self._lattice.run(partial(self._transform, inverse), name, x, self.training)
 
+    def _before_last(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All but the last coupling of a training step with two equal halves, and the last one's translation."""
+        half = self._sizes[0]
+        a, b = x.narrow(1, 0, half), x.narrow(1, half, half)
+        nets: list[nn.Module] = list(getattr(self, self._names[0]))
+        for flow, net in enumerate(nets[:-1]):
+            a, b = ops.rounding_coupling_mirrored(a, b, _as(net(a), a), self.beta, flow, lattice=self.lattice)
+        return a, b, _as(nets[-1](a), a)
+
     def _transform_fused(self, x: Tensor) -> Tensor:
         """Forward of a training step with two equal halves: one operator a flow beside its network."""
-        a, b = x.split(self._sizes, 1)
+        a, b, t = self._before_last(x)
         last = self.num_flows - 1
-        for flow in range(last):
-            t = self.t[flow](a).to(a.dtype)
-            a, b = ops.rounding_coupling_mirrored(a, b, t, self.beta, flow, lattice=self.lattice)
-        t = self.t[last](a).to(a.dtype)
         return ops.rounding_coupling_mirrored(a, b, t, self.beta, last, lattice=self.lattice, join=True)
+
+    def latent_and_log_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``f(x)`` and ``log_prior(f(x))``, which together cost less than one after the other.
+
+        Args:
+            x: integers ``(B, D)``, as for :meth:`f`.
+
+        Returns:
+            Latents ``(B, D)`` and their log-probability in nats, ``(B,)``.
+        """
+        if not (self.training and torch.is_grad_enabled() and self._halves_equal):
+            z = self.f(x)
+            return z, self.log_prior(z)
+        x = self._lattice.run(lambda values, _: values, "x", integers_as("x", x, self.D, self.mean.dtype), True)
+        a, b, t = self._before_last(x)
+        last = self.num_flows - 1
+        return ops.rounding_coupling_mirrored_log_prob(
+            a, b, t, self.beta, last, self.mean, self.logscale, lattice=self.lattice
+        )
 
     def _transform(self, inverse: bool, x: Tensor, exact: bool) -> Tensor:
         """The flows, with the parts kept apart and in data order.
@@ -96,7 +121,7 @@ class HybridIDF(nn.Module):
         Reversing the dimensions after each flow would move every value twice a pair of flows. Instead the values
         stay where they are; every second network is shown them mirrored, and its translation mirrored back.
         """
-        if not (inverse or exact) and len(self._sizes) == 2 and self._sizes[0] == self._sizes[1]:
+        if self._halves_equal and not (inverse or exact):
             return self._transform_fused(x)
         odd = self.num_flows % 2 == 1
         parts = list((x.flip(1) if inverse and odd else x).split(self._sizes, 1))
@@ -195,9 +220,9 @@ class HybridIDF(nn.Module):
         """
         if reduction not in ("avg", "sum"):
             raise ValueError(f"reduction: got {reduction!r}, expected 'avg' or 'sum'")
-        z = self.f(x)
+        z, log_pz = self.latent_and_log_prior(x)
         log_py = log_prob_of_labels(self._class_log_probs(z), y)
-        loss = -torch.add(log_py, self.log_prior(z), alpha=self.alpha)
+        loss = -torch.add(log_py, log_pz, alpha=self.alpha)
         return loss.sum() if reduction == "sum" else loss.mean()
 
 
@@ -207,6 +232,11 @@ def _chunk_sizes(dim: int, parts: int) -> list[int]:
     if len(sizes) != parts:
         raise ValueError(f"D: got {dim}, expected a number of dimensions that torch.chunk cuts into {parts} parts")
     return sizes
+
+
+def _as(t: Tensor, like: Tensor) -> Tensor:
+    """``t`` in the dtype of ``like``, which autocast may have lowered; a comparison is cheaper than a call."""
+    return t if t.dtype is like.dtype else t.to(like.dtype)
 
 
 def _is_softmax(layer: nn.Module) -> bool:

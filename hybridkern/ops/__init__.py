@@ -6,7 +6,10 @@ from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
 from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
 from hybridkern.ops.gaussian_log_prob import gaussian_log_prob
 from hybridkern.ops.rounding_coupling import rounding_coupling
-from hybridkern.ops.rounding_coupling_mirrored import rounding_coupling_mirrored
+from hybridkern.ops.rounding_coupling_mirrored import (
+    rounding_coupling_mirrored,
+    rounding_coupling_mirrored_log_prob,
+)
 
 __all__ = [
     "CouplingForm",
@@ -17,4 +20,5 @@ __all__ = [
     "gaussian_log_prob",
     "rounding_coupling",
     "rounding_coupling_mirrored",
+    "rounding_coupling_mirrored_log_prob",
 ]

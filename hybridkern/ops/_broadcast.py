@@ -8,20 +8,17 @@ from torch import Tensor
 from hybridkern.ops import _check
 
 
-def broadcast_params(
-    named: tuple[tuple[str, Tensor | None], ...], shape: torch.Size | tuple[int, ...]
-) -> list[Tensor | None]:
+def broadcast_params(named: tuple[tuple[str, Tensor], ...], shape: torch.Size | tuple[int, ...]) -> list[Tensor]:
     """The parameters as views of shape ``(1, *shape[1:])`` if none of them varies over the batch, else of ``shape``.
 
     Raises:
         ValueError: a parameter does not broadcast to ``shape``.
     """
     shared = all(
-        value is None or value.ndim < len(shape) or (value.ndim == len(shape) and value.shape[0] == 1)
-        for _, value in named
+        value.ndim < len(shape) or (value.ndim == len(shape) and value.shape[0] == 1) for _, value in named
     )
     target = (1, *shape[1:]) if shared else tuple(shape)
-    return [None if value is None else _expand(name, value, target, shape) for name, value in named]
+    return [_expand(name, value, target, shape) for name, value in named]
 
 
 def _expand(name: str, value: Tensor, target: tuple[int, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:

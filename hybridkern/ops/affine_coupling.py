@@ -137,7 +137,7 @@ def affine_coupling(
     args = (x, params, log_det, f.code(inverse), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)
     needs_grad = x.requires_grad or params.requires_grad or (log_det is not None and log_det.requires_grad)
     out: tuple[Tensor, Tensor] = (
-        _AffineCoupling.apply(*args) if needs_grad and torch.is_grad_enabled() else _forward(*args)
+        _AffineCoupling.apply(*args) if needs_grad and torch.is_grad_enabled() else _forward(*args)  # type: ignore[no-untyped-call]
     )
     return out
 
@@ -197,5 +197,6 @@ def _reference_from_output(
         pairs = [(out, grad_y)]
         if log_det.requires_grad:  # it is constant where the form has no scale
             pairs.append((log_det, grad_log_det.to(log_det.dtype)))
-        grads = torch.autograd.grad([value for value, _ in pairs], leaves, [grad for _, grad in pairs])
-    return x, *grads
+        values, incoming = zip(*pairs, strict=True)
+        grad_x, grad_params = torch.autograd.grad(values, leaves, incoming)
+    return x, grad_x, grad_params

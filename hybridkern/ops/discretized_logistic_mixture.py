@@ -95,10 +95,10 @@ def discretized_logistic_mixture_log_prob(
     if components < 1:
         raise ValueError("logits: got 0 components at dim 1, expected at least 1")
     shape = (x.shape[0], components, *x.shape[1:])
-    params = broadcast_params(named, shape)
+    logits, mean, log_scale = broadcast_params(named, shape)
     if select(x) == "reference":
-        return _reference.discretized_logistic_mixture_log_prob(x, *params, bin_width, reduction)
-    needs_grad = x.requires_grad or any(value.requires_grad for value in params)
+        return _reference.discretized_logistic_mixture_log_prob(x, logits, mean, log_scale, bin_width, reduction)
+    needs_grad = any(value.requires_grad for value in (x, logits, mean, log_scale))
     run = _Mixture.apply if needs_grad and torch.is_grad_enabled() else _forward
-    log_p: Tensor = run(x, *params, bin_width, reduction == "sum")
+    log_p: Tensor = run(x, logits, mean, log_scale, bin_width, reduction == "sum")
     return log_p

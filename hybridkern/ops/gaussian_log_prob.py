@@ -73,11 +73,11 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor |
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _check.check_batched("x", x)
-    if mean is not None:
-        _check.check_param("mean", mean, x)
-    if log_scale is not None:
-        _check.check_param("log_scale", log_scale, x)
-    mean, log_scale = broadcast_params((("mean", mean), ("log_scale", log_scale)), x.shape)
+    given = tuple((name, value) for name, value in (("mean", mean), ("log_scale", log_scale)) if value is not None)
+    for name, value in given:
+        _check.check_param(name, value, x)
+    params = dict(zip((name for name, _ in given), broadcast_params(given, x.shape), strict=True))
+    mean, log_scale = params.get("mean"), params.get("log_scale")
     if select(x) == "reference":
         return _reference.gaussian_log_prob(x, mean, log_scale)
     needs_grad = (

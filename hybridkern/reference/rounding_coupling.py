@@ -14,7 +14,7 @@ class _RoundStraightThrough(torch.autograd.Function):
         return torch.round(x)
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -26,5 +26,5 @@ def rounding_coupling(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) 
     """
     working = torch.float64 if x.dtype is torch.float64 else torch.float32
     shift = t.to(working) if beta is None else beta.to(working).reshape(()) * t.to(working)
-    step = _RoundStraightThrough.apply(shift)
+    step = _RoundStraightThrough.apply(shift)  # type: ignore[no-untyped-call]
     return like(x.to(working) - step if inverse else x.to(working) + step, x)

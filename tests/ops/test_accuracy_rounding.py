@@ -36,12 +36,16 @@ def test_half_goes_to_even_and_large_numbers_stay(backend: str, dtype: torch.dty
     assert ops.rounding_coupling(x, 2 * t, beta=0.5).tolist() == expected
 
 
+def nearly_half(beta: np.float32) -> np.ndarray:
+    """``t`` with ``beta * t`` within one float32 rounding of a half."""
+    t = np.random.default_rng(0).uniform(0.1, 30, 20000).astype(np.float32)
+    return (np.floor(t) + np.float32(0.5)) / beta
+
+
 def test_product_is_formed_in_float32(backend: str) -> None:
-    """Products within one float32 rounding of a half: a fused or wider product would round some of them otherwise."""
-    rng = np.random.default_rng(0)
-    t = rng.uniform(0.1, 30, 20000).astype(np.float32)
+    """A fused or wider product would round some of these otherwise."""
     beta = np.float32(0.7310585)
-    near_half = (np.floor(t) + np.float32(0.5)) / beta
+    near_half = nearly_half(beta)
     product = (beta * near_half).astype(np.float32)
     wider = near_half.astype(np.float64) * np.float64(beta)
     assert np.any(np.rint(product) != np.rint(wider))
@@ -62,13 +66,14 @@ def test_gradient_of_beta_has_its_shape(backend: str, shape: tuple[int, ...]) ->
 
 
 def test_beta_may_be_float64_beside_float32(backend: str) -> None:
-    args = {"x": torch.zeros(4, 9), "t": inputs.normal(0, (4, 9), torch.float32, scale=9.0)}
+    """It is rounded to float32 first: the same steps, and a gradient of its own dtype."""
+    t = torch.from_numpy(nearly_half(np.float32(0.3)))
     beta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-    y = ops.rounding_coupling(**args, beta=beta)
-    assert torch.equal(y, ops.rounding_coupling(**args, beta=beta.detach().float()))
+    y = ops.rounding_coupling(torch.zeros_like(t), t, beta=beta)
+    assert torch.equal(y, ops.rounding_coupling(torch.zeros_like(t), t, beta=beta.detach().float()))
     y.sum().backward()
     assert beta.grad.dtype is torch.float64
-    assert abs(beta.grad.item() - args["t"].double().sum().item()) <= 2e-6 * args["t"].abs().sum().item()
+    assert abs(beta.grad.item() - t.double().sum().item()) <= 2e-6 * t.abs().sum().item()
 
 
 def test_gradient_of_beta_over_many_elements(backend: str) -> None:
