@@ -1,6 +1,7 @@
 // The Python module hybridkern._C: what was built, and which instruction set runs. Importing it loads the library,
 // whose static initializers register the operators' CPU kernels with PyTorch.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <map>
 #include <string>

@@ -23,6 +23,37 @@ def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Gen
     return torch.logit(u.clamp(min=torch.finfo(dtype).eps / 4))
 
 
+# The logistic of scale 1 has the standard deviation pi / sqrt(3).
+_SCALE_OF_STD = math.sqrt(3) / math.pi
+# Log-scales start no lower: dimensions that hardly vary in the sample would make every other value all but impossible.
+_LEAST_SCALE = 0.3
+# torch.quantile takes no more elements at once.
+_QUANTILE_LIMIT = 2**24
+
+
+def _check_sample(x: Tensor, dim: int) -> Tensor:
+    """``x`` as a wide floating-point sample.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: not ``(N, dim)`` with ``N >= 1``, or a value is not finite.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
+    if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, expected (N, {dim}) with at least one row")
+    x = wide(x) if x.is_floating_point() else x.to(torch.float32)
+    if not x.isfinite().all():
+        raise ValueError("x: got a value that is not finite")
+    return x
+
+
+def _quantiles(x: Tensor, q: Tensor) -> Tensor:
+    """Quantiles ``q (K,)`` of each column of ``x (N, D)``: ``(K, D)``."""
+    columns = x.split(max(1, _QUANTILE_LIMIT // len(x)), 1)
+    return torch.cat([torch.quantile(part, q.to(x), dim=0) for part in columns], 1)
+
+
 class Distribution(nn.Module, ABC):
     """A distribution over vectors ``(dim,)`` whose dtype and device are those of its parameters or buffers."""
 
@@ -86,7 +117,8 @@ class DiagonalGaussian(Distribution):
 class DiscretizedLogistic(Distribution):
     """Independent logistics, each integer having the mass of the unit interval around it.
 
-    Parameters ``mean`` (starts at 0) and ``log_scale`` (starts at 1, as the tutorial's), ``(dim,)`` each.
+    Parameters ``mean`` (starts at 0) and ``log_scale`` (starts at 1, as the tutorial's), ``(dim,)`` each;
+    :meth:`initialize` starts them from data instead.
 
     Source: see :func:`hybridkern.ops.discretized_logistic_log_prob`.
     """
@@ -95,6 +127,22 @@ class DiscretizedLogistic(Distribution):
         super().__init__(dim)
         self.mean = nn.Parameter(torch.zeros(dim))
         self.log_scale = nn.Parameter(torch.ones(dim))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Sets mean and standard deviation of each dimension to those of ``x``; scales to 0.3 at least.
+
+        Draws no random numbers.
+
+        Args:
+            x: a sample, ``(N, dim)``, any dtype.
+
+        Raises:
+            TypeError, ValueError: no such tensor, no rows, or a value that is not finite.
+        """
+        x = _check_sample(x, self.dim)
+        self.mean.copy_(x.mean(0))
+        self.log_scale.copy_((x.std(0, correction=0) * _SCALE_OF_STD).clamp(min=_LEAST_SCALE).log())
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,7 +164,8 @@ class DiscretizedLogisticMixture(Distribution):
     """Independent mixtures of ``components`` discretized logistics.
 
     Parameters ``logits``, ``mean`` and ``log_scale``, ``(1, components, dim)`` each. The means start apart, over two
-    scales around 0: components that start equal would get equal gradients and stay equal.
+    scales around 0: components that start equal would get equal gradients and stay equal. :meth:`initialize` starts
+    them from data instead.
 
     Raises:
         ValueError: ``components`` is not a positive integer.
@@ -133,6 +182,29 @@ class DiscretizedLogisticMixture(Distribution):
         self.logits = nn.Parameter(torch.zeros(shape))
         self.mean = nn.Parameter((2 * math.e * spread).view(1, -1, 1).repeat(1, 1, dim))
         self.log_scale = nn.Parameter(torch.ones(shape))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Spreads the components over each dimension of ``x``: equal weights, means at its quantiles.
+
+        With ``K`` components the means are the quantiles ``1/2K, 3/2K, ...``, moved apart by up to 0.3 so that equal
+        ones differ, and the scales ``1/K`` of the standard deviation, 0.3 at least: on evenly spread data a component
+        is then about half as wide as its neighbours are apart. Draws no random numbers.
+
+        Args:
+            x: a sample, ``(N, dim)``, any dtype.
+
+        Raises:
+            TypeError, ValueError: no such tensor, no rows, or a value that is not finite.
+        """
+        x = _check_sample(x, self.dim)
+        components = self.mean.shape[1]
+        q = (torch.arange(components, device=x.device) + 0.5) / components
+        apart = torch.linspace(-0.3, 0.3, components) if components > 1 else torch.zeros(1)
+        scale = x.std(0, correction=0) * min(1 / components, _SCALE_OF_STD)
+        self.logits.zero_()
+        self.mean.copy_((_quantiles(x, q) + apart.to(x)[:, None])[None])
+        self.log_scale.copy_(scale.clamp(min=_LEAST_SCALE).log().expand_as(self.log_scale))
 
     @property
     def dtype(self) -> torch.dtype:

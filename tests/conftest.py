@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import pytest
@@ -20,14 +21,29 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+M_PERTURB = -6  # from glibc's malloc.h
+POISON_BYTE = 0x7F  # 3.4e38 in float32 and bfloat16, 1.4e306 in float64, NaN in float16
+
+
+def poison_malloc(enabled: bool) -> bool:
+    """Make ``malloc`` fill what it hands out with :data:`POISON_BYTE`; False where the C library cannot."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and mallopt(M_PERTURB, POISON_BYTE ^ 0xFF if enabled else 0) == 1
+
+
 @pytest.fixture
 def poisoned_memory() -> Iterator[None]:
-    """Uninitialized tensors, from Python or C++, are full of NaN: an element that nobody wrote is seen."""
+    """Uninitialized tensors are full of NaN, or of absurd numbers: an element that nobody wrote is seen.
+
+    PyTorch fills what goes through its dispatcher with NaN; the C library fills what kernels allocate beside it.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
+    poison_malloc(True)
     try:
         yield
     finally:
+        poison_malloc(False)
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]

@@ -112,8 +112,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   if (out.recovered) recovered = operand(*out.recovered, call.order);
   if (grad_y) incoming = operand(*grad_y, call.order);
   const bool from_output = out.recovered.has_value();
-  const auto kernel =
-      kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][from_output];
+  const auto kernel = kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][from_output];
   const int64_t tensors = 3 + 2 * (call.spec.has_scale() ? 2 : 1) + (from_output ? 1 : 0);
   const bool large = known.numel() * static_cast<int64_t>(sizeof(T)) * tensors > cache_bytes;
   for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
@@ -155,8 +154,7 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
 }
 
 Gradients gradients(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
-                    const std::optional<Tensor>& grad_log_det, bool from_output, int64_t code,
-                    const Numbers& numbers) {
+                    const std::optional<Tensor>& grad_log_det, bool from_output, int64_t code, const Numbers& numbers) {
   Gradients result{empty_matching(known), empty_matching(params), std::nullopt};
   Writable grad_x(result.x), grad_params(result.params);
   std::optional<Writable> recovered;
@@ -188,10 +186,11 @@ std::tuple<Tensor, Tensor> affine_coupling_backward(const Tensor& x, const Tenso
   return {g.x, g.params};
 }
 
-std::tuple<Tensor, Tensor, Tensor> affine_coupling_backward_from_output(
-    const Tensor& y, const Tensor& params, const std::optional<Tensor>& grad_y,
-    const std::optional<Tensor>& grad_log_det, int64_t code, double clamp, double offset, double eps, double gain,
-    double shift_gain) {
+std::tuple<Tensor, Tensor, Tensor> affine_coupling_backward_from_output(const Tensor& y, const Tensor& params,
+                                                                        const std::optional<Tensor>& grad_y,
+                                                                        const std::optional<Tensor>& grad_log_det,
+                                                                        int64_t code, double clamp, double offset,
+                                                                        double eps, double gain, double shift_gain) {
   Gradients g = gradients(y, params, grad_y, grad_log_det, true, code, {clamp, offset, eps, gain, shift_gain});
   return {*g.recovered, g.x, g.params};
 }

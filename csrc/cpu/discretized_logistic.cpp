@@ -13,7 +13,9 @@ struct Inputs {
   RowOrder order;
   Operand x, mean, log_scale;
   Inputs(const Tensor& x_, const Tensor& mean_, const Tensor& log_scale_)
-      : order(order_of(x_)), x(operand(x_, order)), mean(operand(mean_, order)),
+      : order(order_of(x_)),
+        x(operand(x_, order)),
+        mean(operand(mean_, order)),
         log_scale(operand(log_scale_, order)) {}
 
   template <class T>
@@ -79,10 +81,16 @@ struct Backward {
 
   Backward(const Tensor& grad_, const Tensor& x, const Tensor& mean, const Tensor& log_scale, double width,
            bool reduce_, Tensor& gx, Tensor& gm, Tensor& gs)
-      : in(x, mean, log_scale), bin(bin_constants<T>(width)), grad(grad_), reduce(reduce_),
-        shared(is_shared(mean, x.size(0))), prepared(in.log_scale, in.order, bin, shared),
-        incoming(reduce_ ? Operand{} : operand(grad_, in.order)), grad_x(operand(gx, in.order)),
-        grad_mean(operand(gm, in.order)), grad_log_scale(operand(gs, in.order)) {}
+      : in(x, mean, log_scale),
+        bin(bin_constants<T>(width)),
+        grad(grad_),
+        reduce(reduce_),
+        shared(is_shared(mean, x.size(0))),
+        prepared(in.log_scale, in.order, bin, shared),
+        incoming(reduce_ ? Operand{} : operand(grad_, in.order)),
+        grad_x(operand(gx, in.order)),
+        grad_mean(operand(gm, in.order)),
+        grad_log_scale(operand(gs, in.order)) {}
 
   // Columns [i, i + n) of row b; the parameters' gradients go to `to_mean` and `to_log_scale`.
   void step(int64_t b, int64_t i, int64_t n, T (*buffers)[block_size], T* to_mean, T* to_log_scale) const {

@@ -38,8 +38,12 @@ template <class T>
 class Workspace {
  public:
   explicit Workspace(int64_t components)
-      : k_(components), values_(3 * components * mixture_columns), gradients_(3 * components * mixture_columns),
-        in_(3 * components), out_(3 * components), scratch_(mixture_slots * components * max_lanes + 64 / sizeof(T)) {}
+      : k_(components),
+        values_(3 * components * mixture_columns),
+        gradients_(3 * components * mixture_columns),
+        in_(3 * components),
+        out_(3 * components),
+        scratch_(mixture_slots * components * max_lanes + 64 / sizeof(T)) {}
 
   void read(const Parameters& from, const RowOrder& order, int64_t b, int64_t i, int64_t n, MixtureBlock<T>& block) {
     for (int64_t p = 0; p < 3 * k_; ++p) {
@@ -111,14 +115,14 @@ void forward(const Tensor& x, const Tensor& logits, const Tensor& mean, const Te
   RowSums sums(rows, (row + mixture_columns - 1) / mixture_columns);
   for_mixture_blocks<T>(rows, row, logits.size(1),
                         [&](Workspace<T>& workspace, int64_t b, int64_t k, int64_t i, int64_t n) {
-    T buffers[2][mixture_columns];
-    MixtureBlock<T> block{};
-    workspace.read(params, order, b, i, n, block);
-    block.x = read_block(from, order, b, i, n, buffers[0]);
-    block.out = block_target(to, b, i, buffers[1]);
-    sums.at(b, k) = kernels<T>().mixture_forward(block, bin);
-    write_block(to, order, b, i, n, block.out);
-  });
+                          T buffers[2][mixture_columns];
+                          MixtureBlock<T> block{};
+                          workspace.read(params, order, b, i, n, block);
+                          block.x = read_block(from, order, b, i, n, buffers[0]);
+                          block.out = block_target(to, b, i, buffers[1]);
+                          sums.at(b, k) = kernels<T>().mixture_forward(block, bin);
+                          write_block(to, order, b, i, n, block.out);
+                        });
   if (reduce) write_totals(out, [&](int64_t b) { return sums.total(b); });
 }
 
@@ -133,8 +137,14 @@ struct Backward {
 
   Backward(const Tensor& grad_, const Tensor& x, const Parameters& params_, const Parameters& grads_,
            const RowOrder& order_, double width, bool reduce_, Tensor& gx)
-      : order(order_), bin(bin_constants<T>(width)), grad(grad_), reduce(reduce_), from(operand(x, order)),
-        incoming(reduce_ ? Operand{} : operand(grad_, order)), grad_x(operand(gx, order)), params(params_),
+      : order(order_),
+        bin(bin_constants<T>(width)),
+        grad(grad_),
+        reduce(reduce_),
+        from(operand(x, order)),
+        incoming(reduce_ ? Operand{} : operand(grad_, order)),
+        grad_x(operand(gx, order)),
+        params(params_),
         grads(grads_) {}
 
   int64_t components() const { return static_cast<int64_t>(params[0].size()); }
@@ -157,11 +167,11 @@ struct Backward {
     if (!shared) {
       for_mixture_blocks<T>(rows, row, components(),
                             [&](Workspace<T>& workspace, int64_t b, int64_t, int64_t i, int64_t n) {
-        MixtureBlock<T> block{};
-        workspace.aim(block);
-        step(workspace, block, b, i, n);
-        workspace.write(grads, order, b, i, n);
-      });
+                              MixtureBlock<T> block{};
+                              workspace.aim(block);
+                              step(workspace, block, b, i, n);
+                              workspace.write(grads, order, b, i, n);
+                            });
       return;
     }
     sum_over_batch<T>(
@@ -193,9 +203,11 @@ Tensor discretized_logistic_mixture_forward(const Tensor& x, const Tensor& logit
   return result;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> discretized_logistic_mixture_backward(
-    const Tensor& grad, const Tensor& x, const Tensor& logits, const Tensor& mean, const Tensor& log_scale,
-    double bin_width, bool reduce) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> discretized_logistic_mixture_backward(const Tensor& grad, const Tensor& x,
+                                                                                 const Tensor& logits,
+                                                                                 const Tensor& mean,
+                                                                                 const Tensor& log_scale,
+                                                                                 double bin_width, bool reduce) {
   Tensor grad_x = empty_matching(x);
   Tensor grad_logits = empty_shaped_like(logits);
   Tensor grad_mean = empty_shaped_like(mean);

@@ -17,7 +17,9 @@ struct Inputs {
   RowOrder order;
   Operand x, mean, log_scale;  // the latter two absent: zero
   Inputs(const Tensor& x_, const Optional& mean_, const Optional& log_scale_)
-      : order(order_of(x_)), x(operand(x_, order)), mean(mean_ ? operand(*mean_, order) : Operand{}),
+      : order(order_of(x_)),
+        x(operand(x_, order)),
+        mean(mean_ ? operand(*mean_, order) : Operand{}),
         log_scale(log_scale_ ? operand(*log_scale_, order) : Operand{}) {}
 
   template <class T>
@@ -50,7 +52,7 @@ struct Outputs {
 template <class T>
 void backward(const Tensor& grad, const Inputs& in, const Outputs& out, int64_t rows, bool shared) {
   const int64_t row = in.order.extent.row();
-  const auto step = [&](int64_t b, int64_t i, int64_t n, T (*buffers)[block_size], T* to_mean, T* to_log_scale) {
+  const auto step = [&](int64_t b, int64_t i, int64_t n, T(*buffers)[block_size], T* to_mean, T* to_log_scale) {
     GaussianBlock<T> block = in.block<T>(b, i, n, buffers);
     block.grad_each = static_cast<T>(total_at(grad, b));
     block.grad_x = block_target(out.x, b, i, buffers[3]);
@@ -101,8 +103,8 @@ Tensor empty_gradient(const Tensor& x, const Optional& param) {
   return param ? empty_shaped_like(*param) : empty_tensor(&none, 1, x.scalar_type());
 }
 
-std::tuple<Tensor, Tensor, Tensor> gaussian_log_prob_backward(const Tensor& grad, const Tensor& x,
-                                                              const Optional& mean, const Optional& log_scale) {
+std::tuple<Tensor, Tensor, Tensor> gaussian_log_prob_backward(const Tensor& grad, const Tensor& x, const Optional& mean,
+                                                              const Optional& log_scale) {
   Tensor grad_x = empty_matching(x);
   Tensor grad_mean = empty_gradient(x, mean), grad_log_scale = empty_gradient(x, log_scale);
   Writable target(grad_x);

@@ -127,8 +127,7 @@ struct CouplingBackward {
 
 template <ScaleMap Map, bool Negate, bool Before, bool FromOutput, class T>
 void coupling_backward_block(const CouplingBlock<T>& block, const CouplingConstants<T>& c) {
-  CouplingBackward<Map, Negate, Before, FromOutput, T> body{block,
-                                                            {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
+  CouplingBackward<Map, Negate, Before, FromOutput, T> body{block, {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
   if (block.stream) finish_stores();
 }
@@ -443,8 +442,7 @@ struct Gaussian {
 
   template <bool Whole>
   HK_INLINE GaussianTerms<V> terms(int64_t i, int64_t count) const {
-    return gaussian_terms<V>(get<Whole, V>(block.x + i, count),
-                             block.mean ? get<Whole, V>(block.mean + i, count) : V{},
+    return gaussian_terms<V>(get<Whole, V>(block.x + i, count), block.mean ? get<Whole, V>(block.mean + i, count) : V{},
                              block.log_scale ? get<Whole, V>(block.log_scale + i, count) : V{});
   }
 

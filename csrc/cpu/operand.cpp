@@ -96,9 +96,7 @@ int64_t folded_stride(const Tensor& tensor, int64_t first) {
   return 1;
 }
 
-size_t size_of(Element element) {
-  return element == Element::f64 ? 8 : element == Element::f32 ? 4 : 2;
-}
+size_t size_of(Element element) { return element == Element::f64 ? 8 : element == Element::f32 ? 4 : 2; }
 
 // A walk over elements [begin, begin + n) of row b in runs of equal stride: run(address, step, count, done).
 template <class Run>

@@ -36,7 +36,7 @@ struct Operand {
   char* data = nullptr;
   Element element = Element::f32;
   int64_t batch_stride = 0, channel_stride = 0, pixel_stride = 0;  // in elements; 0 where broadcast
-  bool dense = false;                                               // in row order without gaps
+  bool dense = false;                                              // in row order without gaps
 
   bool present() const { return data != nullptr; }
 };
@@ -104,11 +104,11 @@ void for_blocks(int64_t rows, int64_t row, const F& body) {
   const int64_t blocks = blocks_of(row);
   torch::stable::parallel_for(0, rows * blocks, grain_of(row < block_size ? row : block_size),
                               [&](int64_t begin, int64_t end) {
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t b = unit / blocks, k = unit % blocks, i = k * block_size;
-      body(b, k, i, row - i < block_size ? row - i : block_size);
-    }
-  });
+                                for (int64_t unit = begin; unit < end; ++unit) {
+                                  const int64_t b = unit / blocks, k = unit % blocks, i = k * block_size;
+                                  body(b, k, i, row - i < block_size ? row - i : block_size);
+                                }
+                              });
 }
 
 // New tensors on the CPU. The C function behind them costs a fraction of a call through the dispatcher.
@@ -132,9 +132,7 @@ inline Tensor empty_totals(const Tensor& x, bool wide = false) {
 class Writable {
  public:
   explicit Writable(const Tensor& target)
-      : tensor(folds(target, 2) ? target : empty_shaped_like(target)),
-        target_(target),
-        stands_in_(!folds(target, 2)) {}
+      : tensor(folds(target, 2) ? target : empty_shaped_like(target)), target_(target), stands_in_(!folds(target, 2)) {}
   void finish() {
     if (stands_in_) torch::stable::copy_(target_, tensor);
   }

@@ -76,9 +76,9 @@ std::tuple<Tensor, Tensor> rounding_coupling_backward(const Tensor& grad, const 
   Writable out(grad_t);
   const Tensor gf = foldable(grad), tf = foldable(t);
   const double factor = value_of(beta), sign = inverse ? -1.0 : 1.0;
-  const double total =
-      is_double(grad) ? backward<double>(gf, tf, factor, sign, out.tensor)
-                      : backward<float>(gf, tf, static_cast<float>(factor), static_cast<float>(sign), out.tensor);
+  const double total = is_double(grad)
+                           ? backward<double>(gf, tf, factor, sign, out.tensor)
+                           : backward<float>(gf, tf, static_cast<float>(factor), static_cast<float>(sign), out.tensor);
   out.finish();
   set_value(grad_beta, total);
   return {grad_t, grad_beta};

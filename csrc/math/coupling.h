@@ -114,8 +114,7 @@ template <ScaleMap Map, bool Negate, bool Before, bool FromOutput, class V>
 HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_total,
                                                  const CouplingNumbers<ScalarOf<V>>& k) {
   const V shift = t * k.shift_gain;
-  if constexpr (Map == ScaleMap::none)
-    return {FromOutput ? known - shift : known, grad_y, V{}, grad_y * k.shift_gain};
+  if constexpr (Map == ScaleMap::none) return {FromOutput ? known - shift : known, grad_y, V{}, grad_y * k.shift_gain};
   const ScaleTerms<V> terms = scale_terms<Map, Negate>(a, k);
   const V grad_x = grad_y * terms.s;
   V x, scaled, grad_t;  // scaled: the factor of dL/da in dy/da

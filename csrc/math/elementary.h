@@ -50,8 +50,7 @@ HK_INLINE V power_of_two(IntOf<V> n) {
 template <class V>
 HK_INLINE V scale_by_power(V m, const ExpParts<V>& e) {
 #if HK_LANES == 16
-  if constexpr (Lanes<V>::count == 16)
-    return bits_as<V>(_mm512_scalef_ps(bits_as<__m512>(m), bits_as<__m512>(e.n)));
+  if constexpr (Lanes<V>::count == 16) return bits_as<V>(_mm512_scalef_ps(bits_as<__m512>(m), bits_as<__m512>(e.n)));
 #endif
   const IntOf<V> n = integer_of(e), half = n >> 1;
   return (m * power_of_two<V>(half)) * power_of_two<V>(n - half);
@@ -150,8 +149,8 @@ HK_INLINE V float_atan(V x) {
   const auto large = t > 2.414213562373095f, middle = t > 0.4142135623730950f;
   const V top = select(large, splat<V>(-1.0f), select(middle, t - 1.0f, t));
   const V bottom = select(large, t, select(middle, t + 1.0f, splat<V>(1.0f)));
-  const V base = select(large, splat<V>(1.57079632679489662f),
-                        select(middle, splat<V>(0.78539816339744831f), splat<V>(0.0f)));
+  const V base =
+      select(large, splat<V>(1.57079632679489662f), select(middle, splat<V>(0.78539816339744831f), splat<V>(0.0f)));
   const V r = top / bottom, z = r * r;
   V p = splat<V>(8.05374449538e-2f);
   p = p * z - 1.38776856032e-1f;

@@ -61,7 +61,8 @@ HK_INLINE Offset<V> offset_part(V x, V mean, const BinNumbers<ScalarOf<V>>& bin)
   const V rounding = sum_error(x, -mean, out.difference);
   out.error = select(out.distance < huge, times_sign_of(rounding, out.difference), V{});
   const V near = out.distance - bin.half;
-  const V rest = (out.error - bin.half_low) + select(out.distance < huge, sum_error(out.distance, -splat<V>(bin.half), near), V{});
+  const V rest =
+      (out.error - bin.half_low) + select(out.distance < huge, sum_error(out.distance, -splat<V>(bin.half), near), V{});
   out.inside = near + rest;
   out.inside_low = select(out.distance < huge, rest - (out.inside - near), V{});
   return out;
@@ -74,8 +75,7 @@ struct LogisticValue {
 };
 
 template <class V>
-HK_INLINE LogisticValue<V> logistic_value(V x, V mean, const ScalePart<V>& scale,
-                                          const BinNumbers<ScalarOf<V>>& bin) {
+HK_INLINE LogisticValue<V> logistic_value(V x, V mean, const ScalePart<V>& scale, const BinNumbers<ScalarOf<V>>& bin) {
   const Offset<V> o = offset_part(x, mean, bin);
   const V w = o.inside * scale.inverse;
   const V exp_w = exponential_of_negative(-absolute(w));
@@ -85,8 +85,8 @@ HK_INLINE LogisticValue<V> logistic_value(V x, V mean, const ScalePart<V>& scale
 
 template <class V>
 struct LogisticSlopes {
-  V outside, exp_w, per_rest;    // as above; per_rest = 1/rest
-  V slope_x, slope_log_scale;    // derivatives of log P; slope_mean = -slope_x
+  V outside, exp_w, per_rest;  // as above; per_rest = 1/rest
+  V slope_x, slope_log_scale;  // derivatives of log P; slope_mean = -slope_x
 };
 
 template <class V>
@@ -96,8 +96,8 @@ HK_INLINE LogisticSlopes<V> logistic_slopes(V x, V mean, const ScalePart<V>& sca
   const Offset<V> o = offset_part(x, mean, bin);
   const V w = o.inside * scale.inverse;
   // sigma(w) is as precise, relatively, as w is absolutely: hence the product's error
-  const V low = product_error(o.inside, scale.inverse, w) +
-                (o.inside * scale.inverse_low + o.inside_low * scale.inverse);
+  const V low =
+      product_error(o.inside, scale.inverse, w) + (o.inside * scale.inverse_low + o.inside_low * scale.inverse);
   const V w_low = select(absolute(w) < huge, low, V{});
   const auto is_outside = w > 0;
   const V exp_w = exponential_of_negative(-absolute(w)) * (1 - times_sign_of(w_low, w));
@@ -111,8 +111,8 @@ HK_INLINE LogisticSlopes<V> logistic_slopes(V x, V mean, const ScalePart<V>& sca
   const V one_w = exp_w + 1, one_b = exp_b + 1;
   const V per_all = 1 / (one_w * one_b * scale.mass);
   const V per_rest = per_all * scale.mass;
-  const V sigma_w = select(is_outside, one_b, exp_w * one_b) * per_rest;  // sigma(w)
-  const V per_b = one_w * per_rest;                                       // sigma(b)
+  const V sigma_w = select(is_outside, one_b, exp_w * one_b) * per_rest;                 // sigma(w)
+  const V per_b = one_w * per_rest;                                                      // sigma(b)
   const V narrow = bin.width * scale.inverse * scale.exp_h * (per_all * one_w * one_b);  // 2h/expm1(2h)
 
   LogisticSlopes<V> out;

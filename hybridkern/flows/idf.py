@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
-from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture, Distribution
+from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.flows.base import Flow, NetBuilder, check_count, integers_as, net_builder
+from hybridkern.nets import Scaled
 from hybridkern.ops._check import total_dtype
 from hybridkern.transforms import RoundingCoupling
 from hybridkern.transforms.lattice import Lattice
@@ -16,10 +18,14 @@ from hybridkern.transforms.lattice import Lattice
 PRIORS = ("logistic", "mixture")
 
 
-def _prior(dim: int, prior: str, components: int) -> Distribution:
+def _prior(dim: int, prior: str, components: int) -> DiscretizedLogistic | DiscretizedLogisticMixture:
     if prior not in PRIORS:
         raise ValueError(f"prior: got {prior!r}, expected 'logistic' or 'mixture'")
     return DiscretizedLogistic(dim) if prior == "logistic" else DiscretizedLogisticMixture(dim, components)
+
+
+def _scaled(build: NetBuilder, center: float, scale: float) -> NetBuilder:
+    return lambda in_features, out_features: Scaled(build(in_features, out_features), center, scale)
 
 
 class IDF(Flow):
@@ -48,6 +54,9 @@ class IDF(Flow):
             run in float64 as well and be deterministic in evaluation mode.
         activation: builds the activations of the networks.
         dropout: dropout probability in the networks; training mode only, which is then not invertible.
+        center, scale: networks, given ones too, see ``(x - center) / scale`` and return translations in units of
+            ``scale``. Middle and half range of the data bring both to order 1, where networks learn faster. They are
+            part of the model, not of ``state_dict``.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range, or an unknown name.
@@ -76,8 +85,11 @@ class IDF(Flow):
         net: NetBuilder | None = None,
         activation: Callable[[], nn.Module] = nn.LeakyReLU,
         dropout: float = 0.0,
+        center: float = 0.0,
+        scale: float = 1.0,
     ) -> None:
         super().__init__(check_count("dim", dim, 2), _prior(dim, prior, components))
+        self.base: DiscretizedLogistic | DiscretizedLogisticMixture
         check_count("layers", layers, 1)
         if check_count("parts", parts, 2) > dim:
             raise ValueError(f"parts: got {parts}, expected at most dim = {dim}")
@@ -86,8 +98,27 @@ class IDF(Flow):
         self.discrete = lattice == "exact"
         # beta * round(t) with beta = 0 and t = 0 would have no gradient at all: only the exact lattice starts at 0
         build = net_builder(hidden, net, activation=activation, dropout=dropout, zero_last=self.discrete)
+        if (center, scale) != (0.0, 1.0):
+            build = _scaled(build, center, scale)
         sizes = [dim // parts + (i < dim % parts) for i in range(parts)]
         self.couplings = nn.ModuleList(RoundingCoupling(sizes, build, lattice=lattice) for _ in range(layers))
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Starts the prior from the latents of ``x``, as its own ``initialize`` describes; draws no random numbers.
+
+        Args:
+            x: a sample of the data, ``(N, dim)`` with ``N >= 1``, as :meth:`forward` takes it.
+
+        Raises:
+            TypeError, ValueError: what :meth:`forward` raises, or no rows.
+        """
+        training = self.training
+        self.eval()
+        try:
+            self.base.initialize(self(x)[0])
+        finally:
+            self.train(training)
 
     def _run(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         x = integers_as(name, x, self.dim, self.base.dtype)

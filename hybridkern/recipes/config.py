@@ -28,7 +28,11 @@ class Config:
         seed: of the first weights, the order of the data and the samples.
         patience: training stops after more than this many epochs without a lower validation loss.
         optimizer, lr, weight_decay: one of ``OPTIMIZERS``, its learning rate and decoupled weight decay.
+        beta2: decay of the optimizer's running average of squared gradients.
+        prior_lr: factor on the learning rate of the prior's parameters, which then have no weight decay; for models
+            that say which those are.
         schedule: of the learning rate; one of ``SCHEDULES``, ``lr`` being its highest value.
+        warmup: share of the steps in which ``"onecycle"`` rises.
         clip: largest norm of the gradient, or ``None``.
         ema: decay of the running average of the weights that is validated and kept, or ``None`` for the weights
             themselves.
@@ -43,7 +47,10 @@ class Config:
     optimizer: str = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.0
+    beta2: float = 0.999
+    prior_lr: float = 1.0
     schedule: str = "constant"
+    warmup: float = 0.3
     clip: float | None = None
     ema: float | None = None
 

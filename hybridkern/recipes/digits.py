@@ -1,16 +1,25 @@
-"""Recipe ``digits``: an integer discrete flow with a classifier on its latents, on scikit-learn's digits."""
+"""Recipe ``digits``: an integer discrete flow with a classifier on its latents, on scikit-learn's digits.
+
+The loss is ``-log p(y|x) - log p(x)``, in nats: the joint log-likelihood, ``lam = 1``. One layer updates four parts in
+turn under a mixture of five logistics a dimension, whose parameters start at the quantiles of the training data and
+learn ten times as fast as the networks. The classifier sees, in training, images moved by up to a pixel as well; the
+likelihood is trained on the data as they are, for a moved digit is no sample of ``p(x)``.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from hybridkern.data import DataSet, load_digits, load_npz
 from hybridkern.flows import IDF
 from hybridkern.hybrid import HybridModel, heads, objectives
+from hybridkern.recipes.augment import shifted
 from hybridkern.recipes.config import LATTICES, Config
 from hybridkern.recipes.errors import RecipeError
+from hybridkern.recipes.evaluation import evaluating
 from hybridkern.recipes.recipe import DataShape, Published, Recipe
 from hybridkern.recipes.task import Task, Terms
 
@@ -25,25 +34,32 @@ class DigitsConfig(Config):
         prior, components: ``"logistic"``, or a ``"mixture"`` of ``components`` logistics a dimension.
         dropout: in the coupling networks.
         head_hidden: units of the classifier's two hidden layers; 0 makes it linear.
-        head_dropout: in the classifier.
+        head_dropout: of the classifier's inputs and hidden units.
+        shift: probability that the classifier is trained on an image moved by up to a pixel each way, instead of the
+            image itself; vectors that are no images (one row, see :mod:`hybridkern.data`) are never moved.
     """
 
-    epochs: int = 100
+    epochs: int = 120
+    lam: float | None = 1.0
     optimizer: str = "adamw"
     lr: float = 2e-3
     weight_decay: float = 1e-2
+    beta2: float = 0.99
+    prior_lr: float = 10.0
     schedule: str = "onecycle"
-    patience: int = 100
-    ema: float | None = 0.99
+    warmup: float = 0.15
+    clip: float | None = 50.0
+    patience: int = 120
     lattice: str = "exact"
-    layers: int = 2
+    layers: int = 1
     parts: int = 4
     hidden: int = 128
     prior: str = "mixture"
     components: int = 5
-    dropout: float = 0.0
-    head_hidden: int = 256
-    head_dropout: float = 0.0
+    dropout: float = 0.2
+    head_hidden: int = 512
+    head_dropout: float = 0.2
+    shift: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,15 +67,43 @@ class DigitsConfig(Config):
 
 
 class HybridTask(Task):
-    """A :class:`hybridkern.hybrid.HybridModel` with a categorical head as a task."""
+    """A :class:`hybridkern.hybrid.HybridModel` of an integer flow and a categorical head as a task.
 
-    def __init__(self, model: HybridModel, lam: float) -> None:
+    Args:
+        model: with ``flow`` an :class:`hybridkern.flows.IDF`.
+        lam: the weight of the likelihood.
+        shape: of an image, ``(H, W)`` or ``(H, W, C)``.
+        shift: probability of training the head on a moved image, see :func:`~hybridkern.recipes.augment.shifted`.
+    """
+
+    def __init__(self, model: HybridModel, lam: float, shape: tuple[int, ...], shift: float = 0.0) -> None:
         super().__init__(lam)
         self.model = model
         self.objective = objectives.Weighted(lam)
+        self.shape = shape
+        self.shift = shift if min(shape[:2]) > 1 else 0.0
+
+    def initialize(self, x: Tensor) -> None:
+        self._flow.initialize(x)
+        with evaluating(self):
+            self.model.head.initialize(self._flow(x)[0])
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        return list(self._flow.base.parameters())
+
+    @property
+    def _flow(self) -> IDF:
+        assert isinstance(self.model.flow, IDF)
+        return self.model.flow
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.model.loss(x, y, self.objective)
+        if not self.shift:
+            return self.model.loss(x, y, self.objective)
+        # both in one pass of the flow: in a model of this size a step's time goes into launching operators
+        moved = shifted(x, self.shape, self.shift)
+        z, z_moved = self._flow(torch.cat([x, moved]))[0].chunk(2)
+        log_py = self.model.head.log_prob(self.model.head(z_moved), y)
+        return self.objective(log_py, self._flow.base(z), self._flow.dim).mean()
 
     def terms(self, x: Tensor, y: Tensor) -> Terms:
         out = self.model(x)
@@ -83,6 +127,7 @@ def _load(config: DigitsConfig) -> DataSet:
 def _build(config: DigitsConfig, data: DataShape) -> HybridTask:
     if not 2 <= config.parts <= data.dim:
         raise RecipeError(f"--parts: got {config.parts}, expected a number from 2 to the {data.dim} values of an image")
+    half = max(data.levels - 1, 1) / 2
     flow = IDF(
         data.dim,
         layers=config.layers,
@@ -91,11 +136,21 @@ def _build(config: DigitsConfig, data: DataShape) -> HybridTask:
         lattice=config.lattice,
         prior=config.prior,
         components=config.components,
+        activation=nn.SiLU,
         dropout=config.dropout,
+        center=half,
+        scale=half,
     )
     hidden = (config.head_hidden,) * 2 if config.head_hidden else ()
-    head = heads.Categorical(data.dim, data.classes, hidden, dropout=config.head_dropout)
-    return HybridTask(HybridModel(flow, head), config.weight(data.dim))
+    head = heads.Categorical(
+        data.dim,
+        data.classes,
+        hidden,
+        activation=nn.ReLU,
+        dropout=config.head_dropout,
+        input_dropout=config.head_dropout,
+    )
+    return HybridTask(HybridModel(flow, head), config.weight(data.dim), data.shape, config.shift)
 
 
 def _published(config: DigitsConfig) -> Published:

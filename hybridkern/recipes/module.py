@@ -68,11 +68,28 @@ class HybridModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         config = self.config
         build, speed = _OPTIMIZERS[config.optimizer]
-        optimizer = build(self.parameters(), lr=config.lr, weight_decay=config.weight_decay, **{speed: True})
+        optimizer = build(
+            self._parameter_groups(),
+            lr=config.lr,
+            betas=(0.9, config.beta2),
+            weight_decay=config.weight_decay,
+            **{speed: True},
+        )
         if config.schedule == "constant":
             return optimizer
         if config.schedule == "onecycle":
-            schedule: Any = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=self.steps)
+            highest = [group["lr"] for group in optimizer.param_groups]
+            schedule: Any = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, highest, total_steps=self.steps, pct_start=config.warmup
+            )
         else:
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        prior = self.task.prior_parameters()
+        if not prior:
+            return [{"params": list(self.parameters())}]
+        mine = {id(parameter) for parameter in prior}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in mine]
+        return [{"params": rest}, {"params": prior, "lr": self.config.lr * self.config.prior_lr, "weight_decay": 0.0}]

@@ -27,6 +27,13 @@ class Task(nn.Module, ABC):
         super().__init__()
         self.lam = lam
 
+    def initialize(self, x: Tensor) -> None:
+        """Sets what starts from the training data ``x (N, D)``, without drawing random numbers; nothing, here."""
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """Parameters of ``p(z)`` that take a learning rate of their own and no weight decay; none, here."""
+        return []
+
     @abstractmethod
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """The objective to minimize, a 0-d tensor, for ``x (B, D)`` and ``y (B,)``."""

@@ -79,6 +79,7 @@ def train(
     record = RunRecord(recipe, config, DataShape.of(data), hash_of(config))
     torch.manual_seed(config.seed)
     task = recipe.build(config, record.data)
+    task.initialize(data.train.x)
     if resume:
         _require_same_data(RunRecord.read(folder), record)
     else:
