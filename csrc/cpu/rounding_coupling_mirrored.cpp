@@ -18,7 +18,7 @@ struct Rows {
 
 template <class T>
 Rows<const T> rows_of(const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.stride(1) == 1 || tensor.size(1) <= 1, "rounding_coupling_mirrored: rows must be contiguous");
+  STD_TORCH_CHECK(tensor.stride(1) == 1 || tensor.size(1) <= 1 || tensor.size(0) == 0, "rounding_coupling_mirrored: rows must be contiguous");
   return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0)};
 }
 

@@ -48,6 +48,16 @@ def coupling_samples(shape, place, dtype) -> list[tuple]:
     return samples
 
 
+def mirrored_samples(rows: int, half: int) -> list[tuple]:
+    """``(operator, arguments)`` of the fused half coupling."""
+    a, b, t = (inputs.normal(i, (rows, half), torch.float32) for i in range(3))
+    beta = torch.tensor([0.5, 2.0])
+    return [
+        (OPERATORS.rounding_coupling_mirrored_forward, (a, b, t, beta, 1, True)),
+        (OPERATORS.rounding_coupling_mirrored_backward, (a, b, t, beta, 0, False)),
+    ]
+
+
 def other_samples(shape, place, dtype) -> list[tuple]:
     """``(operator, arguments)`` of the rest."""
     x, t, grad = (place(inputs.normal(i, shape, torch.float32)) for i in range(3))
@@ -78,6 +88,12 @@ def test_opcheck(backend: str, place: str) -> None:
         torch.library.opcheck(operator.default, args)
 
 
+@pytest.mark.parametrize("size", [(3, 4), (0, 4), (1, 1), (17, 33)], ids=str)
+def test_opcheck_of_the_fused_half_coupling(backend: str, size: tuple[int, int]) -> None:
+    for operator, args in mirrored_samples(*size):
+        torch.library.opcheck(operator.default, args)
+
+
 def test_opcheck_of_low_precision_parameters(backend: str) -> None:
     for operator, args in coupling_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
         torch.library.opcheck(operator.default, args)
@@ -87,7 +103,7 @@ def test_opcheck_of_low_precision_parameters(backend: str) -> None:
 
 def test_every_operator_is_checked(backend: str) -> None:
     samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
-    samples += other_samples((2, 2), layouts.contiguous, torch.float32)
+    samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2)
     checked = {str(operator) for operator, _ in samples}
     names = torch._C._dispatch_get_all_op_names()
     assert checked == {name.replace("::", ".") for name in names if name.startswith("hybridkern::")}

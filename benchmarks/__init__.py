@@ -1,0 +1,1 @@
+"""Benchmarks: ``make bench`` measures, writes ``results/``, the README's table and its picture."""

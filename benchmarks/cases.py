@@ -1,0 +1,59 @@
+"""Every benchmark, in the order of the tables, with its targets."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks import (
+    affine_coupling,
+    digits_tutorial,
+    discretized_logistic,
+    discretized_logistic_mixture,
+    gaussian_log_prob,
+    rounding_coupling,
+)
+from benchmarks._case import Case, operator_case
+
+_IMAGES = (256, 6, 32, 32)
+_SMALL = (64, 32)
+
+
+def _large() -> list[Case]:
+    glow = partial(affine_coupling.work, *_IMAGES)
+    logistic = partial(discretized_logistic.work, 256, 3072)
+    mixture = partial(discretized_logistic_mixture.work, 64, 3072)
+    return [
+        operator_case(
+            "affine_coupling glow (256,6,32,32)",
+            glow,
+            eager=3.5,
+            compiled=2.0,
+            backward=False,
+            floor=True,
+            floor_target=0.7,
+        ),
+        operator_case("affine_coupling glow (256,6,32,32)", glow, eager=4.0, compiled=2.5, floor=True),
+        operator_case(
+            "rounding_coupling (256,6,32,32)", partial(rounding_coupling.work, *_IMAGES), eager=2.5, compiled=1.5
+        ),
+        operator_case("discretized_logistic (256,3072), parameters (1,3072)", logistic, eager=6.0, compiled=3.0),
+        operator_case("discretized_logistic_mixture K=5 (64,3072)", mixture, eager=6.0, compiled=3.0),
+    ]
+
+
+def _small() -> list[Case]:
+    works = {
+        "affine_coupling glow (64,32)": affine_coupling.work,
+        "rounding_coupling (64,32)": rounding_coupling.work,
+        "discretized_logistic (64,32), parameters (1,32)": discretized_logistic.work,
+        "discretized_logistic_mixture K=5 (64,32)": discretized_logistic_mixture.work,
+        "gaussian_log_prob (64,32), parameters (1,32)": gaussian_log_prob.work,
+    }
+    return [operator_case(name, partial(work, *_SMALL), eager=1.8) for name, work in works.items()]
+
+
+def all_cases() -> list[Case]:
+    """The benchmarks; nothing is allocated before a case is built."""
+    digits = [digits_tutorial.without_networks(lattice, target=2.5) for lattice in ("tutorial", "exact")]
+    steps = [digits_tutorial.training_step(lattice, target=1.15) for lattice in ("tutorial", "exact")]
+    return [*_large(), *_small(), *digits, *steps]

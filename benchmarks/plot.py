@@ -1,0 +1,78 @@
+"""The picture of the measurements: ``python -m benchmarks.plot`` draws ``docs/images/benchmarks.png``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks._results import COMPILED, EAGER, RESULTS, ROOT, Row, by_benchmark, publish, read_rows
+
+IMAGE = ROOT / "docs" / "images" / "benchmarks.png"
+_COLOURS = {EAGER: "#4477aa", COMPILED: "#ee9944"}
+_LABELS = {EAGER: "eager PyTorch", COMPILED: "torch.compile"}
+_HEIGHT = 0.36
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """Bars: how many times faster ours is than each side; black ticks: the targets."""
+    grouped = by_benchmark(rows)
+    figure = Figure(figsize=(9.0, 1.6 + 0.45 * len(grouped)), layout="constrained")
+    axes = figure.subplots()
+    for offset, side in enumerate((EAGER, COMPILED)):
+        _bars(axes, list(grouped.values()), side, (offset - 0.5) * _HEIGHT)
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.set_yticks(range(len(grouped)), list(grouped))
+    axes.invert_yaxis()
+    axes.set_xlabel("time of the other side / time of hybridkern; black tick: target")
+    first = rows[0]
+    axes.set_title(
+        f"{first.cpu}, {first.threads} threads, {first.instruction_set}, torch {first.torch}, {first.date}", fontsize=9
+    )
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _bars(axes: Axes, groups: Sequence[dict[str, Row]], side: str, offset: float) -> None:
+    found = [(place + offset, sides[side]) for place, sides in enumerate(groups) if side in sides]
+    places, ratios = [place for place, _ in found], [float(row.ratio_to_ours) for _, row in found]
+    bars = axes.barh(places, ratios, _HEIGHT, color=_COLOURS[side], label=_LABELS[side])
+    axes.bar_label(bars, fmt="%.1fx", padding=3, fontsize=8)
+    for place, row in found:
+        if row.target:
+            ends = place - _HEIGHT / 2, place + _HEIGHT / 2
+            axes.plot([float(row.target)] * 2, ends, color="black", linewidth=2)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a PNG, replacing the old one at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=path.suffix, delete=False) as file:
+        figure.savefig(file, dpi=130, format="png")
+    publish(Path(file.name), path)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="file of results")
+    parser.add_argument("--out", type=Path, default=IMAGE, help="picture to write")
+    options = parser.parse_args(arguments)
+    if not options.results.exists():
+        print(f"no picture: nothing has been measured in full yet ({options.results} does not exist)", file=sys.stderr)
+        return 0
+    save(draw(read_rows(options.results)), options.out)
+    print(f"picture: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
