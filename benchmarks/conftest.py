@@ -20,6 +20,7 @@ _WRITTEN = pytest.StashKey[str]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hybridkern benchmarks")
     group.addoption("--bench-rounds", type=int, default=41, help="interleaved rounds, at least 15 (default 41)")
+    group.addoption("--bench-seconds", type=float, default=0.02, help="length of a measurement (default 0.02)")
     group.addoption("--bench-results", type=Path, default=RESULTS, help=f"file of results (default {RESULTS})")
 
 

@@ -27,8 +27,9 @@ def test_operator(case: Case, benchmark: Any, rows: list[Row], pytestconfig: pyt
     sides = case.build()
     sides.check()
     # A neighbour on the machine may disturb a run; one that did not pass its own check says nothing.
+    options = pytestconfig.option
     for _ in range(_ATTEMPTS):
-        timings = interleave(sides.run, rounds=pytestconfig.option.bench_rounds)
+        timings = interleave(sides.run, rounds=options.bench_rounds, seconds=options.bench_seconds)
         ratio = timings[AGAIN].median / timings[OURS].median
         if self_check(ratio):
             break
@@ -47,8 +48,7 @@ def make_rows(case: Case, timings: Mapping[str, Timing], traffic: int | None) ->
     made = []
     for side, timing in timings.items():
         moved = "" if traffic is None else f"{traffic / timing.median:.4g}"
-        # four digits in each: the table's ratios are those of the medians as printed here
-        made.append(
+            made.append(
             Row(
                 benchmark=case.name,
                 side=side,

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 _COLOURS = {"error": "#b3261e", "nll": "#1f5fa8"}
 _TITLES = {"error": "Validation: classification error", "nll": "Validation: negative log-likelihood"}
-_UNITS = {"error": "error (share of examples)", "nll": "-log p(x) (nats per example)"}
+_UNITS = {"error": "error, share of examples", "nll": "-log p(x), nats per example"}
+_PERCENTS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure:
@@ -21,46 +22,95 @@ def images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure
 
     Values outside that range, which samples may have, are drawn as its ends.
     """
-    columns = math.isqrt(len(x) - 1) + 1
-    rows = -(-len(x) // columns)
-    sheet = _contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
+    sheet = _grid(x, shape, levels)
     height, width = sheet.shape[:2]
     figure = Figure(figsize=(6.0, 5.2 * height / width + 0.4), layout="compressed")
     axes = figure.subplots()
-    if sheet.ndim == 3:
-        axes.imshow(np.clip(sheet / (levels - 1), 0, 1), interpolation="nearest")
-    else:
-        grey = axes.imshow(sheet, cmap="gray", vmin=0, vmax=levels - 1, interpolation="nearest")
-        figure.colorbar(grey, ax=axes, label="grey value", shrink=0.5, ticks=[0, (levels - 1) / 2, levels - 1])
-    axes.set_title(title)
-    axes.set_axis_off()
+    _draw_sheet(axes, sheet, levels, title)
+    if sheet.ndim == 2:
+        figure.colorbar(
+            axes.images[0], ax=axes, label="grey value", shrink=0.5, ticks=[0, (levels - 1) / 2, levels - 1]
+        )
     return figure
 
 
 def curve(values: Sequence[float], best: int, kind: str) -> Figure:
-    """One validation figure (``kind`` ``"error"`` or ``"nll"``) by epoch, with the chosen epoch marked."""
-    epochs = np.arange(1, len(values) + 1)
+    """One validation figure (``kind`` ``"error"`` or ``"nll"``) by epoch, with the chosen epoch marked.
+
+    Errors have a logarithmic axis where none of them is 0: they soon become small beside the first.
+    """
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
+    _draw_curve(figure.subplots(), values, best, kind)
+    return figure
+
+
+def overview(
+    real: Tensor,
+    samples: Tensor,
+    shape: tuple[int, ...],
+    levels: int,
+    errors: Sequence[float],
+    nlls: Sequence[float],
+    best: int,
+) -> Figure:
+    """Real images, samples and both validation figures side by side; arguments as for the single plots."""
+    figure = Figure(figsize=(15.0, 3.6), layout="constrained")
+    panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.25, 1.25))
+    for axes, x, title in zip(panels, (real, samples), ("Real images", "Samples from the model"), strict=False):
+        _draw_sheet(axes, _grid(x, shape, levels), levels, title)
+    for axes, values, kind in zip(panels[2:], (errors, nlls), ("error", "nll"), strict=True):
+        _draw_curve(axes, values, best, kind)
+    return figure
+
+
+def _draw_sheet(axes: Axes, sheet: np.ndarray, levels: int, title: str) -> None:
+    if sheet.ndim == 3:
+        axes.imshow(np.clip(sheet / (levels - 1), 0, 1), interpolation="nearest")
+    else:
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=levels - 1, interpolation="nearest")
+    axes.set_title(title)
+    axes.set_axis_off()
+
+
+def _draw_curve(axes: Axes, values: Sequence[float], best: int, kind: str) -> None:
+    epochs = np.arange(1, len(values) + 1)
     axes.plot(epochs, values, color=_COLOURS[kind], linewidth=1.6, marker="." if len(values) < 40 else None)
-    _mark(axes, best, values[best], f"{values[best]:.1%}" if kind == "error" else f"{values[best]:.1f} nats")
+    _mark(axes, best, values[best], f"{100 * values[best]:.1f} %" if kind == "error" else f"{values[best]:.1f} nats")
     axes.set_xlabel("epoch")
     axes.set_ylabel(_UNITS[kind])
     axes.set_title(_TITLES[kind])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(left=1 if len(values) > 1 else None)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if kind == "error":
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
-        axes.set_ylim(bottom=0)
+        _percent_axis(axes, min(values), max(values))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure
+    axes.legend(loc="upper right", framealpha=1.0, edgecolor="none", handletextpad=0.2)
+
+
+def _percent_axis(axes: Axes, least: float, most: float) -> None:
+    if least > 0:
+        axes.set_yscale("log")
+        shown = [tick for tick in _PERCENTS if least / 2.5 <= tick <= most * 2.5]
+        axes.set_yticks(shown)
+        axes.minorticks_off()
+        axes.set_ylim(min(shown[0], least / 1.1), max(shown[-1], most * 1.1))
+    else:
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
 def _mark(axes: Axes, epoch: int, value: float, text: str) -> None:
     axes.axvline(epoch + 1, color="0.6", linewidth=1.0, linestyle="--", zorder=0)
-    label = f"chosen: epoch {epoch + 1} (lowest validation loss), {text}"
+    label = f"epoch {epoch + 1}, chosen by validation loss: {text}"
     axes.plot([epoch + 1], [value], "o", color="black", markersize=6, label=label, linestyle="none")
+
+
+def _grid(x: Tensor, shape: tuple[int, ...], levels: int) -> np.ndarray:
+    """``x (N, prod(shape))`` as one sheet, as nearly square as its number allows."""
+    columns = math.isqrt(len(x) - 1) + 1
+    rows = -(-len(x) // columns)
+    return _contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
 
 
 def _contact_sheet(tiles: np.ndarray, rows: int, columns: int, fill: float, gap: int = 1) -> np.ndarray:

@@ -74,6 +74,7 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
   const auto kernel = kernels<T>().coupling_forward[call.spec.map][call.spec.negate][call.spec.before];
   const int64_t rows = x.size(0), row = call.order.extent.row();
   RowSums sums(rows, blocks_of(row));
+  const bool large = beyond_cache<T>(rows * row * (call.spec.has_scale() ? 4 : 3));
   for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
     T buffers[4][block_size];
     CouplingBlock<T> block{};
@@ -82,19 +83,11 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
     block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
     if (call.spec.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
     block.y = block_target(out, b, i, buffers[3]);
+    block.stream = large && is_aligned(block.y);
     sums.at(b, k) = kernel(block, call.numbers);
     write_block(out, call.order, b, i, n, block.y);
   });
   write_totals(total, [&](int64_t b) { return sums.total(b) + (log_det ? total_at(*log_det, b) : 0.0); });
-}
-
-// Outputs of a call that touches more memory than a last-level cache holds are written past it: reading their lines
-// first would cost a third of the traffic, and none of them would be left for the next reader.
-constexpr int64_t cache_bytes = 32 << 20;
-
-template <class T>
-bool aligned(const T* p) {
-  return reinterpret_cast<uintptr_t>(p) % 64 == 0;
 }
 
 struct Gradients {
@@ -114,7 +107,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   const bool from_output = out.recovered.has_value();
   const auto kernel = kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][from_output];
   const int64_t tensors = 3 + 2 * (call.spec.has_scale() ? 2 : 1) + (from_output ? 1 : 0);
-  const bool large = known.numel() * static_cast<int64_t>(sizeof(T)) * tensors > cache_bytes;
+  const bool large = beyond_cache<T>(known.numel() * tensors);
   for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
     T buffers[8][block_size];
     CouplingBlock<T> block{};
@@ -128,7 +121,8 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
     block.grad_a = block_target(grad_a, b, i, buffers[5]);
     block.grad_t = block_target(grad_t, b, i, buffers[6]);
     block.x = block_target(recovered, b, i, buffers[7]);
-    block.stream = large && aligned(block.grad_x) && aligned(block.grad_a) && aligned(block.grad_t) && aligned(block.x);
+    block.stream = large && is_aligned(block.grad_x) && is_aligned(block.grad_a) && is_aligned(block.grad_t) &&
+                   is_aligned(block.x);
     kernel(block, call.numbers);
     write_block(grad_x, call.order, b, i, n, block.grad_x);
     write_block(grad_a, call.order, b, i, n, block.grad_a);

@@ -33,7 +33,8 @@ Parameters parameters(const Tensor& logits, const Tensor& mean, const Tensor& lo
 }
 
 // What one thread needs: the many arrays lie 4096 bytes apart or a multiple of that, where a cache has room for few of
-// them, so all pass through buffers. Holds buffers for 3K arrays and their pointers, and the kernels' scratch.
+// them, so all inputs pass through buffers (outputs are written a whole line at a time). Holds buffers for 3K arrays
+// and their pointers, and the kernels' scratch.
 template <class T>
 class Workspace {
  public:
@@ -51,6 +52,8 @@ class Workspace {
       copy_block(from[p / k_][p % k_], order, b, i, n, buffer);
       in_[p] = buffer;
     }
+    // the runs are too short for the processor to see them coming
+    for (int64_t p = 0; p < 3 * k_; ++p) prefetch_after(from[p / k_][p % k_], b, i + n, n);
     block.logits = in_.data();
     block.mean = in_.data() + k_;
     block.log_scale = in_.data() + 2 * k_;
@@ -61,10 +64,13 @@ class Workspace {
     block.n = n;
   }
 
-  void aim(MixtureBlock<T>& block) {
-    for (int64_t p = 0; p < 3 * k_; ++p) out_[p] = gradients_.data() + p * mixture_columns;
+  void aim(const Parameters& to, int64_t b, int64_t i, MixtureBlock<T>& block) {
+    for (int64_t p = 0; p < 3 * k_; ++p)
+      out_[p] = block_target(to[p / k_][p % k_], b, i, gradients_.data() + p * mixture_columns);
     point(block);
   }
+
+  bool aligned() const { return std::all_of(out_.begin(), out_.end(), is_aligned<T>); }
 
   void aim(T* sums, MixtureBlock<T>& block) {
     for (int64_t p = 0; p < 3 * k_; ++p) out_[p] = sums + p * tile_columns;
@@ -73,7 +79,7 @@ class Workspace {
   }
 
   void write(const Parameters& to, const RowOrder& order, int64_t b, int64_t i, int64_t n) const {
-    for (int64_t p = 0; p < 3 * k_; ++p) send_block(to[p / k_][p % k_], order, b, i, n, out_[p]);
+    for (int64_t p = 0; p < 3 * k_; ++p) write_block(to[p / k_][p % k_], order, b, i, n, out_[p]);
   }
 
  private:
@@ -164,11 +170,13 @@ struct Backward {
 
   void run(int64_t rows, bool shared) const {
     const int64_t row = order.extent.row();
+    const bool large = beyond_cache<T>(rows * row * 6 * components());
     if (!shared) {
       for_mixture_blocks<T>(rows, row, components(),
                             [&](Workspace<T>& workspace, int64_t b, int64_t, int64_t i, int64_t n) {
                               MixtureBlock<T> block{};
-                              workspace.aim(block);
+                              workspace.aim(grads, b, i, block);
+                              block.stream = large && workspace.aligned();
                               step(workspace, block, b, i, n);
                               workspace.write(grads, order, b, i, n);
                             });

@@ -58,7 +58,8 @@ struct MixtureBlock {
   T* grad_x;
   T *const *grad_logits, *const *grad_mean, *const *grad_log_scale;
   bool accumulate;
-  T* scratch;  // mixture_slots * components * max_lanes, 64-byte aligned
+  bool stream;  // write past the cache
+  T* scratch;   // mixture_slots * components * max_lanes, 64-byte aligned
   int64_t components, n;
 };
 constexpr int64_t max_lanes = 16, mixture_slots = 6;

@@ -404,6 +404,14 @@ struct Mixture {
   }
 
   template <bool Whole>
+  HK_INLINE void give(T* to, V value, int64_t count) const {
+    if (block.accumulate)
+      put_or_add<Whole, V>(to, value, true, count);
+    else
+      put_streaming<Whole, V>(to, value, block.stream, count);
+  }
+
+  template <bool Whole>
   HK_INLINE void differentiate(const MixtureSums<V>& sums, int64_t i, int64_t count) {
     const V grad = block.grad ? get<Whole, V>(block.grad + i, count) : splat<V>(block.grad_each);
     const V per_mass = 1 / sums.mass, per_weight = 1 / sums.weight_sum;
@@ -412,10 +420,9 @@ struct Mixture {
       const V posterior = load<V>(slot(k, term)) * per_mass, prior = load<V>(slot(k, weight)) * per_weight;
       const V part_x = posterior * load<V>(slot(k, slope_x));
       total_x += part_x;
-      put_or_add<Whole, V>(block.grad_logits[k] + i, grad * (posterior - prior), block.accumulate, count);
-      put_or_add<Whole, V>(block.grad_mean[k] + i, -grad * part_x, block.accumulate, count);
-      put_or_add<Whole, V>(block.grad_log_scale[k] + i, grad * (posterior * load<V>(slot(k, slope_log_scale))),
-                           block.accumulate, count);
+      give<Whole>(block.grad_logits[k] + i, grad * (posterior - prior), count);
+      give<Whole>(block.grad_mean[k] + i, -grad * part_x, count);
+      give<Whole>(block.grad_log_scale[k] + i, grad * (posterior * load<V>(slot(k, slope_log_scale))), count);
     }
     put<Whole, V>(block.grad_x + i, grad * total_x, count);
   }
@@ -432,6 +439,7 @@ template <class T>
 void mixture_backward(const MixtureBlock<T>& block, const BinConstants<T>& c) {
   Mixture<T, true> body{block, bin_numbers(c)};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
+  if (block.stream) finish_stores();
 }
 
 template <class T>

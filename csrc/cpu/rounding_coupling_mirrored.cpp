@@ -18,7 +18,10 @@ struct Rows {
 
 template <class T>
 Rows<const T> rows_of(const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.stride(1) == 1 || tensor.size(1) <= 1 || tensor.size(0) == 0, "rounding_coupling_mirrored: rows must be contiguous");
+  STD_TORCH_CHECK(tensor.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float),
+                  "rounding_coupling_mirrored: all arguments must be float32, or all float64");
+  STD_TORCH_CHECK(tensor.stride(1) == 1 || tensor.size(1) <= 1 || tensor.size(0) == 0,
+                  "rounding_coupling_mirrored: rows must be contiguous");
   return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0)};
 }
 
@@ -83,6 +86,8 @@ double backward(const Tensor& first, const Tensor& second, const Tensor& t, T be
 
 template <class T>
 T element(const Tensor& values, int64_t index) {
+  STD_TORCH_CHECK(values.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float),
+                  "rounding_coupling_mirrored: beta must have the dtype of the other arguments");
   return static_cast<const T*>(values.const_data_ptr())[index * values.stride(0)];
 }
 

@@ -1,6 +1,7 @@
 // Elementary functions, branch-free, within about one unit in the last place; NaN and infinities as IEEE says.
 //
-// float: range reduction and minimax polynomials (coefficients of the Cephes library, S. Moshier).
+// float: range reduction and minimax polynomials (logarithm and arc tangent with the coefficients of Cephes,
+//        S. Moshier).
 // double: the C library, one element at a time.
 #pragma once
 
@@ -26,12 +27,12 @@ HK_INLINE ExpParts<V> exp_parts(V x) {
   const V shifted = x * 1.44269504088896341f + shifter;
   const V n = shifted - shifter;
   const V r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  V p = splat<V>(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
+  // minimax for (exp(r) - 1 - r)/r^2: exp(r) errs by 4e-9
+  V p = splat<V>(1.3814598003e-3f);
+  p = p * r + 8.3687171244e-3f;
+  p = p * r + 4.1668388072e-2f;
+  p = p * r + 1.6666520630e-1f;
+  p = p * r + 4.9999993448e-1f;
   return {n, shifted, r + (r * r) * p};
 }
 

@@ -14,9 +14,7 @@ def broadcast_params(named: tuple[tuple[str, Tensor], ...], shape: torch.Size | 
     Raises:
         ValueError: a parameter does not broadcast to ``shape``.
     """
-    shared = all(
-        value.ndim < len(shape) or (value.ndim == len(shape) and value.shape[0] == 1) for _, value in named
-    )
+    shared = all(value.ndim < len(shape) or (value.ndim == len(shape) and value.shape[0] == 1) for _, value in named)
     target = (1, *shape[1:]) if shared else tuple(shape)
     return [_expand(name, value, target, shape) for name, value in named]
 

@@ -18,9 +18,7 @@ from hybridkern.reference import discretized_logistic_mixture as _reference
 _PARAMS = "Tensor logits, Tensor mean, Tensor log_scale, float bin_width, bool reduce"
 
 
-def _fake_forward(
-    x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool
-) -> Tensor:
+def _fake_forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
     return x.new_empty((x.shape[0],), dtype=_check.total_dtype(x)) if reduce else torch.empty_like(x)
 
 

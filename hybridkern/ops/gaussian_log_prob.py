@@ -28,9 +28,7 @@ def _fake_backward(
     return torch.empty_like(x), like(mean), like(log_scale)
 
 
-_forward = define(
-    "gaussian_log_prob_forward(Tensor x, Tensor? mean, Tensor? log_scale) -> Tensor", _fake_forward
-)
+_forward = define("gaussian_log_prob_forward(Tensor x, Tensor? mean, Tensor? log_scale) -> Tensor", _fake_forward)
 _backward = define(
     "gaussian_log_prob_backward(Tensor grad, Tensor x, Tensor? mean, Tensor? log_scale) -> (Tensor, Tensor, Tensor)",
     _fake_backward,

@@ -60,9 +60,7 @@ def _validate(x: Tensor, t: Tensor, beta: Tensor | None) -> None:
             raise ValueError(f"beta: got shape {_check.shape_text(beta.shape)}, expected one element: () or (1,)")
 
 
-def rounding_coupling(
-    x: Tensor, t: Tensor, *, beta: Tensor | float | None = None, inverse: bool = False
-) -> Tensor:
+def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = None, inverse: bool = False) -> Tensor:
     r"""Integer coupling ``y = x + round(beta * t)`` (``x - round(...)`` inverse), half to even.
 
     Integers stay integers, exactly, as long as they fit the dtype (``|y| <= 2**24`` in float32). The gradient passes

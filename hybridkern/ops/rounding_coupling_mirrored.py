@@ -133,7 +133,9 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
         if value.dtype is not a.dtype:
             raise TypeError(f"{name}: got dtype {value.dtype}, expected {a.dtype}, the dtype of a")
         if name != "beta" and value.shape != a.shape:
-            raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(a.shape)}")
+            raise ValueError(
+                f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(a.shape)}"
+            )
     if beta.ndim != 1 or not 0 <= index < beta.shape[0]:
         raise ValueError(
             f"beta: got shape {_check.shape_text(beta.shape)} and index {index}, expected one dimension that holds it"
@@ -218,8 +220,12 @@ def rounding_coupling_mirrored_log_prob(
 
     Source: :func:`rounding_coupling_mirrored` and :func:`hybridkern.ops.discretized_logistic_log_prob`.
     """
+    for name, value in (("a", a), ("mean", mean), ("log_scale", log_scale)):
+        _check.check_tensor(name, value)
     one_row = a.ndim == 2 and mean.shape == log_scale.shape == (1, 2 * a.shape[1])
-    usual = one_row and a.dtype is mean.dtype is log_scale.dtype and select(a) == "cpp"
+    # the kernels read float32 and float64 only
+    same = a.dtype is mean.dtype is log_scale.dtype and a.dtype in (torch.float32, torch.float64)
+    usual = one_row and same and select(a) == "cpp"
     if not usual:
         z = rounding_coupling_mirrored(a, b, t, beta, index, lattice=lattice, join=True)
         return z, discretized_logistic_log_prob(z, mean, log_scale, reduction="sum")

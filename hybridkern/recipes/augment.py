@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,7 @@ def shifted(x: Tensor, shape: tuple[int, ...], probability: float) -> Tensor:
         ``(B, prod(shape))``, values in the units of ``x``.
     """
     height, width = shape[:2]
-    padded = F.pad(x.view(len(x), height, width, -1), (0, 0, 1, 1, 1, 1))
+    padded = F.pad(x.view(len(x), height, width, math.prod(shape[2:])), (0, 0, 1, 1, 1, 1))
     moves = torch.rand(len(x), 1) < probability
     top, left = torch.where(moves, torch.randint(3, (len(x), 2)), 1).unbind(1)
     rows = top[:, None] + torch.arange(height)

@@ -56,6 +56,7 @@ DISCRETE: dict[str, Callable[[], nn.Module]] = {
     "idf-2-parts": lambda: flows.IDF(7, layers=2, parts=2, hidden=8),
     "idf-4-parts": lambda: flows.IDF(6, layers=2, parts=4, hidden=(8,)),
     "idf-mixture": lambda: flows.IDF(5, layers=2, parts=2, hidden=8, prior="mixture", components=3),
+    "idf-scaled": lambda: flows.IDF(6, layers=2, parts=3, hidden=8, center=8.0, scale=5.0),
     "hybrid-idf-1": lambda: HybridIDFFlow(6, kinds=1, num_flows=2),
     "hybrid-idf-4": lambda: HybridIDFFlow(8, kinds=4, num_flows=3),
 }

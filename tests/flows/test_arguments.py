@@ -24,6 +24,8 @@ CONSTRUCTION = [
     (lambda: flows.IDF(4, parts=5), ValueError, "parts: got 5, expected at most dim = 4"),
     (lambda: flows.IDF(4, parts=1), ValueError, "parts: got 1, expected at least 2"),
     (lambda: flows.IDF(4, lattice="z"), ValueError, "lattice: got 'z', expected 'exact' or 'tutorial'"),
+    (lambda: flows.IDF(4, scale=0.0), ValueError, "scale: got 0.0, expected a finite number greater than 0"),
+    (lambda: flows.IDF(4, center=float("nan")), ValueError, "center: got nan, expected a finite number"),
     (lambda: flows.IDF(4, prior="normal"), ValueError, "prior: got 'normal', expected 'logistic' or 'mixture'"),
 ]
 

@@ -84,3 +84,67 @@ def test_uniform_zero_gives_a_finite_logistic(monkeypatch: pytest.MonkeyPatch) -
 def test_number_of_components_is_checked() -> None:
     with pytest.raises(ValueError, match="components: got 0, expected a positive integer"):
         DiscretizedLogisticMixture(2, components=0)
+
+
+def _sample(n: int = 4000) -> Tensor:
+    """Dimensions of different place and spread: two peaks, a broad one, one that never varies."""
+    generator = torch.Generator().manual_seed(0)
+    peaks = torch.where(torch.rand(n, generator=generator) < 0.5, 0.0, 16.0)
+    broad = (30 + 6 * torch.randn(n, generator=generator)).round()
+    return torch.stack((peaks, broad, torch.full((n,), 3.0)), 1)
+
+
+def test_logistic_starts_with_the_moments_of_a_sample() -> None:
+    distribution, x = DiscretizedLogistic(3), _sample()
+    distribution.initialize(x)
+    torch.testing.assert_close(distribution.mean.data, x.mean(0))
+    std = distribution.sample(40_000, generator=torch.Generator().manual_seed(0)).std(0)
+    assert std[:2].tolist() == pytest.approx(x.std(0)[:2].tolist(), rel=0.03)
+    assert distribution.log_scale[2].exp().item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("components", [1, 2, 5])
+def test_mixture_starts_at_the_quantiles_of_a_sample(components: int) -> None:
+    distribution, x = DiscretizedLogisticMixture(3, components), _sample()
+    distribution.initialize(x)
+    q = torch.linspace(0.5 / components, 1 - 0.5 / components, components)
+    offset = (distribution.mean[0] - torch.quantile(x, q, dim=0)).abs().max()
+    assert offset <= 0.3 + 1e-5
+    if components > 1:
+        assert (distribution.mean[0].diff(dim=0) > 0).all(), "equal components would stay equal"
+    single = DiscretizedLogistic(3)
+    single.initialize(x)
+    gain = (distribution.log_prob(x) - single.log_prob(x)).mean()
+    assert gain > {1: -1.5, 2: 0.0, 5: 0.5}[components]
+
+
+def test_quantiles_of_more_elements_than_one_call_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = DiscretizedLogisticMixture(3, 2), DiscretizedLogisticMixture(3, 2)
+    whole.initialize(_sample(50))
+    monkeypatch.setattr("hybridkern.distributions._QUANTILE_LIMIT", 100)
+    parts.initialize(_sample(50))
+    assert torch.equal(whole.mean, parts.mean)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64])
+def test_samples_of_any_dtype_start_it(dtype: torch.dtype) -> None:
+    one, other = (DiscretizedLogisticMixture(3).to(torch.float64) for _ in range(2))
+    one.initialize(_sample())
+    other.initialize(_sample().to(dtype))
+    torch.testing.assert_close(one.mean, other.mean)
+    torch.testing.assert_close(one.log_scale, other.log_scale)
+
+
+@pytest.mark.parametrize("build", [DiscretizedLogistic, DiscretizedLogisticMixture])
+def test_bad_samples_are_refused(build: type[DiscretizedLogistic]) -> None:
+    distribution = build(3)
+    before = distribution.mean.clone()
+    for x, error, message in [
+        ([[0.0] * 3], TypeError, "x: got list"),
+        (torch.zeros(5, 2), ValueError, r"x: got shape \(5, 2\), expected \(N, 3\)"),
+        (torch.zeros(0, 3), ValueError, "at least one row"),
+        (torch.tensor([[0.0, float("nan"), 1.0]]), ValueError, "not finite"),
+    ]:
+        with pytest.raises(error, match=message):
+            distribution.initialize(x)
+    assert torch.equal(distribution.mean, before)

@@ -125,6 +125,48 @@ def test_parts_are_updated_in_turn_from_all_the_others() -> None:
     assert torch.equal(flow(data(flow, 9))[0], x)
 
 
+def test_networks_see_and_return_numbers_in_units_of_the_scale() -> None:
+    seen = []
+
+    def net(in_features: int, out_features: int) -> nn.Module:
+        linear = nn.Linear(in_features, out_features)
+        linear.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+        return linear
+
+    torch.manual_seed(0)
+    flow = flows.IDF(4, layers=1, parts=2, net=net, center=8.0, scale=5.0).train()
+    x = data(flow, 9)
+    y, _ = flow(x)
+    a, b = x[:, flow.couplings[0].permutation.order].chunk(2, 1)
+    torch.testing.assert_close(seen[0][0], (b - 8) / 5)
+    assert torch.equal(y[:, :2], a + torch.round(5 * seen[0][1]))
+    torch.testing.assert_close(seen[1][0], (y[:, :2] - 8) / 5)
+    assert torch.equal(y[:, 2:], b + torch.round(5 * seen[1][1]))
+
+
+@pytest.mark.parametrize("prior", ["logistic", "mixture"])
+def test_prior_starts_from_the_latents_of_a_sample(prior: str) -> None:
+    torch.manual_seed(0)
+    flow = flows.IDF(4, layers=2, parts=2, hidden=8, prior=prior, dropout=0.5)
+    _moved_networks(flow)
+    x = data(flow, 500) * torch.tensor([1.0, 2.0, 3.0, 4.0])
+    before, state = -flow.eval().log_prob(x).mean(), torch.get_rng_state()
+    flow.train().initialize(x)
+    assert flow.training and torch.equal(torch.get_rng_state(), state)
+    latents = flow.eval()(x)[0]
+    means = flow.base.mean if prior == "logistic" else flow.base.mean[0].mean(0)
+    torch.testing.assert_close(means, latents.mean(0), rtol=0.02, atol=0.3)
+    assert -flow.log_prob(x).mean() < before - 5
+    with pytest.raises(ValueError, match=r"x: got shape \(0, 4\), expected \(N, 4\) with at least one row"):
+        flow.initialize(x[:0])
+
+
+def _moved_networks(flow: flows.IDF) -> None:
+    with torch.no_grad():
+        for parameter in flow.couplings.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+
+
 def test_starts_as_a_permutation_and_learns() -> None:
     torch.manual_seed(0)
     flow = flows.IDF(5, layers=2, parts=2, hidden=8)

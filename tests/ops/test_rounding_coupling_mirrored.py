@@ -116,6 +116,25 @@ def test_with_prior_equals_its_parts(backend: str, lattice: str) -> None:
         assert torch.equal(got, wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_takes_the_reference(backend: str, dtype: torch.dtype) -> None:
+    """The kernels read float32 and float64 only; handing them anything narrower would read past its end."""
+    args = [inputs.normal(i, (9, 6), torch.float32, scale=3.0).round().to(dtype) for i in range(3)]
+    beta, prior = torch.tensor([0.5, 1.75], dtype=dtype), torch.zeros(1, 12, dtype=dtype)
+    z, log_p = ops.rounding_coupling_mirrored_log_prob(*args, beta, 1, prior, prior)
+    a, b, t = (value.float() for value in args)
+    assert torch.equal(z.float(), torch.cat((a, (b + torch.round(1.75 * t)).to(dtype).float()), 1).flip(1))
+    assert torch.equal(log_p, ops.discretized_logistic_log_prob(z, prior, prior, reduction="sum"))
+
+
+@pytest.mark.parametrize("argument", ["a", "mean", "log_scale"])
+def test_with_prior_names_what_is_no_tensor(backend: str, argument: str) -> None:
+    rows, prior = torch.zeros(3, 4), torch.zeros(1, 8)
+    args = {"a": rows, "b": rows, "t": rows, "beta": torch.ones(1), "index": 0, "mean": prior, "log_scale": prior}
+    with pytest.raises(TypeError, match=f"{argument}: got list, expected a torch.Tensor"):
+        ops.rounding_coupling_mirrored_log_prob(**args | {argument: [0.0]})
+
+
 def test_with_prior_of_which_one_output_is_used(backend: str) -> None:
     args = arguments(9, 5, torch.float32)
     prior = [torch.zeros(1, 10, requires_grad=True), torch.zeros(1, 10, requires_grad=True)]

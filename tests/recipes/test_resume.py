@@ -21,8 +21,9 @@ SETTINGS = {"epochs": 3, "seed": 1}
 
 @pytest.fixture(autouse=True)
 def small_digits(monkeypatch):
-    """Everything that has a state: EMA, a schedule, dropout; in a small model."""
-    config = DigitsConfig(hidden=16, head_hidden=16, head_dropout=0.2, components=2, ema=0.9, schedule="onecycle")
+    """Everything that has a state: EMA, a schedule, dropout, moved images; in a small model."""
+    config = DigitsConfig(hidden=16, head_hidden=16, components=2, ema=0.9)
+    assert config.schedule == "onecycle" and config.head_dropout and config.dropout and config.shift
     monkeypatch.setattr(digits, "RECIPE", dataclasses.replace(digits.RECIPE, config=config))
 
 

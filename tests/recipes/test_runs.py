@@ -20,7 +20,7 @@ from hybridkern.recipes import digits_tutorial
 from hybridkern.recipes.errors import RecipeError
 from hybridkern.recipes.evaluation import draw, evaluate
 from hybridkern.recipes.files import replacing, write_json
-from hybridkern.recipes.recipe import DataShape, get_recipe, recipe_names
+from hybridkern.recipes.recipe import DataShape, get_recipe
 from hybridkern.recipes.task import Task, Terms
 from hybridkern.recipes.workflow import evaluate_run, load_run
 from tests.recipes.conftest import run
@@ -30,6 +30,7 @@ FILES = {
     "config.json",
     "metrics.json",
     "model.safetensors",
+    "overview.png",
     "real.png",
     "samples.png",
     "validation_error.png",
@@ -57,11 +58,11 @@ def test_run_folder_is_complete_and_can_be_read_back(tmp_path, name):
     assert again == {key: metrics[key] for key in again}
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_lam_is_one_over_the_dimensions_unless_given(name):
+@pytest.mark.parametrize(("name", "lam"), [("digits", 1.0), ("digits-tutorial", 1 / 64)])
+def test_lam_is_the_recipes_unless_given(name, lam):
     recipe = get_recipe(name)
     data = DataShape((8, 8), 10, 17, 64)
-    assert recipe.build(recipe.config, data).lam == 1 / 64
+    assert recipe.build(recipe.config, data).lam == lam
     assert recipe.build(recipe.config.updated(name, {"lam": 0.0}), data).lam == 0
 
 
