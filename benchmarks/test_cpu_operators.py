@@ -20,6 +20,9 @@ from benchmarks.cases import all_cases
 
 _ATTEMPTS = 3
 
+# so that a case that fails before it is timed shows its own error
+pytestmark = pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
+
 
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
 def test_operator(case: Case, benchmark: Any, rows: list[Row], pytestconfig: pytest.Config) -> None:
@@ -48,7 +51,7 @@ def make_rows(case: Case, timings: Mapping[str, Timing], traffic: int | None) ->
     made = []
     for side, timing in timings.items():
         moved = "" if traffic is None else f"{traffic / timing.median:.4g}"
-            made.append(
+        made.append(
             Row(
                 benchmark=case.name,
                 side=side,

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 _COLOURS = {"error": "#b3261e", "nll": "#1f5fa8"}
-_TITLES = {"error": "Validation: classification error", "nll": "Validation: negative log-likelihood"}
+_TITLES = {"error": "Validation error", "nll": "Validation negative log-likelihood"}
 _UNITS = {"error": "error, share of examples", "nll": "-log p(x), nats per example"}
 _PERCENTS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -54,8 +54,8 @@ def overview(
     best: int,
 ) -> Figure:
     """Real images, samples and both validation figures side by side; arguments as for the single plots."""
-    figure = Figure(figsize=(15.0, 3.6), layout="constrained")
-    panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.25, 1.25))
+    figure = Figure(figsize=(14.0, 3.5), layout="constrained")
+    panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.2, 1.2))
     for axes, x, title in zip(panels, (real, samples), ("Real images", "Samples from the model"), strict=False):
         _draw_sheet(axes, _grid(x, shape, levels), levels, title)
     for axes, values, kind in zip(panels[2:], (errors, nlls), ("error", "nll"), strict=True):
@@ -79,8 +79,8 @@ def _draw_curve(axes: Axes, values: Sequence[float], best: int, kind: str) -> No
     axes.set_xlabel("epoch")
     axes.set_ylabel(_UNITS[kind])
     axes.set_title(_TITLES[kind])
-    axes.set_xlim(left=1 if len(values) > 1 else None)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.margins(y=0.12)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     if kind == "error":
         _percent_axis(axes, min(values), max(values))
     axes.grid(alpha=0.3)
@@ -91,10 +91,10 @@ def _draw_curve(axes: Axes, values: Sequence[float], best: int, kind: str) -> No
 def _percent_axis(axes: Axes, least: float, most: float) -> None:
     if least > 0:
         axes.set_yscale("log")
-        shown = [tick for tick in _PERCENTS if least / 2.5 <= tick <= most * 2.5]
+        shown = [tick for tick in _PERCENTS if least / 1.3 <= tick <= most * 1.3]
         axes.set_yticks(shown)
         axes.minorticks_off()
-        axes.set_ylim(min(shown[0], least / 1.1), max(shown[-1], most * 1.1))
+        axes.set_ylim(least / 1.3, most * 1.3)
     else:
         axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
@@ -102,7 +102,7 @@ def _percent_axis(axes: Axes, least: float, most: float) -> None:
 
 def _mark(axes: Axes, epoch: int, value: float, text: str) -> None:
     axes.axvline(epoch + 1, color="0.6", linewidth=1.0, linestyle="--", zorder=0)
-    label = f"epoch {epoch + 1}, chosen by validation loss: {text}"
+    label = f"kept: epoch {epoch + 1}, {text}"
     axes.plot([epoch + 1], [value], "o", color="black", markersize=6, label=label, linestyle="none")
 
 

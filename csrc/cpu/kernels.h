@@ -81,9 +81,9 @@ struct Kernels {
   // [map][negated][shift before the scale][from the output]
   void (*coupling_backward[scale_maps][2][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
   // y = x + sign * round(beta*t)
-  void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, int64_t n);
+  void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, bool stream, int64_t n);
   // grad_t = factor * grad; returns the sum of grad * t
-  T (*rounding_backward)(const T* grad, const T* t, T factor, T* grad_t, int64_t n);
+  T (*rounding_backward)(const T* grad, const T* t, T factor, T* grad_t, bool stream, int64_t n);
   void (*logistic_prepare)(const T* log_scale, T* prepared, int64_t stride, int64_t n, const BinConstants<T>&);
   // returns the block's sum
   T (*logistic_forward)(const LogisticBlock<T>&, const BinConstants<T>&);

@@ -27,12 +27,13 @@ void forward(const Tensor& x, const Tensor& t, T beta, T sign, Tensor& y) {
   const RowOrder order = order_of(x);
   const Operand from = operand(x, order), shift = operand(t, order), to = operand(y, order);
   const auto kernel = kernels<T>().rounding_forward;
+  const bool large = beyond_cache<T>(3 * x.size(0) * order.extent.row());
   for_blocks(x.size(0), order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
     T buffers[3][block_size];
     const T* px = read_block(from, order, b, i, n, buffers[0]);
     const T* pt = read_block(shift, order, b, i, n, buffers[1]);
     T* py = block_target(to, b, i, buffers[2]);
-    kernel(px, pt, beta, sign, py, n);
+    kernel(px, pt, beta, sign, py, large && is_aligned(py), n);
     write_block(to, order, b, i, n, py);
   });
 }
@@ -43,13 +44,14 @@ double backward(const Tensor& grad, const Tensor& t, T beta, T sign, Tensor& gra
   const Operand incoming = operand(grad, order), shift = operand(t, order), to = operand(grad_t, order);
   const auto kernel = kernels<T>().rounding_backward;
   const int64_t rows = t.size(0), row = order.extent.row();
+  const bool large = beyond_cache<T>(3 * rows * row);
   RowSums sums(rows, blocks_of(row));
   for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
     T buffers[3][block_size];
     const T* pg = read_block(incoming, order, b, i, n, buffers[0]);
     const T* pt = read_block(shift, order, b, i, n, buffers[1]);
     T* pr = block_target(to, b, i, buffers[2]);
-    sums.at(b, k) = kernel(pg, pt, sign * beta, pr, n);
+    sums.at(b, k) = kernel(pg, pt, sign * beta, pr, large && is_aligned(pr), n);
     write_block(to, order, b, i, n, pr);
   });
   double total = 0;

@@ -121,7 +121,7 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
         and a.dtype is b.dtype is t.dtype is beta.dtype is torch.float32
         and a.ndim == 2 and a.shape == b.shape == t.shape
         and a.device == b.device == t.device == beta.device
-        and beta.ndim == 1 and 0 <= index < beta.shape[0]
+        and beta.ndim == 1 and isinstance(index, int) and 0 <= index < beta.shape[0]
     ):  # fmt: skip
         return  # the usual call pays for one look only
     _check.check_tensor("a", a)
@@ -136,6 +136,8 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
             raise ValueError(
                 f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(a.shape)}"
             )
+    if not isinstance(index, int):
+        raise TypeError(f"index: got {type(index).__name__}, expected an int")
     if beta.ndim != 1 or not 0 <= index < beta.shape[0]:
         raise ValueError(
             f"beta: got shape {_check.shape_text(beta.shape)} and index {index}, expected one dimension that holds it"

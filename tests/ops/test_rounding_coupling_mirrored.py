@@ -168,6 +168,13 @@ def test_wrong_argument(
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.parametrize("index", ["0", 0.5])
+def test_wrong_index(backend: str, index: object) -> None:
+    args = [torch.zeros(3, 4)] * 3 + [torch.zeros(1)]
+    with pytest.raises(TypeError, match=f"index: got {type(index).__name__}, expected an int"):
+        ops.rounding_coupling_mirrored(*args, index)
+
+
 def test_wrong_lattice(backend: str) -> None:
     args = [torch.zeros(3, 4)] * 3 + [torch.zeros(1)]
     with pytest.raises(ValueError, match="lattice: got 'integer', expected 'exact' or 'tutorial'"):
