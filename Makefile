@@ -53,8 +53,10 @@ format: $(STAMPS)/dev ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
 
-bench: $(READY) $(STAMPS)/test ## the benchmarks; only ratios within one run count
+bench: $(READY) $(STAMPS)/test ## the benchmarks, their table in README.md and their picture; needs a quiet machine
 	$(BENCH_ENV) $(BIN)/python -m pytest benchmarks $(BENCH_FLAGS)
+	$(BIN)/python -m benchmarks.plot
+	$(BIN)/python -m benchmarks.table --update
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -31,7 +31,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("time of the other side / time of hybridkern; black tick: target")
     first = rows[0]
-    axes.set_title(
+    figure.suptitle(
         f"{first.cpu}, {first.threads} threads, {first.instruction_set}, torch {first.torch}, {first.date}", fontsize=9
     )
     axes.grid(axis="x", alpha=0.3)

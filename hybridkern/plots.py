@@ -54,7 +54,7 @@ def overview(
     best: int,
 ) -> Figure:
     """Real images, samples and both validation figures side by side; arguments as for the single plots."""
-    figure = Figure(figsize=(14.0, 3.5), layout="constrained")
+    figure = Figure(figsize=(14.0, 3.2), layout="constrained")
     panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.2, 1.2))
     for axes, x, title in zip(panels, (real, samples), ("Real images", "Samples from the model"), strict=False):
         _draw_sheet(axes, _grid(x, shape, levels), levels, title)
