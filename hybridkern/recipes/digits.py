@@ -4,6 +4,11 @@ The loss is ``-log p(y|x) - log p(x)``, in nats: the joint log-likelihood, ``lam
 turn under a mixture of five logistics a dimension, whose parameters start at the quantiles of the training data and
 learn ten times as fast as the networks. The classifier sees, in training, images moved by up to a pixel as well; the
 likelihood is trained on the data as they are, for a moved digit is no sample of ``p(x)``.
+
+How much of this the flow does: with five logistics a dimension, nothing for the likelihood. A prior alone, with the
+couplings held at no translation, has a test NLL of 107.2 nats (mean of seeds 0 to 2), against 107.8 with the flow
+(seeds 0 to 4); test errors are alike. So samples have the grey values of each pixel right, and little of a digit's
+shape. With a single logistic (``components=1``) the flow is worth 24 nats: 118.8 with it, 142.5 without (seeds 0, 1).
 """
 
 from __future__ import annotations
