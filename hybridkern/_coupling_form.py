@@ -87,6 +87,10 @@ class CouplingForm:
             | int(inverse) << 13
         )
 
+    def shifts_first(self, inverse: bool) -> bool:
+        """Whether that direction is ``(x + t)*s``: the shift comes before the scale."""
+        return self.has_scale and (self.shift != "after") != inverse
+
     def code(self, inverse: bool) -> int:
         """Packed discrete choices with the direction, as the kernels take them."""
         return self._codes[inverse]

@@ -95,25 +95,29 @@ struct Gradients {
   std::optional<Tensor> recovered;
 };
 
+// Known of math/coupling.h.
+enum KnownKind : int { from_input, from_output, output_recover };
+
 template <class T>
 void backward(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
-              const std::optional<Tensor>& grad_log_det, Gradients& out, int64_t code, const Numbers& numbers) {
+              const std::optional<Tensor>& grad_log_det, Gradients& out, int known_kind, int64_t code,
+              const Numbers& numbers) {
   const CouplingCall<T> call = prepare<T>(known, params, code, numbers);
   Operand grad_a, grad_t, recovered, incoming;
   call.split(out.params, grad_a, grad_t);
   const Operand grad_x = operand(out.x, call.order);
   if (out.recovered) recovered = operand(*out.recovered, call.order);
   if (grad_y) incoming = operand(*grad_y, call.order);
-  const bool from_output = out.recovered.has_value();
-  const auto kernel = kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][from_output];
-  const int64_t tensors = 3 + 2 * (call.spec.has_scale() ? 2 : 1) + (from_output ? 1 : 0);
+  const auto kernel = kernels<T>().coupling_backward[call.spec.map][call.spec.negate][call.spec.before][known_kind];
+  const bool shift_read = known_kind == output_recover || (known_kind == from_input) == call.spec.before;
+  const int64_t tensors = 3 + 3 * (call.spec.has_scale() ? 1 : 0) + 1 + shift_read + (known_kind == output_recover);
   const bool large = beyond_cache<T>(known.numel() * tensors);
   for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
     T buffers[8][block_size];
     CouplingBlock<T> block{};
     block.n = n;
     block.known = read_block(call.x, call.order, b, i, n, buffers[0]);
-    block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
+    if (shift_read) block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
     if (call.spec.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
     if (grad_y) block.grad_y = read_block(incoming, call.order, b, i, n, buffers[3]);
     block.grad_total = grad_log_det ? static_cast<T>(total_at(*grad_log_det, b)) : T(0);
@@ -148,11 +152,11 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
 }
 
 Gradients gradients(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
-                    const std::optional<Tensor>& grad_log_det, bool from_output, int64_t code, const Numbers& numbers) {
+                    const std::optional<Tensor>& grad_log_det, KnownKind kind, int64_t code, const Numbers& numbers) {
   Gradients result{empty_matching(known), empty_matching(params), std::nullopt};
   Writable grad_x(result.x), grad_params(result.params);
   std::optional<Writable> recovered;
-  if (from_output) {
+  if (kind == output_recover) {
     result.recovered = empty_matching(known);
     recovered.emplace(*result.recovered);
   }
@@ -162,21 +166,22 @@ Gradients gradients(const Tensor& known, const Tensor& params, const std::option
   std::optional<Tensor> gf;
   if (grad_y) gf = foldable(*grad_y);
   if (is_double(known))
-    backward<double>(kf, pf, gf, grad_log_det, out, code, numbers);
+    backward<double>(kf, pf, gf, grad_log_det, out, kind, code, numbers);
   else
-    backward<float>(kf, pf, gf, grad_log_det, out, code, numbers);
+    backward<float>(kf, pf, gf, grad_log_det, out, kind, code, numbers);
   grad_x.finish();
   grad_params.finish();
   if (recovered) recovered->finish();
   return result;
 }
 
-std::tuple<Tensor, Tensor> affine_coupling_backward(const Tensor& x, const Tensor& params,
+std::tuple<Tensor, Tensor> affine_coupling_backward(const Tensor& known, const Tensor& params,
                                                     const std::optional<Tensor>& grad_y,
                                                     const std::optional<Tensor>& grad_log_det, int64_t code,
                                                     double clamp, double offset, double eps, double gain,
-                                                    double shift_gain) {
-  Gradients g = gradients(x, params, grad_y, grad_log_det, false, code, {clamp, offset, eps, gain, shift_gain});
+                                                    double shift_gain, bool known_is_output) {
+  Gradients g = gradients(known, params, grad_y, grad_log_det, known_is_output ? from_output : from_input, code,
+                          {clamp, offset, eps, gain, shift_gain});
   return {g.x, g.params};
 }
 
@@ -185,7 +190,8 @@ std::tuple<Tensor, Tensor, Tensor> affine_coupling_backward_from_output(const Te
                                                                         const std::optional<Tensor>& grad_log_det,
                                                                         int64_t code, double clamp, double offset,
                                                                         double eps, double gain, double shift_gain) {
-  Gradients g = gradients(y, params, grad_y, grad_log_det, true, code, {clamp, offset, eps, gain, shift_gain});
+  Gradients g =
+      gradients(y, params, grad_y, grad_log_det, output_recover, code, {clamp, offset, eps, gain, shift_gain});
   return {*g.recovered, g.x, g.params};
 }
 

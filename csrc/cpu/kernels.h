@@ -23,7 +23,7 @@ struct BinConstants {
 
 template <class T>
 struct CouplingBlock {
-  const T *known, *a, *t;  // known: x, or y when going backward from the output; a is unused without scale
+  const T *known, *a, *t;  // known: x, or y when going backward from it; a is unused without scale
   const T* grad_y;         // nullptr: zero
   T grad_total;
   T *y, *x, *grad_x, *grad_a, *grad_t;  // x: nullptr unless recovered
@@ -78,8 +78,8 @@ struct Kernels {
   const char* name;
   // [map][negated][shift before the scale]; returns the block's sum of log s
   T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
-  // [map][negated][shift before the scale][from the output]
-  void (*coupling_backward[scale_maps][2][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
+  // [map][negated][shift before the scale][what is known: Known of math/coupling.h]
+  void (*coupling_backward[scale_maps][2][2][3])(const CouplingBlock<T>&, const CouplingConstants<T>&);
   // y = x + sign * round(beta*t)
   void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, bool stream, int64_t n);
   // grad_t = factor * grad; returns the sum of grad * t

@@ -106,7 +106,7 @@ T coupling_forward(const CouplingBlock<T>& block, const CouplingConstants<T>& c)
   return Negate ? -sum_lanes(body.log_scales.sum) : sum_lanes(body.log_scales.sum);
 }
 
-template <ScaleMap Map, bool Negate, bool Before, bool FromOutput, class T>
+template <ScaleMap Map, bool Negate, bool Before, Known Known_, class T>
 struct CouplingBackward {
   using V = typename VectorOf<T>::type;
   const CouplingBlock<T>& block;
@@ -116,18 +116,20 @@ struct CouplingBackward {
   HK_INLINE void step(int64_t i, int64_t count) {
     const V grad_y = block.grad_y ? get<Whole, V>(block.grad_y + i, count) : V{};
     const V a = Map == ScaleMap::none ? V{} : get<Whole, V>(block.a + i, count);
-    const CouplingGradients<V> g = coupling_backward<Map, Negate, Before, FromOutput>(
-        get<Whole, V>(block.known + i, count), a, get<Whole, V>(block.t + i, count), grad_y, block.grad_total, k);
+    V t{};
+    if constexpr (needs_shift<Before, Known_>) t = get<Whole, V>(block.t + i, count);
+    const CouplingGradients<V> g = coupling_backward<Map, Negate, Before, Known_>(get<Whole, V>(block.known + i, count),
+                                                                                  a, t, grad_y, block.grad_total, k);
     put_streaming<Whole, V>(block.grad_x + i, g.grad_x, block.stream, count);
     put_streaming<Whole, V>(block.grad_t + i, g.grad_t, block.stream, count);
     if constexpr (Map != ScaleMap::none) put_streaming<Whole, V>(block.grad_a + i, g.grad_a, block.stream, count);
-    if constexpr (FromOutput) put_streaming<Whole, V>(block.x + i, g.x, block.stream, count);
+    if constexpr (Known_ == Known::output_recover) put_streaming<Whole, V>(block.x + i, g.x, block.stream, count);
   }
 };
 
-template <ScaleMap Map, bool Negate, bool Before, bool FromOutput, class T>
+template <ScaleMap Map, bool Negate, bool Before, Known Known_, class T>
 void coupling_backward_block(const CouplingBlock<T>& block, const CouplingConstants<T>& c) {
-  CouplingBackward<Map, Negate, Before, FromOutput, T> body{block, {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
+  CouplingBackward<Map, Negate, Before, Known_, T> body{block, {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
   if (block.stream) finish_stores();
 }
@@ -241,17 +243,53 @@ struct LogisticForward {
   }
 };
 
+// Only the sum is wanted: one logarithm for `group` elements, as in LogScaleSum of math/coupling.h.
+template <class T>
+struct LogisticSum {
+  using V = typename VectorOf<T>::type;
+  static constexpr int group = 8;
+  const LogisticBlock<T>& block;
+  const BinNumbers<T> bin;
+  V sum{}, product{};
+  int waiting = 0;
+
+  template <bool Whole>
+  HK_INLINE void step(int64_t i, int64_t count) {
+    const ScalePart<V> scale = scale_part_at<true, Whole>(block, i, count, bin);
+    const LogisticValue<V> value =
+        logistic_value(get<Whole, V>(block.x + i, count), get<Whole, V>(block.mean + i, count), scale, bin);
+    sum += masked<Whole, V>(get<Whole, V>(block.prepared + 4 * block.stride + i, count) - value.outside, count);
+    const V less_one = masked<Whole, V>(value.rest_less_one, count);
+    product = product * (less_one + 1) + less_one;
+    if (++waiting == group) flush();
+  }
+  HK_INLINE void flush() {
+    sum -= log_one_plus(product);
+    product = V{};
+    waiting = 0;
+  }
+};
+
+template <class T, class Body>
+T logistic_total(Body& body, int64_t n) {
+  for_vectors<typename VectorOf<T>::type>(n, body);
+  return sum_lanes(body.sum);
+}
+
 template <class T>
 T logistic_forward(const LogisticBlock<T>& block, const BinConstants<T>& c) {
-  using V = typename VectorOf<T>::type;
-  if (block.prepared) {
-    LogisticForward<true, T> body{block, bin_numbers(c)};
-    for_vectors<V>(block.n, body);
+  if (block.prepared && !block.out) {
+    LogisticSum<T> body{block, bin_numbers(c)};
+    for_vectors<typename VectorOf<T>::type>(block.n, body);
+    body.flush();
     return sum_lanes(body.sum);
   }
+  if (block.prepared) {
+    LogisticForward<true, T> body{block, bin_numbers(c)};
+    return logistic_total<T>(body, block.n);
+  }
   LogisticForward<false, T> body{block, bin_numbers(c)};
-  for_vectors<V>(block.n, body);
-  return sum_lanes(body.sum);
+  return logistic_total<T>(body, block.n);
 }
 
 template <bool Prepared, class T>
@@ -500,14 +538,18 @@ void fill_couplings(Kernels<T>& table) {
   table.coupling_forward[m][0][1] = coupling_forward<Map, false, true, T>;
   table.coupling_forward[m][1][0] = coupling_forward<Map, true, false, T>;
   table.coupling_forward[m][1][1] = coupling_forward<Map, true, true, T>;
-  table.coupling_backward[m][0][0][0] = coupling_backward_block<Map, false, false, false, T>;
-  table.coupling_backward[m][0][0][1] = coupling_backward_block<Map, false, false, true, T>;
-  table.coupling_backward[m][0][1][0] = coupling_backward_block<Map, false, true, false, T>;
-  table.coupling_backward[m][0][1][1] = coupling_backward_block<Map, false, true, true, T>;
-  table.coupling_backward[m][1][0][0] = coupling_backward_block<Map, true, false, false, T>;
-  table.coupling_backward[m][1][0][1] = coupling_backward_block<Map, true, false, true, T>;
-  table.coupling_backward[m][1][1][0] = coupling_backward_block<Map, true, true, false, T>;
-  table.coupling_backward[m][1][1][1] = coupling_backward_block<Map, true, true, true, T>;
+  table.coupling_backward[m][0][0][0] = coupling_backward_block<Map, false, false, Known::input, T>;
+  table.coupling_backward[m][0][0][1] = coupling_backward_block<Map, false, false, Known::output, T>;
+  table.coupling_backward[m][0][0][2] = coupling_backward_block<Map, false, false, Known::output_recover, T>;
+  table.coupling_backward[m][0][1][0] = coupling_backward_block<Map, false, true, Known::input, T>;
+  table.coupling_backward[m][0][1][1] = coupling_backward_block<Map, false, true, Known::output, T>;
+  table.coupling_backward[m][0][1][2] = coupling_backward_block<Map, false, true, Known::output_recover, T>;
+  table.coupling_backward[m][1][0][0] = coupling_backward_block<Map, true, false, Known::input, T>;
+  table.coupling_backward[m][1][0][1] = coupling_backward_block<Map, true, false, Known::output, T>;
+  table.coupling_backward[m][1][0][2] = coupling_backward_block<Map, true, false, Known::output_recover, T>;
+  table.coupling_backward[m][1][1][0] = coupling_backward_block<Map, true, true, Known::input, T>;
+  table.coupling_backward[m][1][1][1] = coupling_backward_block<Map, true, true, Known::output, T>;
+  table.coupling_backward[m][1][1][2] = coupling_backward_block<Map, true, true, Known::output_recover, T>;
 }
 
 template <class T>

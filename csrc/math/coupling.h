@@ -109,22 +109,31 @@ struct CouplingGradients {
   V x, grad_x, grad_a, grad_t;
 };
 
-// `known` is x, or y where FromOutput; `grad_total` is the gradient of the log-determinant.
-template <ScaleMap Map, bool Negate, bool Before, bool FromOutput, class V>
+// From what the backward pass starts: the input x, the output y, or y with x to be recovered as well.
+enum class Known : int { input, output, output_recover };
+
+// dy/da = dL/da times x*S or (x + T)*S, which is y where the shift comes before the scale: the shift itself is read
+// only to form one of the two from the other.
+template <bool Before, Known Known_>
+constexpr bool needs_shift = Known_ == Known::output_recover || (Known_ == Known::input) == Before;
+
+// `grad_total` is the gradient of the log-determinant.
+template <ScaleMap Map, bool Negate, bool Before, Known Known_, class V>
 HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_total,
                                                  const CouplingNumbers<ScalarOf<V>>& k) {
+  constexpr bool from_output = Known_ != Known::input;
   const V shift = t * k.shift_gain;
-  if constexpr (Map == ScaleMap::none) return {FromOutput ? known - shift : known, grad_y, V{}, grad_y * k.shift_gain};
+  if constexpr (Map == ScaleMap::none) return {from_output ? known - shift : known, grad_y, V{}, grad_y * k.shift_gain};
   const ScaleTerms<V> terms = scale_terms<Map, Negate>(a, k);
   const V grad_x = grad_y * terms.s;
   V x, scaled, grad_t;  // scaled: the factor of dL/da in dy/da
   if constexpr (Before) {
-    scaled = FromOutput ? known : (known + shift) * terms.s;
-    x = FromOutput ? known / terms.s - shift : known;
+    scaled = from_output ? known : (known + shift) * terms.s;
+    x = from_output ? known / terms.s - shift : known;
     grad_t = grad_x * k.shift_gain;
   } else {
-    scaled = FromOutput ? known - shift : known * terms.s;
-    x = FromOutput ? scaled / terms.s : known;
+    scaled = from_output ? known - shift : known * terms.s;
+    x = from_output ? scaled / terms.s : known;
     grad_t = grad_y * k.shift_gain;
   }
   return {x, grad_x, (grad_y * scaled + grad_total) * terms.derivative, grad_t};

@@ -71,7 +71,7 @@ HK_INLINE Offset<V> offset_part(V x, V mean, const BinNumbers<ScalarOf<V>>& bin)
 // P = mass * exp(-outside) / rest, where outside = max(w, 0) and rest = (1 + exp(-|w|)) * (1 + exp(-b)).
 template <class V>
 struct LogisticValue {
-  V outside, exp_w, rest;
+  V outside, exp_w, rest, rest_less_one;
 };
 
 template <class V>
@@ -80,7 +80,8 @@ HK_INLINE LogisticValue<V> logistic_value(V x, V mean, const ScalePart<V>& scale
   const V w = o.inside * scale.inverse;
   const V exp_w = exponential_of_negative(-absolute(w));
   const V exp_b = exponential_of_negative(-((o.distance + bin.half) * scale.inverse));
-  return {at_least(w, 0), exp_w, (exp_w + 1) * (exp_b + 1)};
+  const V less_one = exp_w * exp_b + (exp_w + exp_b);
+  return {at_least(w, 0), exp_w, less_one + 1, less_one};
 }
 
 template <class V>

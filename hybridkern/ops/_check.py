@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_LOW = (torch.bfloat16, torch.float16)
+LOW = (torch.bfloat16, torch.float16)
 
 
 def shape_text(shape: torch.Size | tuple[int, ...]) -> str:
@@ -39,7 +39,7 @@ def check_same_device(name: str, value: Tensor, x: Tensor) -> None:
 
 def check_not_wider(name: str, value: Tensor, x: Tensor) -> None:
     """``value`` may have the dtype of ``x`` or, where ``x`` is float32, bfloat16 or float16."""
-    if value.dtype is x.dtype or (x.dtype is torch.float32 and value.dtype in _LOW):
+    if value.dtype is x.dtype or (x.dtype is torch.float32 and value.dtype in LOW):
         return
     also = ", bfloat16 or float16" if x.dtype is torch.float32 else ""
     raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype} (the dtype of x){also}")
@@ -55,7 +55,7 @@ def check_param(name: str, value: object, x: Tensor) -> None:
 
 def autocast_input(x: Tensor) -> Tensor:
     """``x`` in float32 where autocast lowered it: under autocast the flow itself stays in float32."""
-    if x.dtype in _LOW and torch.is_autocast_enabled(x.device.type):
+    if x.dtype in LOW and torch.is_autocast_enabled(x.device.type):
         return x.float()
     return x
 

@@ -38,8 +38,8 @@ _forward = define(
     f"affine_coupling_forward(Tensor x, Tensor params, Tensor? log_det, {_FORM}) -> (Tensor, Tensor)", _fake_forward
 )
 _backward = define(
-    "affine_coupling_backward(Tensor x, Tensor params, Tensor? grad_y, Tensor? grad_log_det, "
-    f"{_FORM}) -> (Tensor, Tensor)",
+    "affine_coupling_backward(Tensor known, Tensor params, Tensor? grad_y, Tensor? grad_log_det, "
+    f"{_FORM}, bool known_is_output=False) -> (Tensor, Tensor)",
     _fake_backward,
 )
 _backward_from_output = define(
@@ -51,23 +51,26 @@ _backward_from_output = define(
 
 class _AffineCoupling(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, params: Tensor, log_det: Tensor | None, *form: Any) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, params)
-        ctx.form = form
+    def forward(
+        ctx: Any, x: Tensor, params: Tensor, log_det: Tensor | None, keep_output: bool, *form: Any
+    ) -> tuple[Tensor, Tensor]:
+        y, total = _forward(x, params, log_det, *form)
+        # where y = (x + t)*s, its derivative in the raw scale holds y itself: then neither x nor t need be read again
+        ctx.save_for_backward(y if keep_output else x, params)
+        ctx.form = (*form, keep_output)
         ctx.log_det_dtype = None if log_det is None else log_det.dtype
         ctx.set_materialize_grads(False)
-        out: tuple[Tensor, Tensor] = _forward(x, params, log_det, *form)
-        return out
+        return y, total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor | None, grad_log_det: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, params = ctx.saved_tensors
-        grad_x, grad_params = _backward(x, params, grad_y, grad_log_det, *ctx.form)
+        known, params = ctx.saved_tensors
+        grad_x, grad_params = _backward(known, params, grad_y, grad_log_det, *ctx.form)
         grad_total = grad_log_det if ctx.log_det_dtype is not None else None
         if grad_total is not None and grad_total.dtype is not ctx.log_det_dtype:
             grad_total = grad_total.to(ctx.log_det_dtype)
-        return grad_x, grad_params, grad_total, None, None, None, None, None, None
+        return grad_x, grad_params, grad_total, None, None, None, None, None, None, None
 
 
 def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") -> None:
@@ -134,11 +137,15 @@ def affine_coupling(
     if select(x) == "reference":
         return _reference.affine_coupling(x, params, log_det, resolved, inverse)
     f = resolved
-    args = (x, params, log_det, f.code(inverse), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)
+    spec = (f.code(inverse), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)
     needs_grad = x.requires_grad or params.requires_grad or (log_det is not None and log_det.requires_grad)
-    out: tuple[Tensor, Tensor] = (
-        _AffineCoupling.apply(*args) if needs_grad and torch.is_grad_enabled() else _forward(*args)  # type: ignore[no-untyped-call]
-    )
+    out: tuple[Tensor, Tensor]
+    if needs_grad and torch.is_grad_enabled():
+        # a rounded y would cost low-precision gradients a digit
+        keep_output = f.shifts_first(inverse) and x.dtype not in _check.LOW
+        out = _AffineCoupling.apply(x, params, log_det, keep_output, *spec)  # type: ignore[no-untyped-call]
+    else:
+        out = _forward(x, params, log_det, *spec)
     return out
 
 
