@@ -10,7 +10,7 @@ import importlib
 from types import ModuleType
 from typing import NamedTuple
 
-import torch  # noqa: F401  (the extension links against libtorch, which this import loads)
+import torch
 
 from hybridkern import _env
 
@@ -30,7 +30,7 @@ def _load() -> Extension:
     except ModuleNotFoundError as error:
         if error.name != "hybridkern._C":
             raise
-        return Extension(None, "the extension was not built (no C++ compiler at install time, or HYBRIDKERN_NO_EXT=1)")
+        return Extension(None, "the extension was not built (no C++ compiler at install time, a failed build, or HYBRIDKERN_NO_EXT=1)")
     except ImportError as error:
         return Extension(None, f"the extension does not load with torch {torch.__version__}: {error}")
     level = module.instruction_set()

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from hybridkern.reference._dtype import per_example, total_dtype, wide
 
-
 # Keeps the inverse scale finite in float64, so that neither the density nor its gradients meet 0 * infinity.
 MIN_LOG_SCALE = -700.0
 
