@@ -30,7 +30,8 @@ def _load() -> Extension:
     except ModuleNotFoundError as error:
         if error.name != "hybridkern._C":
             raise
-        return Extension(None, "the extension was not built (no C++ compiler at install time, a failed build, or HYBRIDKERN_NO_EXT=1)")
+        why = "no C++ compiler at install time, a failed build, or HYBRIDKERN_NO_EXT=1"
+        return Extension(None, f"the extension was not built ({why})")
     except ImportError as error:
         return Extension(None, f"the extension does not load with torch {torch.__version__}: {error}")
     level = module.instruction_set()
