@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.axvline(1, color="0.3", linewidth=1)
     axes.set_yticks(range(len(grouped)), list(grouped))
     axes.invert_yaxis()
-    axes.set_xlabel("time of the other side / time of hybridkern; black tick: target")
+    axes.set_xlabel("time of the other side / ours (black: target)")
     first = rows[0]
     figure.suptitle(
         f"{first.cpu}, {first.threads} threads, {first.instruction_set}, torch {first.torch}, {first.date}", fontsize=9
