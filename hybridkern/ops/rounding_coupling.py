@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hybridkern.ops import _check
+from hybridkern.ops._autograd import once_differentiable
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.reference import rounding_coupling as _reference

@@ -9,9 +9,9 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hybridkern.ops import _check
+from hybridkern.ops._autograd import once_differentiable
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.ops.discretized_logistic import _backward as _prior_backward
