@@ -32,9 +32,8 @@ Parameters parameters(const Tensor& logits, const Tensor& mean, const Tensor& lo
   return {components_of(logits, order), components_of(mean, order), components_of(log_scale, order)};
 }
 
-// What one thread needs: the many arrays lie 4096 bytes apart or a multiple of that, where a cache has room for few of
-// them, so all inputs pass through buffers (outputs are written a whole line at a time). Holds buffers for 3K arrays
-// and their pointers, and the kernels' scratch.
+// What one thread needs: pointers to 3K arrays and buffers for those that do not lie in the tensors so already, the
+// places of the next block, and the kernels' scratch.
 template <class T>
 class Workspace {
  public:
@@ -44,16 +43,20 @@ class Workspace {
         gradients_(3 * components * mixture_columns),
         in_(3 * components),
         out_(3 * components),
+        next_in_(3 * components),
+        next_out_(3 * components),
         scratch_(mixture_slots * components * max_lanes + 64 / sizeof(T)) {}
 
   void read(const Parameters& from, const RowOrder& order, int64_t b, int64_t i, int64_t n, MixtureBlock<T>& block) {
     for (int64_t p = 0; p < 3 * k_; ++p) {
       T* buffer = values_.data() + p * mixture_columns;
-      copy_block(from[p / k_][p % k_], order, b, i, n, buffer);
-      in_[p] = buffer;
+      in_[p] = read_block(from[p / k_][p % k_], order, b, i, n, buffer);
     }
     // the runs are too short for the processor to see them coming
-    for (int64_t p = 0; p < 3 * k_; ++p) prefetch_after(from[p / k_][p % k_], b, i + n, n);
+    const bool wraps = i + n >= order.extent.row();
+    for (int64_t p = 0; p < 3 * k_; ++p)
+      next_in_[p] = place_of(from[p / k_][p % k_], wraps ? b + 1 : b, wraps ? 0 : i + n);
+    block.next_in = next_in_.data();
     block.logits = in_.data();
     block.mean = in_.data() + k_;
     block.log_scale = in_.data() + 2 * k_;
@@ -64,9 +67,13 @@ class Workspace {
     block.n = n;
   }
 
-  void aim(const Parameters& to, int64_t b, int64_t i, MixtureBlock<T>& block) {
+  void aim(const Parameters& to, int64_t row, int64_t b, int64_t i, MixtureBlock<T>& block) {
     for (int64_t p = 0; p < 3 * k_; ++p)
       out_[p] = block_target(to[p / k_][p % k_], b, i, gradients_.data() + p * mixture_columns);
+    const bool wraps = i + block.n >= row;
+    for (int64_t p = 0; p < 3 * k_; ++p)
+      next_out_[p] = place_of(to[p / k_][p % k_], wraps ? b + 1 : b, wraps ? 0 : i + block.n);
+    block.next_out = next_out_.data();
     point(block);
   }
 
@@ -93,6 +100,7 @@ class Workspace {
   std::vector<T> values_, gradients_;
   std::vector<const T*> in_;
   std::vector<T*> out_;
+  std::vector<const char*> next_in_, next_out_;
   std::vector<T> scratch_;
 };
 
@@ -175,8 +183,10 @@ struct Backward {
       for_mixture_blocks<T>(rows, row, components(),
                             [&](Workspace<T>& workspace, int64_t b, int64_t, int64_t i, int64_t n) {
                               MixtureBlock<T> block{};
-                              workspace.aim(grads, b, i, block);
+                              block.n = n;
+                              workspace.aim(grads, row, b, i, block);
                               block.stream = large && workspace.aligned();
+                              if (block.stream) block.next_out = nullptr;
                               step(workspace, block, b, i, n);
                               workspace.write(grads, order, b, i, n);
                             });

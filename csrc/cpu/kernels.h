@@ -58,11 +58,12 @@ struct MixtureBlock {
   T* grad_x;
   T *const *grad_logits, *const *grad_mean, *const *grad_log_scale;
   bool accumulate;
-  bool stream;  // write past the cache
-  T* scratch;   // mixture_slots * components * max_lanes, 64-byte aligned
+  bool stream;                                   // write past the cache
+  const char *const *next_in, *const *next_out;  // the 3K arrays of the next block, to be prefetched; or nullptr
+  T* scratch;                                    // mixture_slots * components * max_lanes, 64-byte aligned
   int64_t components, n;
 };
-constexpr int64_t max_lanes = 16, mixture_slots = 6;
+constexpr int64_t max_lanes = 32, mixture_slots = 6;
 
 template <class T>
 struct GaussianBlock {

@@ -4,6 +4,7 @@
 #include "../math/coupling.h"
 #include "../math/gaussian.h"
 #include "../math/logistic.h"
+#include "../math/pair.h"
 #include "kernels.h"
 
 namespace hk::HK_ISA {
@@ -51,6 +52,13 @@ HK_INLINE void put_streaming(ScalarOf<V>* to, V value, bool stream, int64_t coun
   put<Whole, V>(to, value, count);
 }
 
+// Brings nearer what lies 2 KiB further in each array, to be read or, where `Write`, to be written. The processor's own
+// prefetching ends with a page of 4 KiB, which here is a block of an array. What lies there need not belong to it.
+template <bool Write, class... T>
+HK_INLINE void look_ahead(int64_t i, const T*... arrays) {
+  ((arrays ? __builtin_prefetch(reinterpret_cast<const char*>(arrays + i) + 2048, Write) : void()), ...);
+}
+
 template <bool Whole, class V>
 HK_INLINE void put_or_add(ScalarOf<V>* to, V value, bool add, int64_t count) {
   put<Whole, V>(to, add ? get<Whole, V>(to, count) + value : value, count);
@@ -65,13 +73,31 @@ HK_INLINE V masked(V value, int64_t count) {
   return kept;
 }
 
-// Calls body.step<Whole>(i, count) for every vector of n elements.
+// Calls body.step<Whole>(i, count) for every vector of elements begin .. n-1.
 template <class V, class Body>
-HK_INLINE void for_vectors(int64_t n, Body& body) {
+HK_INLINE void for_vectors(int64_t begin, int64_t n, Body& body) {
   constexpr int64_t lanes = Lanes<V>::count;
-  int64_t i = 0;
+  int64_t i = begin;
   for (; i + lanes <= n; i += lanes) body.template step<true>(i, lanes);
   if (i < n) body.template step<false>(i, n - i);
+}
+template <class V, class Body>
+HK_INLINE void for_vectors(int64_t n, Body& body) {
+  for_vectors<V>(0, n, body);
+}
+
+// The sum of run<V>(begin, n) over pairs of vectors, and of what is left over single ones.
+template <class T, class Run>
+HK_INLINE T for_pairs(int64_t n, const Run& run) {
+  using V = typename VectorOf<T>::type;
+#if HK_LANES > 1
+  if constexpr (Lanes<V>::count > 1) {
+    const int64_t paired = n / Lanes<FloatPair>::count * Lanes<FloatPair>::count;
+    const T first = paired > 0 ? run.template operator()<FloatPair>(0, paired) : T(0);
+    return paired < n ? first + run.template operator()<V>(paired, n) : first;
+  }
+#endif
+  return run.template operator()<V>(0, n);
 }
 
 template <ScaleMap Map, bool Negate, bool Before, class T>
@@ -83,6 +109,8 @@ struct CouplingForward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
+    look_ahead<false>(i, block.known, block.t, block.a);
+    if (!block.stream) look_ahead<true>(i, block.y);
     const V x = get<Whole, V>(block.known + i, count), shift = get<Whole, V>(block.t + i, count) * k.shift_gain;
     if constexpr (Map == ScaleMap::none) {
       put_streaming<Whole, V>(block.y + i, x + shift, block.stream, count);
@@ -114,6 +142,8 @@ struct CouplingBackward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
+    look_ahead<false>(i, block.known, block.t, block.a, block.grad_y);
+    if (!block.stream) look_ahead<true>(i, block.grad_x, block.grad_t, block.grad_a, block.x);
     const V grad_y = block.grad_y ? get<Whole, V>(block.grad_y + i, count) : V{};
     const V a = Map == ScaleMap::none ? V{} : get<Whole, V>(block.a + i, count);
     V t{};
@@ -144,6 +174,8 @@ struct RoundingForward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
+    look_ahead<false>(i, x, t);
+    if (!stream) look_ahead<true>(i, y);
     const V rounded = round_even(get<Whole, V>(t + i, count) * beta);
     put_streaming<Whole, V>(y + i, get<Whole, V>(x + i, count) + rounded * sign, stream, count);
   }
@@ -167,6 +199,8 @@ struct RoundingBackward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
+    look_ahead<false>(i, grad, t);
+    if (!stream) look_ahead<true>(i, grad_t);
     const V g = get<Whole, V>(grad + i, count);
     put_streaming<Whole, V>(grad_t + i, g * factor, stream, count);
     sum += g * get<Whole, V>(t + i, count);
@@ -333,9 +367,8 @@ struct MixtureSums {
   V mass, weight_sum, depth;
 };
 
-template <class T, bool Gradients>
+template <class T, class V, bool Gradients>
 struct Mixture {
-  using V = typename VectorOf<T>::type;
   static constexpr T huge = sizeof(T) == 4 ? T(1e37) : T(1e300);
   static constexpr T shallow = sizeof(T) == 4 ? T(1e-25) : T(1e-250);
   const MixtureBlock<T>& block;
@@ -344,6 +377,16 @@ struct Mixture {
 
   enum Slot { weight, part, height, term, slope_x, slope_log_scale };
   HK_INLINE T* slot(int64_t k, Slot which) const { return block.scratch + (mixture_slots * k + which) * max_lanes; }
+
+  // Asks for a component's part of the next block; a little at each step, since a processor waits for few at a time.
+  // Into the second-level cache: the arrays lie at multiples of 4096 bytes, where the first has room for few of them.
+  template <bool Write>
+  HK_INLINE void look_ahead(const char* const* next, int64_t k, int64_t i) const {
+    if (!next) return;
+    constexpr int64_t width = sizeof(T), bytes = Lanes<V>::count * width;
+    for (int64_t p = k; p < 3 * block.components; p += block.components)
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(next[p] + i * width + at, Write, 2);
+  }
 
   template <bool Whole>
   HK_INLINE V top_logit(int64_t i, int64_t count) const {
@@ -360,6 +403,8 @@ struct Mixture {
     const V x = get<Whole, V>(block.x + i, count), top = top_logit<Whole>(i, count);
     MixtureSums<V> out{};
     for (int64_t k = 0; k < block.components; ++k) {
+      look_ahead<false>(block.next_in, k, i);
+      if constexpr (Gradients) look_ahead<true>(block.next_out, k, i);
       const V mean = get<Whole, V>(block.mean[k] + i, count);
       const ScalePart<V> scale = scale_part(get<Whole, V>(block.log_scale[k] + i, count), bin);
       const V below_top = get<Whole, V>(block.logits[k] + i, count) - top;
@@ -472,15 +517,20 @@ struct Mixture {
 
 template <class T>
 T mixture_forward(const MixtureBlock<T>& block, const BinConstants<T>& c) {
-  Mixture<T, false> body{block, bin_numbers(c)};
-  for_vectors<typename VectorOf<T>::type>(block.n, body);
-  return sum_lanes(body.sum);
+  return for_pairs<T>(block.n, [&]<class V>(int64_t begin, int64_t n) {
+    Mixture<T, V, false> body{block, bin_numbers(c)};
+    for_vectors<V>(begin, n, body);
+    return sum_lanes(body.sum);
+  });
 }
 
 template <class T>
 void mixture_backward(const MixtureBlock<T>& block, const BinConstants<T>& c) {
-  Mixture<T, true> body{block, bin_numbers(c)};
-  for_vectors<typename VectorOf<T>::type>(block.n, body);
+  for_pairs<T>(block.n, [&]<class V>(int64_t begin, int64_t n) {
+    Mixture<T, V, true> body{block, bin_numbers(c)};
+    for_vectors<V>(begin, n, body);
+    return T(0);
+  });
   if (block.stream) finish_stores();
 }
 

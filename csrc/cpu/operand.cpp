@@ -4,9 +4,24 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__linux__)
+#include <unistd.h>
+#endif
+
 #include "../math/low_precision.h"
 
 namespace hk {
+
+int64_t cache_share() {
+  static const int64_t share = [] {
+    int64_t size = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return size > 0 ? size / 2 : int64_t(16) << 20;
+  }();
+  return share;
+}
 
 Element element_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {

@@ -70,12 +70,10 @@ const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64
 template <class T>
 void copy_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer);
 
-// Asks for elements [begin, begin + n) of row b of a dense operand to be brought nearer; they need not exist.
-inline void prefetch_after(const Operand& from, int64_t b, int64_t begin, int64_t n) {
-  if (!from.dense) return;
+// Where element `begin` of row b of a dense operand lies, whether it exists or not: for prefetching only.
+inline const char* place_of(const Operand& from, int64_t b, int64_t begin) {
   const int64_t width = from.element == Element::f64 ? 8 : from.element == Element::f32 ? 4 : 2;
-  const char* first = from.data + (b * from.batch_stride + begin) * width;
-  for (int64_t at = 0; at < n * width; at += 64) __builtin_prefetch(first + at, 0, 2);
+  return from.data + (b * from.batch_stride + begin) * width;
 }
 
 // Where to write elements [begin, begin + n) of row b: into the tensor, or `buffer`, then to be sent by write_block.
@@ -152,12 +150,14 @@ class Writable {
   bool stands_in_;
 };
 
-// Outputs of a call that touches more memory than is left of a last-level cache are written past it: reading their
-// lines first would cost a third of the traffic, and few of them would be left for the next reader.
+// Half the processor's last cache: what a call may fill and still find there afterwards.
+int64_t cache_share();
+
+// Outputs of a call that touches more memory than that are written past the cache: reading their lines first would cost
+// a third of the traffic, and few of them would be left for the next reader.
 template <class T>
 bool beyond_cache(int64_t elements) {
-  constexpr int64_t cache_bytes = 16 << 20;
-  return elements * static_cast<int64_t>(sizeof(T)) > cache_bytes;
+  return elements * static_cast<int64_t>(sizeof(T)) > cache_share();
 }
 
 template <class T>

@@ -73,7 +73,7 @@ HK_INLINE V float_exp_of_negative(V x) {
 
 template <class V>
 HK_INLINE void float_exp_pair(V x, V& high, V& low) {
-  const ExpParts<V> e = exp_parts(at_least(at_most(x, 89.0f), -104.0f));
+  const ExpParts<V> e = exp_parts(x);
   const V m = e.q + 1.0f;
   high = scale_by_power<V>(m, e);
   low = scale_by_power<V>(e.q - (m - 1.0f), e);
@@ -175,7 +175,7 @@ HK_INLINE V exponential_of_negative(V x) {
 }
 HK_INLINE double exponential_of_negative(double x) { return std::exp(x); }
 
-// exp(x) = high + low to about twice the precision of high.
+// exp(x) = high + low to about twice the precision of high; |x| <= 87.
 template <class V>
 HK_INLINE void exponential_pair(V x, V& high, V& low) {
   float_exp_pair(x, high, low);

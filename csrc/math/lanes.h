@@ -118,7 +118,10 @@ HK_INLINE float with_sign_of(float x, float sign) { return __builtin_copysignf(x
 HK_INLINE double with_sign_of(double x, double sign) { return __builtin_copysign(x, sign); }
 HK_INLINE float times_sign_of(float x, float sign) { return __builtin_signbit(sign) ? -x : x; }
 HK_INLINE double times_sign_of(double x, double sign) { return __builtin_signbit(sign) ? -x : x; }
+HK_INLINE float minus_absolute(float x) { return -absolute(x); }
+HK_INLINE double minus_absolute(double x) { return -absolute(x); }
 #if HK_LANES > 1
+HK_INLINE Floats minus_absolute(Floats x) { return bits_as<Floats>(bits_as<Ints>(x) | INT32_MIN); }
 HK_INLINE Floats times_sign_of(Floats x, Floats sign) {
   return bits_as<Floats>(bits_as<Ints>(x) ^ (bits_as<Ints>(sign) & INT32_MIN));
 }

@@ -47,9 +47,9 @@ struct Offset {
 };
 
 template <class V>
-HK_INLINE V sum_error(V a, V b, V sum) {
-  const V back = sum - a;
-  return (a - (sum - back)) + (b - back);
+HK_INLINE V difference_error(V a, V b, V difference) {
+  const V back = difference - a;
+  return (a - (difference - back)) - (b + back);
 }
 
 template <class V>
@@ -58,11 +58,11 @@ HK_INLINE Offset<V> offset_part(V x, V mean, const BinNumbers<ScalarOf<V>>& bin)
   Offset<V> out;
   out.difference = x - mean;
   out.distance = absolute(out.difference);
-  const V rounding = sum_error(x, -mean, out.difference);
+  const V rounding = difference_error(x, mean, out.difference);
   out.error = select(out.distance < huge, times_sign_of(rounding, out.difference), V{});
   const V near = out.distance - bin.half;
-  const V rest =
-      (out.error - bin.half_low) + select(out.distance < huge, sum_error(out.distance, -splat<V>(bin.half), near), V{});
+  const V rest = (out.error - bin.half_low) +
+                 select(out.distance < huge, difference_error(out.distance, splat<V>(bin.half), near), V{});
   out.inside = near + rest;
   out.inside_low = select(out.distance < huge, rest - (out.inside - near), V{});
   return out;
@@ -78,8 +78,8 @@ template <class V>
 HK_INLINE LogisticValue<V> logistic_value(V x, V mean, const ScalePart<V>& scale, const BinNumbers<ScalarOf<V>>& bin) {
   const Offset<V> o = offset_part(x, mean, bin);
   const V w = o.inside * scale.inverse;
-  const V exp_w = exponential_of_negative(-absolute(w));
-  const V exp_b = exponential_of_negative(-((o.distance + bin.half) * scale.inverse));
+  const V exp_w = exponential_of_negative(minus_absolute(w));
+  const V exp_b = exponential_of_negative((-bin.half - o.distance) * scale.inverse);
   const V less_one = exp_w * exp_b + (exp_w + exp_b);
   return {at_least(w, 0), exp_w, less_one + 1, less_one};
 }
@@ -101,7 +101,7 @@ HK_INLINE LogisticSlopes<V> logistic_slopes(V x, V mean, const ScalePart<V>& sca
       product_error(o.inside, scale.inverse, w) + (o.inside * scale.inverse_low + o.inside_low * scale.inverse);
   const V w_low = select(absolute(w) < huge, low, V{});
   const auto is_outside = w > 0;
-  const V exp_w = exponential_of_negative(-absolute(w)) * (1 - times_sign_of(w_low, w));
+  const V exp_w = exponential_of_negative(minus_absolute(w)) * (1 - times_sign_of(w_low, w));
 
   V exp_u, expm1_u;  // of -2u
   exponential_of_negative((o.distance + o.error) * scale.inverse * -2, exp_u, expm1_u);
