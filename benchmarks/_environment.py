@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +14,13 @@ import torch
 from hybridkern._extension import extension
 
 THREADS = 2
-ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
+# glibc maps and faults in large temporaries anew at each call; with these it keeps them. The Makefile has the same.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+ALLOCATOR_VARIABLES = tuple(ALLOCATOR)
 
 
 def started_with() -> dict[str, str]:
@@ -41,6 +49,22 @@ def refusal(environment: dict[str, str] | None = None) -> str | None:
     if extension.module is None:
         return f"the benchmarks measure the compiled kernels, and there are none: {extension.reason}"
     return None
+
+
+def with_allocator_settings(module: str, arguments: Sequence[str]) -> None:
+    """Starts this process over as ``python -m module arguments`` if it was not started with :data:`ALLOCATOR`."""
+    environment = started_with()
+    if all(environment.get(name) for name in ALLOCATOR):
+        return
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], ALLOCATOR | dict(os.environ))
+
+
+def bf16_unit() -> str | None:
+    """The unit of this processor that multiplies bfloat16 matrices: ``"AMX"``, ``"AVX512-BF16"``, or ``None``."""
+    if torch.cpu._is_amx_tile_supported():
+        return "AMX"
+    return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else None
 
 
 def conditions() -> dict[str, str]:

@@ -27,7 +27,11 @@ class Timing:
 
 
 def interleave(
-    sides: Mapping[str, Callable[[], object]], *, rounds: int = 41, seconds: float = 0.02
+    sides: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 41,
+    seconds: float = 0.02,
+    settle: bool = True,
 ) -> dict[str, Timing]:
     """Times every function once a round, in an order drawn anew each round.
 
@@ -38,13 +42,16 @@ def interleave(
         sides: what to time, by name.
         rounds: at least 15.
         seconds: how long one measurement should last; short functions are called many times in it.
+        settle: ``False`` leaves the untimed calls out but for two at the start: for functions that take so long, and
+            touch so much memory, that what the caches hold when they start does not matter.
 
     Raises:
         ValueError: too few rounds.
     """
     if rounds < LEAST_ROUNDS:
         raise ValueError(f"rounds: got {rounds}, expected at least {LEAST_ROUNDS}")
-    calls = {name: _calls_within(function, seconds) for name, function in sides.items()}
+    warm_up = _WARM_UP if settle else 1
+    calls = {name: _calls_within(function, seconds, warm_up) for name, function in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     order = list(sides)
     shuffle = random.Random(0).shuffle
@@ -55,8 +62,9 @@ def interleave(
         for _ in range(rounds):
             shuffle(order)
             for name in order:
-                sides[name]()
-                times[name].append(_seconds_a_call(sides[name], calls[name]))
+                if settle:
+                    sides[name]()
+                times[name].append(seconds_a_call(sides[name], calls[name]))
             gc.collect()
     finally:
         gc.enable()
@@ -69,14 +77,15 @@ def self_check(ratio: float) -> bool:
     return abs(ratio - 1) <= SELF_TOLERANCE
 
 
-def _calls_within(function: Callable[[], object], seconds: float) -> int:
-    for _ in range(_WARM_UP):
+def _calls_within(function: Callable[[], object], seconds: float, warm_up: int) -> int:
+    for _ in range(warm_up):
         function()
-    shortest = min(_seconds_a_call(function, 1) for _ in range(_WARM_UP))
+    shortest = min(seconds_a_call(function, 1) for _ in range(warm_up))
     return max(1, min(_MOST_CALLS, round(seconds / shortest)))
 
 
-def _seconds_a_call(function: Callable[[], object], calls: int) -> float:
+def seconds_a_call(function: Callable[[], object], calls: int) -> float:
+    """Mean of ``calls`` calls in a row."""
     began = time.perf_counter()
     for _ in range(calls):
         function()

@@ -1,0 +1,190 @@
+"""One whole training step of Glow, library against library: ``python -m benchmarks.glow_step``.
+
+A step is ``zero_grad``, loss, ``backward`` and Adam; every side has the same architecture (the table shows the numbers
+of parameters), the same batch and the same optimizer, and the sides are timed in turn in one process. The share
+outside the coupling networks is the time of forward and backward pass with networks that do no work
+(``benchmarks/glow/idle.py``) by that of the whole step. Peak memory is that of a fresh process a side, beside weights,
+gradients and optimizer state. Sides that end in ``-bf16`` run under ``torch.autocast("cpu", torch.bfloat16)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy
+import torch
+from torch import Tensor
+
+from benchmarks import _environment
+from benchmarks._measure import LEAST_ROUNDS, self_check
+from benchmarks._results import ROOT
+from benchmarks.glow import measure, sides
+from benchmarks.glow.memory import in_fresh_process
+from benchmarks.glow.result import Line, rates, render, self_ratios, write_json
+from benchmarks.glow.side import Architecture, Side
+
+RESULTS = ROOT / "benchmarks" / "results" / "glow-step.json"
+UNVERIFIED = ROOT / ".bench" / "glow-step.json"
+PARTS = ("step", "outside", "memory", "sampling")
+OURS = ("eager", "eager-bf16", "ours", "ours-bf16")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.glow_step", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = options.add_argument
+    default = Architecture()
+    add("--peers", type=_names, default=list(sides.PEERS), help="other libraries, e.g. normflows,freia; '' for none")
+    add("--sides", type=_names, default=list(OURS), help=f"further sides, of: {', '.join(sides.NAMES)}")
+    add("--parts", type=_names, default=list(PARTS), help=f"what to measure: {','.join(PARTS)}")
+    add("--shape", type=_shape, default=default.shape, help="channels,height,width of an image (default 3,32,32)")
+    add("--levels", type=int, default=default.levels, help=f"default {default.levels}")
+    add("--steps", type=int, default=default.steps, help=f"steps of flow a level (default {default.steps})")
+    add("--hidden", type=int, default=default.hidden, help=f"channels in the networks (default {default.hidden})")
+    add("--batch", type=int, default=32, help="images a step (default 32)")
+    add("--rounds", type=int, default=LEAST_ROUNDS, help=f"interleaved rounds, at least {LEAST_ROUNDS}")
+    add("--threads", type=int, default=_environment.THREADS, help=f"default {_environment.THREADS}")
+    add("--data", type=Path, help=".npz with uint8 'images' (N,H,W,C); without it, uniform noise")
+    add(
+        "--out", type=Path, help=f"JSON; default {RESULTS.relative_to(ROOT)} for a complete run that held, else .bench/"
+    )
+    add(
+        "--quality",
+        action="store_true",
+        help="instead: train on --data in bf16 and float32, and eagerly; see quality.py",
+    )
+    add("--train-steps", type=int, default=300, help="of --quality (default 300)")
+    add("--seed", type=int, default=0, help="of weights and batches")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = parser()
+    options = command.parse_args(arguments)
+    _environment.with_allocator_settings("benchmarks.glow_step", arguments)
+    try:
+        architecture = Architecture(options.shape, options.levels, options.steps, options.hidden)
+        names = _measurable([*options.peers, *options.sides])
+        if unknown := set(options.parts) - set(PARTS):
+            raise ValueError(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}")
+        x = images(options.data, architecture.shape, options.batch, options.seed)
+    except (ValueError, OSError, KeyError) as error:
+        command.error(str(error))
+    torch.set_num_threads(options.threads)
+    if options.quality:
+        from benchmarks.glow import quality
+
+        return quality.run(architecture, options)
+    lines, checks = compare(names, architecture, x, options)
+    conditions = _environment.conditions() | {"batch": options.batch, "rounds": options.rounds, **asdict(architecture)}
+    conditions |= {"allocator": "settings of benchmarks/_environment.py", "bf16_unit": _environment.bf16_unit()}
+    print(render(lines, conditions, checks))
+    path = options.out or (RESULTS if _publishable(options, names, checks) else UNVERIFIED)
+    write_json(path, lines, conditions, checks)
+    print(f"results: {path}")
+    return 0 if all(map(self_check, checks.values())) else 1
+
+
+def compare(
+    names: Sequence[str], architecture: Architecture, x: Tensor, options: argparse.Namespace
+) -> tuple[list[Line], dict[str, float]]:
+    """Builds the sides and measures the wanted parts."""
+    built: list[Side] = []
+    for name in names:
+        torch.manual_seed(options.seed)
+        built.append(sides.build(name, architecture))
+    found: dict[str, dict[str, object]] = {
+        side.name: {
+            "parameters_in_networks": side.parameters_in_networks(),
+            "parameters_elsewhere": side.parameters_elsewhere(),
+        }
+        for side in built
+    }
+    checks: dict[str, float] = {}
+    if "step" in options.parts:
+        timings = measure.time_steps(built, x, options.rounds)
+        checks |= {f"step of {name}": ratio for name, ratio in self_ratios(timings).items()}
+        for name, (speed, ratio) in rates(timings, len(x)).items():
+            found[name] |= {"step": timings[name], "images_per_s": speed, "ratio": ratio}
+    if "outside" in options.parts:
+        for name, shares in measure.time_shares(built, x, options.rounds).items():
+            found[name]["shares"] = shares
+    if "memory" in options.parts:
+        for side in built:
+            arguments = (sides.build, (side.name, architecture), tuple(x.shape), options.threads)
+            found[side.name]["peak_bytes"] = in_fresh_process(measure.step_peak, *arguments)
+    if "sampling" in options.parts:
+        for side in built:
+            with torch.no_grad():
+                side.loss(side.prepared(x))  # initializes, if no step has
+        timings = measure.time_sampling(built, len(x), options.rounds)
+        checks |= {f"sampling of {name}": ratio for name, ratio in self_ratios(timings).items()}
+        for name, (speed, ratio) in rates(timings, len(x)).items():
+            found[name] |= {"sampling": timings[name], "sampled_per_s": speed, "sampling_ratio": ratio}
+    return [Line(name, **values) for name, values in found.items()], checks
+
+
+def images(path: Path | None, shape: tuple[int, int, int], count: int, seed: int) -> Tensor:
+    """``(count, C, H, W)`` in [-1/2, 1/2): dequantized images of a file, or noise."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(count, *shape, generator=generator)
+    if path is None:
+        return noise - 0.5
+    with numpy.load(path, allow_pickle=False) as file:
+        raw = torch.from_numpy(file["images"][:count])
+    raw = raw.unsqueeze(-1) if raw.ndim == 3 else raw
+    raw = raw.permute(0, 3, 1, 2).float()
+    if raw.shape != noise.shape:
+        raise ValueError(f"data: got images of shape {tuple(raw.shape)}, expected {tuple(noise.shape)}")
+    return (raw + noise) / 256 - 0.5
+
+
+def _measurable(names: Sequence[str]) -> list[str]:
+    kept = []
+    for name in dict.fromkeys(names):
+        if name not in sides.NAMES:
+            raise ValueError(f"side: got {name!r}, expected one of {', '.join(sides.NAMES)}")
+        reason = sides.missing(name)
+        if reason is None and "bf16" in name and _environment.bf16_unit() is None:
+            reason = "not measurable here: this processor multiplies no bfloat16 matrices (no AMX, no AVX512-BF16)"
+        if reason is None:
+            kept.append(name)
+        else:
+            print(f"left out {name}: {reason}")
+    if not kept:
+        raise ValueError("sides: nothing is left to measure")
+    return kept
+
+
+def _publishable(options: argparse.Namespace, names: Sequence[str], checks: dict[str, float]) -> bool:
+    """Whether a run is the one that the documents speak of: every part and side, defaults, undisturbed."""
+    default = parser().parse_args([])
+    same = all(
+        getattr(options, key) == getattr(default, key) for key in ("shape", "levels", "steps", "hidden", "batch")
+    )
+    complete = set(PARTS) <= set(options.parts) and {*sides.PEERS, *OURS} <= set(names)
+    return same and complete and all(map(self_check, checks.values()))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    try:
+        channels, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected three integers: channels,height,width") from None
+    return channels, height, width
+
+
+if __name__ == "__main__":
+    sys.exit(main())
