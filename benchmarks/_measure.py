@@ -13,6 +13,7 @@ LEAST_ROUNDS = 15
 SELF_TOLERANCE = 0.05
 _WARM_UP = 3
 _MOST_CALLS = 2000
+_TICK = 1e-7  # of the clock: nothing is shorter
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _calls_within(function: Callable[[], object], seconds: float, warm_up: int) 
     for _ in range(warm_up):
         function()
     shortest = min(seconds_a_call(function, 1) for _ in range(warm_up))
-    return max(1, min(_MOST_CALLS, round(seconds / shortest)))
+    return max(1, min(_MOST_CALLS, round(seconds / max(shortest, _TICK))))
 
 
 def seconds_a_call(function: Callable[[], object], calls: int) -> float:

@@ -167,9 +167,8 @@ def _measurable(names: Sequence[str]) -> list[str]:
 def _publishable(options: argparse.Namespace, names: Sequence[str], checks: dict[str, float]) -> bool:
     """Whether a run is the one that the documents speak of: every part and side, defaults, undisturbed."""
     default = parser().parse_args([])
-    same = all(
-        getattr(options, key) == getattr(default, key) for key in ("shape", "levels", "steps", "hidden", "batch")
-    )
+    fixed = ("shape", "levels", "steps", "hidden", "batch", "threads")
+    same = all(getattr(options, key) == getattr(default, key) for key in fixed)
     complete = set(PARTS) <= set(options.parts) and {*sides.PEERS, *OURS} <= set(names)
     return same and complete and all(map(self_check, checks.values()))
 

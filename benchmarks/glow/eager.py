@@ -21,9 +21,8 @@ def coupling_network(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     last = nn.Conv2d(hidden, outputs, 3, padding=1)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(
-        nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(), last
-    )
+    first, middle = nn.Conv2d(inputs, hidden, 3, padding=1), nn.Conv2d(hidden, hidden, 1)
+    return nn.Sequential(first, nn.ReLU(), middle, nn.ReLU(), last)
 
 
 class EagerStep(nn.Module):
@@ -60,7 +59,7 @@ class EagerStep(nn.Module):
             x = (x + self.bias[:, None, None]) * self.log_scale.exp()[:, None, None]
             x = F.conv2d(x, self.weight()[:, :, None, None])
         first, second = x.chunk(2, 1)
-        raw, shift = self.net(first).float().chunk(2, 1)
+        raw, shift = self.net(first).to(x.dtype).chunk(2, 1)
         scale = torch.sigmoid(raw + 2)
         y = torch.cat((first, (second + shift) * scale), 1)
         constant = height * width * (self.log_scale.sum() + self.log_diagonal.sum())
@@ -69,10 +68,10 @@ class EagerStep(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         """Latent -> data."""
         first, second = y.chunk(2, 1)
-        raw, shift = self.net(first).float().chunk(2, 1)
+        raw, shift = self.net(first).to(y.dtype).chunk(2, 1)
         x = torch.cat((first, second / torch.sigmoid(raw + 2) - shift), 1)
         with torch.autocast(x.device.type, enabled=False):
-            x = F.conv2d(x, self.weight().double().inverse().float()[:, :, None, None])
+            x = F.conv2d(x, self.weight().double().inverse().to(x.dtype)[:, :, None, None])
         return x * (-self.log_scale).exp()[:, None, None] - self.bias[:, None, None]
 
 
@@ -107,7 +106,7 @@ class EagerGlow(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats, ``(B,)``."""
         latents, log_det = self(x)
-        squares = sum(latent.float().square().flatten(1).sum(1) for latent in latents)
+        squares = sum(latent.square().flatten(1).sum(1) for latent in latents)
         return log_det - 0.5 * (squares + self.architecture.dim * math.log(2 * math.pi))
 
     def inverse(self, latents: list[Tensor]) -> Tensor:
