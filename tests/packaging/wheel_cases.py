@@ -1,0 +1,236 @@
+"""The package as users install it: built, installed and tested in clean environments. ``make wheel-test`` runs it.
+
+Builds the sdist, and the wheel from the sdist. Then, in virtual environments of its own and far from the source tree,
+for each case: installs, runs the operator tests, and holds ``python -m hybridkern.report`` to what is true there.
+
+- ``no-compiler``: the sdist, on a machine without a C++ compiler; the result is plain Python.
+- ``no-nvcc``: the sdist, with a compiler and without nvcc; the result has the CPU kernels.
+- ``nvcc-without-gpu``: the sdist, with nvcc on the path and no GPU. Skipped, and said so, where there is no nvcc.
+- ``newer-torch``: the wheel built here, with a later torch than it was built with (``--newer-torch VERSION``).
+
+Not part of the test suite: it takes minutes and installs torch twice (the later one is a CUDA build, about 5 GB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD_TOOLS = ("setuptools>=77.0.3", "ninja", "pybind11>=2.13")
+TEST_TOOLS = ("numpy", "pytest>=8.3", "hypothesis>=6.100", "mpmath>=1.3")
+COMPILERS = ("c++", "g++", "clang++", "gcc", "cc", "clang")
+
+PYTEST_INI = """\
+[pytest]
+addopts = --import-mode=importlib -ra
+pythonpath = .
+markers = slow
+"""
+
+
+class Failed(Exception):
+    """A case does not hold; the message says what."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment, used through its interpreter."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, *packages: str) -> Environment:
+        venv.create(folder, with_pip=True, clear=True)
+        made = cls(folder)
+        made.pip("install", *packages)
+        return made
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python")
+
+    def pip(self, *arguments: str, **variables: str) -> None:
+        self.run("-m", "pip", "--quiet", "--disable-pip-version-check", *arguments, **variables)
+
+    def run(self, *arguments: str, cwd: Path | None = None, **variables: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYBRIDKERN_", "CUDA_HOME"))}
+        kept.pop("PYTHONPATH", None)
+        done = subprocess.run(
+            [self.python, *arguments],
+            cwd=cwd or self.folder,
+            env=kept | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to install, and what must be true afterwards.
+
+    Attributes:
+        name: of the case.
+        path: ``PATH`` of the installation and of the tests.
+        compiled: whether there must be CPU kernels.
+        cuda: whether the CUDA library must be built in; ``None`` where this version has none.
+        variables: others of the installation.
+    """
+
+    name: str
+    path: str
+    compiled: bool
+    cuda: bool | None
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def path_without(folder: Path, *programs: str) -> str:
+    """A ``PATH`` of one folder that holds links to every program found now, but for those and their variants."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in map(Path, os.environ["PATH"].split(os.pathsep)):
+        for program in place.iterdir() if place.is_dir() else ():
+            hidden = any(name == program.name or program.name.startswith(f"{name}-") for name in programs)
+            link = folder / program.name
+            if not hidden and not link.exists() and os.access(program, os.X_OK) and program.is_file():
+                link.symlink_to(program)
+    return str(folder)
+
+
+def build(tool: Environment, folder: Path) -> tuple[Path, Path]:
+    """The sdist of the source tree, and the wheel of that sdist."""
+    source = folder / "source"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, source / name)
+    script = f"from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))"
+    tool.run("-c", script, cwd=source)
+    (sdist,) = folder.glob("hybridkern-*.tar.gz")
+    tools = f"{tool.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    tool.pip("wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(sdist), PATH=tools,
+             HYBRIDKERN_REQUIRE_EXT="1", MAX_JOBS="2")  # fmt: skip
+    (wheel,) = folder.glob("hybridkern-*.whl")
+    return sdist, wheel
+
+
+def check(environment: Environment, case: Case, tests: Path, test_flags: Sequence[str]) -> str:
+    """Runs the operator tests on what is installed; returns pytest's last line.
+
+    Raises:
+        Failed: a test fails, or the report says something that is not so.
+    """
+    where = environment.run("-c", "import hybridkern; print(hybridkern.__file__)", cwd=tests).strip()
+    if not Path(where).is_relative_to(environment.folder):
+        raise Failed(f"the tests would run on {where}, not on the installation")
+    report = environment.run("-m", "hybridkern.report", cwd=tests, PATH=case.path)
+    print(report)
+    for truth, holds in truths(case, environment).items():
+        if not holds(report):
+            raise Failed(f"the report should say: {truth}")
+    required = {"HYBRIDKERN_TEST_REQUIRE_CPP": "1"} if case.compiled else {}
+    arguments = ("-m", "pytest", "-q", "tests/ops", *test_flags)
+    return environment.run(*arguments, cwd=tests, PATH=case.path, **required).splitlines()[-1]
+
+
+def truths(case: Case, environment: Environment) -> dict[str, Callable[[str], bool]]:
+    """What the report must say, each with its check."""
+    version = environment.run("-c", "import torch; print(torch.__version__)").strip()
+
+    def line(report: str, start: str) -> str:
+        return next((text for text in report.splitlines() if text.strip().startswith(f"{start} ")), "")
+
+    checks: dict[str, Callable[[str], bool]] = {
+        f"torch {version}": lambda report: version in line(report, "torch"),
+        "torch sees no GPU": lambda report: "none" in line(report, "devices that torch sees"),
+        "the backend cuda is not available": lambda report: "not available" in line(report, "cuda"),
+    }
+    if case.compiled:
+        checks["the backend cpp is available"] = lambda report: (
+            " available: " in line(report, "cpp").replace("not available", "no")
+        )
+    else:
+        checks["the backend cpp is not available for want of a build"] = lambda report: (
+            "not available: the extension was not built" in line(report, "cpp")
+        )
+    if case.cuda is not None:
+        checks[f"CUDA architectures {'' if case.cuda else 'not '}built in"] = lambda report: (
+            ("sm_" in line(report, "architectures built in")) == case.cuda
+        )
+    return checks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheel-test", help="made anew")
+    parser.add_argument("--torch", default="torch==2.13.0", help="what the wheel is built with")
+    parser.add_argument(
+        "--newer-torch", default="", metavar="VERSION", help="also run the case newer-torch, e.g. 2.14.1"
+    )
+    parser.add_argument("--cases", default="", help="only these, separated by commas")
+    parser.add_argument("--test-flags", default="", help="of pytest")
+    options = parser.parse_args(arguments)
+    folder: Path = options.folder.resolve()
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.monotonic()
+    standard = Environment.create(folder / "venv", options.torch, *BUILD_TOOLS, *TEST_TOOLS)
+    sdist, wheel = build(standard, folder)
+    print(f"{sdist.name}, {wheel.name}: {time.monotonic() - began:.0f} s")
+    tests = folder / "tests-alone"
+    shutil.copytree(folder / "source" / "tests", tests / "tests")
+    (tests / "pytest.ini").write_text(PYTEST_INI)
+    cuda = (ROOT / "csrc" / "cuda").is_dir()
+    nvcc = shutil.which("nvcc")
+    tools = f"{standard.folder / 'bin'}{os.pathsep}"
+    no_nvcc = path_without(folder / "no-nvcc", "nvcc")
+    cases = [
+        (standard, sdist, Case("no-compiler", tools + path_without(folder / "no-compiler", *COMPILERS, "nvcc"), False,
+                               False if cuda else None)),
+        (standard, sdist, Case("no-nvcc", tools + no_nvcc, True, False if cuda else None)),
+        (standard, sdist, Case("nvcc-without-gpu", tools + os.environ["PATH"], True, True if cuda else None)),
+    ]  # fmt: skip
+    if nvcc is None:
+        print("left out nvcc-without-gpu: there is no nvcc on the path")
+        cases.pop()
+    wanted = [name for name in options.cases.split(",") if name]
+    if options.newer_torch and (not wanted or "newer-torch" in wanted):
+        newer = Environment.create(folder / "venv-newer", f"torch=={options.newer_torch}", *TEST_TOOLS)
+        cases.append(
+            (newer, wheel, Case("newer-torch", os.environ["PATH"], True, (nvcc is not None) if cuda else None))
+        )
+    elif not options.newer_torch:
+        print("left out newer-torch: name one with --newer-torch VERSION")
+    failed = []
+    for environment, package, case in cases:
+        if wanted and case.name not in wanted:
+            continue
+        began = time.monotonic()
+        print(f"\n== {case.name}", flush=True)
+        try:
+            isolation = ["--no-build-isolation"] if package is sdist else []
+            environment.pip("install", "--no-deps", "--force-reinstall", "--no-cache-dir", *isolation, str(package),
+                            PATH=case.path, MAX_JOBS="2", **case.variables)  # fmt: skip
+            print(check(environment, case, tests, options.test_flags.split()))
+        except Failed as error:
+            failed.append(case.name)
+            print(f"FAILED: {error}")
+        print(f"== {case.name}: {time.monotonic() - began:.0f} s", flush=True)
+    print(f"\nfailed: {', '.join(failed)}" if failed else "\nevery case holds")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
