@@ -50,7 +50,7 @@ def log_quantity(value: np.ndarray, magnitude: np.ndarray | None = None) -> Expe
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """Values of a tensor of any dtype in float64."""
-    return tensor.detach().double().numpy()
+    return tensor.detach().double().cpu().numpy()
 
 
 def unit_in_last_place(value: np.ndarray, dtype: torch.dtype) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,12 @@ import torch
 
 import hybridkern
 
-BACKENDS = tuple(name for name, status in hybridkern.backends().items() if status.available)
+# Where the tensors of the operator tests lie: HYBRIDKERN_TEST_DEVICE=cuda runs them on a GPU (also on ROCm).
+DEVICE = torch.device(os.environ.get("HYBRIDKERN_TEST_DEVICE", "cpu"))
+_SERVE = {"cpu": ("reference", "cpp"), "cuda": ("reference", "triton", "cuda")}
+BACKENDS = tuple(
+    name for name, status in hybridkern.backends().items() if status.available and name in _SERVE[DEVICE.type]
+)
 COMPILED_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
 
 

@@ -49,7 +49,7 @@ class EagerStep(nn.Module):
 
     def weight(self) -> Tensor:
         """``P L (U + diag(sign * exp(log_diagonal)))``."""
-        lower = self.lower.tril(-1) + torch.eye(len(self.sign), dtype=self.lower.dtype)
+        lower = self.lower.tril(-1) + torch.eye(len(self.sign), dtype=self.lower.dtype, device=self.lower.device)
         upper = self.upper.triu(1) + (self.sign * self.log_diagonal.exp()).diag()
         return self.permutation @ lower @ upper
 

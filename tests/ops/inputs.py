@@ -6,16 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.conftest import DEVICE
 from tests.ops import oracle
 
 FRACTION_BITS = 30  # float64 inputs are multiples of 2**-30: not float32 numbers, but differences of them are exact
 
 
 def tensor(value: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """``value`` in ``dtype``."""
+    """``value`` in ``dtype``, on the device that is tested."""
     if dtype is torch.float64:
         value = np.where(np.abs(value) < 2.0**20, np.round(value * 2.0**FRACTION_BITS) / 2.0**FRACTION_BITS, value)
-    return torch.from_numpy(np.ascontiguousarray(value)).to(dtype)
+    return torch.from_numpy(np.ascontiguousarray(value)).to(dtype).to(DEVICE)
 
 
 def normal(seed: int, shape: tuple[int, ...], dtype: torch.dtype, scale: float = 1.0) -> Tensor:
@@ -46,7 +47,7 @@ def logistic_grid(bin_width: float, dtype: torch.dtype) -> tuple[Tensor, Tensor,
     edges = 0.5 * bin_width * (1.0 + np.broadcast_to(hairs, (19, hairs.size)))
     distance = np.concatenate([far, edges, 0.5 * bin_width + hairs * np.exp(log_scale)], axis=1)
     mean = tensor(np.where(rng.uniform(size=distance.shape) < 0.5, 0.0, rng.normal(0, 3, distance.shape)), dtype)
-    x = mean.double().numpy() + np.where(rng.uniform(size=distance.shape) < 0.5, -1, 1) * distance
+    x = mean.double().cpu().numpy() + np.where(rng.uniform(size=distance.shape) < 0.5, -1, 1) * distance
     x_tensor, scale_tensor = tensor(x, dtype), tensor(np.broadcast_to(log_scale, distance.shape).copy(), dtype)
     # rounding x may carry a point beyond 1e4 scales, which is where the contract ends
     beyond = (x_tensor.double() - mean.double()).abs() > 1e4 * scale_tensor.double().exp()

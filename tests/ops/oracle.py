@@ -219,9 +219,9 @@ def gaussian(x: Array, mean: Array, log_scale: Array) -> Density:
 def rounded_shift(t: torch.Tensor, beta: torch.Tensor | None) -> Array:
     """``round(beta * t)``, the product formed in float32 unless ``t`` is float64; half to even."""
     working = np.float64 if t.dtype is torch.float64 else np.float32
-    product = t.detach().double().numpy().astype(working)
+    product = t.detach().double().cpu().numpy().astype(working)
     if beta is not None:
-        product = beta.detach().double().numpy().astype(working).reshape(()) * product
+        product = beta.detach().double().cpu().numpy().astype(working).reshape(()) * product
     return np.rint(product).astype(np.float64)
 
 

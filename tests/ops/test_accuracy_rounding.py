@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hybridkern import ops
+from tests.conftest import DEVICE
 from tests.ops import inputs
 from tests.ops.checks import check_rounding
 
@@ -49,8 +50,8 @@ def test_product_is_formed_in_float32(backend: str) -> None:
     product = (beta * near_half).astype(np.float32)
     wider = near_half.astype(np.float64) * np.float64(beta)
     assert np.any(np.rint(product) != np.rint(wider))
-    got = ops.rounding_coupling(torch.zeros(20000), torch.from_numpy(near_half), beta=torch.tensor(beta))
-    assert np.array_equal(got.numpy(), np.rint(product))
+    got = ops.rounding_coupling(torch.zeros(20000), torch.from_numpy(near_half).to(DEVICE), beta=torch.tensor(beta))
+    assert np.array_equal(got.cpu().numpy(), np.rint(product))
 
 
 def test_float_beta_is_the_same_as_a_tensor(backend: str) -> None:
@@ -67,7 +68,7 @@ def test_gradient_of_beta_has_its_shape(backend: str, shape: tuple[int, ...]) ->
 
 def test_beta_may_be_float64_beside_float32(backend: str) -> None:
     """It is rounded to float32 first: the same steps, and a gradient of its own dtype."""
-    t = torch.from_numpy(nearly_half(np.float32(0.3)))
+    t = torch.from_numpy(nearly_half(np.float32(0.3))).to(DEVICE)
     beta = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     y = ops.rounding_coupling(torch.zeros_like(t), t, beta=beta)
     assert torch.equal(y, ops.rounding_coupling(torch.zeros_like(t), t, beta=beta.detach().float()))

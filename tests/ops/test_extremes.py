@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import platform
 
+import numpy as np
 import pytest
 import torch
 
 from hybridkern import ops
-from tests.conftest import POISON_BYTE
+from tests.conftest import DEVICE, POISON_BYTE
 from tests.ops import inputs, oracle
 from tests.ops.calls import CALLS
 from tests.ops.extremes import BIG, assert_no_nan, check_no_nan, corners, finite_leaves
@@ -42,7 +43,7 @@ def test_coupling_of_any_raw_scale(backend: str, name: str) -> None:
     raw = corners(torch.float32, 1)[0]
     form = oracle.FORMS[name]
     shape = raw.shape
-    params = torch.from_numpy(oracle.join(raw.numpy(), torch.full(shape, 0.5).numpy(), form))
+    params = torch.from_numpy(oracle.join(raw.cpu().numpy(), np.full(shape, 0.5, np.float32), form)).to(DEVICE)
     leaves = finite_leaves([torch.full(shape, 1.5), params])
     outputs = ops.affine_coupling(*leaves, form=name)
     torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])

@@ -21,7 +21,7 @@ def arguments(rows: int, half: int, dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 def expected(args: list[torch.Tensor], lattice: str) -> np.ndarray:
-    a, b, t, beta = (value.detach().numpy() for value in args)
+    a, b, t, beta = (value.detach().cpu().numpy() for value in args)
     step = np.rint(beta[1] * t) if lattice == "exact" else beta[1] * np.rint(t)
     return np.concatenate((a, b + step), 1)[:, ::-1]
 
@@ -36,7 +36,7 @@ def test_value(backend: str, size: tuple[int, int], dtype: torch.dtype, lattice:
     # beta * round(t) may be fused with the addition: one rounding less
     bound = {"exact": 0.0, "tutorial": 4 * torch.finfo(dtype).eps * 40}[lattice]
     assert joined.shape == (size[0], 2 * size[1])
-    np.testing.assert_allclose(joined.detach().numpy(), expected(args, lattice), rtol=0, atol=bound)
+    np.testing.assert_allclose(joined.detach().cpu().numpy(), expected(args, lattice), rtol=0, atol=bound)
     assert torch.equal(torch.cat(halves, 1), joined)
 
 
@@ -58,7 +58,7 @@ def test_straight_through_gradient(
     assert torch.equal(b.grad, grad_y)
     assert torch.equal(t.grad, beta.detach()[1] * grad_y)
     inner = t.detach() if lattice == "exact" else t.detach().round()
-    terms = (grad_y.double() * inner.double()).numpy()
+    terms = (grad_y.double() * inner.double()).cpu().numpy()
     assert beta.grad[[0, 2]].tolist() == [0.0, 0.0]
     limit = 2e-6 if dtype is torch.float32 else 1e-14
     assert abs(beta.grad[1].item() - terms.sum()) <= limit * np.abs(terms).sum()
