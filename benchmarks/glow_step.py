@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy
@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks import _environment
 from benchmarks._measure import LEAST_ROUNDS, self_check
 from benchmarks._results import ROOT
-from benchmarks.glow import measure, sides
+from benchmarks.glow import measure, quality, sides
 from benchmarks.glow.memory import in_fresh_process
 from benchmarks.glow.result import Line, rates, render, self_ratios, write_json
 from benchmarks.glow.side import Architecture, Side
@@ -60,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
         help="instead: train on --data in bf16 and float32, and eagerly; see quality.py",
     )
     add("--train-steps", type=int, default=300, help="of --quality (default 300)")
+    add("--held-out", type=int, default=1000, help="images that --quality is measured on (default 1000)")
+    add("--lr", type=float, default=5e-4, help="learning rate of --quality (default 5e-4)")
     add("--seed", type=int, default=0, help="of weights and batches")
     return options
 
@@ -80,9 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(str(error))
     torch.set_num_threads(options.threads)
     if options.quality:
-        from benchmarks.glow import quality
-
-        return quality.run(architecture, options)
+        return _quality(names, architecture, options, command)
     lines, checks = compare(names, architecture, x, options)
     conditions = _environment.conditions() | {"batch": options.batch, "rounds": options.rounds, **asdict(architecture)}
     conditions |= {"allocator": "settings of benchmarks/_environment.py", "bf16_unit": _environment.bf16_unit()}
@@ -91,6 +91,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_json(path, lines, conditions, checks)
     print(f"results: {path}")
     return 0 if all(map(self_check, checks.values())) else 1
+
+
+def _quality(
+    names: Sequence[str], architecture: Architecture, options: argparse.Namespace, command: argparse.ArgumentParser
+) -> int:
+    wanted = [name for name in names if name in quality.NAMES]
+    if options.data is None or len(wanted) < 2:
+        command.error(f"--quality needs --data and at least two of the sides {', '.join(quality.NAMES)}")
+    data = quality.load(options.data, architecture.shape)
+    data = replace(data, held_out=data.held_out[: options.held_out])
+    settings = {"steps": options.train_steps, "batch": options.batch, "lr": options.lr, "seed": options.seed}
+    print(f"{len(data.train)} training images, {len(data.held_out)} held out; {architecture}; {settings}", flush=True)
+    found = quality.compare(wanted, architecture, data, **settings)
+    holds = quality.verdict(found)
+    print(f"within {quality.TOLERANCE} of each other: {'yes' if holds else 'NO'}")
+    return 0 if holds else 1
 
 
 def compare(

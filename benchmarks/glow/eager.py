@@ -25,6 +25,18 @@ def coupling_network(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), middle, nn.ReLU(), last)
 
 
+def squeeze(x: Tensor) -> Tensor:
+    """Blocks of 2x2 pixels become channels: row of the block, then column, then channel of the image."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(b, 4 * c, h // 2, w // 2)
+
+
+def unsqueeze(x: Tensor) -> Tensor:
+    """Undoes :func:`squeeze`."""
+    b, c, h, w = x.shape
+    return x.view(b, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, c // 4, 2 * h, 2 * w)
+
+
 class EagerStep(nn.Module):
     """One step of flow on ``(B, channels, H, W)``."""
 
@@ -91,7 +103,7 @@ class EagerGlow(nn.Module):
         """Latents, one tensor a level, and the log-determinant ``(B,)``."""
         latents, log_det = [], x.new_zeros(len(x))
         for index, level in enumerate(self.levels):
-            x = F.pixel_unshuffle(x, 2)
+            x = squeeze(x.contiguous())
             for step in level:
                 if not self.initialized:
                     step.initialize(x)
@@ -117,8 +129,23 @@ class EagerGlow(nn.Module):
                 x = torch.cat((x, latents[index]), 1)
             for step in reversed(self.levels[index]):
                 x = step.inverse(x)
-            x = F.pixel_shuffle(x, 2)
+            x = unsqueeze(x.contiguous())
         return x
+
+    @torch.no_grad()
+    def take_over(self, flow: nn.Module) -> None:
+        """Takes the weights of a ``hybridkern.flows.Glow``, initialized, of the same architecture."""
+        for mine, theirs in zip(self.levels, flow.levels, strict=True):
+            mixing = theirs.mixing
+            for index, (step, other) in enumerate(zip(mine, theirs.steps, strict=True)):
+                step.bias.copy_(mixing.shift[index])
+                for name in ("log_scale", "lower", "upper", "log_diagonal", "sign", "permutation"):
+                    getattr(step, name).copy_(getattr(mixing, name)[index])
+                for conv, source in zip(
+                    step.net[::2], (other.net.conv1, other.net.conv2, other.net.conv3), strict=True
+                ):
+                    conv.load_state_dict(source.state_dict())
+        self.initialized = True
 
     def sample(self, count: int) -> Tensor:
         """Images of the model."""
