@@ -8,6 +8,7 @@ PIP_FLAGS ?=
 TEST_FLAGS ?=
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
+WHEEL_FLAGS ?=
 
 # A branch of its own, so that a build without the extension never passes for one with it.
 NO_EXT := $(filter-out 0,$(HYBRIDKERN_NO_EXT))
@@ -25,13 +26,14 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format bench clean distclean
+.PHONY: help build demo test lint format bench bench-glow bench-gpu wheel-test clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  PIP_FLAGS=...  TORCH=torch==2.13.0"
 	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='-k glow'"
+	@echo "  WHEEL_FLAGS='--newer-torch 2.14.1' (installs a CUDA build of torch, 5.5 GB)"
 
 build: $(READY) ## the virtual environment, torch, the package and its compiled extension
 
@@ -57,6 +59,15 @@ bench: $(READY) $(STAMPS)/test ## the benchmarks, their table in README.md and t
 	$(BENCH_ENV) $(BIN)/python -m pytest benchmarks $(BENCH_FLAGS)
 	$(BIN)/python -m benchmarks.plot
 	$(BIN)/python -m benchmarks.table --update
+
+bench-glow: $(READY) $(STAMPS)/test $(STAMPS)/peers ## whole training steps of Glow, against normflows and FrEIA; needs a quiet machine
+	$(BENCH_ENV) $(BIN)/python -m benchmarks.glow_step $(BENCH_FLAGS)
+
+bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measure everything there; results in runs/bench-gpu
+	$(BIN)/python -m benchmarks.gpu $(BENCH_FLAGS)
+
+wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
+	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
@@ -94,6 +105,10 @@ $(STAMPS)/extension: $(STAMPS)/package setup.py $(CPP)
 
 $(STAMPS)/test: $(STAMPS)/package
 	$(EDITABLE) '.[test]'
+	@touch $@
+
+$(STAMPS)/peers: $(STAMPS)/package
+	$(EDITABLE) '.[peers]'
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/package

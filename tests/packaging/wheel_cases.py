@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,39 +137,41 @@ def check(environment: Environment, case: Case, tests: Path, test_flags: Sequenc
         raise Failed(f"the tests would run on {where}, not on the installation")
     report = environment.run("-m", "hybridkern.report", cwd=tests, PATH=case.path)
     print(report)
-    for truth, holds in truths(case, environment).items():
-        if not holds(report):
-            raise Failed(f"the report should say: {truth}")
+    version = environment.run("-c", "import torch; print(torch.__version__)").strip()
+    if missing := falsehoods(report, case, version):
+        raise Failed(f"the report should say: {'; '.join(missing)}")
     required = {"HYBRIDKERN_TEST_REQUIRE_CPP": "1"} if case.compiled else {}
     arguments = ("-m", "pytest", "-q", "tests/ops", *test_flags)
     return environment.run(*arguments, cwd=tests, PATH=case.path, **required).splitlines()[-1]
 
 
-def truths(case: Case, environment: Environment) -> dict[str, Callable[[str], bool]]:
-    """What the report must say, each with its check."""
-    version = environment.run("-c", "import torch; print(torch.__version__)").strip()
+def falsehoods(report: str, case: Case, torch: str) -> list[str]:
+    """What the report should say and does not.
 
-    def line(report: str, start: str) -> str:
-        return next((text for text in report.splitlines() if text.strip().startswith(f"{start} ")), "")
+    Args:
+        report: as ``python -m hybridkern.report`` prints it.
+        case: what is true.
+        torch: the version that is installed.
+    """
 
-    checks: dict[str, Callable[[str], bool]] = {
-        f"torch {version}": lambda report: version in line(report, "torch"),
-        "torch sees no GPU": lambda report: "none" in line(report, "devices that torch sees"),
-        "the backend cuda is not available": lambda report: "not available" in line(report, "cuda"),
+    def line(start: str) -> str:
+        found = (text.strip() for text in report.splitlines() if text.strip().startswith(f"{start} "))
+        return next(found, "").removeprefix(start).strip()
+
+    checks = {
+        f"torch {torch}": line("torch") == torch,
+        "torch sees no GPU": line("devices that torch sees").startswith("none"),
+        "the backend cuda is not available": line("cuda").startswith("not available: "),
+        "the backend triton is not available": line("triton").startswith("not available: "),
     }
     if case.compiled:
-        checks["the backend cpp is available"] = lambda report: (
-            " available: " in line(report, "cpp").replace("not available", "no")
-        )
+        checks["the backend cpp is available"] = line("cpp").startswith("available: ")
     else:
-        checks["the backend cpp is not available for want of a build"] = lambda report: (
-            "not available: the extension was not built" in line(report, "cpp")
-        )
+        checks["the extension was not built"] = line("cpp").startswith("not available: the extension was not built")
     if case.cuda is not None:
-        checks[f"CUDA architectures {'' if case.cuda else 'not '}built in"] = lambda report: (
-            ("sm_" in line(report, "architectures built in")) == case.cuda
-        )
-    return checks
+        built = "sm_" in line("architectures built in")
+        checks[f"CUDA architectures are {'' if case.cuda else 'not '}built in"] = built == case.cuda
+    return [truth for truth, holds in checks.items() if not holds]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
