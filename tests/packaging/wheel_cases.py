@@ -21,7 +21,7 @@ import sys
 import time
 import venv
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,63 +174,80 @@ def falsehoods(report: str, case: Case, torch: str) -> list[str]:
     return [truth for truth, holds in checks.items() if not holds]
 
 
+def cases_of(folder: Path) -> list[Case]:
+    """The cases of the wheel's own torch, with a ``PATH`` for each made below ``folder``."""
+    has_cuda_sources = (ROOT / "csrc" / "cuda").is_dir()
+    tools = f"{folder / 'venv' / 'bin'}{os.pathsep}"
+    bare, no_nvcc = path_without(folder / "bare", *COMPILERS, "nvcc"), path_without(folder / "no-nvcc", "nvcc")
+    built, not_built = (True, False) if has_cuda_sources else (None, None)
+    nowhere = {"CUDA_HOME": str(folder / "nowhere")}  # a toolkit beside the path must not be found either
+    cases = [
+        Case("no-compiler", tools + bare, compiled=False, cuda=not_built, variables=nowhere),
+        Case("no-nvcc", tools + no_nvcc, compiled=True, cuda=not_built, variables=nowhere),
+    ]
+    if shutil.which("nvcc") is None:
+        print("left out nvcc-without-gpu: there is no nvcc on the path")
+        return cases
+    return [*cases, Case("nvcc-without-gpu", tools + os.environ["PATH"], compiled=True, cuda=built)]
+
+
+def prepare(folder: Path, torch: str) -> None:
+    """Fills ``folder``: the environment ``venv``, sdist and wheel, and the tests far from the source tree."""
+    shutil.rmtree(folder, ignore_errors=True)
+    build(Environment.create(folder / "venv", torch, *BUILD_TOOLS, *TEST_TOOLS), folder)
+    tests = folder / "tests-alone"
+    shutil.copytree(folder / "source" / "tests", tests / "tests")
+    (tests / "pytest.ini").write_text(PYTEST_INI)
+
+
+def run_case(environment: Environment, package: Path, case: Case, folder: Path, test_flags: Sequence[str]) -> bool:
+    """Installs, checks, prints; whether the case holds."""
+    began = time.monotonic()
+    print(f"\n== {case.name}", flush=True)
+    try:
+        flags = ["--no-deps", "--force-reinstall", "--no-cache-dir", "--no-build-isolation"]
+        environment.pip("install", *flags, str(package), PATH=case.path, MAX_JOBS="2", **case.variables)
+        print(check(environment, case, folder / "tests-alone", test_flags))
+    except Failed as error:
+        print(f"FAILED: {error}")
+        return False
+    finally:
+        print(f"== {case.name}: {time.monotonic() - began:.0f} s", flush=True)
+    return True
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheel-test", help="made anew")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheel-test", help="for everything; made anew")
+    parser.add_argument("--keep", action="store_true", help="use what an earlier run has built in --folder")
     parser.add_argument("--torch", default="torch==2.13.0", help="what the wheel is built with")
-    parser.add_argument(
-        "--newer-torch", default="", metavar="VERSION", help="also run the case newer-torch, e.g. 2.14.1"
-    )
+    parser.add_argument("--newer-torch", default="", metavar="VERSION", help="also run newer-torch, e.g. 2.14.1")
     parser.add_argument("--cases", default="", help="only these, separated by commas")
     parser.add_argument("--test-flags", default="", help="of pytest")
     options = parser.parse_args(arguments)
     folder: Path = options.folder.resolve()
-    shutil.rmtree(folder, ignore_errors=True)
-    began = time.monotonic()
-    standard = Environment.create(folder / "venv", options.torch, *BUILD_TOOLS, *TEST_TOOLS)
-    sdist, wheel = build(standard, folder)
-    print(f"{sdist.name}, {wheel.name}: {time.monotonic() - began:.0f} s")
-    tests = folder / "tests-alone"
-    shutil.copytree(folder / "source" / "tests", tests / "tests")
-    (tests / "pytest.ini").write_text(PYTEST_INI)
-    cuda = (ROOT / "csrc" / "cuda").is_dir()
-    nvcc = shutil.which("nvcc")
-    tools = f"{standard.folder / 'bin'}{os.pathsep}"
-    no_nvcc = path_without(folder / "no-nvcc", "nvcc")
-    cases = [
-        (standard, sdist, Case("no-compiler", tools + path_without(folder / "no-compiler", *COMPILERS, "nvcc"), False,
-                               False if cuda else None)),
-        (standard, sdist, Case("no-nvcc", tools + no_nvcc, True, False if cuda else None)),
-        (standard, sdist, Case("nvcc-without-gpu", tools + os.environ["PATH"], True, True if cuda else None)),
-    ]  # fmt: skip
-    if nvcc is None:
-        print("left out nvcc-without-gpu: there is no nvcc on the path")
-        cases.pop()
-    wanted = [name for name in options.cases.split(",") if name]
-    if options.newer_torch and (not wanted or "newer-torch" in wanted):
-        newer = Environment.create(folder / "venv-newer", f"torch=={options.newer_torch}", *TEST_TOOLS)
-        cases.append(
-            (newer, wheel, Case("newer-torch", os.environ["PATH"], True, (nvcc is not None) if cuda else None))
-        )
-    elif not options.newer_torch:
-        print("left out newer-torch: name one with --newer-torch VERSION")
-    failed = []
-    for environment, package, case in cases:
-        if wanted and case.name not in wanted:
-            continue
+    if not options.keep:
         began = time.monotonic()
-        print(f"\n== {case.name}", flush=True)
-        try:
-            isolation = ["--no-build-isolation"] if package is sdist else []
-            environment.pip("install", "--no-deps", "--force-reinstall", "--no-cache-dir", *isolation, str(package),
-                            PATH=case.path, MAX_JOBS="2", **case.variables)  # fmt: skip
-            print(check(environment, case, tests, options.test_flags.split()))
-        except Failed as error:
-            failed.append(case.name)
-            print(f"FAILED: {error}")
-        print(f"== {case.name}: {time.monotonic() - began:.0f} s", flush=True)
-    print(f"\nfailed: {', '.join(failed)}" if failed else "\nevery case holds")
+        prepare(folder, options.torch)
+        print(f"sdist and wheel: {time.monotonic() - began:.0f} s", flush=True)
+    (sdist,), (wheel,) = folder.glob("hybridkern-*.tar.gz"), folder.glob("hybridkern-*.whl")
+    work = [(Environment(folder / "venv"), sdist, case) for case in cases_of(folder)]
+    if options.newer_torch:
+        newer = Environment(folder / "venv-newer")
+        built = work[-1][2]  # the wheel was built with all that is on the path
+        work.append((newer, wheel, replace(built, name="newer-torch", path=os.environ["PATH"])))
+    else:
+        print("left out newer-torch: name one with --newer-torch VERSION")
+    wanted = options.cases.split(",") if options.cases else [case.name for _, _, case in work]
+    failed = []
+    for environment, package, case in work:
+        if case.name in wanted:
+            if not Path(environment.python).exists():
+                Environment.create(environment.folder, f"torch=={options.newer_torch}", *TEST_TOOLS)
+            if not run_case(environment, package, case, folder, options.test_flags.split()):
+                failed.append(case.name)
+    print(f"\nfailed: {', '.join(failed)}" if failed else f"\nholds: {', '.join(wanted)}")
     return 1 if failed else 0
 
 
