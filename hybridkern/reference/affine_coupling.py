@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridkern._coupling_form import ATAN_FACTOR, CouplingForm
+from hybridkern.reference._bounds import at_least, at_most
 from hybridkern.reference._dtype import like, per_example, total_dtype, wide
 
 
@@ -27,8 +28,8 @@ def log_scale(raw: Tensor, form: CouplingForm) -> Tensor:
         log_s = v
     elif form.scale == "sigmoid":
         # log(sigma(v) + eps) near 1 loses its digits; log1p(eps - sigma(-v)) does not
-        upper = torch.log1p(form.eps - torch.sigmoid(-v.clamp(min=0)))
-        lower = torch.log(torch.sigmoid(v.clamp(max=0)) + form.eps)
+        upper = torch.log1p(form.eps - torch.sigmoid(-at_least(v, 0.0)))
+        lower = torch.log(torch.sigmoid(at_most(v, 0.0)) + form.eps)
         log_s = F.logsigmoid(v) if form.eps == 0 else torch.where(v > 0, upper, lower)
     elif form.scale == "tanh":
         log_s = form.clamp * torch.tanh(v)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridkern.reference._bounds import at_least, at_most
 from hybridkern.reference._dtype import like, per_example, total_dtype, wide
 
 # Below this log-scale the mass is 0 or 1 to every digit. The bound comes before the exponential, so that neither the
@@ -23,17 +24,17 @@ MIN_LOG_SCALE = -69.0
 def _log_bin_mass(log_scale: Tensor, inverse_scale: Tensor, bin_width: float) -> Tensor:
     """``log(1 - exp(-2h))``, ``2h = bin / scale``, for every scale."""
     h2 = bin_width * inverse_scale
-    tiny = h2.clamp(max=1e-2)
+    tiny = at_most(h2, 1e-2)
     series = -tiny / 2 + tiny**2 / 24 - tiny**4 / 2880  # log((1 - exp(-t)) / t)
-    middle = h2.clamp(1e-2, 1.0)
+    middle = at_most(at_least(h2, 1e-2), 1.0)
     quotient = torch.log(-torch.expm1(-middle) / middle)
     narrow = math.log(bin_width) - log_scale + torch.where(h2 < 1e-2, series, quotient)
-    return torch.where(h2 < 1.0, narrow, torch.log1p(-torch.exp(-h2.clamp(min=1.0))))
+    return torch.where(h2 < 1.0, narrow, torch.log1p(-torch.exp(-at_least(h2, 1.0))))
 
 
 def elementwise_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float) -> Tensor:
     """The log-probability of each element, in the precision of the arguments."""
-    inverse_scale = torch.exp(-log_scale.clamp(min=MIN_LOG_SCALE))
+    inverse_scale = torch.exp(-at_least(log_scale, MIN_LOG_SCALE))
     distance = (x - mean).abs()
     below = (distance - bin_width / 2) * inverse_scale
     above = (distance + bin_width / 2) * inverse_scale
