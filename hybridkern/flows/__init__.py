@@ -3,6 +3,7 @@
 from hybridkern.flows.base import Flow
 from hybridkern.flows.check import NonFiniteError, check_finite
 from hybridkern.flows.idf import IDF
+from hybridkern.flows.planar import Planar
 from hybridkern.flows.realnvp import RealNVP
 
-__all__ = ["IDF", "Flow", "NonFiniteError", "RealNVP", "check_finite"]
+__all__ = ["IDF", "Flow", "NonFiniteError", "Planar", "RealNVP", "check_finite"]

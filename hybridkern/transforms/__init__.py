@@ -2,6 +2,7 @@
 
 from hybridkern.transforms.affine_coupling import AffineCoupling
 from hybridkern.transforms.permute import Permutation
+from hybridkern.transforms.planar import PlanarMap
 from hybridkern.transforms.rounding_coupling import RoundingCoupling
 
-__all__ = ["AffineCoupling", "Permutation", "RoundingCoupling"]
+__all__ = ["AffineCoupling", "Permutation", "PlanarMap", "RoundingCoupling"]

@@ -21,6 +21,9 @@ CONSTRUCTION = [
     (lambda: flows.RealNVP(4, hidden=(8, 0)), ValueError, "expected positive integers"),
     (lambda: flows.RealNVP(4, form="nice"), ValueError, "form: got 'nice', expected one of exp"),
     (lambda: flows.RealNVP(4, dropout=1.0), ValueError, "dropout: got 1.0, expected a probability"),
+    (lambda: flows.Planar(0), ValueError, "dim: got 0, expected at least 1"),
+    (lambda: flows.Planar((2,)), TypeError, r"dim: got \(2,\), expected an integer"),
+    (lambda: flows.Planar(2, layers=0), ValueError, "layers: got 0, expected at least 1"),
     (lambda: flows.IDF(4, parts=5), ValueError, "parts: got 5, expected at most dim = 4"),
     (lambda: flows.IDF(4, parts=1), ValueError, "parts: got 1, expected at least 2"),
     (lambda: flows.IDF(4, lattice="z"), ValueError, "lattice: got 'z', expected 'exact' or 'tutorial'"),
@@ -45,9 +48,9 @@ INPUT = [
 
 
 @pytest.mark.parametrize(("x", "error", "message"), INPUT)
-@pytest.mark.parametrize("build", [flows.RealNVP, flows.IDF])
+@pytest.mark.parametrize("build", [flows.RealNVP, flows.IDF, flows.Planar])
 def test_input(build: type[flows.Flow], x: object, error: type[Exception], message: str) -> None:
-    flow = build(4, layers=1, hidden=4)
+    flow = build(4, layers=1)
     with pytest.raises(error, match="x" + message):
         flow(x)
     with pytest.raises(error, match="z" + message):
@@ -87,7 +90,7 @@ def test_dropout_is_off_in_evaluation() -> None:
 
 def test_autocast_keeps_the_flow_in_float32() -> None:
     torch.manual_seed(0)
-    for flow in (flows.RealNVP(4, layers=2, hidden=8), flows.IDF(4, layers=2, hidden=8)):
+    for flow in (flows.RealNVP(4, layers=2, hidden=8), flows.IDF(4, layers=2, hidden=8), flows.Planar(4, layers=2)):
         with torch.no_grad():
             for parameter in flow.parameters():
                 parameter += 0.3 * torch.randn_like(parameter)
@@ -99,7 +102,12 @@ def test_autocast_keeps_the_flow_in_float32() -> None:
         log_p.sum().backward()
 
 
-@pytest.mark.parametrize("module", ["flows.realnvp", "flows.idf", "flows.check", "hybrid.model"])
+HEADS = [f"hybrid.heads.{name}" for name in ("gaussian", "bayesian_linear", "bayesian_logistic")]
+
+
+@pytest.mark.parametrize(
+    "module", ["flows.realnvp", "flows.idf", "flows.planar", "flows.check", "hybrid.model", *HEADS]
+)
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"hybridkern.{module}"))
     assert results.attempted > 0 and results.failed == 0

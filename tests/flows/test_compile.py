@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.flows.factories import DISCRETE, data, make
 
 # Forms differ inside the operator; what differs in the graph is the width and the layout of its parameters.
-KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", *DISCRETE)
+KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", "planar-5", *DISCRETE)
 
 
 def _step(flow: torch.nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
