@@ -12,16 +12,55 @@ from hybridkern.ops._check import shape_text
 _IGNORE_NOTHING = torch.iinfo(torch.int64).min
 
 
+UNLABELLED = -1
+"""The label of a row whose class is unknown."""
+
+
 def _check_range(y: Tensor, classes: int) -> None:
     low, high = (int(bound) for bound in torch.aminmax(y))
     if low >= 0 and high < classes:
         return
-    if low == -1:
+    if low == UNLABELLED:
         raise ValueError(
             f"y: got label -1 (unlabelled), expected 0 to {classes - 1} ({classes} classes): this objective learns "
-            "from labelled examples only"
+            "from labelled examples only; objectives.SemiSupervised takes others too"
         )
     raise ValueError(f"y: got label {low if low < 0 else high}, expected 0 to {classes - 1} ({classes} classes)")
+
+
+def _check_integers(y: Tensor, rows: int) -> None:
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype is torch.bool:
+        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"y: got {found}, expected a tensor of integer labels")
+    if y.shape != (rows,):
+        raise ValueError(f"y: got shape {shape_text(y.shape)}, expected {shape_text((rows,))}")
+
+
+def check_labels(y: Tensor, rows: int, classes: int) -> Tensor:
+    """``y`` as int64 labels ``(rows,)``.
+
+    Raises:
+        TypeError: ``y`` is not an integer tensor.
+        ValueError: another shape, or a label outside ``0 .. classes-1``; the range is looked at on a CPU only, and
+            not in compiled graphs, since looking at the labels would wait for them.
+    """
+    _check_integers(y, rows)
+    if y.is_cpu and y.numel() and not torch.compiler.is_compiling():
+        _check_range(y, classes)
+    return y.long()
+
+
+def split_unlabelled(y: Tensor, rows: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Which rows have no label, ``(rows,)`` bool, and the labels ``(rows,)`` int64 with class 0 in their place.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_labels`, but -1 is no error.
+    """
+    _check_integers(y, rows)
+    y = y.long()
+    unlabelled = y == UNLABELLED
+    labels = torch.where(unlabelled, 0, y)
+    return unlabelled, check_labels(labels, rows, classes)
 
 
 def log_prob_of_labels(log_probs: Tensor, y: Tensor) -> Tensor:
@@ -39,11 +78,5 @@ def log_prob_of_labels(log_probs: Tensor, y: Tensor) -> Tensor:
         ValueError: another shape, or a label outside ``0 .. classes-1``. On a GPU the range is left to the kernel's
             own assertion, and in a compiled graph to the operator's, since looking at the labels would wait for them.
     """
-    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype is torch.bool:
-        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"y: got {found}, expected a tensor of integer labels")
-    if y.shape != log_probs.shape[:1]:
-        raise ValueError(f"y: got shape {shape_text(y.shape)}, expected {shape_text(log_probs.shape[:1])}")
-    if y.is_cpu and y.numel() and not torch.compiler.is_compiling():
-        _check_range(y, log_probs.shape[1])
-    return -F.nll_loss(log_probs, y.long(), reduction="none", ignore_index=_IGNORE_NOTHING)
+    labels = check_labels(y, *log_probs.shape)
+    return -F.nll_loss(log_probs, labels, reduction="none", ignore_index=_IGNORE_NOTHING)

@@ -8,14 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.flows import Flow
-from hybridkern.hybrid.heads import Categorical
-from hybridkern.hybrid.objectives import Objective
+from hybridkern.hybrid.heads import Classifier, Head
+from hybridkern.hybrid.objectives import FlowPass, Objective
 
 
 class HybridOutput(NamedTuple):
     """Everything one pass gives: latents ``z`` ``(B, D)``, ``log_px`` ``(B,)`` in nats, the head's ``prediction``."""
 
     z: Tensor
+    log_px: Tensor
+    prediction: Tensor
+
+
+class HybridSample(NamedTuple):
+    """Samples ``x`` ``(n, D)``, their ``log_px`` ``(n,)`` in nats, and the head's ``prediction`` for them."""
+
+    x: Tensor
     log_px: Tensor
     prediction: Tensor
 
@@ -41,7 +49,7 @@ class HybridModel(nn.Module):
     >>> model.loss(x, y, objectives.Weighted(0.5)).backward()
     """
 
-    def __init__(self, flow: Flow, head: Categorical) -> None:
+    def __init__(self, flow: Flow, head: Head) -> None:
         super().__init__()
         if head.dim != flow.dim:
             raise ValueError(f"head: got dim {head.dim}, expected {flow.dim}, the dim of the flow")
@@ -67,24 +75,94 @@ class HybridModel(nn.Module):
 
         Args:
             x: ``(B, D)``.
-            y: targets ``(B,)``, as the head's ``log_prob`` takes them; -1 (unlabelled) is refused.
+            y: targets ``(B,)``, as the head's ``log_prob`` takes them. The label -1 (unlabelled) is for
+                :class:`~hybridkern.hybrid.objectives.SemiSupervised`; other objectives refuse it.
             objective: one of :mod:`hybridkern.hybrid.objectives`.
 
         Raises:
             TypeError, ValueError: what the flow and the head raise.
         """
-        out: HybridOutput = self(x)
-        return objective(self.head.log_prob(out.prediction, y), out.log_px, self.flow.dim).mean()
+        z, log_det = self.flow(x)
+        return objective.loss(FlowPass(z, self.flow.base(z), log_det), self.head, y).mean()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """The head's point prediction for ``x`` ``(B, D)``: class labels ``(B,)`` int64; without gradient."""
+        """The head's point prediction for ``x`` ``(B, D)``, without gradient.
+
+        Class labels ``(B,)`` int64, or the predictive means ``(B,)`` of a regression head.
+        """
         z, _ = self.flow(x)
         return self.head.predict(self.head(z))
+
+    @torch.no_grad()
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """``p(y|x)`` of every class, ``(B, classes)``, for ``x`` ``(B, D)``, without gradient.
+
+        Raises:
+            TypeError: the head is no classifier.
+        """
+        head = self._classifier()
+        return head.probabilities(head(self.flow(x)[0]))
+
+    def _classifier(self) -> Classifier:
+        if not isinstance(self.head, Classifier):
+            raise TypeError(f"head: got {type(self.head).__name__}, expected a classifier")
+        return self.head
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient."""
         return self.flow.sample(n, generator=generator)
+
+    @torch.no_grad()
+    def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:
+        """``n`` samples of ``p(x)`` with what the head says of them, from one pass of the flow, without gradient.
+
+        The head reads the latents that were drawn, so that nothing is lost to the flow's round trip.
+
+        Args:
+            n: number of samples, 0 or more.
+            generator: source of randomness, on the model's device; ``None`` is torch's default generator.
+        """
+        z = self.flow.base.sample(n, generator=generator)
+        x, log_det = self.flow.inverse(z)
+        return HybridSample(x, self.flow.base(z) - log_det, self.head(z))
+
+    @torch.no_grad()
+    def sample_of_class(
+        self, label: int, n: int, *, generator: torch.Generator | None = None, max_draws: int = 1000
+    ) -> Tensor:
+        """``n`` samples of ``p(x|y=label)``, exact ones: of ``p(x)``, each kept with the probability ``p(y=label|x)``.
+
+        Args:
+            label: the class.
+            n: number of samples, 0 or more.
+            generator: as for :meth:`sample`.
+            max_draws: the most latents to draw for a sample, on average over the ``n``; drawing and judging latents
+                takes no pass of the flow, only those that are kept do.
+
+        Returns:
+            ``(n, D)``, without gradient.
+
+        Raises:
+            TypeError: the head is no classifier.
+            ValueError: no such class, or ``max_draws * n`` latents did not give ``n`` samples: the class is too rare.
+        """
+        head = self._classifier()
+        if not 0 <= label < head.classes:
+            raise ValueError(f"label: got {label}, expected 0 to {head.classes - 1} ({head.classes} classes)")
+        kept, found, drawn = [self.flow.base.sample(0, generator=generator)], 0, 0
+        while found < n:
+            if drawn >= max_draws * n:
+                raise ValueError(
+                    f"label: class {label} is too rare under the model: {found} of {drawn} draws were of it, expected "
+                    f"{n}; raise max_draws"
+                )
+            z = self.flow.base.sample(min(max(4 * n, 256), max_draws * n - drawn), generator=generator)
+            p = head.probabilities(head(z))[:, label]
+            chosen = z[torch.rand(p.shape, dtype=p.dtype, device=p.device, generator=generator) < p]
+            kept.append(chosen)
+            drawn, found = drawn + len(z), found + len(chosen)
+        return self.flow.inverse(torch.cat(kept)[:n])[0]
 
     @torch.no_grad()
     def interpolate(self, x1: Tensor, x2: Tensor, steps: int) -> Tensor:

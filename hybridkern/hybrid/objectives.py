@@ -2,36 +2,102 @@
 
 Called with ``log_py`` and ``log_px`` ``(B,)`` in nats and the number ``dim`` of dimensions of ``x``, an objective
 returns the loss of each example, ``(B,)`` in nats. Conventions of the weight differ between papers; the relation to
-:class:`Weighted` is given with each.
+:class:`Weighted` is given with each, and ``describe()`` says in one line what is minimized.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from hybridkern import ops
+from hybridkern.hybrid._labels import split_unlabelled
+from hybridkern.hybrid.heads import Classifier, Head
 
-class Objective(Protocol):
-    """What :meth:`hybridkern.hybrid.HybridModel.loss` takes."""
+_NATS = "nats per example, mean over the batch"
 
+
+class FlowPass(NamedTuple):
+    """What one pass of a flow gives: latents ``z`` ``(B, D)``, ``log p(z)`` and the log-determinant, ``(B,)`` nats."""
+
+    z: Tensor
+    log_pz: Tensor
+    log_det: Tensor
+
+    @property
+    def log_px(self) -> Tensor:
+        """``log p(x)`` ``(B,)`` in nats."""
+        return self.log_pz + self.log_det
+
+    @property
+    def dim(self) -> int:
+        """Dimensions ``D`` of one example."""
+        return self.z.shape[1]
+
+
+class Objective(ABC):
+    """What :meth:`hybridkern.hybrid.HybridModel.loss` takes; a subclass gives ``__call__`` and ``describe``."""
+
+    @abstractmethod
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""
 
+    @abstractmethod
+    def describe(self) -> str:
+        """What is minimized, in one line, with the convention of the weight and the unit."""
+
+    def latents_for_head(self, z: Tensor) -> Tensor:
+        """The latents ``(B, D)`` that the head is trained on: those of the flow."""
+        return z
+
+    def combine(self, log_py: Tensor, latents: FlowPass) -> Tensor:
+        """Loss of each example ``(B,)`` from the head's part and the pass of the flow."""
+        return self(log_py, latents.log_px, latents.dim)
+
+    def loss(self, latents: FlowPass, head: Head, y: Tensor) -> Tensor:
+        """Loss of each example ``(B,)`` in nats.
+
+        Args:
+            latents: of a batch of ``B`` examples.
+            head: gives ``p(y|x)``.
+            y: targets ``(B,)``, as the head's ``log_prob`` takes them.
+
+        Raises:
+            TypeError, ValueError: what the head raises.
+        """
+        return self.combine(head.log_likelihood(self.latents_for_head(latents.z), y), latents)
+
+
+def _check_lam(lam: float, *, zero: bool = True) -> None:
+    if not (math.isfinite(lam) and (lam >= 0 if zero else lam > 0)):
+        expected = "a finite number of at least 0" if zero else "a finite number greater than 0"
+        raise ValueError(f"lam: got {lam!r}, expected {expected}")
+
+
+def _weight_text(lam: float, per_dimension: bool) -> str:
+    return f"{lam:g}/D" if per_dimension else f"{lam:g}"
+
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Objective):
     """``-log p(y|x) - log p(x)``, the negative log-likelihood of the pair: ``Weighted(1)``."""
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""
         return -(log_py + log_px)
 
+    def describe(self) -> str:
+        """What is minimized, in one line."""
+        return f"-log p(y|x) - log p(x), {_NATS} (lambda = 1)"
+
 
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(Objective):
     """``-log p(y|x) - lam * log p(x)``; with ``per_dimension`` the weight is ``lam / dim``.
 
     ``HybridIDF(alpha=a)`` is ``Weighted(a)``; bits per dimension plus cross-entropy over ``ln 2`` (residual flows) is
@@ -40,23 +106,28 @@ class Weighted:
     Raises:
         ValueError: ``lam`` is not a finite number of at least 0.
 
-    Source: Nalisnick et al. 2019 (arXiv:1902.02767), the weighted objective.
+    Source: Nalisnick et al. 2019 (arXiv:1902.02767), equation 7.
     """
 
     lam: float
     per_dimension: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.lam) and self.lam >= 0):
-            raise ValueError(f"lam: got {self.lam!r}, expected a finite number of at least 0")
+        _check_lam(self.lam)
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""
         return -log_py - (self.lam / dim if self.per_dimension else self.lam) * log_px
 
+    def describe(self) -> str:
+        """What is minimized, in one line."""
+        weight = _weight_text(self.lam, self.per_dimension)
+        where = "; D: dimensions of an example" if self.per_dimension else ""
+        return f"-log p(y|x) - lambda log p(x), lambda = {weight}, {_NATS}{where}"
+
 
 @dataclass(frozen=True)
-class Convex:
+class Convex(Objective):
     """``-(1 - lam) * log p(y|x) - lam * log p(x)``: 0 is purely discriminative, 1 purely generative.
 
     ``(1 - lam) * Weighted(lam / (1 - lam))``.
@@ -76,3 +147,127 @@ class Convex:
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""
         return -(1 - self.lam) * log_py - self.lam * log_px
+
+    def describe(self) -> str:
+        """What is minimized, in one line."""
+        same = "all weight on p(x)" if self.lam == 1 else f"as lambda = {self.lam / (1 - self.lam):g} in Weighted"
+        return f"-(1 - lambda) log p(y|x) - lambda log p(x), lambda = {self.lam:g}, {_NATS} ({same})"
+
+
+@dataclass(frozen=True)
+class JacobianWeighted(Objective):
+    """``-log p(y|x) - log N(z; 0, I / lam) - lam * log|det dz/dx|``: the weight on the Jacobian alone.
+
+    The latents' distribution is the Gaussian of variance ``1 / lam``, whatever the flow's own base is. For a flow over
+    a standard Gaussian this is ``Weighted(lam)`` but for a constant, ``D/2 ((1 - lam) log(2 pi) - log lam)``: weighing
+    ``log p(x)`` is the same as widening the latents and weighing the volume. Calling the objective with ``log_px``
+    alone supposes such a flow.
+
+    Args:
+        lam: the weight; with ``per_dimension`` it is ``lam / dim``.
+        per_dimension: see ``lam``.
+
+    Raises:
+        ValueError: ``lam`` is not finite and positive.
+
+    Source: Nalisnick et al. 2019 (arXiv:1902.02767), on equation 7.
+    """
+
+    lam: float
+    per_dimension: bool = False
+
+    def __post_init__(self) -> None:
+        _check_lam(self.lam, zero=False)
+
+    def _weight(self, dim: int) -> float:
+        return self.lam / dim if self.per_dimension else self.lam
+
+    def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
+        """Loss of each example ``(B,)``, for a flow whose base is the standard Gaussian."""
+        lam = self._weight(dim)
+        return -log_py - lam * log_px + 0.5 * dim * ((1 - lam) * math.log(2 * math.pi) - math.log(lam))
+
+    def combine(self, log_py: Tensor, latents: FlowPass) -> Tensor:
+        """Loss of each example ``(B,)``, for a flow of any base."""
+        lam = self._weight(latents.dim)
+        scaled = ops.gaussian_log_prob(latents.z * math.sqrt(lam)) + 0.5 * latents.dim * math.log(lam)
+        return -log_py - scaled - lam * latents.log_det
+
+    def describe(self) -> str:
+        """What is minimized, in one line."""
+        weight = _weight_text(self.lam, self.per_dimension)
+        return f"-log p(y|x) - log N(z; 0, I/lambda) - lambda log|det dz/dx|, lambda = {weight}, {_NATS}"
+
+
+@dataclass(frozen=True)
+class Separate(Objective):
+    """``-log p(y|x) - log p(x)`` with the head's gradient kept from the flow: the naive baseline.
+
+    The flow is trained on ``log p(x)`` alone, as in unsupervised learning, and the head on the latents as they come. A
+    weight would change nothing but the flow's step size.
+    """
+
+    def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
+        """Loss of each example ``(B,)``."""
+        return -(log_py + log_px)
+
+    def latents_for_head(self, z: Tensor) -> Tensor:
+        """The latents ``(B, D)`` without their gradient."""
+        return z.detach()
+
+    def describe(self) -> str:
+        """What is minimized, in one line."""
+        return f"-log p(y|x) for the head alone, -log p(x) for the flow alone, {_NATS}"
+
+
+@dataclass(frozen=True)
+class SemiSupervised(Objective):
+    """``base`` on labelled rows; on rows of label -1 its part in ``p(x)``, plus ``entropy_weight`` times the entropy.
+
+    Unlabelled rows teach the flow what data look like, and low entropy of ``p(y|x)`` moves the boundaries between
+    classes to where there are none. The loss is a mean over all rows, labelled or not: a batch without a label is
+    trained on ``p(x)`` and entropy alone, and its labels' part is 0, not undefined.
+
+    Args:
+        base: objective of labelled rows. Its unlabelled part is its value for ``log p(y|x) = 0``.
+        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled rows; 0 leaves it out.
+
+    Raises:
+        ValueError: ``entropy_weight`` is not a finite number of at least 0.
+        TypeError: ``base`` is no objective, or is one of these itself; in :meth:`loss`, the head is no classifier.
+
+    Source: Nalisnick et al. 2019 (arXiv:1902.02767), semi-supervised experiments; Grandvalet and Bengio 2004,
+    "Semi-supervised learning by entropy minimization".
+    """
+
+    base: Objective
+    entropy_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Objective) or isinstance(self.base, SemiSupervised):
+            raise TypeError(f"base: got {type(self.base).__name__}, expected an objective for labelled rows")
+        if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):
+            raise ValueError(f"entropy_weight: got {self.entropy_weight!r}, expected a finite number of at least 0")
+
+    def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
+        """Loss of labelled examples ``(B,)``: that of ``base``."""
+        return self.base(log_py, log_px, dim)
+
+    def loss(self, latents: FlowPass, head: Head, y: Tensor) -> Tensor:
+        """Loss of each example ``(B,)`` in nats; ``y`` ``(B,)`` holds classes, and -1 for unlabelled rows."""
+        if not isinstance(head, Classifier):
+            raise TypeError(f"head: got {type(head).__name__}, expected a classifier: -1 is a target like any other")
+        z = self.base.latents_for_head(latents.z)
+        unlabelled, labels = split_unlabelled(y, len(z), head.classes)
+        log_py = head.log_likelihood(z, labels)
+        loss = self.base.combine(torch.where(unlabelled, 0.0, log_py), latents)
+        if self.entropy_weight == 0:
+            return loss
+        return loss + self.entropy_weight * torch.where(unlabelled, head.entropy(head(z)), 0.0)
+
+    def describe(self) -> str:
+        """What is minimized, in one line."""
+        return (
+            f"{self.base.describe()}; rows of label -1: the same without log p(y|x), "
+            f"plus {self.entropy_weight:g} times the entropy of p(y|x) in nats"
+        )

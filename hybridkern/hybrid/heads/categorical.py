@@ -1,4 +1,4 @@
-"""Heads: the distribution of the target given the latents of a flow."""
+"""Classification by a softmax."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from hybridkern.hybrid._labels import log_prob_of_labels
+from hybridkern.hybrid.heads.base import Classifier, at_least_float32, standardization
 from hybridkern.nets import mlp
 
 
-class Categorical(nn.Module):
+class Categorical(Classifier):
     """Classification: ``p(y|x) = softmax(head(z))``. Logits in and out; the softmax is never formed to take its log.
 
     The network sees ``(z - center) / scale``, two buffers ``(dim,)`` and ``()`` that start at 0 and 1 and that
@@ -44,34 +44,25 @@ class Categorical(nn.Module):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        if not isinstance(classes, int) or classes < 2:
-            raise ValueError(f"classes: got {classes!r}, expected an integer of at least 2")
-        self.dim = dim
-        self.classes = classes
+        super().__init__(dim, classes)
         self.net = mlp(dim, classes, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout)
         self.register_buffer("center", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
-    def initialize(self, z: Tensor) -> None:
+    def initialize(self, z: Tensor, y: Tensor | None = None) -> None:
         """Sets ``center`` to the mean of each latent and ``scale`` to the standard deviation of all of them together.
 
         One scale for all, since a latent that hardly varies in the sample would be blown up by its own.
 
         Args:
             z: a sample of the latents, ``(N, dim)`` with ``N >= 1``, any dtype.
+            y: taken as every head takes it; labels need no preparation.
 
         Raises:
             ValueError: another shape, a value that is not finite, or latents that do not vary at all.
         """
-        if z.ndim != 2 or z.shape[1] != self.dim or len(z) == 0:
-            raise ValueError(f"z: got shape {tuple(z.shape)}, expected (N, {self.dim}) with at least one row")
-        z = z.to(torch.promote_types(z.dtype, torch.float32))
-        center = z.mean(0)
-        scale = (z - center).square().mean().sqrt()
-        if not (scale.isfinite() and scale > 0):
-            raise ValueError(f"z: got latents of standard deviation {scale.item()}, expected a finite, positive one")
+        center, scale = standardization(z, self.dim)
         self.center.copy_(center)
         self.scale.copy_(scale)
 
@@ -80,27 +71,14 @@ class Categorical(nn.Module):
         logits: Tensor = self.net((z - self.center) / self.scale)
         return logits
 
-    def log_prob(self, prediction: Tensor, y: Tensor) -> Tensor:
-        """``log p(y|x)`` in nats, ``(B,)``, at least float32.
-
-        Args:
-            prediction: logits ``(B, classes)``.
-            y: labels ``(B,)`` in ``0 .. classes-1``, any integer dtype.
-
-        Raises:
-            TypeError: ``y`` is not an integer tensor.
-            ValueError: ``y`` has another shape or a label out of range; -1 (unlabelled) is out of range too.
-        """
-        return log_prob_of_labels(torch.log_softmax(_at_least_float32(prediction), 1), y)
+    def log_probabilities(self, prediction: Tensor) -> Tensor:
+        """``log p(y|x)`` of every class in nats, ``(B, classes)``, at least float32, from logits."""
+        return torch.log_softmax(at_least_float32(prediction), 1)
 
     def probabilities(self, prediction: Tensor) -> Tensor:
         """``p(y|x)`` of every class, ``(B, classes)``, from logits."""
-        return torch.softmax(_at_least_float32(prediction), 1)
+        return torch.softmax(at_least_float32(prediction), 1)
 
     def predict(self, prediction: Tensor) -> Tensor:
         """The most probable class, ``(B,)`` int64, from logits."""
         return prediction.argmax(1)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
