@@ -1,7 +1,18 @@
 """Hybrid models: one pass gives exact ``p(x)`` and ``p(y|x)``."""
 
-from hybridkern.hybrid import heads, metrics, objectives
+from hybridkern.hybrid import heads, metrics, objectives, scores
 from hybridkern.hybrid.hybrid_idf import HybridIDF
-from hybridkern.hybrid.model import HybridModel, HybridOutput
+from hybridkern.hybrid.model import HybridModel, HybridOutput, HybridSample
+from hybridkern.hybrid.selective import SelectiveClassifier
 
-__all__ = ["HybridIDF", "HybridModel", "HybridOutput", "heads", "metrics", "objectives"]
+__all__ = [
+    "HybridIDF",
+    "HybridModel",
+    "HybridOutput",
+    "HybridSample",
+    "SelectiveClassifier",
+    "heads",
+    "metrics",
+    "objectives",
+    "scores",
+]

@@ -1,10 +1,13 @@
-"""Figures that are reported for hybrid models."""
+"""Likelihoods as they are reported."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
+
+from hybridkern.hybrid._labels import log_prob_of_labels
 
 
 def bits_per_dim(log_px: Tensor, dim: int, bits: float = 8) -> Tensor:
@@ -38,3 +41,19 @@ def bits_per_dim(log_px: Tensor, dim: int, bits: float = 8) -> Tensor:
     if not bits >= 0:
         raise ValueError(f"bits: got {bits!r}, expected 0 or a positive number")
     return -log_px / (dim * math.log(2)) + bits
+
+
+def nll(logits: Tensor, labels: Tensor) -> float:
+    """Mean of ``-log p(y|x)`` in nats, the cross-entropy that is reported as NLL.
+
+    Args:
+        logits: ``(N, classes)`` with ``N >= 1``: logits, or log-probabilities, which are logits too.
+        labels: ``(N,)``, any integer dtype.
+
+    Raises:
+        TypeError: ``labels`` is not an integer tensor.
+        ValueError: another shape, no rows, or a label out of range.
+    """
+    if logits.ndim != 2 or len(logits) == 0:
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected (N, classes) with at least one row")
+    return -log_prob_of_labels(torch.log_softmax(logits.double(), 1), labels).mean().item()
