@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -82,3 +84,107 @@ class Scaled(nn.Module):
     def extra_repr(self) -> str:
         """The two numbers, for ``print``."""
         return f"center={self.center}, scale={self.scale}"
+
+
+def _check_channels(in_channels: int, out_channels: int, hidden: int) -> None:
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("hidden", hidden)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+def _zero(conv: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(conv.weight)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+class ConvNet(nn.Module):
+    """Glow's coupling network: 3x3 convolution, ReLU, 1x1, ReLU, 3x3, the last one zero at the start.
+
+    Args:
+        in_channels, out_channels: channels of input and output.
+        hidden: channels of both hidden layers.
+
+    Attributes:
+        save_hidden: whether a backward pass may keep the hidden activations of the forward pass. A flow that saves
+            memory sets it to False. It changes no result; plain convolutions do not look at it.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), section 5; hidden weights start as there, N(0, 0.05^2).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, hidden: int = 512) -> None:
+        super().__init__()
+        _check_channels(in_channels, out_channels, hidden)
+        self.conv1 = _conv3x3(in_channels, hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 1)
+        self.conv3 = _zero(_conv3x3(hidden, out_channels))
+        self.save_hidden = True
+        for conv in (self.conv1, self.conv2):
+            nn.init.normal_(conv.weight, std=0.05)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, in_channels, H, W)`` -> ``(B, out_channels, H, W)``, channels_last where ``x`` is."""
+        h = F.relu_(F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=1))
+        h = F.relu_(F.conv2d(h, self.conv2.weight, self.conv2.bias))
+        return F.conv2d(h, self.conv3.weight, self.conv3.bias, padding=1)
+
+
+class _Highway(nn.Module):
+    """``T * relu(H x) + (1 - T) * x`` with ``T = sigma(G x)``, pixel by pixel; both products in one convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 2 * channels, 1)
+        assert self.conv.bias is not None
+        with torch.no_grad():
+            self.conv.bias[channels:] = -2.0  # starts by carrying its input
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape of ``x``."""
+        value, gate = self.conv(x).chunk(2, 1)
+        return torch.lerp(x, F.relu(value).to(x.dtype), torch.sigmoid(gate).to(x.dtype))
+
+
+class HighwayNet(nn.Module):
+    """Convolutional Highway network: 3x3 convolution, ReLU, ``layers`` Highway layers, 3x3 convolution (zero first).
+
+    The Highway layers work pixel by pixel (1x1), the two 3x3 convolutions bring in the neighbors. The papers on hybrid
+    models name a "3-layer Highway network" and its width without saying how it sees an image; a fully connected one
+    would need weights for every pair of pixels and serve one image size only.
+
+    Args:
+        in_channels, out_channels: channels of input and output.
+        hidden: channels of the hidden layers.
+        layers: number of Highway layers.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+
+    Source: Srivastava et al. 2015 (arXiv:1505.00387), equation 3, gates starting at bias -2 as in its section 4;
+    Nalisnick et al. 2019 (arXiv:1902.02767) for its use.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, hidden: int = 300, layers: int = 3) -> None:
+        super().__init__()
+        _check_channels(in_channels, out_channels, hidden)
+        if not isinstance(layers, int) or layers < 1:
+            raise ValueError(f"layers: got {layers!r}, expected a positive integer")
+        self.first = _conv3x3(in_channels, hidden)
+        self.highway = nn.Sequential(*(_Highway(hidden) for _ in range(layers)))
+        self.last = _zero(_conv3x3(hidden, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, in_channels, H, W)`` -> ``(B, out_channels, H, W)``."""
+        h = F.relu(self.first(x))
+        y: Tensor = self.last(self.highway(h))
+        return y

@@ -74,9 +74,28 @@ struct GaussianBlock {
   int64_t n;
 };
 
+// Pixels of two halves of `channels` each, mixed by one matrix. Outputs are padded to whole vectors, half by half.
+template <class T>
+struct PairedBlock {
+  const T *first, *second;    // [n][channels]
+  const T* weight;            // [tile][2 channels inputs][half][lanes]
+  const T* bias;              // [tile][half][lanes]
+  T *out_first, *out_second;  // [n][channels], and room for max_lanes more
+  int64_t channels, n;
+};
+
+template <class T>
+struct PairedGradientBlock {
+  const T *first, *second;            // [n][channels]
+  const T *grad_first, *grad_second;  // [n][channels], readable for max_lanes more
+  T* sums;                            // [2 channels inputs, and the bias][half][tiles * lanes]; written
+  int64_t channels, n;
+};
+
 template <class T>
 struct Kernels {
   const char* name;
+  int64_t lanes;
   // [map][negated][shift before the scale]; returns the block's sum of log s
   T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
   // [map][negated][shift before the scale][what is known: Known of math/coupling.h]
@@ -93,6 +112,8 @@ struct Kernels {
   void (*mixture_backward)(const MixtureBlock<T>&, const BinConstants<T>&);
   T (*gaussian_forward)(const GaussianBlock<T>&);
   void (*gaussian_backward)(const GaussianBlock<T>&);
+  void (*paired_forward)(const PairedBlock<T>&);
+  void (*paired_weight_gradient)(const PairedGradientBlock<T>&);
 };
 
 const Kernels<float>& baseline_kernels();

@@ -5,6 +5,7 @@ from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_back
 from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
 from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
 from hybridkern.ops.gaussian_log_prob import gaussian_log_prob
+from hybridkern.ops.paired_conv1x1 import paired_conv1x1
 from hybridkern.ops.rounding_coupling import rounding_coupling
 from hybridkern.ops.rounding_coupling_mirrored import (
     rounding_coupling_mirrored,
@@ -18,6 +19,7 @@ __all__ = [
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gaussian_log_prob",
+    "paired_conv1x1",
     "rounding_coupling",
     "rounding_coupling_mirrored",
     "rounding_coupling_mirrored_log_prob",

@@ -31,26 +31,26 @@ def check_batched(name: str, value: object, at_least: int = 1) -> None:
         raise ValueError(f"{name}: got shape {shape_text(value.shape)}, expected {wanted}")
 
 
-def check_same_device(name: str, value: Tensor, x: Tensor) -> None:
-    """``value`` must lie on the device of ``x``."""
+def check_same_device(name: str, value: Tensor, x: Tensor, main: str = "x") -> None:
+    """``value`` must lie on the device of ``x``, which the operator's caller knows as ``main``."""
     if value.device != x.device:
-        raise ValueError(f"{name}: got device {value.device}, expected {x.device}, the device of x")
+        raise ValueError(f"{name}: got device {value.device}, expected {x.device}, the device of {main}")
 
 
-def check_not_wider(name: str, value: Tensor, x: Tensor) -> None:
+def check_not_wider(name: str, value: Tensor, x: Tensor, main: str = "x") -> None:
     """``value`` may have the dtype of ``x`` or, where ``x`` is float32, bfloat16 or float16."""
     if value.dtype is x.dtype or (x.dtype is torch.float32 and value.dtype in LOW):
         return
     also = ", bfloat16 or float16" if x.dtype is torch.float32 else ""
-    raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype} (the dtype of x){also}")
+    raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype} (the dtype of {main}){also}")
 
 
-def check_param(name: str, value: object, x: Tensor) -> None:
+def check_param(name: str, value: object, x: Tensor, main: str = "x") -> None:
     """``value`` must be a tensor on the device of ``x``, of its dtype or a lower one."""
     check_tensor(name, value)
     assert isinstance(value, Tensor)
-    check_not_wider(name, value, x)
-    check_same_device(name, value, x)
+    check_not_wider(name, value, x, main)
+    check_same_device(name, value, x, main)
 
 
 def autocast_input(x: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""Actnorm and 1x1 convolution of all steps of a level, folded into one matrix and one offset a step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern.reference._dtype import wide
+
+PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
+
+
+class Mixed(NamedTuple):
+    """Matrices ``(K, C, C)``, offsets ``(K, C)``, and the log-determinants of all steps at one pixel, summed."""
+
+    weight: Tensor
+    bias: Tensor
+    log_det: Tensor
+
+
+def _permutation_matrices(steps: int, channels: int, kind: str) -> Tensor:
+    eye = torch.eye(channels)
+    if kind == "reverse":
+        return eye.flip(0).expand(steps, -1, -1).clone()
+    return torch.stack([eye[torch.randperm(channels)] for _ in range(steps)])
+
+
+class Mixing(nn.Module):
+    r"""``y = P L (U + diag(sign * exp(log_diagonal))) (exp(log_scale) * (x + shift))`` for each of ``steps`` steps.
+
+    ``L`` is unit lower triangular and ``U`` strictly upper triangular; ``P`` is a permutation, fixed, and so is
+    ``sign``. The log-determinant at a pixel is the sum of ``log_diagonal`` and ``log_scale``: no determinant is ever
+    computed. The parameters of all steps lie stacked, so that a level is composed by one batched computation. Matrices
+    start as random rotations, scale and shift at 1 and 0 until a flow initializes them from data.
+
+    Args:
+        steps: number of steps ``K``.
+        channels: number of channels ``C``.
+        permutation: ``"conv1x1"``, or a fixed ``"shuffle"`` or ``"reverse"`` of the channels, not learnt.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), sections 3.1 and 3.2.
+    """
+
+    permutation: Tensor
+    sign: Tensor
+    _lower: Tensor
+    _upper: Tensor
+    _identity: Tensor
+
+    def __init__(self, steps: int, channels: int, permutation: str = "conv1x1") -> None:
+        super().__init__()
+        self.learnt = permutation == "conv1x1"
+        self.log_scale = nn.Parameter(torch.zeros(steps, channels))
+        self.shift = nn.Parameter(torch.zeros(steps, channels))
+        if not self.learnt:
+            self.register_buffer("permutation", _permutation_matrices(steps, channels, permutation))
+            return
+        rotation = torch.linalg.qr(torch.randn(steps, channels, channels, dtype=torch.float64))[0]
+        p, lower, upper = torch.linalg.lu(rotation)
+        diagonal = upper.diagonal(dim1=1, dim2=2)
+        self.register_buffer("permutation", p.float())
+        self.register_buffer("sign", diagonal.sign().float())
+        self.log_diagonal = nn.Parameter(diagonal.abs().log().float())
+        self.lower = nn.Parameter(lower.tril(-1).float())
+        self.upper = nn.Parameter(upper.triu(1).float())
+        ones = torch.ones(channels, channels)
+        for name, mask in (("_lower", ones.tril(-1)), ("_upper", ones.triu(1)), ("_identity", torch.eye(channels))):
+            self.register_buffer(name, mask, persistent=False)
+
+    def forward(self, *, inverse: bool = False) -> Mixed:
+        """What each step multiplies by and adds; ``inverse=True``: what undoes it (computed in float64).
+
+        Autocast is off inside: the flow stays in the precision of its parameters.
+        """
+        with torch.autocast(self.shift.device.type, enabled=False):
+            weight = self._matrices() * self.log_scale.exp()[:, None]
+            bias = torch.einsum("koi,ki->ko", weight, self.shift)
+            log_det = self.log_scale.sum() + self.log_diagonal.sum() if self.learnt else self.log_scale.sum()
+            return Mixed(*inverse_of(weight, bias), -log_det) if inverse else Mixed(weight, bias, log_det)
+
+    def _matrices(self) -> Tensor:
+        if not self.learnt:
+            return self.permutation
+        lower = torch.addcmul(self._identity, self.lower, self._lower)
+        diagonal = torch.diag_embed(self.sign * self.log_diagonal.exp())
+        return self.permutation @ lower @ torch.addcmul(diagonal, self.upper, self._upper)
+
+    @torch.no_grad()
+    def normalize(self, step: int, mean: Tensor, std: Tensor) -> None:
+        """Scale and shift of one step, so that channels of this mean and standard deviation ``(C,)`` become 0 and 1."""
+        self.shift[step] = -mean
+        self.log_scale[step] = -std.log()
+
+    def extra_repr(self) -> str:
+        """Steps and channels, for ``print``."""
+        return f"steps={self.shift.shape[0]}, channels={self.shift.shape[1]}, learnt={self.learnt}"
+
+
+def inverse_of(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices ``(..., C, C)`` and offsets ``(..., C)`` that undo ``y = weight x + bias``, by way of float64."""
+    inverse = torch.linalg.inv_ex(wide(weight))[0]
+    offset = -torch.einsum("...oi,...i->...o", inverse, wide(bias))
+    return inverse.to(weight.dtype), offset.to(bias.dtype)
