@@ -41,6 +41,42 @@ def integers_as(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     return x
 
 
+def check_images(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """``x`` must be a tensor ``(B, *shape)`` of ``dtype`` (any floating-point dtype under autocast).
+
+    Raises:
+        TypeError: not a tensor, or of another dtype.
+        ValueError: another shape.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
+    if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+        expected = "(B, " + ", ".join(map(str, shape)) + ")"
+        raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected {expected}")
+    if x.dtype is not dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+        hint = "; transforms.dequantize makes it from integers" if not x.is_floating_point() else ""
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters{hint}")
+
+
+def check_shape(name: str, shape: object, factor: int, reason: str) -> tuple[int, int, int]:
+    """``shape`` as ``(C, H, W)`` with ``H`` and ``W`` divisible by ``factor``, of which ``reason`` says what it is.
+
+    Raises:
+        TypeError: not three integers.
+        ValueError: a size that is not positive or not divisible.
+    """
+    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
+    if len(sizes) != 3 or any(not isinstance(size, int) or isinstance(size, bool) for size in sizes):
+        raise TypeError(f"{name}: got {shape!r}, expected three integers (C, H, W)")
+    c, h, w = sizes
+    if min(c, h, w) < 1:
+        raise ValueError(f"{name}: got {sizes}, expected positive sizes (C, H, W)")
+    for label, size in (("H", h), ("W", w)):
+        if size % factor:
+            raise ValueError(f"{name}: got {sizes}, expected {label} to be divisible by {reason}")
+    return c, h, w
+
+
 def check_count(name: str, value: object, least: int) -> int:
     """``value`` as an integer of at least ``least``.
 
@@ -76,6 +112,7 @@ class Flow(nn.Module, ABC):
 
     Attributes:
         dim: number of dimensions ``D`` of one example.
+        shape: shape of one example, ``(D,)`` for vectors or ``(C, H, W)``; latents are ``(D,)`` always.
         base: distribution of the latents.
         discrete: whether data and latents are integers and ``log_prob`` a log-probability instead of a log-density.
     """
@@ -85,25 +122,26 @@ class Flow(nn.Module, ABC):
     def __init__(self, dim: int, base: Distribution) -> None:
         super().__init__()
         self.dim = dim
+        self.shape: tuple[int, ...] = (dim,)
         self.base = base
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Data ``x`` ``(B, dim)`` -> latents ``(B, dim)`` and the log-determinant of this direction ``(B,)``."""
+        """Data ``x`` ``(B, *shape)`` -> latents ``(B, dim)`` and the log-determinant of this direction ``(B,)``."""
 
     @abstractmethod
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents ``z`` ``(B, dim)`` -> data ``(B, dim)`` and the log-determinant of this direction ``(B,)``."""
+        """Latents ``z`` ``(B, dim)`` -> data ``(B, *shape)`` and the log-determinant of this direction ``(B,)``."""
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (integer flows: log-probability) of ``x`` ``(B, dim)`` in nats: ``(B,)``, at least float32."""
+        """Log-density (integer flows: log-probability) of ``x`` ``(B, *shape)`` in nats: ``(B,)``, at least float32."""
         z, log_det = self(x)
         log_p: Tensor = self.base(z) + log_det
         return log_p
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` samples, ``(n, dim)``, without gradient.
+        """``n`` samples, ``(n, *shape)``, without gradient.
 
         Args:
             n: number of samples, 0 or more.
@@ -112,7 +150,7 @@ class Flow(nn.Module, ABC):
         return self.inverse(self.base.sample(n, generator=generator))[0]
 
     def sample_and_log_prob(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """``n`` samples ``(n, dim)`` and their log-probabilities ``(n,)`` from one pass.
+        """``n`` samples ``(n, *shape)`` and their log-probabilities ``(n,)`` from one pass.
 
         Gradients flow through the map, not through the draw of the latents.
         """

@@ -73,9 +73,7 @@ def _validate(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None
     _check.check_same_device("second", second, first, main="first")
 
 
-def paired_conv1x1(
-    first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def paired_conv1x1(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
     r"""``y = W x + b`` at every position, for channels that lie in two halves: nothing is joined or split.
 
     With ``x`` the channels of ``first`` followed by those of ``second``, the outputs are the two halves of ``y``. This
@@ -104,10 +102,7 @@ def paired_conv1x1(
     matrix = weight.to(working).contiguous()
     offset = None if bias is None else bias.to(working).contiguous()
     needs_grad = (
-        first.requires_grad
-        or second.requires_grad
-        or weight.requires_grad
-        or (bias is not None and bias.requires_grad)
+        first.requires_grad or second.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
     run = _PairedConv1x1.apply if needs_grad and torch.is_grad_enabled() else _forward
     out: tuple[Tensor, Tensor] = run(first, second, matrix, offset)

@@ -21,6 +21,7 @@ class HybridIDFFlow(nn.Module):
         super().__init__()
         part = dim // (2 if kinds == 1 else 4)
         self.dim = dim
+        self.shape = (dim,)
 
         def net() -> nn.Module:
             return nn.Sequential(nn.Linear(dim - part, 12), nn.LeakyReLU(), nn.Linear(12, part))
@@ -54,6 +55,17 @@ CONTINUOUS: dict[str, Callable[[], nn.Module]] = {
     "planar-5": lambda: flows.Planar(5, layers=4),
     **{f"realnvp-5-{form}": lambda form=form: flows.RealNVP(5, layers=4, hidden=8, form=form) for form in NAMED_FORMS},
 }
+IMAGES: dict[str, Callable[[], nn.Module]] = {
+    "glow-2-levels": lambda: flows.Glow((3, 8, 4), levels=2, steps=2, hidden=8),
+    "glow-1-channel": lambda: flows.Glow((1, 4, 4), levels=1, steps=3, hidden=4, form="additive"),
+    "glow-highway": lambda: flows.Glow((3, 4, 4), levels=2, steps=1, hidden=6, net="highway", form="realnvp"),
+    "glow-batchnorm": lambda: flows.Glow((1, 8, 8), levels=2, steps=2, hidden=4, norm="batchnorm"),
+    "glow-shuffle": lambda: flows.Glow((2, 4, 4), levels=1, steps=3, hidden=8, permutation="shuffle"),
+    "glow-reverse-1x1-net": lambda: flows.Glow(
+        (2, 4, 2), levels=1, steps=2, permutation="reverse", form="normflows", net=lambda i, o: nn.Conv2d(i, o, 1)
+    ),
+}
+CONTINUOUS |= IMAGES
 DISCRETE: dict[str, Callable[[], nn.Module]] = {
     "idf-2-parts": lambda: flows.IDF(7, layers=2, parts=2, hidden=8),
     "idf-4-parts": lambda: flows.IDF(6, layers=2, parts=4, hidden=(8,)),
@@ -74,6 +86,9 @@ def make(name: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     flow = FLOWS[name]()
     amount = 0.1 if "24" in name else 0.3
+    if isinstance(flow, flows.Glow):
+        flow.initialize(data(flow, 16))
+        amount = 0.1
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += amount * torch.randn_like(parameter)
@@ -85,4 +100,4 @@ def data(flow: nn.Module, n: int, seed: int = 1, dtype: torch.dtype = torch.floa
     generator = torch.Generator().manual_seed(seed)
     if flow.discrete:
         return torch.randint(0, 17, (n, flow.dim), generator=generator).to(dtype)
-    return torch.randn(n, flow.dim, generator=generator, dtype=dtype)
+    return torch.randn(n, *flow.shape, generator=generator, dtype=dtype)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.flows.factories import DISCRETE, data, make
+from tests.flows.factories import DISCRETE, IMAGES, data, make
 
 # Forms differ inside the operator; what differs in the graph is the width and the layout of its parameters.
-KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", "planar-5", *DISCRETE)
+KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", "planar-5", *IMAGES, *DISCRETE)
 
 
 def _step(flow: torch.nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:

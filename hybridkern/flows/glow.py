@@ -1,0 +1,271 @@
+"""Glow: a multi-scale flow for images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern._coupling_form import CouplingForm, resolve_form
+from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._statistics import channel_statistics
+from hybridkern.flows.base import Flow, NetBuilder, check_count, check_images, check_shape, check_vectors
+from hybridkern.flows.memory import check_mode, run_steps
+from hybridkern.nets import ConvNet, HighwayNet
+from hybridkern.ops._check import total_dtype
+from hybridkern.transforms.glow_step import GlowStep, PairStatistics
+from hybridkern.transforms.mixing import PERMUTATIONS, Mixing
+from hybridkern.transforms.squeeze import Pair, squeeze, unsqueeze
+
+NETS: dict[str, Callable[..., nn.Module]] = {"conv": ConvNet, "highway": HighwayNet}
+NORMS = ("actnorm", "batchnorm")
+
+
+class GlowLevel(nn.Module):
+    """The steps between two changes of scale, on a pair of halves.
+
+    Args:
+        channels: channels of both halves together.
+        steps: number of steps.
+        net: builds a coupling network from its numbers of input and output channels.
+        form, norm, permutation, memory: as :class:`Glow` takes them.
+    """
+
+    def __init__(
+        self, channels: int, steps: int, net: NetBuilder, form: CouplingForm, norm: str, permutation: str, memory: str
+    ) -> None:
+        super().__init__()
+        self.memory = memory
+        self.mixing = Mixing(steps, channels, permutation)
+        half = channels // 2
+        outputs = 2 * half if form.has_scale else half
+        self.steps = nn.ModuleList(
+            GlowStep(net(half, outputs), form, PairStatistics(channels) if norm == "batchnorm" else None)
+            for _ in range(steps)
+        )
+
+    def forward(self, state: Pair, log_det: Tensor, *, inverse: bool = False) -> tuple[Pair, Tensor, Tensor]:
+        """Data -> latent, or back: the halves, ``log_det`` plus that of the couplings, and of the mixing a scalar."""
+        mixed = self.mixing(inverse=inverse)
+        inputs = list(zip(mixed.weight.unbind(0), mixed.bias.unbind(0), strict=True))
+        total = mixed.log_det * math.prod(state[0].shape[2:])
+        if inverse:
+            for step, given in zip(reversed(self.steps), reversed(inputs), strict=True):
+                state, log_det = step(state, log_det, *given, inverse=True)
+            return state, log_det, total
+        (first, second), log_det = run_steps(list(self.steps), state, log_det, inputs, memory=self.memory)
+        return (first, second), log_det, total
+
+    @torch.no_grad()
+    def initialize(self, state: Pair) -> Pair:
+        """Data-dependent initialization of every step in turn; returns the halves after the last."""
+        log_det = state[0].new_zeros(len(state[0]), dtype=total_dtype(state[0]))
+        for i, step in enumerate(self.steps):
+            self.mixing.normalize(i, *channel_statistics(*state))
+            mixed = self.mixing()
+            state, log_det = step(state, log_det, mixed.weight[i], mixed.bias[i])
+        return state
+
+
+class Glow(Flow):
+    """Multi-scale flow for images: squeeze, steps of mixing and affine coupling, half of the channels factored out.
+
+    A level turns blocks of 2x2 pixels into channels and runs ``steps`` steps; after each but the last, half of the
+    channels leave as latents. A step is actnorm and an invertible 1x1 convolution, folded into one matrix, and an
+    affine coupling. A level carries its tensor as two halves, so that nothing is joined or split on the way. The base
+    is a standard Gaussian over all latents. Images are real-valued, of about unit width:
+    :func:`hybridkern.transforms.dequantize` makes them from integers.
+
+    Actnorm is initialized from data by :meth:`initialize`, or by the first batch in training mode. Before that, scale
+    is 1 and shift 0. Latents ``(B, D)`` hold the levels one after the other, each with its channels last;
+    :meth:`latents` gives them back as images.
+
+    Args:
+        shape: ``(C, H, W)`` of one image; ``H`` and ``W`` divisible by ``2**levels``.
+        levels: number of levels.
+        steps: steps a level.
+        hidden: width of the coupling networks named by ``net``.
+        form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`.
+        net: ``"conv"`` (:class:`~hybridkern.nets.ConvNet`), ``"highway"`` (:class:`~hybridkern.nets.HighwayNet`) or a
+            callable ``(in_channels, out_channels) -> nn.Module``.
+        norm: ``"actnorm"``, or ``"batchnorm"`` before actnorm's (learnt) scale and shift: statistics of the batch in
+            training mode, running ones in evaluation mode and in every inverse. Its log-determinant takes the
+            statistics as constants, as in the literature, which holds exactly in evaluation mode.
+        permutation: ``"conv1x1"`` (learnt), or a fixed ``"shuffle"`` or ``"reverse"`` of the channels.
+        memory: what training keeps: ``"store"``, ``"recompute"`` or ``"invert"``; see :mod:`hybridkern.flows.memory`.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range, or an unknown name.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039); batch norm: Dinh et al. 2017 (arXiv:1605.08803), section 3.7.
+
+    >>> import torch
+    >>> flow = Glow((3, 8, 8), levels=2, steps=2, hidden=16)
+    >>> flow.initialize(torch.rand(16, 3, 8, 8) - 0.5)
+    >>> flow.log_prob(torch.rand(5, 3, 8, 8) - 0.5).shape
+    torch.Size([5])
+    >>> [tuple(z.shape) for z in flow.latents(torch.randn(5, flow.dim))]
+    [(5, 6, 4, 4), (5, 24, 2, 2)]
+    """
+
+    _initialized: Tensor
+    _is_initialized: bool
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        levels: int = 3,
+        steps: int = 8,
+        hidden: int = 512,
+        form: str | CouplingForm = "glow",
+        net: str | NetBuilder = "conv",
+        norm: str = "actnorm",
+        permutation: str = "conv1x1",
+        memory: str = "store",
+    ) -> None:
+        check_count("levels", levels, 1)
+        check_count("steps", steps, 1)
+        check_count("hidden", hidden, 1)
+        shape = check_shape("shape", shape, 2**levels, f"2**levels = {2**levels}")
+        resolved = resolve_form(form)
+        for name, value, known in (("norm", norm, NORMS), ("permutation", permutation, PERMUTATIONS)):
+            if value not in known:
+                raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
+        super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
+        self.shape = shape
+        self.norm = norm
+        self.memory = check_mode(memory)
+        build = _net_builder(net, hidden)
+        channels, self._shapes = shape[0], _latent_shapes(shape, levels)
+        self.levels = nn.ModuleList()
+        for _ in range(levels):
+            self.levels.append(GlowLevel(4 * channels, steps, build, resolved, norm, permutation, memory))
+            channels *= 2
+        for module in self.modules():
+            if hasattr(module, "save_hidden"):
+                setattr(module, "save_hidden", memory == "store")  # noqa: B010
+        self.register_buffer("_initialized", torch.tensor(norm != "actnorm"))
+        # the buffer is what a checkpoint holds; asking it would wait for the device
+        self._is_initialized = norm != "actnorm"
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        stored = state_dict.get(prefix + "_initialized")
+        if stored is not None:
+            self._is_initialized = bool(stored)
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Starts actnorm so that, on ``x``, every channel before every mixing has mean 0 and standard deviation 1.
+
+        A channel that hardly varies (standard deviation below 1e-4) keeps its scale. Under ``torch.distributed`` every
+        rank must call this, each with its own ``x``: they start from the statistics of all ranks together. Draws no
+        random numbers but those of the networks (dropout is off here). With batch norm there is nothing to do.
+
+        Args:
+            x: images ``(N, C, H, W)``, dtype of the parameters.
+
+        Raises:
+            TypeError, ValueError: another type, dtype or shape.
+        """
+        check_images("x", x, self.shape, self.base.dtype)
+        if self.norm == "actnorm":
+            training = self.training
+            self.eval()
+            try:
+                state = squeeze(x.to(self.base.dtype))
+                for i, level in enumerate(self.levels):
+                    assert isinstance(level, GlowLevel)
+                    first, second = level.initialize(state)
+                    state = squeeze(first) if i + 1 < len(self.levels) else (first, second)
+            finally:
+                self.train(training)
+        self._initialized.fill_(True)
+        self._is_initialized = True
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data -> latent.
+
+        Args:
+            x: images ``(B, C, H, W)``, dtype of the parameters.
+
+        Returns:
+            Latents ``(B, D)`` and ``log|det dz/dx|`` ``(B,)`` in nats, at least float32.
+
+        Raises:
+            TypeError, ValueError: another type, dtype or shape.
+        """
+        check_images("x", x, self.shape, self.base.dtype)
+        if self.training and not self._is_initialized and len(x):
+            self.initialize(x)
+        x = x.to(self.base.dtype)
+        log_det = x.new_zeros(len(x), dtype=total_dtype(x))
+        totals, latents = [], []
+        for level in self.levels:
+            (x, second), log_det, total = level(squeeze(x), log_det)
+            totals.append(total)
+            latents.append(second)
+        latents[-1] = torch.cat([x, second], 1)
+        z = torch.cat([latent.permute(0, 2, 3, 1).flatten(1) for latent in latents], 1)
+        return z, log_det + torch.stack(totals).sum()
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent -> data.
+
+        Args:
+            z: ``(B, D)``, dtype of the parameters.
+
+        Returns:
+            Images ``(B, C, H, W)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32.
+
+        Raises:
+            TypeError, ValueError: another type, dtype or shape.
+        """
+        check_vectors("z", z, self.dim, self.base.dtype)
+        z = z.to(self.base.dtype)
+        log_det = z.new_zeros(len(z), dtype=total_dtype(z))
+        latents, totals = self.latents(z), []
+        x, second = latents[-1].chunk(2, 1)
+        for i in reversed(range(len(self.levels))):
+            state, log_det, total = self.levels[i]((x, second), log_det, inverse=True)
+            totals.append(total)
+            x = unsqueeze(*state)
+            second = latents[i - 1]
+        return x, log_det + torch.stack(totals).sum()
+
+    def latents(self, z: Tensor) -> list[Tensor]:
+        """The latents of each level, finest first: views of ``z`` ``(B, D)`` as images ``(B, C_i, H_i, W_i)``.
+
+        Raises:
+            TypeError, ValueError: ``z`` is no such tensor.
+        """
+        check_vectors("z", z, self.dim, self.base.dtype)
+        parts = z.split([math.prod(shape) for shape in self._shapes], 1)
+        return [
+            part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2)
+            for part, (c, h, w) in zip(parts, self._shapes, strict=True)
+        ]
+
+    def extra_repr(self) -> str:
+        """Shape, norm and memory, for ``print``."""
+        return f"shape={self.shape}, norm={self.norm!r}, memory={self.memory!r}"
+
+
+def _net_builder(net: str | NetBuilder, hidden: int) -> NetBuilder:
+    if callable(net):
+        return net
+    if net not in NETS:
+        raise ValueError(f"net: got {net!r}, expected 'conv', 'highway' or a callable (in_channels, out_channels)")
+    return partial(NETS[net], hidden=hidden)
+
+
+def _latent_shapes(shape: tuple[int, int, int], levels: int) -> list[tuple[int, int, int]]:
+    """``(C, H, W)`` of what each level gives; the last one gives both of its halves."""
+    c, h, w = shape
+    shapes = [(2 * c * 2**i, h >> (i + 1), w >> (i + 1)) for i in range(levels)]
+    shapes[-1] = (2 * shapes[-1][0], *shapes[-1][1:])
+    return shapes

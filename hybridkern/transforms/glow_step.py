@@ -1,0 +1,134 @@
+"""One step of Glow on a pair of halves: folded actnorm and 1x1 convolution (or batch norm), then an affine coupling."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern import ops
+from hybridkern._coupling_form import CouplingForm
+from hybridkern.transforms.squeeze import Pair
+
+
+class PairStatistics(nn.Module):
+    """Batch normalization of a pair of halves, as a mean and a standard deviation for each channel.
+
+    In training mode they are those of the batch, and running averages are kept as :class:`torch.nn.BatchNorm2d` keeps
+    them; in evaluation mode they are the running ones.
+
+    Args:
+        channels: channels of both halves together.
+        eps: added to the variance.
+        momentum: weight of a new batch in the running averages.
+
+    Source: Dinh et al. 2017 (arXiv:1605.08803), section 3.7.
+    """
+
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("var", torch.ones(channels))
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance plus ``eps`` to normalize the halves ``(B, C/2, *S)`` by, ``(C,)`` each."""
+        if not self.training or first.numel() == 0:
+            return self.running()
+        dims = (0, *range(2, first.ndim))
+        parts = [torch.var_mean(half, dims, correction=0) for half in (first, second)]
+        var, mean = (torch.cat([part[i] for part in parts]) for i in range(2))
+        with torch.no_grad():
+            self.mean.lerp_(mean.detach(), self.momentum)
+            self.var.lerp_(var.detach(), self.momentum)
+        return mean, var + self.eps
+
+    def running(self) -> tuple[Tensor, Tensor]:
+        """What evaluation mode, and every inverse, normalizes by."""
+        return self.mean, self.var + self.eps
+
+
+class GlowStep(nn.Module):
+    """Mixes the channels of both halves, then transforms the second half given the first.
+
+    Matrix and offset of the mixing come from outside (:class:`~hybridkern.transforms.Mixing` composes those of a whole
+    level at once), and so does its log-determinant go elsewhere: this layer adds what depends on the data. Both
+    directions go through ``forward``, so that forward hooks (:func:`hybridkern.flows.check_finite`) see both.
+
+    Args:
+        net: maps the first half ``(B, C/2, *S)`` to the raw parameters of the second.
+        form: affine form of the coupling.
+        statistics: batch normalization before the mixing, or ``None``.
+
+    Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), table 1.
+    """
+
+    def __init__(self, net: nn.Module, form: CouplingForm, statistics: PairStatistics | None = None) -> None:
+        super().__init__()
+        self.net = net
+        self.form = form
+        self.statistics = statistics
+
+    def mix(self, first: Tensor, second: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The part before the coupling: the halves mixed, and the log-determinant of batch norm, a scalar."""
+        if self.statistics is None:
+            return *ops.paired_conv1x1(first, second, weight, bias), None
+        mean, var = self.statistics(first, second)
+        return *ops.paired_conv1x1(first, second, *_normalized(weight, bias, mean, var)), _batch_norm_log_det(
+            first, var
+        )
+
+    def forward(
+        self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor, *, inverse: bool = False
+    ) -> tuple[Pair, Tensor]:
+        """Data -> latent, or back.
+
+        Args:
+            state: the halves, ``(B, C/2, *S)`` each.
+            log_det: running total in nats, ``(B,)``.
+            weight, bias: of the mixing, ``(C, C)`` and ``(C,)``; those of the inverse mixing for ``inverse``.
+            inverse: latent -> data; batch norm then uses its running averages.
+
+        Returns:
+            The new halves, and ``log_det`` plus what this step adds to it.
+        """
+        if inverse:
+            return self._back(state, log_det, weight, bias)
+        first, second, normalization = self.mix(*state, weight, bias)
+        if normalization is not None:
+            log_det = log_det + normalization
+        second, log_det = ops.affine_coupling(second, self.net(first), log_det, form=self.form)
+        return (first, second), log_det
+
+    def _back(self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor) -> tuple[Pair, Tensor]:
+        first, second = state
+        second, log_det = ops.affine_coupling(second, self.net(first), log_det, form=self.form, inverse=True)
+        pair = ops.paired_conv1x1(first, second, weight, bias)
+        if self.statistics is None:
+            return pair, log_det
+        mean, var = self.statistics.running()
+        std = var.sqrt()
+        shape = (-1, *(1,) * (first.ndim - 2))
+        halves = zip(pair, std.chunk(2), mean.chunk(2), strict=True)
+        first, second = (half * s.view(shape) + m.view(shape) for half, s, m in halves)
+        return (first, second), log_det - _batch_norm_log_det(first, var)
+
+    def inverse(self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor) -> tuple[Pair, Tensor]:
+        """``forward(..., inverse=True)``."""
+        out: tuple[Pair, Tensor] = self(state, log_det, weight, bias, inverse=True)
+        return out
+
+
+def _normalized(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrix and offset with ``(x - mean) / sqrt(var)`` folded in."""
+    scaled = weight * var.rsqrt()
+    return scaled, bias - torch.mv(scaled, mean)
+
+
+def _batch_norm_log_det(first: Tensor, var: Tensor) -> Tensor:
+    return -0.5 * math.prod(first.shape[2:]) * var.log().sum()
