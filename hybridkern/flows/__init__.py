@@ -4,7 +4,8 @@ from hybridkern.flows.base import Flow
 from hybridkern.flows.check import NonFiniteError, check_finite
 from hybridkern.flows.glow import Glow
 from hybridkern.flows.idf import IDF
+from hybridkern.flows.memory import ReconstructionError
 from hybridkern.flows.planar import Planar
 from hybridkern.flows.realnvp import RealNVP
 
-__all__ = ["IDF", "Flow", "Glow", "NonFiniteError", "Planar", "RealNVP", "check_finite"]
+__all__ = ["IDF", "Flow", "Glow", "NonFiniteError", "Planar", "RealNVP", "ReconstructionError", "check_finite"]

@@ -1,13 +1,51 @@
-"""What a sequence of invertible steps keeps for its backward pass."""
+"""What a sequence of invertible steps keeps for its backward pass: everything, each step's input, or its output only.
+
+A step is a module that maps ``(state, log_det, *inputs)`` to ``(state, log_det)``, with ``state`` a tuple of tensors
+``(B, ...)``, ``log_det`` ``(B,)`` a running total to which it adds, and ``inputs`` tensors that belong to the step but
+are made elsewhere; ``step.inverse`` takes the same arguments and undoes it. :func:`run_steps` runs a sequence of them:
+
+- ``"store"``: autograd as it is.
+- ``"recompute"``: each step's input is kept; the backward pass runs the step again. One more forward pass of time.
+- ``"invert"``: the last state is kept and the inputs are recovered from it, step by step: memory is flat in depth.
+
+In the two that save memory, the parameters of the steps are arguments of one autograd node, so that gradients reach
+them as they do otherwise (``DistributedDataParallel`` sees nothing special). A step that is run again sees the random
+state and the autocast state of its first run, and leaves its buffers (running statistics) alone. Networks inside the
+steps may be compiled; where a whole flow is compiled, the compiler decides what is kept, and these modes do nothing.
+
+Numerically, a recovered input differs from the true one by rounding, which an ill-conditioned step blows up; gradients
+would then be wrong without a sign of it (Behrmann et al. 2020, arXiv:2006.09347). So ``"invert"`` keeps a few hundred
+numbers of each step's input, compares them with what it recovers, and raises :class:`ReconstructionError`, which names
+the step, beyond a tolerance.
+
+A step may offer ``backward_from_output(state, inputs, remembered, grad_state, grad_log_det, params)``, which recovers
+its input and gives the gradients at once (:class:`~hybridkern.transforms.glow_step.GlowStep` evaluates its network once
+there and not twice), and ``remembered()``, small tensors of its last forward run that it wants back then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from hybridkern.flows._replay import Replay
 
 MODES = ("store", "recompute", "invert")
 State = tuple[Tensor, ...]
+Grads = tuple[Tensor | None, ...]
+
+# Relative to the largest number compared. A network in low precision rounds its input, and so jumps: recovered numbers
+# then differ by the noise of that precision.
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-3}
+LOW_PRECISION_TOLERANCE = 0.2
+
+
+class ReconstructionError(ArithmeticError):
+    """``memory="invert"`` could not recover the input of a step; the message names it."""
 
 
 def check_mode(memory: str) -> str:
@@ -24,7 +62,222 @@ def check_mode(memory: str) -> str:
 def run_steps(
     steps: Sequence[nn.Module], state: State, log_det: Tensor, inputs: Sequence[State] = (), *, memory: str = "store"
 ) -> tuple[State, Tensor]:
-    """Runs the steps one after the other."""
-    for i, step in enumerate(steps):
-        state, log_det = step(state, log_det, *(inputs[i] if inputs else ()))
-    return state, log_det
+    """Runs the steps one after the other.
+
+    Args:
+        steps: as the text of this module says.
+        state: tensors ``(B, ...)``.
+        log_det: running total ``(B,)``.
+        inputs: for each step the tensors that it takes beside its state; empty: none.
+        memory: ``"store"``, ``"recompute"`` or ``"invert"``.
+
+    Returns:
+        The last state, and ``log_det`` with what the steps added.
+
+    Raises:
+        ValueError: an unknown ``memory``.
+        ReconstructionError: in the backward pass of ``"invert"``.
+    """
+    check_mode(memory)
+    given = list(inputs) if inputs else [()] * len(steps)
+    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        for step, own in zip(steps, given, strict=True):
+            state, log_det = step(state, log_det, *own)
+        return state, log_det
+    run = _Run(steps, given, state[0], memory)
+    flat = [tensor for own in given for tensor in own]
+    *out, log_det = _apply(run, len(state), *state, log_det, *flat, *run.params)
+    return tuple(out), log_det
+
+
+class _Run:
+    """One forward pass of a sequence, and what its backward pass has to know."""
+
+    def __init__(self, steps: Sequence[nn.Module], inputs: Sequence[State], like: Tensor, memory: str) -> None:
+        self.steps = list(steps)
+        self.invert = memory == "invert"
+        self.input_counts = [len(own) for own in inputs]
+        own_params = [[p for p in step.parameters() if p.requires_grad] for step in self.steps]
+        unique = {id(p): p for own in own_params for p in own}
+        self.params = list(unique.values())
+        index = {key: i for i, key in enumerate(unique)}
+        self.param_index = [[index[id(p)] for p in own] for own in own_params]
+        self.replay = Replay(like.device)
+        low = self.replay.lowers
+        self.tolerance = LOW_PRECISION_TOLERANCE if low else TOLERANCE.get(like.dtype, LOW_PRECISION_TOLERANCE)
+        self.samples: list[State] = []
+        self.remembered: list[State] = []
+
+    def split_inputs(self, flat: Sequence[Tensor]) -> list[State]:
+        """The tensors of each step."""
+        parts, at = [], 0
+        for count in self.input_counts:
+            parts.append(tuple(flat[at : at + count]))
+            at += count
+        return parts
+
+    def forward(self, state: State, log_det: Tensor, inputs: Sequence[State]) -> tuple[State, Tensor, list[State]]:
+        """The steps without a graph; also the state before each, for ``"recompute"``."""
+        kept: list[State] = []
+        with self.replay.autocast():
+            for step, own in zip(self.steps, inputs, strict=True):
+                if self.invert:
+                    self.samples.append(tuple(_sample(part) for part in state))
+                else:
+                    kept.append(state)
+                with self.replay.recording():
+                    state, log_det = step(state, log_det, *own)
+                remembered = getattr(step, "remembered", None)
+                self.remembered.append(remembered() if self.invert and remembered else ())
+        return state, log_det, kept
+
+    @contextmanager
+    def again(self, k: int) -> Iterator[None]:
+        """Step ``k`` is run once more inside: same random numbers, and no trace in its buffers."""
+        buffers = list(self.steps[k].buffers())
+        before = [buffer.clone() for buffer in buffers]
+        with self.replay.replaying(k):
+            yield
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+
+def _sample(part: Tensor) -> Tensor:
+    """A few hundred numbers, spread over the examples and positions: all channels of at most 2 x 4 x 4."""
+    most = (2, part.shape[1] if part.ndim > 1 else 1) + (4,) * (part.ndim - 2)
+    return part[
+        tuple(slice(None, None, max(1, -(-size // m))) for size, m in zip(part.shape, most, strict=False))
+    ].clone()
+
+
+def _error(part: Tensor, kept: Tensor) -> Tensor:
+    """Largest difference, relative to the largest number; NaN where anything is."""
+    if kept.numel() == 0:
+        return kept.new_zeros(())
+    return (_sample(part) - kept).abs().amax() / kept.abs().amax().clamp(min=torch.finfo(kept.dtype).tiny)
+
+
+class _Steps(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: _Run, parts: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        state, log_det, rest = tensors[:parts], tensors[parts], tensors[parts + 1 :]
+        flat = rest[: len(rest) - len(run.params)]
+        out, log_det, kept = run.forward(state, log_det, run.split_inputs(flat))
+        ctx.run, ctx.parts = run, parts
+        saved = out if run.invert else tuple(part for before in kept for part in before)
+        ctx.save_for_backward(*flat, *run.params, *saved)
+        return *out, log_det
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        run, parts = ctx.run, ctx.parts
+        *grad_state, grad_log_det = grads
+        count = sum(run.input_counts)
+        saved = ctx.saved_tensors
+        inputs = run.split_inputs(saved[:count])
+        states = saved[count + len(run.params) :]
+        del saved
+        backward = _from_output if run.invert else _from_inputs
+        state_grads, input_grads, param_grads = backward(run, parts, states, inputs, tuple(grad_state), grad_log_det)
+        return None, None, *state_grads, grad_log_det, *input_grads, *param_grads
+
+
+_apply: Callable[..., tuple[Tensor, ...]] = _Steps.apply
+
+
+class _Gradients:
+    """Gradients of inputs and parameters, filled from the last step to the first."""
+
+    def __init__(self, run: _Run) -> None:
+        self.run = run
+        self.inputs: list[Grads] = [()] * len(run.steps)
+        self.params: list[Tensor | None] = [None] * len(run.params)
+
+    def put(self, k: int, inputs: Grads, params: Sequence[Tensor | None]) -> None:
+        self.inputs[k] = inputs
+        for index, grad in zip(self.run.param_index[k], params, strict=True):
+            before = self.params[index]
+            self.params[index] = grad if before is None else before if grad is None else before + grad
+
+    def flat_inputs(self) -> list[Tensor | None]:
+        return [grad for own in self.inputs for grad in own]
+
+    def own_params(self, k: int) -> list[nn.Parameter]:
+        return [self.run.params[index] for index in self.run.param_index[k]]
+
+
+def _differentiate(
+    step: nn.Module, state: State, inputs: State, params: Sequence[Tensor], grad_state: State, grad_log_det: Tensor
+) -> tuple[State, Grads, Grads]:
+    """Gradients in ``state``, ``inputs`` and ``params``, by running the step once more."""
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in (*state, *inputs)]
+        out, log_det = step(tuple(leaves[: len(state)]), torch.zeros_like(grad_log_det), *leaves[len(state) :])
+    pairs = [pair for pair in zip((*out, log_det), (*grad_state, grad_log_det), strict=True) if pair[0].requires_grad]
+    outputs, incoming = zip(*pairs, strict=True)
+    grads = torch.autograd.grad(outputs, (*leaves, *params), incoming, allow_unused=True)
+    own, rest = grads[: len(state)], grads[len(state) :]
+    filled = tuple(torch.zeros_like(part) if grad is None else grad for part, grad in zip(state, own, strict=True))
+    return filled, rest[: len(inputs)], rest[len(inputs) :]
+
+
+def _from_inputs(
+    run: _Run, parts: int, states: Sequence[Tensor], inputs: list[State], grad_state: State, grad_log_det: Tensor
+) -> tuple[State, list[Tensor | None], list[Tensor | None]]:
+    gradients = _Gradients(run)
+    with run.replay.autocast():
+        for k in reversed(range(len(run.steps))):
+            state = tuple(states[k * parts : (k + 1) * parts])
+            with run.again(k):
+                grad_state, to_inputs, to_params = _differentiate(
+                    run.steps[k], state, inputs[k], gradients.own_params(k), grad_state, grad_log_det
+                )
+            gradients.put(k, to_inputs, to_params)
+    return grad_state, gradients.flat_inputs(), gradients.params
+
+
+def _from_output(
+    run: _Run, parts: int, state: Sequence[Tensor], inputs: list[State], grad_state: State, grad_log_det: Tensor
+) -> tuple[State, list[Tensor | None], list[Tensor | None]]:
+    gradients, errors = _Gradients(run), []
+    current: State = tuple(state)
+    with run.replay.autocast():
+        for k in reversed(range(len(run.steps))):
+            step, params = run.steps[k], gradients.own_params(k)
+            with run.again(k):
+                fused = getattr(step, "backward_from_output", None)
+                if fused is not None:
+                    current, grad_state, to_inputs, to_params = fused(
+                        current, inputs[k], run.remembered[k], grad_state, grad_log_det, params
+                    )
+            if fused is None:
+                current, grad_state, to_inputs, to_params = _invert(
+                    run, k, current, inputs[k], params, grad_state, grad_log_det
+                )
+            gradients.put(k, to_inputs, to_params)
+            errors.append(torch.stack([_error(*pair) for pair in zip(current, run.samples[k], strict=True)]).amax())
+    _check(run, errors)
+    return grad_state, gradients.flat_inputs(), gradients.params
+
+
+def _invert(
+    run: _Run, k: int, state: State, inputs: State, params: Sequence[Tensor], grad_state: State, grad_log_det: Tensor
+) -> tuple[State, State, Grads, Grads]:
+    """A step without a backward pass of its own: inverted, then run again, each with the random numbers it had."""
+    with run.again(k), torch.no_grad():
+        before, _ = run.steps[k].inverse(state, torch.zeros_like(grad_log_det), *inputs)  # type: ignore[operator]
+    with run.again(k):
+        grads = _differentiate(run.steps[k], before, inputs, params, grad_state, grad_log_det)
+    return before, *grads
+
+
+def _check(run: _Run, errors: list[Tensor]) -> None:
+    """One look at the errors of all steps, which waits for the device once. The last step comes first in them."""
+    for k, error in zip(reversed(range(len(run.steps))), torch.stack(errors).tolist(), strict=True):
+        if not error <= run.tolerance:
+            raise ReconstructionError(
+                f"memory='invert': the input of step {k} of {len(run.steps)} ({type(run.steps[k]).__name__}) was "
+                f"recovered with a relative error of {error:.2g}, expected at most {run.tolerance:g}; the flow is too "
+                "ill-conditioned to be inverted in this precision (memory='recompute' does not invert)"
+            )

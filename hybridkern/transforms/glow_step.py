@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._coupling_form import CouplingForm
+from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
 
 
@@ -35,10 +37,12 @@ class PairStatistics(nn.Module):
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("var", torch.ones(channels))
+        self.used: tuple[Tensor, ...] = ()
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance plus ``eps`` to normalize the halves ``(B, C/2, *S)`` by, ``(C,)`` each."""
         if not self.training or first.numel() == 0:
+            self.used = self.running()
             return self.running()
         dims = (0, *range(2, first.ndim))
         parts = [torch.var_mean(half, dims, correction=0) for half in (first, second)]
@@ -46,11 +50,13 @@ class PairStatistics(nn.Module):
         with torch.no_grad():
             self.mean.lerp_(mean.detach(), self.momentum)
             self.var.lerp_(var.detach(), self.momentum)
-        return mean, var + self.eps
+        var = var + self.eps
+        self.used = mean.detach(), var.detach()
+        return mean, var
 
     def running(self) -> tuple[Tensor, Tensor]:
         """What evaluation mode, and every inverse, normalizes by."""
-        return self.mean, self.var + self.eps
+        return self.mean.clone(), self.var + self.eps
 
 
 class GlowStep(nn.Module):
@@ -119,9 +125,58 @@ class GlowStep(nn.Module):
         return (first, second), log_det - _batch_norm_log_det(first, var)
 
     def inverse(self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor) -> tuple[Pair, Tensor]:
-        """``forward(..., inverse=True)``."""
-        out: tuple[Pair, Tensor] = self(state, log_det, weight, bias, inverse=True)
+        """Latent -> data, given the matrix and the offset of ``forward``; they are inverted here."""
+        out: tuple[Pair, Tensor] = self(state, log_det, *inverse_of(weight, bias), inverse=True)
         return out
+
+    def remembered(self) -> tuple[Tensor, ...]:
+        """What the last ``forward`` normalized by: :meth:`backward_from_output` cannot know it from the output."""
+        return () if self.statistics is None else self.statistics.used
+
+    def backward_from_output(
+        self,
+        state: Pair,
+        inputs: tuple[Tensor, Tensor],
+        remembered: tuple[Tensor, ...],
+        grad_state: Pair,
+        grad_log_det: Tensor,
+        params: Sequence[nn.Parameter],
+    ) -> tuple[Pair, Pair, tuple[Tensor, ...], list[Tensor | None]]:
+        """Recovers the input of ``forward`` and its gradients; the network is evaluated once.
+
+        Args:
+            state: the halves that ``forward`` returned.
+            inputs: the matrix and the offset that it was given.
+            remembered: :meth:`remembered` after that call.
+            grad_state, grad_log_det: gradients of the loss in what it returned.
+            params: parameters to give gradients for.
+
+        Returns:
+            The halves that ``forward`` was given, and the gradients in them, in ``inputs`` and in ``params``.
+        """
+        first, second = state
+        with torch.enable_grad():
+            context = first.detach().requires_grad_()
+            raw = self.net(context)
+        mixed, grad_mixed, grad_raw = ops.affine_coupling_backward_from_output(
+            second, raw.detach(), grad_state[1], grad_log_det, form=self.form
+        )
+        grad_first = grad_state[0]
+        grad_params: Sequence[Tensor | None] = [None] * len(params)
+        if raw.requires_grad:
+            to_context, *grad_params = torch.autograd.grad(raw, (context, *params), grad_raw, allow_unused=True)
+            grad_first = grad_first if to_context is None else grad_first + to_context
+        folded = _normalized(*inputs, *remembered) if remembered else inputs
+        before = ops.paired_conv1x1(first, mixed, *inverse_of(*folded))
+        with torch.enable_grad():
+            leaves = tuple(value.detach().requires_grad_() for value in (*before, *inputs))
+            *halves, normalization = self.mix(*leaves)
+        outputs, incoming = list(halves), [grad_first, grad_mixed]
+        if normalization is not None and normalization.requires_grad:
+            outputs.append(normalization)
+            incoming.append(grad_log_det.sum().to(normalization.dtype))
+        to_first, to_second, *grad_inputs = torch.autograd.grad(outputs, leaves, incoming)
+        return before, (to_first, to_second), tuple(grad_inputs), list(grad_params)
 
 
 def _normalized(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
