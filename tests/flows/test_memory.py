@@ -32,7 +32,7 @@ class Regular(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        layers = [nn.Conv2d(inputs, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3)]
+        layers = [nn.Conv2d(inputs, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.3)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(8, outputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:

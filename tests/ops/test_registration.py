@@ -58,6 +58,18 @@ def mirrored_samples(rows: int, half: int) -> list[tuple]:
     ]
 
 
+def paired_samples(shape, place, dtype) -> list[tuple]:
+    """``(operator, arguments)`` of the 1x1 convolution of two halves."""
+    first, second, grad, other = (place(inputs.normal(i, shape, dtype)) for i in range(4))
+    channels = 2 * shape[1]
+    weight, bias = inputs.normal(4, (channels, channels), torch.float32), inputs.normal(5, (channels,), torch.float32)
+    return [
+        (OPERATORS.paired_conv1x1_forward, (first, second, weight, bias)),
+        (OPERATORS.paired_conv1x1_forward, (first, second, weight, None)),
+        (OPERATORS.paired_conv1x1_backward, (grad, other, first, second, weight)),
+    ]
+
+
 def other_samples(shape, place, dtype) -> list[tuple]:
     """``(operator, arguments)`` of the rest."""
     x, t, grad = (place(inputs.normal(i, shape, torch.float32)) for i in range(3))
@@ -84,8 +96,9 @@ def other_samples(shape, place, dtype) -> list[tuple]:
 @pytest.mark.parametrize("place", PLACES)
 def test_opcheck(backend: str, place: str) -> None:
     shape, layout = PLACES[place]
-    for operator, args in coupling_samples(shape, layout, torch.float32) + other_samples(shape, layout, torch.float32):
-        torch.library.opcheck(operator.default, args)
+    for samples in (coupling_samples, paired_samples, other_samples):
+        for operator, args in samples(shape, layout, torch.float32):
+            torch.library.opcheck(operator.default, args)
 
 
 @pytest.mark.parametrize("size", [(3, 4), (0, 4), (1, 1), (17, 33)], ids=str)
@@ -97,6 +110,8 @@ def test_opcheck_of_the_fused_half_coupling(backend: str, size: tuple[int, int])
 def test_opcheck_of_low_precision_parameters(backend: str) -> None:
     for operator, args in coupling_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
         torch.library.opcheck(operator.default, args)
+    for operator, args in paired_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
+        torch.library.opcheck(operator.default, args)
     for operator, args in other_samples((3, 4, 5), layouts.contiguous, torch.float16):
         torch.library.opcheck(operator.default, args)
 
@@ -104,6 +119,7 @@ def test_opcheck_of_low_precision_parameters(backend: str) -> None:
 def test_every_operator_is_checked(backend: str) -> None:
     samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
     samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2)
+    samples += paired_samples((2, 2), layouts.contiguous, torch.float32)
     checked = {str(operator) for operator, _ in samples}
     names = torch._C._dispatch_get_all_op_names()
     assert checked == {name.replace("::", ".") for name in names if name.startswith("hybridkern::")}

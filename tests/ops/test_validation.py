@@ -146,11 +146,27 @@ def wrong_gaussian() -> list[Wrong]:
     return errors
 
 
+def wrong_paired() -> list[Wrong]:
+    errors = [
+        *(error._replace(argument="first") for error in X_ERRORS),
+        Wrong("first", torch.zeros(3), ValueError, ("got shape (3,)", "expected (B, C, *S)")),
+        Wrong("second", [0.0], *NOT_A_TENSOR),
+        Wrong("second", X.double(), ValueError, ("got torch.float64", "expected torch.float32")),
+        Wrong("second", torch.zeros(2, 4), ValueError, ("(2, 4)", "expected torch.float32 of shape (2, 3)")),
+        Wrong("second", META, *ELSEWHERE),
+    ]
+    for name, value, expected in (("weight", SQUARE, "(6, 6)"), ("bias", ROW6, "(6,)")):
+        errors += [*tensor_errors(name, value), shape_error(name, (5,), f"{expected} for halves of 3 channels")]
+    return errors
+
+
+SQUARE, ROW6 = torch.zeros(6, 6), torch.zeros(6)
 PARTS = {"logits": torch.zeros(2, 4, 3), "mean": torch.zeros(2, 4, 3), "log_scale": torch.zeros(2, 4, 3)}
 BACK = {"y": X, "params": WIDE, "grad_y": X, "grad_log_det": ROW}
 GOOD = {
     "affine_coupling": ({"x": X, "params": WIDE, "log_det": ROW}, wrong_affine()),
     "affine_coupling_backward_from_output": (BACK, wrong_from_output()),
+    "paired_conv1x1": ({"first": X, "second": X, "weight": SQUARE, "bias": ROW6}, wrong_paired()),
     "rounding_coupling": ({"x": X, "t": X, "beta": 1.0}, wrong_rounding()),
     "discretized_logistic_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_logistic()),
     "discretized_logistic_mixture_log_prob": ({"x": X, **PARTS}, wrong_mixture()),
