@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._statistics import channel_statistics
 from hybridkern.flows.base import Flow, NetBuilder, check_count, check_images, check_shape, check_vectors
 from hybridkern.flows.memory import check_mode, run_steps
@@ -140,7 +141,7 @@ class Glow(Flow):
         self.norm = norm
         self.memory = check_mode(memory)
         build = _net_builder(net, hidden)
-        channels, self._shapes = shape[0], _latent_shapes(shape, levels)
+        channels, self._shapes = shape[0], latent_shapes(shape, levels)
         self.levels = nn.ModuleList()
         for _ in range(levels):
             self.levels.append(GlowLevel(4 * channels, steps, build, resolved, norm, permutation, memory))
@@ -210,8 +211,7 @@ class Glow(Flow):
             totals.append(total)
             latents.append(second)
         latents[-1] = torch.cat([x, second], 1)
-        z = torch.cat([latent.permute(0, 2, 3, 1).flatten(1) for latent in latents], 1)
-        return z, log_det + torch.stack(totals).sum()
+        return join_latents(latents), log_det + torch.stack(totals).sum()
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data.
@@ -244,11 +244,7 @@ class Glow(Flow):
             TypeError, ValueError: ``z`` is no such tensor.
         """
         check_vectors("z", z, self.dim, self.base.dtype)
-        parts = z.split([math.prod(shape) for shape in self._shapes], 1)
-        return [
-            part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2)
-            for part, (c, h, w) in zip(parts, self._shapes, strict=True)
-        ]
+        return split_latents(z, self._shapes)
 
     def extra_repr(self) -> str:
         """Shape, norm and memory, for ``print``."""
@@ -261,11 +257,3 @@ def _net_builder(net: str | NetBuilder, hidden: int) -> NetBuilder:
     if net not in NETS:
         raise ValueError(f"net: got {net!r}, expected 'conv', 'highway' or a callable (in_channels, out_channels)")
     return partial(NETS[net], hidden=hidden)
-
-
-def _latent_shapes(shape: tuple[int, int, int], levels: int) -> list[tuple[int, int, int]]:
-    """``(C, H, W)`` of what each level gives; the last one gives both of its halves."""
-    c, h, w = shape
-    shapes = [(2 * c * 2**i, h >> (i + 1), w >> (i + 1)) for i in range(levels)]
-    shapes[-1] = (2 * shapes[-1][0], *shapes[-1][1:])
-    return shapes

@@ -1,16 +1,30 @@
-"""RealNVP on vectors."""
+"""RealNVP on vectors and on images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.distributions import DiagonalGaussian
-from hybridkern.flows.base import Flow, NetBuilder, check_count, check_vectors, net_builder
-from hybridkern.transforms import AffineCoupling
+from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
+from hybridkern.flows.base import (
+    Flow,
+    NetBuilder,
+    check_count,
+    check_images,
+    check_shape,
+    check_vectors,
+    net_builder,
+)
+from hybridkern.nets import ConvNet
+from hybridkern.ops._check import total_dtype
+from hybridkern.transforms import AffineCoupling, squeeze, unsqueeze
+from hybridkern.transforms.checkerboard import ImageCouplings
 
 
 class RealNVP(Flow):
@@ -19,15 +33,22 @@ class RealNVP(Flow):
     The halves stay apart through the whole flow and are joined once, at its end. An odd ``dim`` gives the first half
     the extra dimension. With its own networks the flow starts as the identity of its form (their last layer is zero).
 
+    Given a shape ``(C, H, W)``, it is the multi-scale flow for images: on each level couplings with checkerboard masks,
+    2x2 pixels turned into channels, couplings with channel masks, half of the channels factored out; the last level has
+    checkerboard couplings only. Networks are :class:`~hybridkern.nets.ConvNet`. Latents are ``(B, D)``, level by level.
+
     Args:
-        dim: dimensions of one example, at least 2.
-        layers: number of couplings; even ones transform the second half, odd ones the first.
-        hidden: hidden sizes of each coupling network; an ``int`` means two layers of it.
+        dim: dimensions of one example, at least 2, or the shape ``(C, H, W)`` of an image, with ``H`` and ``W``
+            divisible by ``2**levels``.
+        layers: number of couplings (for images: on each level, half of them of each kind); even ones transform the
+            second half, odd ones the first.
+        hidden: hidden sizes of each coupling network; an ``int`` means two layers of it (for images: one number).
         form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`: ``"realnvp"`` (``log s`` bounded by 2),
             ``"exp"``, ``"glow"``, ``"additive"`` and the others of :func:`hybridkern.ops.affine_coupling`.
         net: builds a coupling network instead, ``net(in_features, out_features)``; its own initialization is kept.
         activation: builds the activations of the networks.
-        dropout: dropout probability in the networks; training steps only.
+        dropout: dropout probability in the networks; training steps only. For images give ``net``.
+        levels: number of levels, for images.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range, or an unknown form.
@@ -38,11 +59,13 @@ class RealNVP(Flow):
     >>> flow = RealNVP(3, layers=2, hidden=8)
     >>> flow.log_prob(torch.zeros(5, 3)).shape
     torch.Size([5])
+    >>> RealNVP((3, 8, 8), layers=2, hidden=8, levels=2).sample(4).shape
+    torch.Size([4, 3, 8, 8])
     """
 
     def __init__(
         self,
-        dim: int,
+        dim: int | Sequence[int],
         layers: int = 8,
         hidden: int | Sequence[int] = (256, 256),
         form: str | CouplingForm = "realnvp",
@@ -50,10 +73,20 @@ class RealNVP(Flow):
         net: NetBuilder | None = None,
         activation: Callable[[], nn.Module] = nn.LeakyReLU,
         dropout: float = 0.0,
+        levels: int = 2,
     ) -> None:
-        super().__init__(check_count("dim", dim, 2), DiagonalGaussian(dim))
         check_count("layers", layers, 1)
-        self.form = resolve_form(form)
+        resolved = resolve_form(form)
+        if isinstance(dim, Sequence):
+            check_count("levels", levels, 1)
+            shape = check_shape("dim", dim, 2**levels, f"2**levels = {2**levels}")
+            super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
+            self.shape, self.form = shape, resolved
+            build = net or _image_nets(hidden, activation, dropout)
+            self._build_levels(layers, levels, build)
+            return
+        super().__init__(check_count("dim", dim, 2), DiagonalGaussian(dim))
+        self.form = resolved
         self.sizes = (dim - dim // 2, dim // 2)
         build = net_builder(hidden, net, activation=activation, dropout=dropout, zero_last=True)
         outputs = 2 if self.form.has_scale else 1
@@ -61,6 +94,32 @@ class RealNVP(Flow):
         for i in range(layers):
             fixed, changed = self.sizes[i % 2], self.sizes[1 - i % 2]
             self.couplings.append(AffineCoupling(build(fixed, outputs * changed), self.form))
+
+    def _build_levels(self, layers: int, levels: int, build: NetBuilder) -> None:
+        channels = self.shape[0]
+        self.levels = nn.ModuleList()
+        for i in range(levels):
+            channelwise = layers // 2 if i + 1 < levels else 0
+            self.levels.append(ImageCouplings(channels, layers - channelwise, channelwise, build, self.form))
+            channels *= 2
+
+    def _image_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = x.new_zeros(len(x), dtype=total_dtype(x))
+        latents = []
+        for level in self.levels:
+            (x, second), log_det = level(squeeze(x), log_det)
+            latents.append(second)
+        latents[-1] = torch.cat([x, second], 1)
+        return join_latents(latents), log_det
+
+    def _image_inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        log_det = z.new_zeros(len(z), dtype=total_dtype(z))
+        latents = split_latents(z, latent_shapes(self.shape, len(self.levels)))
+        x, second = latents[-1].chunk(2, 1)
+        for i in reversed(range(len(self.levels))):
+            state, log_det = self.levels[i]((x, second), log_det, inverse=True)
+            x, second = unsqueeze(*state), latents[i - 1]
+        return x, log_det
 
     def _run(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         halves = list(x.split(self.sizes, 1))
@@ -76,7 +135,7 @@ class RealNVP(Flow):
         """Data -> latent.
 
         Args:
-            x: ``(B, dim)``, dtype of the parameters.
+            x: ``(B, dim)``, or images ``(B, C, H, W)``; dtype of the parameters.
 
         Returns:
             Latents ``(B, dim)`` and ``log|det dz/dx|`` ``(B,)`` in nats, at least float32.
@@ -84,6 +143,9 @@ class RealNVP(Flow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
+        if len(self.shape) == 3:
+            check_images("x", x, self.shape, self.base.dtype)
+            return self._image_forward(x)
         check_vectors("x", x, self.dim, self.base.dtype)
         return self._run(x, inverse=False)
 
@@ -94,10 +156,22 @@ class RealNVP(Flow):
             z: ``(B, dim)``, dtype of the parameters.
 
         Returns:
-            Data ``(B, dim)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32.
+            Data, shaped as ``forward`` takes it, and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32.
 
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("z", z, self.dim, self.base.dtype)
+        if len(self.shape) == 3:
+            return self._image_inverse(z)
         return self._run(z, inverse=True)
+
+
+def _image_nets(hidden: int | Sequence[int], activation: Callable[[], nn.Module], dropout: float) -> NetBuilder:
+    if activation is not nn.LeakyReLU or dropout:
+        name, value = ("dropout", dropout) if dropout else ("activation", activation)
+        raise ValueError(f"{name}: got {value!r}, expected the default for images; give net to choose networks")
+    widths = {hidden} if isinstance(hidden, int) else set(hidden)
+    if len(widths) != 1:
+        raise ValueError(f"hidden: got {hidden!r}, expected one width for images")
+    return partial(ConvNet, hidden=widths.pop())

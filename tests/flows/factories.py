@@ -61,6 +61,8 @@ IMAGES: dict[str, Callable[[], nn.Module]] = {
     "glow-highway": lambda: flows.Glow((3, 4, 4), levels=2, steps=1, hidden=6, net="highway", form="realnvp"),
     "glow-batchnorm": lambda: flows.Glow((1, 8, 8), levels=2, steps=2, hidden=4, norm="batchnorm"),
     "glow-shuffle": lambda: flows.Glow((2, 4, 4), levels=1, steps=3, hidden=8, permutation="shuffle"),
+    "realnvp-images": lambda: flows.RealNVP((3, 4, 8), layers=3, hidden=8, levels=2),
+    "realnvp-images-1-level": lambda: flows.RealNVP((1, 2, 6), layers=2, hidden=(4, 4), levels=1, form="additive"),
     "glow-reverse-1x1-net": lambda: flows.Glow(
         (2, 4, 2), levels=1, steps=2, permutation="reverse", form="normflows", net=lambda i, o: nn.Conv2d(i, o, 1)
     ),
@@ -85,10 +87,9 @@ def make(name: str, seed: int = 0) -> nn.Module:
     """
     torch.manual_seed(seed)
     flow = FLOWS[name]()
-    amount = 0.1 if "24" in name else 0.3
+    amount = 0.1 if "24" in name or name in IMAGES else 0.3
     if isinstance(flow, flows.Glow):
         flow.initialize(data(flow, 16))
-        amount = 0.1
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += amount * torch.randn_like(parameter)

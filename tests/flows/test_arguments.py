@@ -14,7 +14,14 @@ from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMix
 
 CONSTRUCTION = [
     (lambda: flows.IDF((1, 8, 8)), TypeError, r"dim: got \(1, 8, 8\), expected an integer; .* flatten images first"),
-    (lambda: flows.RealNVP((1, 8, 8)), TypeError, r"dim: got \(1, 8, 8\), expected an integer"),
+    (lambda: flows.RealNVP((8, 8)), TypeError, r"dim: got \(8, 8\), expected three integers \(C, H, W\)"),
+    (
+        lambda: flows.RealNVP((1, 8, 6)),
+        ValueError,
+        r"dim: got \(1, 8, 6\), expected W to be divisible by 2\*\*levels = 4",
+    ),
+    (lambda: flows.RealNVP((1, 8, 8), hidden=(3, 4)), ValueError, r"hidden: got \(3, 4\), expected one width"),
+    (lambda: flows.RealNVP((1, 8, 8), dropout=0.5), ValueError, "dropout: got 0.5, expected the default for images"),
     (lambda: flows.RealNVP(1), ValueError, "dim: got 1, expected at least 2"),
     (lambda: flows.RealNVP(True), TypeError, "dim: got True, expected an integer"),
     (lambda: flows.RealNVP(4, layers=0), ValueError, "layers: got 0, expected at least 1"),
@@ -24,6 +31,29 @@ CONSTRUCTION = [
     (lambda: flows.Planar(0), ValueError, "dim: got 0, expected at least 1"),
     (lambda: flows.Planar((2,)), TypeError, r"dim: got \(2,\), expected an integer"),
     (lambda: flows.Planar(2, layers=0), ValueError, "layers: got 0, expected at least 1"),
+    (lambda: flows.Glow(64), TypeError, r"shape: got 64, expected three integers \(C, H, W\)"),
+    (
+        lambda: flows.Glow((3, 12, 8)),
+        ValueError,
+        r"shape: got \(3, 12, 8\), expected H to be divisible by 2\*\*levels = 8",
+    ),
+    (lambda: flows.Glow((3, 8, 9), levels=1), ValueError, r"shape: got \(3, 8, 9\), expected W to be divisible by"),
+    (lambda: flows.Glow((0, 8, 8)), ValueError, r"shape: got \(0, 8, 8\), expected positive sizes"),
+    (lambda: flows.Glow((3, 8, 8), levels=0), ValueError, "levels: got 0, expected at least 1"),
+    (lambda: flows.Glow((3, 8, 8), steps=0), ValueError, "steps: got 0, expected at least 1"),
+    (lambda: flows.Glow((3, 8, 8), hidden=0), ValueError, "hidden: got 0, expected at least 1"),
+    (
+        lambda: flows.Glow((3, 8, 8), net="deep"),
+        ValueError,
+        "net: got 'deep', expected 'conv', 'highway' or a callable",
+    ),
+    (
+        lambda: flows.Glow((3, 8, 8), norm="layer"),
+        ValueError,
+        "norm: got 'layer', expected one of 'actnorm', 'batchnorm'",
+    ),
+    (lambda: flows.Glow((3, 8, 8), permutation="x"), ValueError, "permutation: got 'x', expected one of 'conv1x1'"),
+    (lambda: flows.Glow((3, 8, 8), form="nice"), ValueError, "form: got 'nice', expected one of exp"),
     (lambda: flows.IDF(4, parts=5), ValueError, "parts: got 5, expected at most dim = 4"),
     (lambda: flows.IDF(4, parts=1), ValueError, "parts: got 1, expected at least 2"),
     (lambda: flows.IDF(4, lattice="z"), ValueError, "lattice: got 'z', expected 'exact' or 'tutorial'"),
@@ -55,6 +85,25 @@ def test_input(build: type[flows.Flow], x: object, error: type[Exception], messa
         flow(x)
     with pytest.raises(error, match="z" + message):
         flow.inverse(x)
+
+
+IMAGES = [
+    (torch.zeros(3, 3, 4, 8), ValueError, r"x: got shape \(3, 3, 4, 8\), expected \(B, 3, 4, 4\)"),
+    (torch.zeros(3, 4, 4), ValueError, r"x: got shape \(3, 4, 4\), expected \(B, 3, 4, 4\)"),
+    (torch.zeros(3, 3, 4, 4, dtype=torch.uint8), TypeError, "x: got dtype torch.uint8, .* transforms.dequantize makes"),
+    ([0.0], TypeError, "x: got list, expected a torch.Tensor"),
+]
+
+
+@pytest.mark.parametrize(("x", "error", "message"), IMAGES)
+def test_images(x: object, error: type[Exception], message: str) -> None:
+    flow = flows.Glow((3, 4, 4), levels=1, steps=1, hidden=4)
+    for function in (flow, flow.initialize):
+        with pytest.raises(error, match=message):
+            function(x)
+    for function in (flow.inverse, flow.latents):
+        with pytest.raises(ValueError, match=r"z: got shape \(2, 5\), expected \(B, 48\)"):
+            function(torch.zeros(2, 5))
 
 
 def test_networks_may_be_given() -> None:
@@ -106,7 +155,7 @@ HEADS = [f"hybrid.heads.{name}" for name in ("gaussian", "bayesian_linear", "bay
 
 
 @pytest.mark.parametrize(
-    "module", ["flows.realnvp", "flows.idf", "flows.planar", "flows.check", "hybrid.model", *HEADS]
+    "module", ["flows.realnvp", "flows.idf", "flows.planar", "flows.glow", "flows.check", "hybrid.model", *HEADS]
 )
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"hybridkern.{module}"))

@@ -1,0 +1,80 @@
+"""Squeeze, dequantization, mixing and image networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hybridkern import nets
+from hybridkern.transforms import Mixing, dequantize, squeeze, unsqueeze
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 6), (1, 1, 2, 2), (0, 3, 4, 4), (2, 2, 6, 2)])
+def test_squeeze(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    first, second = squeeze(x)
+    for row, half in enumerate((first, second)):
+        expected = torch.cat([x[:, :, row::2, 0::2], x[:, :, row::2, 1::2]], 1)
+        assert torch.equal(half, expected)
+        assert half.numel() == 0 or half.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(unsqueeze(first, second), x)
+    strided = x.permute(0, 1, 3, 2).contiguous().permute(0, 1, 3, 2)
+    assert all(torch.equal(a, b) for a, b in zip(squeeze(strided), (first, second), strict=True))
+
+
+def test_dequantize() -> None:
+    images = torch.arange(256, dtype=torch.uint8).repeat(200, 1)
+    x = dequantize(images, generator=torch.Generator().manual_seed(0))
+    assert x.dtype == torch.float32 and x.min() >= -0.5 and x.max() < 0.5
+    cells = (x.double() + 0.5) * 256 - images
+    assert cells.min() >= 0 and cells.max() <= 1
+    assert abs(cells.mean().item() - 0.5) < 0.01 and abs(cells.var().item() - 1 / 12) < 0.002
+    assert torch.equal(x, dequantize(images, generator=torch.Generator().manual_seed(0)))
+    state = torch.get_rng_state()
+    dequantize(images, generator=torch.Generator())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert dequantize(images.long() // 64, bits=2, dtype=torch.float64).dtype == torch.float64
+    with pytest.raises(ValueError, match="bits: got 9, expected an integer from 1 to 8"):
+        dequantize(images, bits=9)
+    with pytest.raises(TypeError, match="images: got list"):
+        dequantize([1])
+
+
+@pytest.mark.parametrize("permutation", ["conv1x1", "shuffle", "reverse"])
+def test_mixing(permutation: str) -> None:
+    torch.manual_seed(0)
+    mixing = Mixing(3, 6, permutation)
+    weight, bias, log_det = mixing()
+    torch.testing.assert_close(weight @ weight.mT, torch.eye(6).expand(3, 6, 6), rtol=0, atol=1e-5)
+    assert not bias.any() and abs(log_det.item()) < 1e-5
+    with torch.no_grad():
+        for parameter in mixing.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    mixing.double()
+    weight, bias, log_det = mixing()
+    torch.testing.assert_close(torch.linalg.slogdet(weight).logabsdet.sum(), log_det)
+    x = torch.randn(6, dtype=torch.float64)
+    y = weight[1] @ x + bias[1]
+    back = mixing(inverse=True)
+    torch.testing.assert_close(back.weight[1] @ y + back.bias[1], x)
+    torch.testing.assert_close(back.log_det, -log_det)
+    if permutation == "reverse":
+        scaled = (x + mixing.shift[1]) * mixing.log_scale[1].exp()
+        torch.testing.assert_close(y, scaled.flip(0))
+
+
+@pytest.mark.parametrize("build", [nets.ConvNet, nets.HighwayNet])
+def test_image_networks(build: type) -> None:
+    net = build(3, 5, hidden=7)
+    x = torch.randn(2, 3, 5, 6).contiguous(memory_format=torch.channels_last)
+    y = net(x)
+    assert y.shape == (2, 5, 5, 6) and not y.any(), "zero at the start"
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    last = net.conv3 if isinstance(net, nets.ConvNet) else net.last
+    torch.nn.init.normal_(last.weight)
+    (grad,) = torch.autograd.grad(net(x := x.requires_grad_())[0, 0, 2, 2], x)
+    reach = grad[0].abs().sum(0) > 0
+    assert reach[0:5, 0:5].all() and not reach[:, 5].any(), "two 3x3 convolutions reach two pixels far"
+    for name in ("in_channels", "out_channels", "hidden"):
+        with pytest.raises(ValueError, match=f"{name}: got 0, expected a positive integer"):
+            build(**{"in_channels": 3, "out_channels": 5, "hidden": 7} | {name: 0})
