@@ -114,8 +114,6 @@ def measure_peaks(options: argparse.Namespace, x: Tensor) -> list[dict[str, obje
         for steps in options.steps:
             model = build(side, options.size, options.levels, steps, options.hidden, x)
             step = pass_of(model, x, options.bf16)
-            step()
-            model.zero_grad(set_to_none=True)
             peak = peak_bytes(step, list(model.parameters()))
             rows.append({"side": side, "steps": steps, "peak_MiB": round(peak / 2**20, 2)})
             print(rows[-1], flush=True)

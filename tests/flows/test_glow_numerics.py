@@ -9,7 +9,6 @@ from torch import Tensor
 from hybridkern import flows
 from tests.flows.test_memory import images
 
-pytestmark = pytest.mark.usefixtures("backend")
 SHAPE = (3, 8, 8)
 NORMS = pytest.mark.parametrize("norm", ["actnorm", "batchnorm"])
 
@@ -44,6 +43,7 @@ def train(flow: flows.Glow, batch: Tensor, steps: int, lr: float = 1e-3) -> None
         optimizer.step()
 
 
+@pytest.mark.usefixtures("backend")
 @NORMS
 @pytest.mark.parametrize("batch", [1, 6])
 @pytest.mark.parametrize("data", DATA)
