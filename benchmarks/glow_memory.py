@@ -80,7 +80,7 @@ class NormflowsGlow(nn.Module):
         self.model = nf.MultiscaleFlow(bases, stages, merges, class_cond=False)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return self.model.log_prob(x)
+        return self.model.log_prob(x, None)
 
 
 def build(side: str, size: int, levels: int, steps: int, hidden: int, x: Tensor) -> nn.Module:

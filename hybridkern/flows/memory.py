@@ -197,7 +197,10 @@ class _Gradients:
     def put(self, k: int, inputs: Grads, params: Sequence[Tensor | None]) -> None:
         self.inputs[k] = inputs
         for index, grad in zip(self.run.param_index[k], params, strict=True):
-            before = self.params[index]
+            before, param = self.params[index], self.run.params[index]
+            if grad is not None and grad.stride() != param.stride():
+                # autograd takes a gradient over only in its parameter's layout, and would copy all of them at the end
+                grad = torch.empty_like(param).copy_(grad)
             self.params[index] = grad if before is None else before if grad is None else before + grad
 
     def flat_inputs(self) -> list[Tensor | None]:
