@@ -38,7 +38,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """Examples ``x (N, D)`` float32 holding whole numbers, and their classes ``y (N,)`` int64."""
+    """Examples ``x (N, D)``, float32 or uint8 holding whole numbers, and their classes ``y (N,)`` int64."""
 
     x: Tensor
     y: Tensor
@@ -96,18 +96,19 @@ def load_npz(path: str | Path) -> DataSet:
             shape; a label lies outside ``0..K-1``; a split is empty.
     """
     path = Path(path)
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     if all(key in arrays for key in _IMAGE_KEYS):
         return _from_images(path, arrays)
     if all(key in arrays for key in _TABLE_KEYS):
         return _from_table(path, arrays)
     raise DataError(
-        f"{path}: found the keys {_listed(arrays)}, expected 'images' and 'labels', "
+        f"{path}: found the keys {listed(arrays)}, expected 'images' and 'labels', "
         "or 'X_train', 'y_train', 'X_test' and 'y_test'"
     )
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file; raises DataError where it is missing or damaged."""
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
@@ -116,17 +117,13 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: damaged .npz file ({_one_line(error)})") from error
+        raise DataError(f"{path}: damaged .npz file ({one_line(error)})") from error
 
 
 def _from_images(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
-    images = arrays["images"]
-    if images.dtype != np.uint8:
-        raise DataError(f"{path}: images: got dtype {images.dtype}, expected uint8")
-    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
-        raise DataError(f"{path}: images: got shape {images.shape}, expected (N, H, W) or (N, H, W, C)")
-    labels = _labels(path, "labels", arrays["labels"], len(images))
-    split = _split_column(path, arrays, len(images))
+    images = check_images(path, arrays["images"])
+    labels = check_labels(path, "labels", arrays["labels"], len(images))
+    split = split_column(path, arrays, len(images))
     if split is None:
         order = _shuffled(np.arange(len(images)))
         size = round(TEST_SHARE * len(order))
@@ -135,6 +132,15 @@ def _from_images(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
         rows = *_hold_out(np.flatnonzero(split == 0)), np.flatnonzero(split == 1)
     x = images.reshape(len(images), -1)
     return _data_set(path, [(x[part], labels[part]) for part in rows], images.shape[1:])
+
+
+def check_images(path: Path, images: np.ndarray) -> np.ndarray:
+    """``images`` as they are; raises DataError where they are not uint8 ``(N, H, W)`` or ``(N, H, W, C)``."""
+    if images.dtype != np.uint8:
+        raise DataError(f"{path}: images: got dtype {images.dtype}, expected uint8")
+    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise DataError(f"{path}: images: got shape {images.shape}, expected (N, H, W) or (N, H, W, C)")
+    return images
 
 
 def _from_table(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
@@ -146,7 +152,7 @@ def _from_table(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
             raise DataError(f"{path}: {key}: got shape {x.shape}, expected (N, D)")
         if not _whole(x) or (x.size and not 0 <= x.min() <= x.max() < _EXACT):
             raise DataError(f"{path}: {key}: expected whole numbers from 0 to 2^24 (integer flows model those)")
-        parts.append((x, _labels(path, f"y_{part}", arrays[f"y_{part}"], len(x))))
+        parts.append((x, check_labels(path, f"y_{part}", arrays[f"y_{part}"], len(x))))
     (x, y), test = parts
     if x.shape[1] != test[0].shape[1]:
         raise DataError(f"{path}: X_test: got {test[0].shape[1]} columns, expected {x.shape[1]} as in X_train")
@@ -177,7 +183,8 @@ def _data_set(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], shape: tup
     return DataSet(train, validation, test, tuple(shape), classes, levels, source=path.name)
 
 
-def _labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.ndarray:
+def check_labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.ndarray:
+    """``labels`` as int64 ``(count,)``; raises DataError where they have another shape or are no whole numbers."""
     if labels.shape != (count,):
         raise DataError(f"{path}: {key}: got shape {labels.shape}, expected ({count},), one label an example")
     if not _whole(labels):
@@ -185,7 +192,8 @@ def _labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def _split_column(path: Path, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
+def split_column(path: Path, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
+    """``split`` or ``suggested_split`` ``(count,)`` where there is one; raises DataError where it cannot be used."""
     key = next((key for key in ("split", "suggested_split") if key in arrays), None)
     if key is None:
         return None
@@ -216,9 +224,11 @@ def _whole(values: np.ndarray) -> bool:
     return values.dtype.kind == "f" and bool(np.isfinite(values).all() and (values == np.round(values)).all())
 
 
-def _listed(arrays: dict[str, np.ndarray]) -> str:
+def listed(arrays: dict[str, np.ndarray]) -> str:
+    """The keys of a file, for an error."""
     return ", ".join(f"'{key}'" for key in arrays) or "none"
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

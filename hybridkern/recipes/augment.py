@@ -30,3 +30,23 @@ def shifted(x: Tensor, shape: tuple[int, ...], probability: float) -> Tensor:
     columns = left[:, None] + torch.arange(width)
     example = torch.arange(len(x))[:, None, None]
     return padded[example, rows[:, :, None], columns[:, None, :]].view_as(x)
+
+
+def translated(x: Tensor, shape: tuple[int, ...], moves: Tensor) -> Tensor:
+    """Each image moved by a number of pixels of its own; what comes in at an edge repeats the edge.
+
+    Args:
+        x: images ``(B, prod(shape))``, any dtype.
+        shape: ``(H, W)`` or ``(H, W, C)``, in the order that ``x`` holds them.
+        moves: integers ``(B, 2)``, pixels down and to the right, each smaller in magnitude than the image is large.
+
+    Returns:
+        ``(B, prod(shape))``, dtype and units of ``x``.
+    """
+    height, width = shape[:2]
+    down, right = moves.unbind(1)
+    rows = (torch.arange(height) - down[:, None]).clamp_(0, height - 1)
+    columns = (torch.arange(width) - right[:, None]).clamp_(0, width - 1)
+    pixels = x.view(len(x), height * width, math.prod(shape[2:]))
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(len(x), -1)
+    return pixels.gather(1, index[:, :, None].expand_as(pixels)).view_as(x)

@@ -1,0 +1,126 @@
+"""Batches of images for training: order, moves and noise are functions of seed and step alone.
+
+So a resumed run needs to know nothing but its step, and processes that share a batch draw it whole, each keeping its
+part: together they train on what one process would have trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridkern.data import Split
+from hybridkern.recipes.augment import translated
+
+_ORDER, _NOISE = 0, 1
+
+
+def seeded(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on all the numbers, each from 0 on."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
+
+
+def dequantized(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey values ``x`` (any shape, whole numbers) plus uniform noise from [0, 1): float32."""
+    return x.to(torch.float32) + torch.rand(x.shape, generator=generator)
+
+
+def rank_and_size() -> tuple[int, int]:
+    """Which of how many processes this is."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class TrainingBatches:
+    """Yields ``(x (B, D), y (B,))`` for Lightning: images moved and dequantized, ``x`` in grey values.
+
+    To Lightning an epoch is a stretch of ``stretch`` steps, at whose end it writes checkpoints; passes over the data
+    are no concern of it. Every pass leaves out the images that would fill only a part of a batch.
+
+    Args:
+        split: the images, whole numbers.
+        shape: of one image, ``(H, W[, C])``.
+        batch_size: images a step, over all processes.
+        stretch: steps of one of Lightning's epochs.
+        seed: of order, moves and noise.
+        translation: the most pixels an image is moved by, each way.
+        moving: whether images are still moved; asked at every step.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        shape: tuple[int, ...],
+        batch_size: int,
+        *,
+        stretch: int,
+        seed: int,
+        translation: int = 0,
+        moving: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.split = split
+        self.shape = shape
+        self.batch_size = batch_size
+        self.stretch = stretch
+        self.seed = seed
+        self.translation = translation
+        self.moving = moving
+        self.first = 0
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        # Lightning calls set_epoch of what a loader holds as its sampler
+        self.sampler, self.batch_sampler = self, None
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps of one pass over the data."""
+        return len(self.split) // self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """The stretch (from 0) that the next iteration is of."""
+        self.first = epoch * self.stretch
+
+    def __len__(self) -> int:
+        return self.stretch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(self.first, self.first + self.stretch):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """This process's part of the batch of a step (from 0)."""
+        index, place = divmod(step, self.steps_per_pass)
+        if self._order[0] != index:
+            self._order = index, torch.randperm(len(self.split), generator=seeded(self.seed, _ORDER, index))
+        rows = self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+        generator = seeded(self.seed, _NOISE, step)
+        size = 2 * self.translation + 1
+        moves = torch.randint(size, (len(rows), 2), generator=generator) - self.translation
+        noise = torch.rand((len(rows), self.split.x.shape[1]), generator=generator)
+        rank, processes = rank_and_size()
+        mine = slice(rank, None, processes)
+        x = self.split.x[rows[mine]]
+        if self.translation and self.moving():
+            x = translated(x, self.shape, moves[mine])
+        return x.to(torch.float32) + noise[mine], self.split.y[rows[mine]]
+
+
+class FixedBatches:
+    """Yields ``(x (B, D), y (B,))`` in the order of the file, dequantized with the same noise at every iteration."""
+
+    def __init__(self, split: Split, batch_size: int, seed: int) -> None:
+        self.split = split
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return -(-len(self.split) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = seeded(self.seed, _NOISE)
+        for x, y in zip(self.split.x.split(self.batch_size), self.split.y.split(self.batch_size), strict=True):
+            yield dequantized(x, generator), y

@@ -1,0 +1,123 @@
+"""Settings of the recipes on images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hybridkern.recipes.config import Config
+from hybridkern.recipes.errors import RecipeError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+MEMORIES = ("store", "recompute", "invert")
+HEADS = ("all", "top")
+# with --minutes and without --epochs, time alone ends a run
+_ANY_NUMBER_OF_EPOCHS = 10**6
+
+
+@dataclass(frozen=True)
+class ImagesConfig(Config):
+    """Settings of data, model and training; ``lam`` is per dimension: the weight of ``-log p(x)`` is ``lam / D``.
+
+    Attributes:
+        data_root: folder with the data set's official files, instead of ``data``.
+        test_data: an ``.npz`` file whose images are the test part; those of ``data`` are then all for training.
+        ood: data to score beside the test part: an ``.npz`` file, or ``svhn``, ``mnist`` or ``cifar10`` for the test
+            part of the official files under ``data_root``.
+        train_size: only so many of the training images, the first ones.
+        validation: so many training images, the last ones, are held out for the curves; they choose nothing.
+        translation: training images are moved by up to so many pixels each way, edges repeated.
+        translation_until: share of the training after which they are no longer moved.
+        levels, steps, hidden, form, net, norm, permutation: of :class:`hybridkern.flows.Glow`.
+        memory: ``"store"``, ``"recompute"`` or ``"invert"``: what the backward pass finds again.
+        head: latents that the classifier sees: ``"all"``, or the ``"top"`` level's.
+        head_hidden: units of the classifier's hidden layer; 0 makes it linear.
+        head_dropout: of the classifier's hidden units; head_input_dropout: of the latents it sees.
+        head_lr: factor on the learning rate of the classifier. head_weight_decay: its weight decay.
+        label_smoothing: share of the label that training spreads over all classes.
+        minutes: wall time of training; the schedule follows it.
+        ema_every: steps between two updates of the running average.
+        checkpoint_steps: about so many steps lie between two checkpoints.
+        validate_seconds: at least so long lies between two validations.
+        precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it.
+        devices: processes that share each batch.
+        draws: dequantizations over which the test figures are averaged.
+    """
+
+    epochs: int = 50
+    lam: float | None = 1.0
+    batch_size: int = 32
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    beta2: float = 0.99
+    schedule: str = "onecycle"
+    warmup: float = 0.1
+    clip: float | None = 10.0
+    ema: float | None = 0.998
+    data_root: str | None = None
+    test_data: str | None = None
+    ood: str | None = None
+    train_size: int | None = None
+    validation: int = 256
+    translation: int = 3
+    translation_until: float = 1.0
+    levels: int = 3
+    steps: int = 8
+    hidden: int = 256
+    form: str = "glow"
+    net: str = "conv"
+    norm: str = "actnorm"
+    permutation: str = "conv1x1"
+    memory: str = "store"
+    head: str = "all"
+    head_hidden: int = 0
+    head_dropout: float = 0.0
+    head_input_dropout: float = 0.0
+    head_lr: float = 1.0
+    head_weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
+    minutes: float | None = None
+    ema_every: int = 10
+    checkpoint_steps: int = 200
+    validate_seconds: float = 30.0
+    precision: str = "auto"
+    devices: int = 1
+    draws: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (("precision", PRECISIONS), ("memory", MEMORIES), ("head", HEADS)):
+            self.require_one_of(name, choices)
+        for name in ("devices", "ema_every", "checkpoint_steps", "draws", "levels", "steps", "hidden"):
+            self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
+        for name in ("validation", "translation", "head_hidden"):
+            self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
+        for name in ("head_dropout", "head_input_dropout", "label_smoothing"):
+            self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
+        self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
+        self._require("train_size", self.train_size is None or self.train_size >= 1, "a whole number from 1 on")
+        self._require(
+            "minutes", self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0), "a positive number"
+        )
+        if self.batch_size % self.devices:
+            raise RecipeError(f"--batch-size: got {self.batch_size}, expected a multiple of --devices {self.devices}")
+        if self.data is not None and self.data_root is not None and self.test_data is not None:
+            raise RecipeError("--test-data: the test part is in --data-root already")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise RecipeError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {expected}")
+
+    def updated(self, recipe: str, options: dict[str, Any]) -> ImagesConfig:
+        if options.get("minutes") is not None and options.get("epochs") is None and self.minutes is None:
+            options = options | {"epochs": _ANY_NUMBER_OF_EPOCHS}
+        return super().updated(recipe, options)
+
+    def weight(self, dim: int) -> float:
+        return (1.0 if self.lam is None else self.lam) / dim
+
+    def lam_record(self, dim: int) -> dict[str, Any]:
+        convention = f"loss = -log p(y|x) - (lam / D) * log p(x), nats per example, D = {dim}"
+        return {"lam": self.weight(dim) * dim, "lam_convention": convention}
