@@ -36,17 +36,48 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_de
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="digits or digits-tutorial.", show_default=False)],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="digits, digits-tutorial, mnist or svhn.", show_default=False)
+    ],
     data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Images instead of the recipe's own.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="The most passes over the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
     lam: Annotated[
-        float | None, typer.Option(help="Weight of -log p(x) in nats beside -log p(y|x).", show_default="recipe's")
+        float | None,
+        typer.Option(
+            help="Weight of -log p(x) in nats beside -log p(y|x); mnist and svhn: per dimension, lam / D.",
+            show_default="recipe's",
+        ),
     ] = None,
     lattice: Annotated[
         str | None, typer.Option(help="exact: round(beta t), stays on integers; tutorial: beta round(t), leaves them.")
     ] = None,
     parts: Annotated[int | None, typer.Option(help="Parts a coupling updates (digits-tutorial: 1 or 4).")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the official files (mnist, svhn).")
+    ] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Test images in a file of their own (mnist, svhn).")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the official files into --data-root.")] = False,
+    ood: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time of training; the schedule follows it.")] = None,
+    train_size: Annotated[int | None, typer.Option(min=1, help="Only the first so many training images.")] = None,
+    validation: Annotated[int | None, typer.Option(min=0, help="Training images held out for the curves.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32 or bf16, the precision of the networks (mnist, svhn).")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="store, recompute or invert: activations of the flow (mnist, svhn).")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Processes that share each batch (mnist, svhn).")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe, as in config.json."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order and samples.")] = None,
     threads: Threads = None,
     out: Annotated[
@@ -62,12 +93,18 @@ def train(
         _check_usage(recipe, out, resume)
         options: dict[str, object] = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
         options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
+        options |= {"data_root": data_root and str(data_root), "test_data": test_data and str(test_data), "ood": ood}
+        options |= {"minutes": minutes, "train_size": train_size, "validation": validation}
+        options |= {"precision": precision, "memory": memory, "devices": devices}
+        options |= get_recipe(recipe).config.parsed(recipe, option or [])
         folder = out or free_folder(recipe)
         _set_threads(threads)
         try:
             from hybridkern.recipes import workflow
 
-            run = workflow.train(recipe, options, folder, resume=resume, console=Console(stderr=True))
+            run = workflow.train(
+                recipe, options, folder, resume=resume, download=download, console=Console(stderr=True)
+            )
         except KeyboardInterrupt:
             _say_how_to_resume(recipe, folder)
             raise typer.Exit(130) from None
@@ -79,7 +116,14 @@ def train(
 
 
 @app.command()
-def evaluate(folder: Directory, threads: Threads = None) -> None:
+def evaluate(
+    folder: Directory,
+    ood: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
+    ] = None,
+    threads: Threads = None,
+) -> None:
     """Evaluate a finished run again on its test data, beside the figures it was written with."""
     with _errors_in_one_line():
         from hybridkern.recipes.files import read_json
@@ -87,10 +131,12 @@ def evaluate(folder: Directory, threads: Threads = None) -> None:
         from hybridkern.recipes.workflow import evaluate_run
 
         _set_threads(threads)
-        record, metrics = evaluate_run(folder)
+        record, metrics, drawn = evaluate_run(folder, ood)
         stored = read_json(RunFolder(folder).metrics)
         metrics["valid_likelihood"] = stored["valid_likelihood"]
         _show(f"{record.recipe.name}: {folder}", {"now": metrics, "metrics.json": stored})
+        for path in drawn:
+            Console().print(str(path), soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command()
@@ -172,13 +218,12 @@ def _say_how_to_resume(recipe: str, folder: Path) -> None:
 
 
 def _show(title: str, columns: dict, published: Published | None = None) -> None:
-    from hybridkern.recipes.report import likelihood_note, result_table
+    from hybridkern.recipes.report import notes, result_table
 
     console = Console()
     console.print(result_table(title, columns, published))
-    note = likelihood_note(next(iter(columns.values()))["valid_likelihood"])
-    if note:
-        console.print(note)
+    for note in notes([*columns.values()]):
+        console.print(note, highlight=False)
 
 
 def main() -> None:

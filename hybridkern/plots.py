@@ -26,7 +26,7 @@ def images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure
     height, width = sheet.shape[:2]
     figure = Figure(figsize=(6.0, 5.2 * height / width + 0.4), layout="compressed")
     axes = figure.subplots()
-    _draw_sheet(axes, sheet, levels, title)
+    draw_sheet(axes, sheet, levels, title)
     if sheet.ndim == 2:
         figure.colorbar(
             axes.images[0], ax=axes, label="grey value", shrink=0.5, ticks=[0, (levels - 1) / 2, levels - 1]
@@ -57,13 +57,14 @@ def overview(
     figure = Figure(figsize=(14.0, 3.2), layout="constrained")
     panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.2, 1.2))
     for axes, x, title in zip(panels, (real, samples), ("Real images", "Samples from the model"), strict=False):
-        _draw_sheet(axes, _grid(x, shape, levels), levels, title)
+        draw_sheet(axes, _grid(x, shape, levels), levels, title)
     for axes, values, kind in zip(panels[2:], (errors, nlls), ("error", "nll"), strict=True):
         _draw_curve(axes, values, best, kind)
     return figure
 
 
-def _draw_sheet(axes: Axes, sheet: np.ndarray, levels: int, title: str) -> None:
+def draw_sheet(axes: Axes, sheet: np.ndarray, levels: int, title: str) -> None:
+    """Draws a sheet of images, without axes, in the range ``0..levels-1``."""
     if sheet.ndim == 3:
         axes.imshow(np.clip(sheet / (levels - 1), 0, 1), interpolation="nearest")
     else:
@@ -110,10 +111,10 @@ def _grid(x: Tensor, shape: tuple[int, ...], levels: int) -> np.ndarray:
     """``x (N, prod(shape))`` as one sheet, as nearly square as its number allows."""
     columns = math.isqrt(len(x) - 1) + 1
     rows = -(-len(x) // columns)
-    return _contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
+    return contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
 
 
-def _contact_sheet(tiles: np.ndarray, rows: int, columns: int, fill: float, gap: int = 1) -> np.ndarray:
+def contact_sheet(tiles: np.ndarray, rows: int, columns: int, fill: float, gap: int = 1) -> np.ndarray:
     """Tiles ``(N, H, W[, C])`` side by side with a gap in the colour ``fill``; a last dimension of 1 is dropped."""
     if tiles.ndim == 4 and tiles.shape[3] == 1:
         tiles = tiles[..., 0]

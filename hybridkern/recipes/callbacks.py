@@ -47,6 +47,16 @@ class History(Callback):
         losses = self.curves["val_loss"]
         return losses.index(min(losses))
 
+    def record(self) -> dict[str, Any]:
+        """What ``metrics.json`` says of the training."""
+        return {
+            "train_seconds": self.seconds,
+            "epochs": self.epochs,
+            "best_epoch": self.best + 1,
+            "best_validation": {name: values[self.best] for name, values in self.curves.items()},
+            "validation": self.curves,
+        }
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()
 

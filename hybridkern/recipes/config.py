@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from hybridkern.recipes.errors import RecipeError
 
@@ -84,9 +84,34 @@ class Config:
                 raise RecipeError(f"--{_flag(name)}: the recipe '{recipe}' has no such option")
         return dataclasses.replace(self, **given)
 
+    def parsed(self, recipe: str, settings: list[str]) -> dict[str, Any]:
+        """Settings given as ``NAME=VALUE``, by name, in the type that the recipe's own value has.
+
+        Raises:
+            RecipeError: no such form, setting or type.
+        """
+        values: dict[str, Any] = {}
+        types = get_type_hints(type(self))
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals or name not in types:
+                listed = ", ".join(self.names())
+                raise RecipeError(f"--set: got '{setting}', expected NAME=VALUE with one of {recipe}'s names: {listed}")
+            kinds = [kind for kind in (get_args(types[name]) or (types[name],)) if kind is not type(None)]
+            try:
+                values[name] = kinds[0](text)
+            except ValueError as error:
+                raise RecipeError(f"--set: {name}: got '{text}', expected {kinds[0].__name__}") from error
+        return values
+
     def weight(self, dim: int) -> float:
         """The weight of the likelihood for examples of ``dim`` dimensions: ``lam``, or ``1/dim`` where it is unset."""
         return 1.0 / dim if self.lam is None else self.lam
+
+    def lam_record(self, dim: int) -> dict[str, Any]:
+        """What ``metrics.json`` says of the weight of the likelihood."""
+        convention = "loss = -log p(y|x) - lam * log p(x), nats per example"
+        return {"lam": self.weight(dim), "lam_convention": convention}
 
     @classmethod
     def names(cls) -> list[str]:

@@ -14,7 +14,7 @@ from hybridkern.recipes.errors import diverged
 from hybridkern.recipes.task import Task
 
 # with the fastest implementation each has: most of a step of these small models is the time to launch operators
-_OPTIMIZERS: dict[str, tuple[Any, str]] = {
+OPTIMIZER_CLASSES: dict[str, tuple[Any, str]] = {
     "adamax": (torch.optim.Adamax, "foreach"),
     "adam": (torch.optim.Adam, "fused"),
     "adamw": (torch.optim.AdamW, "fused"),
@@ -67,7 +67,7 @@ class HybridModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        build, speed = _OPTIMIZERS[config.optimizer]
+        build, speed = OPTIMIZER_CLASSES[config.optimizer]
         optimizer = build(
             self._parameter_groups(),
             lr=config.lr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hybridkern.data import DataSet
@@ -16,6 +17,8 @@ from hybridkern.recipes.task import Task
 _MODULES = {
     "digits": "hybridkern.recipes.digits",
     "digits-tutorial": "hybridkern.recipes.digits_tutorial",
+    "mnist": "hybridkern.recipes.mnist",
+    "svhn": "hybridkern.recipes.svhn",
 }
 
 
@@ -46,6 +49,14 @@ class Recipe:
         build: makes the model of a configuration, with torch's global generator.
         likelihood: whether ``log p(x)`` of a configuration's model sums to 1 over all ``x``.
         published: figures to set beside the result, by the keys of ``metrics.json``, and where they are from.
+        files: the data files of a configuration, none for a recipe's own data.
+        fetch: downloads them, where the recipe can.
+        fit: trains, see :func:`hybridkern.recipes.training.fit`, which ``None`` means.
+        evaluate: figures of ``(task, data, config)`` on the test part: an object whose ``metrics`` go into
+            ``metrics.json``; ``None`` means :func:`hybridkern.recipes.evaluation.evaluate`.
+        draw: writes the plots of ``(folder, task, data, history, seed, results)``, the last being what ``evaluate``
+            returned; ``None`` means :func:`hybridkern.recipes.pictures.draw_run`.
+        draw_ood: writes the plots of ``(folder, task, results)`` for another set of data, where the recipe scores one.
     """
 
     name: str
@@ -55,6 +66,12 @@ class Recipe:
     build: Callable[[Any, DataShape], Task]
     likelihood: Callable[[Any], bool] = lambda config: True
     published: Callable[[Any], Published] = lambda config: Published()
+    files: Callable[[Any], list[Path]] = lambda config: [] if config.data is None else [Path(config.data)]
+    fetch: Callable[[Any], None] | None = None
+    fit: Callable[..., Any] | None = None
+    evaluate: Callable[[Any, DataSet, Any], Any] | None = None
+    draw: Callable[..., list[Path]] | None = None
+    draw_ood: Callable[[Path, Any, Any], list[Path]] | None = None
 
 
 @dataclass(frozen=True)

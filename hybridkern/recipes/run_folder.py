@@ -114,14 +114,15 @@ class RunRecord:
             raise RecipeError(f"{folder.config}: damaged ({error})") from error
 
 
-def hash_of(config: Config) -> str | None:
-    """SHA-256 of the data file of a configuration; ``None`` for the recipe's own data."""
-    if config.data is None:
+def hash_of(files: list[Path]) -> str | None:
+    """SHA-256 of the contents of all files, one after the other; ``None`` for none."""
+    if not files:
         return None
     digest = hashlib.sha256()
-    with open(config.data, "rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+    for path in files:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
     return digest.hexdigest()
 
 

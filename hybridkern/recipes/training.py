@@ -72,7 +72,7 @@ def fit(
 def _run(
     module: HybridModule, batches: Batches, data: DataSet, config: Config, callbacks: list[Callback], last: Path | None
 ) -> None:
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
@@ -101,7 +101,7 @@ def _has_stopped(checkpoint: dict, stopping: EarlyStopping) -> bool:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Keeps Lightning's notes on devices, tips and epoch limits out of a run's output; errors stay."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level

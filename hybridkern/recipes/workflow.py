@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save
 
 import hybridkern
 from hybridkern.data import DataSet
-from hybridkern.recipes.callbacks import History
 from hybridkern.recipes.config import Config
 from hybridkern.recipes.errors import RecipeError
 from hybridkern.recipes.evaluation import evaluate
@@ -28,7 +27,7 @@ from hybridkern.recipes.run_folder import RunFolder, RunRecord, changed_setting,
 from hybridkern.recipes.task import Task
 from hybridkern.recipes.training import fit
 
-LAM_CONVENTION = "loss = -log p(y|x) - lam * log p(x), nats per example"
+_PATHS = ("data", "data_root", "test_data", "ood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +53,7 @@ def train(
     out: Path,
     *,
     resume: bool = False,
+    download: bool = False,
     console: Console | None = None,
     extra: tuple[Callback, ...] = (),
 ) -> Run:
@@ -61,6 +61,7 @@ def train(
 
     Args:
         resume: go on with the run in ``out`` from its last complete epoch; a finished one is only evaluated again.
+        download: fetch the recipe's data files where they are missing.
         console: where the progress line goes; standard error by default.
         extra: further Lightning callbacks.
 
@@ -75,8 +76,10 @@ def train(
         config = _resumed_config(recipe, RunRecord.read(folder), options)
     else:
         config = recipe.config.updated(name, _absolute(options))
+    if download:
+        _fetch(recipe, config)
     data = recipe.load(config)
-    record = RunRecord(recipe, config, DataShape.of(data), hash_of(config))
+    record = RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config)))
     torch.manual_seed(config.seed)
     task = recipe.build(config, record.data)
     task.initialize(data.train.x)
@@ -85,7 +88,9 @@ def train(
     else:
         folder.prepare_new()
     record.write(folder)
-    history = fit(task, data, config, folder.checkpoints, console=console or Console(stderr=True), extra=extra)
+    history = (recipe.fit or fit)(
+        task, data, config, folder.checkpoints, console=console or Console(stderr=True), extra=extra
+    )
     return _finish(folder, record, task, data, history)
 
 
@@ -108,39 +113,70 @@ def load_run(out: Path) -> tuple[RunRecord, Task]:
     return record, task.eval()
 
 
-def evaluate_run(out: Path) -> tuple[RunRecord, dict[str, Any]]:
-    """Evaluates the model of a finished run folder on the test part of its data; writes nothing.
+def evaluate_run(out: Path, ood: str | None = None) -> tuple[RunRecord, dict[str, Any], list[Path]]:
+    """Evaluates the model of a finished run folder on the test part of its data.
+
+    Args:
+        out: the run folder.
+        ood: another set to score, for recipes that do; its histogram is the only thing written.
+
+    Returns:
+        The settings, the figures, and the paths of plots written.
 
     Raises:
-        RecipeError, DataError: as :func:`load_run`; the data file is gone or has changed.
+        RecipeError, DataError: as :func:`load_run`; the data file is gone or has changed, or ``ood`` cannot be used.
     """
     record, task = load_run(out)
-    data = record.recipe.load(record.config)
-    _require_same_data(record, RunRecord(record.recipe, record.config, DataShape.of(data), hash_of(record.config)))
-    return record, evaluate(task, data.test, data.levels)
+    recipe, config = record.recipe, record.config
+    if ood is not None:
+        config = config.updated(recipe.name, _absolute({"ood": ood}))
+    data = recipe.load(config)
+    _require_same_data(record, RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config))))
+    results = _evaluate(record, task, data, config)
+    drawn = recipe.draw_ood(out, task, results) if ood is not None and recipe.draw_ood else []
+    return record, results.metrics, drawn
 
 
-def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, history: History) -> Run:
-    metrics = evaluate(task, data.test, data.levels) | _circumstances(record, task, data, history)
+@dataclasses.dataclass(frozen=True)
+class _Figures:
+    metrics: dict[str, Any]
+
+
+def _evaluate(record: RunRecord, task: Task, data: DataSet, config: Config) -> Any:
+    if record.recipe.evaluate is not None:
+        return record.recipe.evaluate(task, data, config)
+    return _Figures(evaluate(task, data.test, data.levels))
+
+
+def _fetch(recipe: Recipe, config: Config) -> None:
+    if recipe.fetch is None:
+        raise RecipeError(f"--download: the recipe '{recipe.name}' has no such option")
+    if getattr(config, "data_root", None) is None:
+        raise RecipeError("--download: needs the folder to download to, --data-root DIR")
+    recipe.fetch(config)
+
+
+def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, history: Any) -> Run:
+    results = _evaluate(record, task, data, record.config)
+    metrics = results.metrics | _circumstances(record, task, data, history)
     with replacing(folder.weights) as temporary:
         temporary.write_bytes(save({name: value.contiguous() for name, value in task.state_dict().items()}))
-    paths = draw_run(folder.root, task, data, history, record.config.seed)
+    seed = record.config.seed
+    if record.recipe.draw is not None:
+        paths = record.recipe.draw(folder.root, task, data, history, seed, results)
+    else:
+        paths = draw_run(folder.root, task, data, history, seed)
     write_json(folder.metrics, metrics)
     return Run(record, task, metrics, paths)
 
 
-def _circumstances(record: RunRecord, task: Task, data: DataSet, history: History) -> dict[str, Any]:
+def _circumstances(record: RunRecord, task: Task, data: DataSet, history: Any) -> dict[str, Any]:
     config = record.config
     packages = {name: version(name) for name in ("numpy", "scikit-learn")}
     return {
         "valid_likelihood": record.recipe.likelihood(config),
-        "train_seconds": history.seconds,
-        "epochs": history.epochs,
-        "best_epoch": history.best + 1,
-        "best_validation": {name: values[history.best] for name, values in history.curves.items()},
-        "validation": history.curves,
-        "lam": config.weight(data.dim),
-        "lam_convention": LAM_CONVENTION,
+        **history.record(),
+        **config.lam_record(data.dim),
         "seed": config.seed,
         "threads": torch.get_num_threads(),
         "parameters": sum(parameter.numel() for parameter in task.parameters()),
@@ -177,6 +213,7 @@ def _require_same_data(old: RunRecord, new: RunRecord) -> None:
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the data file's path independent of the working folder."""
-    path = options.get("data")
-    return options if path is None else options | {"data": str(Path(path).resolve())}
+    """The options with the paths of files independent of the working folder; ``ood`` may be a name instead."""
+    paths = {name: options[name] for name in _PATHS if options.get(name) is not None}
+    named = {name: str(Path(path).resolve()) for name, path in paths.items() if name != "ood" or "." in path}
+    return options | named
