@@ -1,4 +1,4 @@
-"""Small data sets of images, and the tiny flow in the place of Glow, for the tests of the recipes on images."""
+"""Small data sets of images and settings of a small Glow, for the tests of the recipes on images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from hybridkern import flows
-from tests.recipes.standin import TinyFlow
-
-SMALL = {"levels": 1, "hidden": 8, "batch_size": 8, "validation": 16, "checkpoint_steps": 3, "draws": 1}
+SMALL = {"levels": 1, "steps": 1, "hidden": 8, "batch_size": 8, "validation": 16, "checkpoint_steps": 3, "draws": 1}
 
 
 def arrays(count: int = 96, shape: tuple[int, ...] = (8, 8, 3), classes: int = 3, bright: int = 0) -> dict[str, Any]:
@@ -28,8 +24,3 @@ def npz(path: Path, **options: Any) -> str:
     split[-24:] = 1
     np.savez(path, **values, split=split)
     return str(path)
-
-
-@pytest.fixture
-def tiny_glow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows, "Glow", TinyFlow, raising=False)

@@ -47,10 +47,10 @@ def mnist_files(root: Path, suffix: str) -> dict[str, np.ndarray]:
     return values
 
 
-def cifar_batch(path: Path, **changes: object) -> np.ndarray:
+def cifar_batch(path: Path, changes: dict | None = None) -> np.ndarray:
     data = RNG.integers(0, 256, (10, 3072)).astype(np.uint8)
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(pickle.dumps({b"data": data, b"labels": list(range(10))} | changes, protocol=2))
+    path.write_bytes(pickle.dumps({b"data": data, b"labels": list(range(10))} | (changes or {}), protocol=2))
     return data
 
 
@@ -136,7 +136,7 @@ class Harmful:
 )
 def test_unusable_cifar_batches_are_named(tmp_path, changes, message, capsys):
     path = tmp_path / "cifar-10-batches-py/test_batch"
-    cifar_batch(path, **changes)
+    cifar_batch(path, changes)
     with pytest.raises(DataError, match=message):
         load_ood("cifar10", str(tmp_path), (32, 32, 3))
     assert capsys.readouterr().out == ""

@@ -49,6 +49,8 @@ class TrainingBatches:
         stretch: steps of one of Lightning's epochs.
         seed: of order, moves and noise.
         translation: the most pixels an image is moved by, each way.
+        done: steps done so far; asked at the beginning of a stretch. Lightning's own count of epochs is ahead by one
+            after a resumed run.
         moving: whether images are still moved; asked at every step.
     """
 
@@ -60,6 +62,7 @@ class TrainingBatches:
         *,
         stretch: int,
         seed: int,
+        done: Callable[[], int],
         translation: int = 0,
         moving: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -70,25 +73,20 @@ class TrainingBatches:
         self.seed = seed
         self.translation = translation
         self.moving = moving
-        self.first = 0
+        self.done = done
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        # Lightning calls set_epoch of what a loader holds as its sampler
-        self.sampler, self.batch_sampler = self, None
 
     @property
     def steps_per_pass(self) -> int:
         """Steps of one pass over the data."""
         return len(self.split) // self.batch_size
 
-    def set_epoch(self, epoch: int) -> None:
-        """The stretch (from 0) that the next iteration is of."""
-        self.first = epoch * self.stretch
-
     def __len__(self) -> int:
         return self.stretch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(self.first, self.first + self.stretch):
+        first = self.done()
+        for step in range(first, first + self.stretch):
             yield self.batch(step)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:

@@ -32,11 +32,13 @@ class ImageHistory(Callback):
         training: one list an entry of ``TRAINED``, one value a stretch: means over the images of that stretch.
         validation: one list an entry of ``VALIDATED``, one value a validation.
         images: images trained on.
+        precision: of the networks in training, as Lightning calls it.
     """
 
-    def __init__(self, pace: Pace, steps_per_pass: int) -> None:
+    def __init__(self, pace: Pace, steps_per_pass: int, precision: str) -> None:
         self.pace = pace
         self.steps_per_pass = steps_per_pass
+        self.precision = precision
         self.training: dict[str, list[float]] = {name: [] for name in TRAINED}
         self.validation: dict[str, list[float]] = {name: [] for name in VALIDATED}
         self.images = 0
@@ -74,6 +76,7 @@ class ImageHistory(Callback):
             "epochs": self.pace.step / self.steps_per_pass,
             "steps": self.pace.step,
             "images_per_second": self.images / seconds if seconds else 0.0,
+            "precision": self.precision,
             "training": self.training,
             "validation": self.validation,
         }

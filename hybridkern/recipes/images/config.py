@@ -50,7 +50,7 @@ class ImagesConfig(Config):
     batch_size: int = 32
     optimizer: str = "adamw"
     lr: float = 2e-3
-    weight_decay: float = 1e-4
+    weight_decay: float = 1e-2
     beta2: float = 0.99
     schedule: str = "onecycle"
     warmup: float = 0.1
@@ -76,7 +76,7 @@ class ImagesConfig(Config):
     head_dropout: float = 0.0
     head_input_dropout: float = 0.0
     head_lr: float = 1.0
-    head_weight_decay: float = 1e-4
+    head_weight_decay: float = 1e-1
     label_smoothing: float = 0.0
     minutes: float | None = None
     ema_every: int = 10
@@ -84,7 +84,7 @@ class ImagesConfig(Config):
     validate_seconds: float = 30.0
     precision: str = "auto"
     devices: int = 1
-    draws: int = 4
+    draws: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,7 +32,8 @@ def factor(schedule: str, warmup: float, progress: float) -> float:
 
 
 def _half_cosine(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+    fallen = (1 - math.cos(math.pi * share)) / 2
+    return start * (1 - fallen) + end * fallen
 
 
 class Pace(Callback):
@@ -67,6 +68,14 @@ class Pace(Callback):
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return self.progress >= 1
+
+    def steps_done(self) -> int:
+        """Steps done."""
+        return self.step
+
+    def is_before(self, share: float) -> bool:
+        """Whether less than this share of the run is done."""
+        return self.progress < share
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter() - self.seconds

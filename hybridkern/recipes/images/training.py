@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,6 @@ from hybridkern.recipes.training import quiet_lightning
 
 _VALIDATION_BATCH = 128
 _VALIDATE_EVERY = 2
-
-
-class Moving:
-    """Whether training images are still moved at the pace a run has come to."""
-
-    def __init__(self, pace: Pace, until: float) -> None:
-        self.pace = pace
-        self.until = until
-
-    def __call__(self) -> bool:
-        return self.pace.progress < self.until
 
 
 def fit(
@@ -68,9 +58,10 @@ def fit(
         stretch=min(config.checkpoint_steps, pace.total),
         seed=config.seed,
         translation=config.translation,
-        moving=Moving(pace, config.translation_until),
+        done=pace.steps_done,
+        moving=partial(pace.is_before, config.translation_until),
     )
-    history = ImageHistory(pace, passes)
+    history = ImageHistory(pace, passes, resolve(config.precision))
     callbacks: list[Callback] = [pace, history, StepProgress(pace, data.dim, config.batch_size, console)]
     if config.ema is not None:
         callbacks.append(RunningAverage(config.ema, config.ema_every))
