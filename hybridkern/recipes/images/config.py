@@ -38,8 +38,7 @@ class ImagesConfig(Config):
         label_smoothing: share of the label that training spreads over all classes.
         minutes: wall time of training; the schedule follows it.
         ema_every: steps between two updates of the running average.
-        checkpoint_steps: about so many steps lie between two checkpoints.
-        validate_seconds: at least so long lies between two validations.
+        checkpoint_steps: steps between two checkpoints, each preceded by a validation.
         precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it.
         devices: processes that share each batch.
         draws: dequantizations over which the test figures are averaged.
@@ -80,8 +79,7 @@ class ImagesConfig(Config):
     label_smoothing: float = 0.0
     minutes: float | None = None
     ema_every: int = 10
-    checkpoint_steps: int = 200
-    validate_seconds: float = 30.0
+    checkpoint_steps: int = 400
     precision: str = "auto"
     devices: int = 1
     draws: int = 2

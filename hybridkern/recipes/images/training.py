@@ -26,7 +26,6 @@ from hybridkern.recipes.images.task import ImageTask
 from hybridkern.recipes.training import quiet_lightning
 
 _VALIDATION_BATCH = 128
-_VALIDATE_EVERY = 2
 
 
 def fit(
@@ -108,7 +107,6 @@ def _run(
             precision=resolve(config.precision),
             max_epochs=-1,
             max_steps=pace.total,
-            check_val_every_n_epoch=_VALIDATE_EVERY,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             use_distributed_sampler=False,
