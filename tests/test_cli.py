@@ -102,7 +102,7 @@ def test_without_out_each_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
         (
             ["train", "mnist", "--data-root", "full"],
             1,
-            "no train-images-idx3-ubyte or train-images-idx3-ubyte.gz there",
+            "no train-images-idx3-ubyte or train-images-idx3-ubyte.gz",
         ),
         (["train", "svhn", "--data", "none.npz"], 1, "none.npz: no such file"),
         (["train", "svhn", "--download"], 1, "--download: needs the folder to download to, --data-root DIR"),

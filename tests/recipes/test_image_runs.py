@@ -50,7 +50,7 @@ def test_run_leaves_figures_with_their_conventions_and_plots(tmp_path):
     assert (metrics["steps"], metrics["epochs"], metrics["examples"]["train"]) == (56, 8, 56)
     assert metrics["images_per_second"] * metrics["train_seconds"] == pytest.approx(56 * 8)
     assert metrics["training"]["step"] == [*range(3, 56, 3), 56]
-    assert metrics["validation"]["step"] == [*range(3, 56, 3)]
+    assert metrics["validation"]["step"] == [*range(3, 56, 3), 56]
     assert metrics["precision"] == "32-true"
     assert metrics["test_bits_per_dim"] == pytest.approx(metrics["test_nll_nats"] / (192 * math.log(2)))
     assert metrics["test_error"] < 0.35 and metrics["test_bits_per_dim"] < 7.5 and metrics["ood_auroc"] > 0.9

@@ -49,10 +49,12 @@ class ImageHistory(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ImageModule)
         *sums, images = pl_module.take_sums().tolist()
+        if not images:
+            return  # a run that goes on from the end of a stretch begins by ending it again
         self.images += int(images)
         self._where(self.training, trainer)
         for name, value in zip(("class_nll", "nll", "error"), sums, strict=True):
-            self.training[name].append(self._finite(f"training {name}", value / max(images, 1)))
+            self.training[name].append(self._finite(f"training {name}", value / images))
         # Lightning validates before this hook, and logs its figures after the hook of the validation
         while len(self.validation["val_loss"]) < len(self.validation["step"]):
             for name in VALIDATED[2:]:
