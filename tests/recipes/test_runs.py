@@ -54,7 +54,8 @@ def test_run_folder_is_complete_and_can_be_read_back(tmp_path, name):
     record, task = load_run(tmp_path / "a")
     assert record.recipe.name == name and record.config.lam == 0.02
     assert torch.equal(draw(task, 5, seed=1), draw(done.task, 5, seed=1))
-    _, again = evaluate_run(tmp_path / "a")
+    _, again, drawn = evaluate_run(tmp_path / "a")
+    assert drawn == []
     assert again == {key: metrics[key] for key in again}
 
 

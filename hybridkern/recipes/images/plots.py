@@ -104,7 +104,7 @@ def training(trained: Mapping[str, Sequence[float]], validated: Mapping[str, Seq
         axes.set_xlabel("minutes of training")
         axes.set_ylabel(unit)
         axes.margins(y=0.1)
-        _finish(axes)
+        _finish(axes, "best")
     panels[0].set_title("Error")
     panels[0].set_ylim(bottom=0)
     panels[1].set_title("Negative log-likelihood")
