@@ -44,11 +44,11 @@ def extension_options() -> dict[str, object]:
                 self.extensions = []  # nothing to copy, nothing to list
 
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp"))
-    sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").glob("*.cpp"))
+    sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").rglob("*.cpp"))
     headers = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h"))
     flags = ["-std=c++20", "-O3", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
     if platform.machine() in ("x86_64", "AMD64"):
-        flags.append("-Wno-maybe-uninitialized")  # GCC's own intrinsics headers
+        flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
     extension = CppExtension(
         "hybridkern._C",
         sources,

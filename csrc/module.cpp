@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "cpu/coupling_network/network.h"
 #include "cpu/kernels.h"
 
 namespace {
@@ -37,6 +38,12 @@ void set_instruction_set(const std::string& name) {
                                 "', expected 'baseline', 'avx2' or 'avx512', and a processor that has it");
 }
 
+void set_bf16_products(const std::string& name) {
+  if (!hk::network::choose_bf16_products(name.c_str()))
+    throw pybind11::value_error("name: got '" + name +
+                                "', expected 'amx', 'avx512_bf16' or 'widened', and a processor that has it");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -45,4 +52,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", &hk::instruction_set, "Instruction set that the float32 kernels run on.");
   m.def("set_instruction_set", &set_instruction_set, pybind11::arg("name"),
         "Run on another instruction set of this processor; for tests.");
+  m.def("bf16_products", &hk::network::bf16_products,
+        "How bfloat16 matrix products are computed: 'amx', 'avx512_bf16', or 'widened' to float32.");
+  m.def("set_bf16_products", &set_bf16_products, pybind11::arg("name"), "Compute them otherwise; for tests.");
 }

@@ -74,6 +74,16 @@ Tensor empty_tensor(const int64_t* sizes, int64_t dims, ScalarType type) {
   return Tensor(handle);
 }
 
+Tensor empty_channels_last(const int64_t (&sizes)[4], ScalarType type) {
+  const auto extent = [&](int dim) { return std::max<int64_t>(sizes[dim], 1); };
+  const int64_t column = extent(1), row = extent(3) * column;
+  const int64_t strides[] = {extent(2) * row, 1, row, column};
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(4, sizes, strides, shim_type(type), aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
+}
+
 Tensor empty_matching(const Tensor& tensor) {
   int64_t strides[most_dims];
   const auto sizes = tensor.sizes(), own = tensor.strides();

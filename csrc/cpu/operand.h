@@ -120,6 +120,9 @@ void for_blocks(int64_t rows, int64_t row, const F& body) {
 // New tensors on the CPU. The C function behind them costs a fraction of a call through the dispatcher.
 Tensor empty_tensor(const int64_t* sizes, int64_t dims, ScalarType type);
 
+// (B, C, H, W) with the channels innermost.
+Tensor empty_channels_last(const int64_t (&sizes)[4], ScalarType type);
+
 // As torch.empty_like: the strides of a dense tensor are kept.
 Tensor empty_matching(const Tensor& tensor);
 

@@ -2,6 +2,7 @@
 
 from hybridkern._coupling_form import CouplingForm
 from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_backward_from_output
+from hybridkern.ops.coupling_network import coupling_network
 from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
 from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
 from hybridkern.ops.gaussian_log_prob import gaussian_log_prob
@@ -16,6 +17,7 @@ __all__ = [
     "CouplingForm",
     "affine_coupling",
     "affine_coupling_backward_from_output",
+    "coupling_network",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gaussian_log_prob",

@@ -1,0 +1,95 @@
+// Coupling networks in bfloat16 on x86-64 processors with AMX.
+//
+// The instruction set is chosen by a pragma for this file alone, after the standard headers, so that no function of
+// the standard library is compiled for it and then shared with code for older processors.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16,amx-tile,amx-bf16"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16,amx-tile,amx-bf16")
+#endif
+
+#define __AVX512F__ 1
+#define HK_ISA amx
+#define HK_LANES 16
+#include "network_impl.h"
+#include "pairs.h"
+
+namespace hk::HK_ISA {
+
+// Four tiles of sums, two of each operand: 32 x 32 numbers at a time.
+struct Tiles : Pairs {
+  // The tile configuration is the thread's; what stood there before is put back.
+  struct Session {
+    struct alignas(64) Configuration {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    };
+    Session() {
+      _tile_storeconfig(&before);
+      const Configuration whole;
+      _tile_loadconfig(&whole);
+    }
+    ~Session() {
+      if (before.palette)
+        _tile_loadconfig(&before);
+      else
+        _tile_release();
+    }
+    Configuration before;
+  };
+
+  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
+    constexpr int64_t half = area / 2, pitch = side * sizeof(T);
+    if (accumulate) {
+      _tile_loadd(0, c, pitch);
+      _tile_loadd(1, c + 16, pitch);
+      _tile_loadd(2, c + half, pitch);
+      _tile_loadd(3, c + half + 16, pitch);
+    } else {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+    for (int64_t k = 0; k < depth; ++k, a += area, b += area) {
+      _tile_loadd(6, b, 64);
+      _tile_loadd(4, a, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, b + half, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, a + half, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, c, pitch);
+    _tile_stored(1, c + 16, pitch);
+    _tile_stored(2, c + half, pitch);
+    _tile_stored(3, c + half + 16, pitch);
+  }
+};
+
+}  // namespace hk::HK_ISA
+
+namespace hk::network {
+
+const Kernels& amx_kernels() {
+  static const Kernels table = HK_ISA::make_network_kernels<HK_ISA::Tiles>("amx");
+  return table;
+}
+
+}  // namespace hk::network
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
