@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ def _up(value: int, step: int) -> int:
 
 def _hidden_size(batch: int, height: int, width: int, hidden: int) -> tuple[int, int, int]:
     """Slices, pixels of a slice and hidden channels of the saved activations: ``Slices`` of the kernels."""
-    least, most = torch.sym_min, torch.sym_max
+    least: Callable[[int, int], int] = torch.sym_min
+    most: Callable[[int, int], int] = torch.sym_max
     share = _up(batch * height * width, _WANTED)
     target = least(most(_up(share, _SIDE) * _SIDE, _SIDE), _MOST)
     examples = most(1, least(batch, target // most(1, height * width)))

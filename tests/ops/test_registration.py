@@ -70,6 +70,17 @@ def paired_samples(shape, place, dtype) -> list[tuple]:
     ]
 
 
+def network_samples() -> list[tuple]:
+    """``(operator, arguments)`` of the coupling network; test_coupling_network.py checks more of them."""
+    x, w1, w2, w3 = (inputs.normal(i, (2, 2, n, n), torch.float32) for i, n in enumerate((4, 3, 1, 3)))
+    bias, hidden = inputs.normal(5, (2,), torch.float32), torch.empty(0, 32, 32)
+    network = (x, w1, bias, w2, bias, w3, bias)
+    return [
+        (OPERATORS.coupling_network_forward, (*network, False, True)),
+        (OPERATORS.coupling_network_backward, (x, *network, hidden, hidden, False, True)),
+    ]
+
+
 def other_samples(shape, place, dtype) -> list[tuple]:
     """``(operator, arguments)`` of the rest."""
     x, t, grad = (place(inputs.normal(i, shape, torch.float32)) for i in range(3))
@@ -120,6 +131,7 @@ def test_every_operator_is_checked(backend: str) -> None:
     samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
     samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2)
     samples += paired_samples((2, 2), layouts.contiguous, torch.float32)
+    samples += network_samples()
     checked = {str(operator) for operator, _ in samples}
     names = torch._C._dispatch_get_all_op_names()
     assert checked == {name.replace("::", ".") for name in names if name.startswith("hybridkern::")}

@@ -20,7 +20,6 @@
 #define HK_LANES 8
 #include "network_impl.h"
 
-
 namespace hk::network {
 
 const Kernels& avx2_kernels() {

@@ -1,7 +1,7 @@
 // Blocks of 32 x 32 numbers for one instruction set, and the products that work without matrix instructions.
 //
-// A left operand is row-major, [row][k]. How a right operand lies is the engine's choice: `pack` makes it from [k][column],
-// `pack_transposed` from [column][k].
+// A left operand is row-major, [row][k]. How a right operand lies is the engine's choice: `pack` makes it from
+// [k][column], `pack_transposed` from [column][k].
 #pragma once
 
 #include <cstring>

@@ -57,7 +57,8 @@ void bordered(const Image& image, const Slice& slice, int64_t height, int64_t ch
 // The neighbourhoods of the slice's pixels, [block of pixels][block of columns] row-major blocks; padding is zero.
 // `row` has room for the padded columns and `slack`.
 template <class E>
-void neighbourhoods(const E* image, const Slice& slice, int64_t channels, int64_t depth, int64_t blocks, E* row, E* to) {
+void neighbourhoods(const E* image, const Slice& slice, int64_t channels, int64_t depth, int64_t blocks, E* row,
+                    E* to) {
   const int64_t row_size = (slice.width + 2) * channels, run = 3 * channels, columns = depth * side;
   int64_t pixel = 0;
   const auto send = [&] {

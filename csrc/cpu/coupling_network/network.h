@@ -62,7 +62,7 @@ const Kernels& amx_kernels();
 const Kernels& float_kernels();
 const Kernels& bf16_kernels();
 
-const char* bf16_products();                    // "amx", "avx512_bf16", or "widened": by the float32 instructions
+const char* bf16_products();                  // "amx", "avx512_bf16", or "widened": by the float32 instructions
 bool choose_bf16_products(const char* name);  // false: this processor, or its chosen instruction set, has none
 
 // What the kernels need of the platform; defined outside the files that are compiled for one instruction set.

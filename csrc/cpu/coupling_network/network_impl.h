@@ -223,8 +223,7 @@ class Run {
   auto matrix1() const {
     const T* w = static_cast<const T*>(net_.w1);
     const int64_t in = net_.in;
-    return filler(net_.hidden, 9 * in,
-                  [=](int64_t h, int64_t k) { return w[(h * in + k % in) * 9 + k / in]; });
+    return filler(net_.hidden, 9 * in, [=](int64_t h, int64_t k) { return w[(h * in + k % in) * 9 + k / in]; });
   }
   auto matrix2() const {
     const T* w = static_cast<const T*>(net_.w2);
@@ -305,8 +304,7 @@ class Run {
       for (int64_t v = 0; v < vectors<T>; ++v) shift[v] = load<V>(bias + j * side + v * lanes);
       for (int64_t r = 0; r < side; ++r) {
         V row[vectors<T>];
-        for (int64_t v = 0; v < vectors<T>; ++v)
-          row[v] = at_least(load<V>(c + r * side + v * lanes) + shift[v], T{0});
+        for (int64_t v = 0; v < vectors<T>; ++v) row[v] = at_least(load<V>(c + r * side + v * lanes) + shift[v], T{0});
         Engine::store_row(block + r * side, row);
       }
       clear(block, i, j, pixels);
@@ -405,8 +403,7 @@ class Run {
         const int64_t some = least(depth, pixels - p);
         const bool more = first > 0 || p > 0;
         const auto row = [&](const E* a, int64_t columns, int64_t m, const E* b, int64_t n, T* to) {
-          for (int64_t k = 0; k < some; ++k)
-            Engine::transpose(a + ((p + k) * columns + m) * area, left + k * area);
+          for (int64_t k = 0; k < some; ++k) Engine::transpose(a + ((p + k) * columns + m) * area, left + k * area);
           for (int64_t j = 0; j < n; ++j)
             Engine::product(left, b + (j * pace + p) * area, some, to + (m * n + j) * area, more);
         };
@@ -434,7 +431,8 @@ class Run {
         const int64_t last = least((block + 1) * side, hidden);
         for (int64_t from = 0; from < hidden; from += side)
           for (int64_t h = block * side; h < last; ++h)
-            for (int64_t k = from; k < least(from + side, hidden); ++k) w2[h * hidden + k] = at(group.w2, hidden_, k, h);
+            for (int64_t k = from; k < least(from + side, hidden); ++k)
+              w2[h * hidden + k] = at(group.w2, hidden_, k, h);
         for (int64_t h = block * side; h < last; ++h)
           for (int64_t c = 0; c < in; ++c)
             for (int64_t d = 0; d < 9; ++d) w1[(h * in + c) * 9 + d] = at(group.w1, hidden_, d * in + c, h);

@@ -47,7 +47,8 @@ struct Pairs {
                                                        8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
     const __m512i low = _mm512_load_si512(first), high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
     for (int pair = 0; pair < 16; ++pair) {
-      const __m512i even = _mm512_loadu_si512(from + 2 * pair * side), odd = _mm512_loadu_si512(from + (2 * pair + 1) * side);
+      const __m512i even = _mm512_loadu_si512(from + 2 * pair * side),
+                    odd = _mm512_loadu_si512(from + (2 * pair + 1) * side);
       _mm512_storeu_si512(to + pair * side, _mm512_permutex2var_epi16(even, low, odd));
       _mm512_storeu_si512(to + area / 2 + pair * side, _mm512_permutex2var_epi16(even, high, odd));
     }
