@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-
 from benchmarks import (
     affine_coupling,
-    coupling_network,
     digits_tutorial,
     discretized_logistic,
     discretized_logistic_mixture,
@@ -55,23 +52,8 @@ def _small() -> list[Case]:
     return [operator_case(name, partial(work, *_SMALL), eager=1.8) for name, work in works.items()]
 
 
-def _networks() -> list[Case]:
-    made = []
-    for channels, size in ((6, 16), (12, 8), (24, 4)):
-        name = f"coupling_network (32,{channels},{size},{size}) hidden 512"
-        plain = partial(coupling_network.work, channels, size, False)
-        rows = partial(coupling_network.work, channels, size, False, torch.contiguous_format)
-        low = partial(coupling_network.work, channels, size, True)
-        made += [
-            operator_case(f"{name}, float32 NCHW", rows, eager=1.15, compile_formula=False),
-            operator_case(f"{name}, float32 channels_last", plain, eager=1.15, compile_formula=False),
-            operator_case(f"{name}, bfloat16 channels_last", low, eager=2.0, compile_formula=False),
-        ]
-    return made
-
-
 def all_cases() -> list[Case]:
     """The benchmarks; nothing is allocated before a case is built."""
     digits = [digits_tutorial.without_networks(lattice, target=2.5) for lattice in ("tutorial", "exact")]
     steps = [digits_tutorial.training_step(lattice, target=1.15) for lattice in ("tutorial", "exact")]
-    return [*_large(), *_small(), *_networks(), *digits, *steps]
+    return [*_large(), *_small(), *digits, *steps]

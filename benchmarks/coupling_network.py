@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks._case import Work
+from benchmarks._case import Case, Work, operator_case
 from hybridkern import ops
 
 BATCH, HIDDEN = 32, 512
@@ -39,3 +41,22 @@ def work(channels: int, size: int, bf16: bool, memory_format: torch.memory_forma
         draw(2 * channels),
     )
     return Work(ours, eager, inputs)
+
+
+def cases() -> list[Case]:
+    """The three levels of Glow on 3x32x32, with the memory formats and precisions that peers may choose."""
+    variants = (
+        ("float32 NCHW", False, torch.contiguous_format, 1.15),
+        ("float32 channels_last", False, torch.channels_last, 1.15),
+        ("bfloat16 channels_last", True, torch.channels_last, 2.0),
+    )
+    return [
+        operator_case(
+            f"coupling_network ({BATCH},{channels},{size},{size}) hidden {HIDDEN}, {what}",
+            partial(work, channels, size, bf16, memory_format),
+            eager=target,
+            compile_formula=False,
+        )
+        for channels, size in ((6, 16), (12, 8), (24, 4))
+        for what, bf16, memory_format, target in variants
+    ]

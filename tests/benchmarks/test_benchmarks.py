@@ -13,6 +13,7 @@ from benchmarks import (
     _environment,
     _measure,
     affine_coupling,
+    coupling_network,
     digits_tutorial,
     discretized_logistic,
     discretized_logistic_mixture,
@@ -31,6 +32,7 @@ WORKS = {
     "rounding_coupling": partial(rounding_coupling.work, 2, 3, 2, 2),
     "discretized_logistic": partial(discretized_logistic.work, 3, 5),
     "discretized_logistic_mixture": partial(discretized_logistic_mixture.work, 3, 5, 2),
+    "coupling_network": partial(coupling_network.work, 2, 3, False),
     "gaussian_log_prob": partial(gaussian_log_prob.work, 3, 5),
 }
 ROW = Row(
