@@ -130,6 +130,11 @@ def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Ten
     _check_weight("b3", b3, x, (w3.shape[0],), f"({w3.shape[0]},)")
 
 
+def has_fused_network(x: Tensor) -> bool:
+    """Whether :func:`coupling_network` runs compiled kernels for ``x``; the reference is slower than convolutions."""
+    return x.is_cpu and x.dtype in (torch.float32, torch.float64) and select(x) == "cpp"
+
+
 def _products_in_bf16(x: Tensor) -> bool:
     device = x.device.type
     return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16
