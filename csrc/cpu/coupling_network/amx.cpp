@@ -48,6 +48,8 @@ struct Tiles : Pairs {
     Configuration before;
   };
 
+  using Columns = TransposedColumns<Tiles>;
+
   static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
     constexpr int64_t half = area / 2, pitch = side * sizeof(T);
     if (accumulate) {

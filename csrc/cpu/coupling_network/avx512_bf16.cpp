@@ -27,6 +27,8 @@ namespace hk::HK_ISA {
 struct DotProducts : Pairs {
   struct Session {};
 
+  using Columns = TransposedColumns<DotProducts>;
+
   static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
     constexpr int rows = 8;
     for (int64_t r0 = 0; r0 < side; r0 += rows) {

@@ -81,9 +81,18 @@ struct Widening {
 
   struct Session {};  // what a thread sets up
 
+  // The left operand of a product over pixels, for a whole row of the result: here it is read where it lies.
+  struct Columns {
+    const E* a;
+    int64_t pace;
+    Columns(const E* a_, int64_t pace_, int64_t, E*) : a(a_), pace(pace_) {}
+    void product(const E* b, int64_t depth, T* c, bool accumulate) const {
+      sum_products<true>(a, pace, b, depth, c, accumulate);
+    }
+  };
+
   static void pack(const E* from, E* to) { memcpy(to, from, area * sizeof(E)); }
-  static void pack_transposed(const E* from, E* to) { transpose(from, to); }
-  static void transpose(const E* from, E* to) {
+  static void pack_transposed(const E* from, E* to) {
     for (int64_t r0 = 0; r0 < side; r0 += 8)
       for (int64_t c = 0; c < side; ++c)
         for (int64_t r = r0; r < r0 + 8; ++r) to[c * side + r] = from[r * side + c];
@@ -91,6 +100,21 @@ struct Widening {
 
   // c (32 x 32) = [c +] sum over k of a(k) b(k)
   static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
+    sum_products<false>(a, area, b, depth, c, accumulate);
+  }
+
+  // So many blocks of either operand fit the first-level cache, where every row of the result reads the right one again.
+  static constexpr int64_t chunk = 4;
+
+  template <bool Transposed>
+  static void sum_products(const E* a, int64_t pace, const E* b, int64_t depth, T* c, bool accumulate) {
+    for (int64_t k = 0; k < depth; k += chunk)
+      add_chunk<Transposed>(a + k * pace, pace, b + k * area, depth - k < chunk ? depth - k : chunk, c,
+                            accumulate || k > 0);
+  }
+
+  template <bool Transposed>
+  static HK_INLINE void add_chunk(const E* a, int64_t pace, const E* b, int64_t depth, T* c, bool accumulate) {
     constexpr int64_t lanes = Lanes<V>::count, columns = Vectors * lanes;
     for (int64_t r0 = 0; r0 < side; r0 += Rows)
       for (int64_t c0 = 0; c0 < side; c0 += columns) {
@@ -99,13 +123,13 @@ struct Widening {
           for (int v = 0; v < Vectors; ++v)
             sum[r][v] = accumulate ? load<V>(c + (r0 + r) * side + c0 + v * lanes) : V{};
         for (int64_t block = 0; block < depth; ++block) {
-          const E *left = a + block * area + r0 * side, *right = b + block * area + c0;
+          const E *left = a + block * pace + (Transposed ? r0 : r0 * side), *right = b + block * area + c0;
           for (int64_t k = 0; k < side; ++k) {
             V factor[Vectors];
             for (int v = 0; v < Vectors; ++v) factor[v] = load_numbers<V>(right + k * side + v * lanes);
 #pragma GCC unroll 16
             for (int r = 0; r < Rows; ++r) {
-              const V weight = broadcast<V>(number(left[r * side + k]));
+              const V weight = broadcast<V>(number(left[Transposed ? k * side + r : r * side + k]));
               for (int v = 0; v < Vectors; ++v) sum[r][v] += weight * factor[v];
             }
           }

@@ -398,14 +398,13 @@ class Run {
     constexpr int64_t depth = 8;
     each(hidden_ + in_, [&](int64_t begin, int64_t end) {
       typename Engine::Session session;
-      alignas(64) E left[depth * area];
+      alignas(64) E buffer[depth * area];
       for (int64_t p = 0; p < pixels; p += depth) {
         const int64_t some = least(depth, pixels - p);
         const bool more = first > 0 || p > 0;
         const auto row = [&](const E* a, int64_t columns, int64_t m, const E* b, int64_t n, T* to) {
-          for (int64_t k = 0; k < some; ++k) Engine::transpose(a + ((p + k) * columns + m) * area, left + k * area);
-          for (int64_t j = 0; j < n; ++j)
-            Engine::product(left, b + (j * pace + p) * area, some, to + (m * n + j) * area, more);
+          const typename Engine::Columns left(a + (p * columns + m) * area, columns * area, some, buffer);
+          for (int64_t j = 0; j < n; ++j) left.product(b + (j * pace + p) * area, some, to + (m * n + j) * area, more);
         };
         for (int64_t m = begin; m < end; ++m) {
           if (m < hidden_) {

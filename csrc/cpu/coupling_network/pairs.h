@@ -63,6 +63,18 @@ struct Pairs {
     pack_transposed(pairs, to);
   }
 
+  // The left operand of a product over pixels, for a whole row of the result.
+  template <class Engine>
+  struct TransposedColumns {
+    const E* left;
+    TransposedColumns(const E* a, int64_t pace, int64_t depth, E* buffer) : left(buffer) {
+      for (int64_t k = 0; k < depth; ++k) transpose(a + k * pace, buffer + k * area);
+    }
+    void product(const E* b, int64_t depth, T* c, bool accumulate) const {
+      Engine::product(left, b, depth, c, accumulate);
+    }
+  };
+
   static HK_INLINE void store_row(E* to, const V* values) {
     const __m512bh row = _mm512_cvtne2ps_pbh(bits_as<__m512>(values[1]), bits_as<__m512>(values[0]));
     memcpy(to, &row, sizeof(row));
