@@ -1,6 +1,8 @@
 """Builds the extension ``hybridkern._C`` where there is a C++ compiler; installs pure Python where there is none.
 
 ``HYBRIDKERN_NO_EXT=1`` skips the extension; ``HYBRIDKERN_REQUIRE_EXT=1`` makes a failed build an error.
+``HYBRIDKERN_CUDA`` says whether the CUDA library ``hybridkern._cuda`` is built beside it: ``auto`` (the default) where
+nvcc is found, whether or not a GPU is visible; ``0`` never; ``1`` always, and a failure is an error.
 """
 
 import os
@@ -9,11 +11,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020d000000000000"  # libtorch stable ABI of torch 2.13
 WANTED = os.environ.get("HYBRIDKERN_NO_EXT", "").strip() in ("", "0")
+CUDA_WANTED = os.environ.get("HYBRIDKERN_CUDA", "").strip()
+CUDA_ARCHITECTURES = ("80", "90", "100")  # A100, H100, B200
+CUDA_PTX = "compute_80"  # translated at build time for those, and by the driver for whatever comes later
 REQUIRED = os.environ.get("HYBRIDKERN_REQUIRE_EXT", "").strip() not in ("", "0")
 
 
@@ -24,6 +29,67 @@ def say(message: str) -> None:
 def compiler() -> str | None:
     """The C++ compiler that would be used, or None."""
     return shutil.which(os.environ.get("CXX", "c++").split()[0]) or shutil.which("g++") or shutil.which("clang++")
+
+
+def cuda_home() -> str | None:
+    """Root of the CUDA toolkit whose nvcc would be used, or None."""
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        root = os.environ.get(name, "").strip()
+        if root:
+            return root if os.access(os.path.join(root, "bin", "nvcc"), os.X_OK) else None
+    found = shutil.which("nvcc")
+    roots = [Path(found).resolve().parents[1]] if found else []
+    for root in (*roots, Path("/usr/local/cuda")):  # nvcc on PATH may be a wrapper that lies elsewhere
+        if (root / "bin" / "nvcc").exists() and (root / "include" / "cuda_runtime.h").exists():
+            return str(root)
+    return None
+
+
+def cuda_decision(wanted: str, home: str | None) -> bool:
+    """Whether to build the CUDA library.
+
+    Raises:
+        SystemExit: ``wanted`` is no choice, or "1" without a toolkit.
+    """
+    choice = wanted.strip().lower() or "auto"
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"hybridkern: HYBRIDKERN_CUDA: got {wanted!r}, expected auto, 0 or 1")
+    if choice == "1" and home is None:
+        raise SystemExit("hybridkern: HYBRIDKERN_CUDA=1, but no CUDA toolkit was found; set CUDA_HOME to its root")
+    return choice != "0" and home is not None
+
+
+def cuda_extension(home: str) -> Extension:
+    """The CUDA library: no Python module, but operators that are registered when it is loaded.
+
+    CppExtension, because CUDAExtension links libraries that a CPU-only torch does not have; torch's stable ABI gives
+    streams and devices through libtorch_cpu, and the CUDA runtime is linked statically.
+    """
+    import torch.utils.cpp_extension as cpp_extension
+
+    cpp_extension.CUDA_HOME = home  # None on a CPU-only torch, whatever the environment says
+    code = ",".join([*(f"sm_{arch}" for arch in CUDA_ARCHITECTURES), CUDA_PTX])
+    architectures = [f"-gencode=arch={CUDA_PTX},code=[{code}]"]
+    nvcc = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
+    return cpp_extension.CppExtension(
+        "hybridkern._cuda",
+        ["csrc/layout.cpp", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))],
+        depends=headers(),
+        include_dirs=[f"{home}/include"],
+        extra_compile_args={
+            "cxx": ["-std=c++20", "-O3", "-fvisibility=hidden", STABLE_ABI],
+            "nvcc": [*nvcc, STABLE_ABI, *architectures],
+        },
+        extra_link_args=[
+            *(f"-L{home}/{folder}" for folder in ("lib64", "lib", "targets/x86_64-linux/lib")),
+            "-l:libcudart_static.a",
+            *("-ldl", "-lrt", "-lpthread"),
+        ],
+    )
+
+
+def headers() -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for kind in ("*.h", "*.cuh") for p in (ROOT / "csrc").rglob(kind))
 
 
 def extension_options() -> dict[str, object]:
@@ -38,35 +104,62 @@ def extension_options() -> dict[str, object]:
             try:
                 super().run()
             except Exception as error:
-                if REQUIRED:
+                if REQUIRED or CUDA_WANTED == "1":
                     raise
                 say(f"the extension was not built, the reference backend will be used: {error}")
                 self.extensions = []  # nothing to copy, nothing to list
 
+        def build_extensions(self) -> None:
+            """The CUDA library first: what it was built for is then told to the other extension."""
+            cuda = [e for e in self.extensions if e.name == "hybridkern._cuda"]
+            everything = [e for e in self.extensions if e not in cuda]
+            for extension in cuda:
+                self.extensions = [extension]
+                try:
+                    super().build_extensions()
+                    built = ",".join([*(f"sm_{arch}" for arch in CUDA_ARCHITECTURES), CUDA_PTX])
+                    for other in everything:
+                        other.extra_compile_args["cxx"].append(f"-DHK_CUDA_ARCHITECTURES={built}")
+                except Exception as error:
+                    if CUDA_WANTED == "1":
+                        raise
+                    say(f"the CUDA library was not built, GPU tensors will use other backends: {error}")
+                    cuda = []
+            self.extensions = everything
+            super().build_extensions()
+            self.extensions = [*everything, *cuda]
+
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp"))
     sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").rglob("*.cpp"))
-    headers = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h"))
     flags = ["-std=c++20", "-O3", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
     extension = CppExtension(
         "hybridkern._C",
         sources,
-        depends=headers,
+        depends=headers(),
         include_dirs=[pybind11.get_include()],
         extra_compile_args={"cxx": flags},
     )
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": OptionalBuild}}
+    extensions = [extension]
+    home = cuda_home()
+    if cuda_decision(CUDA_WANTED, home):
+        extensions.append(cuda_extension(str(home)))
+    return {"ext_modules": extensions, "cmdclass": {"build_ext": OptionalBuild}}
 
 
-options: dict[str, object] = {}
-if not WANTED:
-    say("HYBRIDKERN_NO_EXT is set: installing without the compiled extension")
-elif compiler() is None:
-    if REQUIRED:
-        raise SystemExit("hybridkern: HYBRIDKERN_REQUIRE_EXT is set, but there is no C++ compiler on PATH")
-    say("no C++ compiler on PATH: installing without the compiled extension (reference backend only)")
-else:
-    options = extension_options()
+def options() -> dict[str, object]:
+    """Arguments of setup(): with the extensions, where they are wanted and can be built."""
+    if not WANTED:
+        say("HYBRIDKERN_NO_EXT is set: installing without the compiled extension")
+        return {}
+    if compiler() is None:
+        if REQUIRED:
+            raise SystemExit("hybridkern: HYBRIDKERN_REQUIRE_EXT is set, but there is no C++ compiler on PATH")
+        say("no C++ compiler on PATH: installing without the compiled extension (reference backend only)")
+        return {}
+    return extension_options()
 
-setup(**options)
+
+if __name__ == "__main__":  # so too under pip; the tests import this file
+    setup(**options())

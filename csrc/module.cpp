@@ -9,6 +9,9 @@
 #include "cpu/coupling_network/network.h"
 #include "cpu/kernels.h"
 
+#define HK_TEXT(...) HK_TEXT_OF(__VA_ARGS__)
+#define HK_TEXT_OF(...) #__VA_ARGS__
+
 namespace {
 
 std::map<std::string, std::string> build_info() {
@@ -19,6 +22,11 @@ std::map<std::string, std::string> build_info() {
       {"compiler", std::string("g++ ") + __VERSION__},
 #endif
       {"stable_abi", "torch 2.13"},
+#if defined(HK_CUDA_ARCHITECTURES)
+      {"cuda_architectures", HK_TEXT(HK_CUDA_ARCHITECTURES)},
+#else
+      {"cuda_architectures", "none"},
+#endif
 #if defined(__x86_64__)
       {"architecture", "x86-64"},
       {"instruction_sets", "baseline avx2 avx512"},
@@ -48,7 +56,7 @@ void set_bf16_products(const std::string& name) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled CPU kernels of hybridkern.";
-  m.def("build_info", &build_info, "Compiler, stable ABI version and instruction sets of this build.");
+  m.def("build_info", &build_info, "Compiler, stable ABI version, instruction sets and CUDA architectures of this build.");
   m.def("instruction_set", &hk::instruction_set, "Instruction set that the float32 kernels run on.");
   m.def("set_instruction_set", &set_instruction_set, pybind11::arg("name"),
         "Run on another instruction set of this processor; for tests.");

@@ -2,11 +2,15 @@
 
 Importing the module registers the CPU kernels of the operators with PyTorch's dispatcher; their schemas are defined
 in :mod:`hybridkern.ops`. A missing extension is no error: the package then runs on the reference backend.
+
+The CUDA kernels lie in a library of their own, ``hybridkern._cuda``, which is loaded only where torch sees a device.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -39,3 +43,61 @@ def _load() -> Extension:
 
 
 extension: Extension = _load()
+
+
+class CudaLibrary(NamedTuple):
+    """Whether the CUDA kernels are loaded, why (not), and the operators that they serve."""
+
+    loaded: bool
+    reason: str
+    operators: frozenset[str]
+
+
+_CUDA_OPERATORS = frozenset({"affine_coupling", "rounding_coupling", "discretized_logistic"})
+
+
+def cuda_library_path() -> Path | None:
+    """The CUDA library that was built, loaded or not; ``None`` where there is none."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_cuda{suffix}")
+        if path.exists():
+            return path
+    return None
+
+
+def cuda_architectures() -> str:
+    """What the CUDA library was built for, such as ``"sm_80,sm_90,compute_80"``, or ``"none"``."""
+    if extension.module is None or cuda_library_path() is None:
+        return "none"
+    return str(extension.module.build_info().get("cuda_architectures", "none"))
+
+
+def _load_cuda() -> CudaLibrary:
+    def missing(reason: str) -> CudaLibrary:
+        return CudaLibrary(False, reason, frozenset())
+
+    if _env.NO_EXTENSION:
+        return missing("switched off by HYBRIDKERN_NO_EXT")
+    path = cuda_library_path()
+    if path is None:
+        return missing("the CUDA library was not built (no nvcc at install time, a failed build, or HYBRIDKERN_CUDA=0)")
+    if torch.version.hip is not None:
+        return missing("the CUDA library does not run on ROCm")
+    if not torch.cuda.is_available():
+        return missing("the CUDA library was built, but torch sees no CUDA device")
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return missing(f"the CUDA library does not load with torch {torch.__version__}: {error}")
+    return CudaLibrary(True, f"compiled CUDA kernels for {cuda_architectures()}", _CUDA_OPERATORS)
+
+
+_cuda: CudaLibrary | None = None
+
+
+def cuda_library() -> CudaLibrary:
+    """State of the CUDA library; the first call loads it where torch sees a CUDA device."""
+    global _cuda
+    if _cuda is None:
+        _cuda = _load_cuda()
+    return _cuda

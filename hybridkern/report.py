@@ -9,7 +9,7 @@ import numpy
 import torch
 
 import hybridkern
-from hybridkern._extension import extension
+from hybridkern._extension import cuda_architectures, cuda_library, extension
 
 
 def _versions() -> dict[str, str]:
@@ -41,7 +41,11 @@ def _cuda() -> dict[str, str]:
     seen = "none"
     if torch.cuda.is_available():
         seen = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    return {"architectures built in": "none (no GPU kernels in this version)", "devices that torch sees": seen}
+    return {
+        "architectures built in": cuda_architectures(),
+        "library": cuda_library().reason,
+        "devices that torch sees": seen,
+    }
 
 
 def _backends() -> dict[str, str]:

@@ -2,33 +2,11 @@
 #include <optional>
 #include <tuple>
 
+#include "../coupling_spec.h"
 #include "operand.h"
 
 namespace hk {
 namespace {
-
-// Decodes CouplingForm.code of hybridkern/_coupling_form.py and brings form and direction to the family that the
-// kernels know: y = x*S + T, or (x + T)*S.
-struct CouplingSpec {
-  int map;
-  bool negate, before;
-  int layout;
-  double shift_sign;
-
-  CouplingSpec(int64_t code, double eps) {
-    constexpr int sigmoid = 2, sigmoid_eps = 6;
-    map = code & 15;
-    if (map == sigmoid && eps != 0) map = sigmoid_eps;
-    const int shift = (code >> 4) & 15;
-    layout = (code >> 8) & 15;
-    const bool inverse = (code >> 13) & 1;
-    negate = ((code >> 12) & 1) != inverse;
-    before = (shift != 0) != inverse;
-    shift_sign = ((shift == 2) != inverse) ? -1 : 1;
-    if (map == 0) negate = false, before = false;
-  }
-  bool has_scale() const { return map != 0; }
-};
 
 template <class T>
 struct CouplingCall {
@@ -36,25 +14,9 @@ struct CouplingCall {
   CouplingConstants<T> numbers;
   RowOrder order;
   Operand x, a, t;
-
-  // Scale and shift as operands of any tensor shaped like the parameters.
-  void split(const Tensor& params, Operand& scale, Operand& shift) const {
-    const int64_t channels = order.extent.channels;
-    if (!spec.has_scale()) {
-      shift = operand(params, order);
-    } else if (spec.layout == 2) {
-      shift = operand(params, order, 1, 0, 2);
-      scale = operand(params, order, 1, 1, 2);
-    } else {
-      scale = operand(params, order, 1, spec.layout == 0 ? 0 : channels);
-      shift = operand(params, order, 1, spec.layout == 0 ? channels : 0);
-    }
-  }
 };
 
-struct Numbers {
-  double clamp, offset, eps, gain, shift_gain;
-};
+using Numbers = CouplingSettings;
 
 template <class T>
 CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, const Numbers& n) {
@@ -62,7 +24,7 @@ CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, con
   call.numbers = {static_cast<T>(n.clamp), static_cast<T>(n.offset), static_cast<T>(n.eps), static_cast<T>(n.gain),
                   static_cast<T>(n.shift_gain * call.spec.shift_sign)};
   call.x = operand(x, call.order);
-  call.split(params, call.a, call.t);
+  split_params(params, call.spec, call.order, call.a, call.t);
   return call;
 }
 
@@ -95,16 +57,13 @@ struct Gradients {
   std::optional<Tensor> recovered;
 };
 
-// Known of math/coupling.h.
-enum KnownKind : int { from_input, from_output, output_recover };
-
 template <class T>
 void backward(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
               const std::optional<Tensor>& grad_log_det, Gradients& out, int known_kind, int64_t code,
               const Numbers& numbers) {
   const CouplingCall<T> call = prepare<T>(known, params, code, numbers);
   Operand grad_a, grad_t, recovered, incoming;
-  call.split(out.params, grad_a, grad_t);
+  split_params(out.params, call.spec, call.order, grad_a, grad_t);
   const Operand grad_x = operand(out.x, call.order);
   if (out.recovered) recovered = operand(*out.recovered, call.order);
   if (grad_y) incoming = operand(*grad_y, call.order);

@@ -61,28 +61,28 @@ HK_INLINE V hyperbolic_tangent(V v, V& sech_squared) {
   return with_sign_of(-expm1_v * reciprocal, v);
 }
 
-// log(sigma(v) + eps), its exponential (inverted where Negate) and its derivative in v.
-template <bool HasEps, bool Negate, class V>
-HK_INLINE ScaleTerms<V> sigmoid_terms(V v, ScalarOf<V> eps) {
+// log(sigma(v) + eps), its exponential (inverted where `negate`) and its derivative in v.
+template <bool HasEps, class V>
+HK_INLINE ScaleTerms<V> sigmoid_terms(V v, ScalarOf<V> eps, bool negate) {
   const V q = exponential_of_negative(-absolute(v)), r = 1 / (q + 1), rq = q * r;
   const auto positive = v > 0;
   const V sigma = select(positive, r, rq), complement = select(positive, rq, r);  // sigma(v), sigma(-v)
   if constexpr (!HasEps) {
     // log sigma(v) = min(v, 0) - log(1 + q), and 1/sigma(v) = 1 + exp(-v)
-    const V s = Negate ? select(positive, q + 1, (q + 1) / q) : sigma;
-    return {at_most(v, 0), q, s, Negate ? -complement : complement};
+    const V s = negate ? select(positive, q + 1, (q + 1) / q) : sigma;
+    return {at_most(v, 0), q, s, negate ? -complement : complement};
   }
   const V s = sigma + eps;
   const V log_s = select(positive, log_one_plus(eps - complement), logarithm(s));
   const V derivative = sigma * complement / s;
-  return {log_s, V{}, Negate ? 1 / s : s, Negate ? -derivative : derivative};
+  return {log_s, V{}, negate ? 1 / s : s, negate ? -derivative : derivative};
 }
 
-template <ScaleMap Map, bool Negate, class V>
-HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k) {
+template <ScaleMap Map, class V>
+HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k, bool negate) {
   const V v = a * k.gain + k.offset;
   if constexpr (Map == ScaleMap::sigmoid || Map == ScaleMap::sigmoid_eps) {
-    ScaleTerms<V> terms = sigmoid_terms<Map == ScaleMap::sigmoid_eps, Negate>(v, k.eps);
+    ScaleTerms<V> terms = sigmoid_terms<Map == ScaleMap::sigmoid_eps>(v, k.eps, negate);
     terms.derivative = terms.derivative * k.gain;
     return terms;
   }
@@ -101,7 +101,12 @@ HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k) 
     log_s = select(absolute(v) > ScalarOf<V>(1e30), with_sign_of(splat<V>(k.clamp), v), v * r);
     slope = k.gain * r * r;
   }
-  return {log_s, V{}, exponential(Negate ? -log_s : log_s), Negate ? -slope : slope};
+  return {log_s, V{}, exponential(negate ? -log_s : log_s), negate ? -slope : slope};
+}
+
+template <ScaleMap Map, bool Negate, class V>
+HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k) {
+  return scale_terms<Map>(a, k, Negate);
 }
 
 template <class V>
@@ -114,20 +119,28 @@ enum class Known : int { input, output, output_recover };
 
 // dy/da = dL/da times x*S or (x + T)*S, which is y where the shift comes before the scale: the shift itself is read
 // only to form one of the two from the other.
+HK_INLINE constexpr bool reads_shift(bool before, Known known) {
+  return known == Known::output_recover || (known == Known::input) == before;
+}
 template <bool Before, Known Known_>
-constexpr bool needs_shift = Known_ == Known::output_recover || (Known_ == Known::input) == Before;
+constexpr bool needs_shift = reads_shift(Before, Known_);
+
+// Without scale: y = x + T.
+template <class V>
+HK_INLINE CouplingGradients<V> shift_backward(V known, V t, V grad_y, const CouplingNumbers<ScalarOf<V>>& k,
+                                              bool from_output) {
+  return {from_output ? known - t * k.shift_gain : known, grad_y, V{}, grad_y * k.shift_gain};
+}
 
 // `grad_total` is the gradient of the log-determinant.
-template <ScaleMap Map, bool Negate, bool Before, Known Known_, class V>
-HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_total,
-                                                 const CouplingNumbers<ScalarOf<V>>& k) {
-  constexpr bool from_output = Known_ != Known::input;
+template <class V>
+HK_INLINE CouplingGradients<V> coupling_backward(const ScaleTerms<V>& terms, V known, V t, V grad_y,
+                                                 ScalarOf<V> grad_total, const CouplingNumbers<ScalarOf<V>>& k,
+                                                 bool before, bool from_output) {
   const V shift = t * k.shift_gain;
-  if constexpr (Map == ScaleMap::none) return {from_output ? known - shift : known, grad_y, V{}, grad_y * k.shift_gain};
-  const ScaleTerms<V> terms = scale_terms<Map, Negate>(a, k);
   const V grad_x = grad_y * terms.s;
   V x, scaled, grad_t;  // scaled: the factor of dL/da in dy/da
-  if constexpr (Before) {
+  if (before) {
     scaled = from_output ? known : (known + shift) * terms.s;
     x = from_output ? known / terms.s - shift : known;
     grad_t = grad_x * k.shift_gain;
@@ -137,6 +150,14 @@ HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, Sc
     grad_t = grad_y * k.shift_gain;
   }
   return {x, grad_x, (grad_y * scaled + grad_total) * terms.derivative, grad_t};
+}
+
+template <ScaleMap Map, bool Negate, bool Before, Known Known_, class V>
+HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_total,
+                                                 const CouplingNumbers<ScalarOf<V>>& k) {
+  constexpr bool from_output = Known_ != Known::input;
+  if constexpr (Map == ScaleMap::none) return shift_backward(known, t, grad_y, k, from_output);
+  return coupling_backward(scale_terms<Map, Negate>(a, k), known, t, grad_y, grad_total, k, Before, from_output);
 }
 
 }  // namespace hk::HK_ISA

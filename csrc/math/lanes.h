@@ -8,14 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "inline.h"
+
 #if defined(__x86_64__) && !defined(__CUDACC__)
 #include <immintrin.h>
-#endif
-
-#if defined(__CUDACC__)
-#define HK_INLINE __host__ __device__ __forceinline__
-#else
-#define HK_INLINE inline __attribute__((always_inline))
 #endif
 
 namespace hk::HK_ISA {
@@ -156,7 +152,7 @@ HK_INLINE void store_past_cache(ScalarOf<V>* to, V value) {
   store<V>(to, value);
 }
 HK_INLINE void finish_stores() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__CUDACC__)
   _mm_sfence();
 #endif
 }

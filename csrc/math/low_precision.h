@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "inline.h"
+
 namespace hk {
 
 struct Bf16 {
@@ -13,36 +15,36 @@ struct F16 {
   uint16_t bits;
 };
 
-inline float float_of_bits(uint32_t bits) {
+HK_INLINE float float_of_bits(uint32_t bits) {
   float out;
   memcpy(&out, &bits, 4);
   return out;
 }
 
-inline uint32_t bits_of_float(float value) {
+HK_INLINE uint32_t bits_of_float(float value) {
   uint32_t out;
   memcpy(&out, &value, 4);
   return out;
 }
 
 template <class T>
-inline T widen(float value) {
+HK_INLINE T widen(float value) {
   return static_cast<T>(value);
 }
 
 template <class T>
-inline T widen(double value) {
+HK_INLINE T widen(double value) {
   return static_cast<T>(value);
 }
 
 template <class T>
-inline T widen(Bf16 value) {
+HK_INLINE T widen(Bf16 value) {
   return static_cast<T>(float_of_bits(static_cast<uint32_t>(value.bits) << 16));
 }
 
 // The exponent is moved by a multiplication, which also makes subnormals right; infinity and NaN get theirs set.
 template <class T>
-inline T widen(F16 value) {
+HK_INLINE T widen(F16 value) {
   const uint32_t magnitude = static_cast<uint32_t>(value.bits & 0x7fff) << 13;
   const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000) << 16;
   const uint32_t finite = bits_of_float(float_of_bits(magnitude) * 5.192296858534828e33f);  // 2^112
@@ -55,17 +57,17 @@ struct Narrow;
 
 template <class T>
 struct Narrow<float, T> {
-  static float of(T value) { return static_cast<float>(value); }
+  HK_INLINE static float of(T value) { return static_cast<float>(value); }
 };
 template <class T>
 struct Narrow<double, T> {
-  static double of(T value) { return static_cast<double>(value); }
+  HK_INLINE static double of(T value) { return static_cast<double>(value); }
 };
 
 // Round to nearest even; NaN stays NaN.
 template <class T>
 struct Narrow<Bf16, T> {
-  static Bf16 of(T value) {
+  HK_INLINE static Bf16 of(T value) {
     const uint32_t bits = bits_of_float(static_cast<float>(value));
     const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
@@ -76,7 +78,7 @@ struct Narrow<Bf16, T> {
 // Round to nearest even: subnormals by adding a number whose last place is theirs, normals by integer rounding.
 template <class T>
 struct Narrow<F16, T> {
-  static F16 of(T value) {
+  HK_INLINE static F16 of(T value) {
     const uint32_t bits = bits_of_float(static_cast<float>(value));
     const uint32_t magnitude = bits & 0x7fffffffu, sign = (bits >> 16) & 0x8000u;
     const uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000u;
@@ -88,7 +90,7 @@ struct Narrow<F16, T> {
 };
 
 template <class To, class T>
-inline To narrow(T value) {
+HK_INLINE To narrow(T value) {
   return Narrow<To, T>::of(value);
 }
 

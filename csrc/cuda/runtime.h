@@ -1,0 +1,51 @@
+// Launches on torch's current stream and device. With HK_EMULATE, the tests' shim runs the same kernels on the CPU.
+#pragma once
+
+#include "../layout.h"
+
+#if defined(HK_EMULATE)
+
+#include "cuda_shim.h"
+
+#define HK_REGISTER(m) STABLE_TORCH_LIBRARY_IMPL(hybridkern_emulated, CPU, m)
+#define HK_LAUNCH(kernel, blocks, ...) hk::shim::launch(blocks, hk::cuda::block_threads, [=] { kernel(__VA_ARGS__); })
+
+namespace hk::cuda {
+struct OnDeviceOf {
+  explicit OnDeviceOf(const Tensor&) {}
+};
+}  // namespace hk::cuda
+
+#else
+
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#define HK_REGISTER(m) STABLE_TORCH_LIBRARY_IMPL(hybridkern, CUDA, m)
+#define HK_LAUNCH(kernel, blocks, ...)                                                                   \
+  do {                                                                                                   \
+    kernel<<<dim3(blocks), dim3(hk::cuda::block_threads), 0, hk::cuda::current_stream()>>>(__VA_ARGS__); \
+    hk::cuda::check_launch();                                                                            \
+  } while (false)
+
+namespace hk::cuda {
+
+// Makes the tensor's device the current one until the end of the scope.
+struct OnDeviceOf {
+  explicit OnDeviceOf(const Tensor& tensor) : guard(tensor.get_device_index()) {}
+  torch::stable::accelerator::DeviceGuard guard;
+};
+
+inline cudaStream_t current_stream() {
+  using namespace torch::stable::accelerator;
+  return static_cast<cudaStream_t>(getCurrentStream(getCurrentDeviceIndex()).nativeHandle());
+}
+
+inline void check_launch() {
+  const cudaError_t error = cudaGetLastError();
+  STD_TORCH_CHECK(error == cudaSuccess, "hybridkern: a CUDA kernel was not launched: ", cudaGetErrorString(error));
+}
+
+}  // namespace hk::cuda
+
+#endif
