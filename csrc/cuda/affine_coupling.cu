@@ -110,7 +110,7 @@ Gradients gradients(const Tensor& known, const Tensor& params, const MaybeTensor
   Gradients out{grad_x.tensor, grad_params.tensor, std::nullopt};
   if (recovered) out.recovered = recovered->tensor;
   MaybeTensor incoming;
-  if (grad_y) incoming = foldable(*grad_y);
+  if (grad_y) incoming = incoming_gradient(*grad_y);
   const auto run = is_double(known) ? backward<double> : backward<float>;
   run(foldable(known), foldable(params), incoming, grad_log_det, out, kind, spec, settings);
   grad_x.finish();

@@ -126,7 +126,7 @@ std::tuple<Tensor, Tensor, Tensor> discretized_logistic_backward(const Tensor& g
   Tensor grad_mean = empty_shaped_like(mean), grad_log_scale = empty_shaped_like(log_scale);
   Writable out(grad_x);
   const auto run = is_double(x) ? backward<double> : backward<float>;
-  run(reduce ? grad : foldable(grad), Inputs(x, mean, log_scale), bin_width, reduce, out.tensor, grad_mean,
+  run(reduce ? grad : incoming_gradient(grad), Inputs(x, mean, log_scale), bin_width, reduce, out.tensor, grad_mean,
       grad_log_scale);
   out.finish();
   return {grad_x, grad_mean, grad_log_scale};

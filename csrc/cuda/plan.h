@@ -173,6 +173,14 @@ inline Tensor empty_totals(const Tensor& x, bool wide) {
   return torch::stable::new_empty(x, {x.size(0)}, wide ? ScalarType::Double : ScalarType::Float);
 }
 
+// A gradient as the kernels want it. Of a plain sum it is one number, expanded: written out, it is read 16 bytes at a
+// time like any other, and sums over it run in the same order.
+inline Tensor incoming_gradient(const Tensor& grad) {
+  for (int64_t d = 0; d < grad.dim(); ++d)
+    if (grad.stride(d) == 0 && grad.size(d) > 1) return torch::stable::contiguous(grad);
+  return foldable(grad);
+}
+
 // An output whose spatial dims may not fold: the kernel then writes a contiguous stand-in, copied over at the end.
 class Writable {
  public:

@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor> rounding_coupling_backward(const Tensor& grad, const 
   const OnDeviceOf device(grad);
   Tensor grad_t = torch::stable::empty_like(t), grad_beta = torch::stable::empty_like(beta);
   Writable out(grad_t);
-  const Tensor gf = foldable(grad), tf = foldable(t);
+  const Tensor gf = incoming_gradient(grad), tf = foldable(t);
   const RowOrder order = order_of(tf);
   Plan plan(t.size(0), order, gf, tf);
   RoundingBackward call{};
