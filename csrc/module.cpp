@@ -56,7 +56,8 @@ void set_bf16_products(const std::string& name) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled CPU kernels of hybridkern.";
-  m.def("build_info", &build_info, "Compiler, stable ABI version, instruction sets and CUDA architectures of this build.");
+  m.def("build_info", &build_info,
+        "Compiler, stable ABI version, instruction sets and CUDA architectures of this build.");
   m.def("instruction_set", &hk::instruction_set, "Instruction set that the float32 kernels run on.");
   m.def("set_instruction_set", &set_instruction_set, pybind11::arg("name"),
         "Run on another instruction set of this processor; for tests.");
