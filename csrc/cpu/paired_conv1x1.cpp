@@ -61,8 +61,7 @@ void mix_block(const Packed<T>& packed, const T* first, const T* second, const H
                int64_t n, Scratch<T>& scratch, int64_t buffer) {
   const int64_t c = to.channels();
   T *out_first = scratch.at(buffer), *out_second = scratch.at(buffer + 1);
-  kernels<T>().paired_forward(
-      {first, second, packed.weight.data(), packed.bias.data(), out_first, out_second, c, n});
+  kernels<T>().paired_forward({first, second, packed.weight.data(), packed.bias.data(), out_first, out_second, c, n});
   send_block(to.first, to.order, b, pixel * c, n * c, out_first);
   send_block(to.second, to.order, b, pixel * c, n * c, out_second);
 }
@@ -71,8 +70,9 @@ template <class T>
 void forward(const Halves& in, const Halves& out, int64_t rows, const Tensor& weight, const Optional& bias) {
   const int64_t c = in.channels(), blocks = in.blocks();
   const T* matrix = static_cast<const T*>(weight.const_data_ptr());
-  const Packed<T> packed(c, [&](int64_t o, int64_t i) { return matrix[o * 2 * c + i]; },
-                         bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr);
+  const Packed<T> packed(
+      c, [&](int64_t o, int64_t i) { return matrix[o * 2 * c + i]; },
+      bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr);
   const int64_t grain = grain_of(std::min(in.order.extent.pixels, pixels_per_block) * c * c);
   torch::stable::parallel_for(0, rows * blocks, grain, [&](int64_t begin, int64_t end) {
     Scratch<T> scratch(c, 4);
