@@ -21,7 +21,8 @@ pytestmark = [
 ]
 SUITES = ("test_shapes.py", "test_layouts.py", "test_accuracy_rounding.py", "test_backward_from_output.py")
 ASAN = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-TSAN = ("-fsanitize=thread",)
+TSAN = ("-fsanitize=thread",)  # races between threads of a block
+TSAN_BLOCKS = (*TSAN, "-DHK_WHOLE_BLOCKS")  # races between blocks
 
 
 def test_operator_tests_pass_emulated() -> None:
@@ -45,7 +46,9 @@ def program(csrc: Path, folder: Path, sanitizer: tuple[str, ...], *options: str)
 
 
 @pytest.mark.parametrize(
-    "options", [ASAN, (*TSAN, "-DHK_SMALL")], ids=["address_undefined_all_cases", "thread_small_shapes"]
+    "options",
+    [ASAN, (*TSAN, "-DHK_SMALL"), (*TSAN_BLOCKS, "-DHK_SMALL")],
+    ids=["address_undefined_all_cases", "threads_small_shapes", "blocks_small_shapes"],
 )
 def test_kernels_are_clean(options: tuple[str, ...]) -> None:
     done = program(build.ROOT / "csrc", build.BUILD / build.build_key(*options), options)
@@ -73,7 +76,7 @@ BUGS = {
         "discretized_logistic.cuh",
         "T* to = s.partial + slab * 2 * c.walk.row + e;",
         "T* to = s.partial + e;",
-        TSAN,
+        TSAN_BLOCKS,
         "data race",
     ),
     "divergent_barrier": (

@@ -3,8 +3,10 @@
 //
 // Compile plainly, with -fsanitize=address,undefined (memory errors in global, shared and local memory), or with
 // -fsanitize=thread: blocks are then host threads and fibers are known to the tool, so that two accesses without a
-// barrier between them are a race, whatever the order in which they happened to run. What hangs or is undefined on a
-// GPU (divergent barriers, shuffles of absent lanes) ends in hk::shim::Error.
+// barrier between them are a race, whatever the order in which they happened to run. The tool takes a fiber that gets
+// the number of one that has ended, of a block before, for the same one; so races between blocks need
+// -DHK_WHOLE_BLOCKS too, where it is shown blocks only. What hangs or is undefined on a GPU (divergent barriers,
+// shuffles of absent lanes) ends in hk::shim::Error.
 #pragma once
 #include <ucontext.h>
 #include <algorithm>
@@ -37,6 +39,9 @@ void __tsan_release(void*);
 #define HK_UNTRACED __attribute__((no_sanitize("thread"), noinline))
 #else
 #define HK_UNTRACED
+#endif
+#if defined(__SANITIZE_THREAD__) && !defined(HK_WHOLE_BLOCKS)
+#define HK_TRACED_FIBERS
 #endif
 #define __global__
 #define __device__
@@ -107,7 +112,7 @@ HK_UNTRACED inline void to_sched() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(f.st == DONE ? nullptr : &f.fake, B->sb, B->ss);
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
   __tsan_switch_to_fiber(B->tsan, 1 /*no happens-before*/);
 #endif
   swapcontext(&f.c, &B->sched);
@@ -121,7 +126,7 @@ HK_UNTRACED inline void entry() {
 #endif
   B->body();
   B->f[B->cur].st = DONE;
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
   __tsan_release(&B->f);
 #endif
   to_sched();
@@ -132,7 +137,7 @@ HK_UNTRACED inline void resume(int i) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&B->fake, f.stk, STK);
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
   __tsan_switch_to_fiber(f.tsan, 1);
 #endif
   swapcontext(&B->sched, &f.c);
@@ -212,7 +217,7 @@ HK_UNTRACED inline void run_block(Block& b, dim3 bd) {
   b.wbar.resize(n / 32 + 1);
   b.dyn.reset(new char[b.ndyn + 1]);
   memset(b.dyn.get(), 0xff, b.ndyn);  // NaN fill: uninitialised shared reads show up
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
   b.tsan = __tsan_get_current_fiber();
 #endif
   for (int i = 0; i < n; ++i) {
@@ -224,7 +229,7 @@ HK_UNTRACED inline void run_block(Block& b, dim3 bd) {
     f.c.uc_stack.ss_size = STK;
     f.c.uc_link = nullptr;
     makecontext(&f.c, (void (*)())entry, 0);
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
     f.tsan = __tsan_create_fiber(0);
 #endif
   }
@@ -238,7 +243,7 @@ HK_UNTRACED inline void run_block(Block& b, dim3 bd) {
     for (auto& f : b.f) live |= f.st != DONE;
     if (!live || !open_barriers()) break;
   }
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
   __tsan_acquire(&b.f);
   for (auto& f : b.f) __tsan_destroy_fiber(f.tsan);
 #endif
@@ -293,7 +298,7 @@ HK_UNTRACED inline T xchg(T v, int src, unsigned mask, int site) {  // shuffles 
   return v;
 }
 HK_UNTRACED inline void sync(St st, int site, unsigned mask) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(HK_TRACED_FIBERS)
   char* b = st == AT_BLOCK ? &B->bar[0] : &B->wbar[B->cur / 32];
   __tsan_release(b);
   wait(st, site, mask);

@@ -57,7 +57,9 @@ Walk walk_of(int64_t rows, int64_t row, int n, int lanes, int64_t chunks) {
   const int64_t chunk = ((row / n + chunks - 1) / chunks) * n;
   return {rows, row, row, chunk, (row + chunk - 1) / chunk, lanes};
 }
-unsigned blocks_of(const Walk& w) { return unsigned((w.rows * w.chunks * w.lanes + block_threads - 1) / block_threads); }
+unsigned blocks_of(const Walk& w) {
+  return unsigned((w.rows * w.chunks * w.lanes + block_threads - 1) / block_threads);
+}
 
 template <class Kernel, class Args>
 void run(Kernel kernel, unsigned blocks, const Args& args) {
@@ -130,11 +132,18 @@ void logistic(int64_t rows, int64_t row, int lanes, int64_t chunks) {
   Buffer<P> mean(rows * row, 2), log_scale(rows * row, 3), gm(rows * row), gs(rows * row);
   Buffer<float> total(rows);
   Buffer<double> partial(rows * walk.chunks);
-  LogisticForward<T> f{walk, {1, T(0.5), 0}, rows_of(x, row), rows_of(mean, row), rows_of(log_scale, row),
-                       rows_of(out, row), totals_of(total), walk.chunks > 1 ? partial.data : nullptr};
+  LogisticForward<T> f{walk,
+                       {1, T(0.5), 0},
+                       rows_of(x, row),
+                       rows_of(mean, row),
+                       rows_of(log_scale, row),
+                       rows_of(out, row),
+                       totals_of(total),
+                       walk.chunks > 1 ? partial.data : nullptr};
   run(hk_discretized_logistic_forward<KX, KP, N>, blocks_of(walk), f);
-  LogisticBackward<T> g{walk, f.bin, rows_of(grad, row), f.x, f.mean, f.log_scale, rows_of(gx, row), rows_of(gm, row),
-                        rows_of(gs, row), {}};
+  LogisticBackward<T> g{
+      walk, f.bin, rows_of(grad, row), f.x, f.mean, f.log_scale, rows_of(gx, row), rows_of(gm, row), rows_of(gs, row),
+      {}};
   run(hk_discretized_logistic_backward<KX, KP, N>, blocks_of(walk), g);
   Buffer<P> sum_mean(row), sum_log_scale(row);
   g.mean.batch = g.log_scale.batch = 0;

@@ -1,4 +1,5 @@
-// Schemas of the .cu files compiled as an operator library for CPU tensors: hybridkern_emulated, with the schemas of hybridkern.
+// Schemas of the .cu files compiled as an operator library for CPU tensors: hybridkern_emulated, with the schemas of
+// hybridkern.
 #include "runtime.h"
 
 STABLE_TORCH_LIBRARY(hybridkern_emulated, m) {
