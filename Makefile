@@ -18,7 +18,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FL
 # Python only: the extension is a step of its own, so that ninja compiles what changed and nothing else.
 EDITABLE := HYBRIDKERN_NO_EXT=1 $(PIP) --no-build-isolation --editable
 CPP := $(shell find csrc -type f 2>/dev/null)
-READY := $(STAMPS)/package $(if $(NO_EXT),,$(STAMPS)/extension)
+# Named after what was asked for, so that asking for something else builds anew.
+EXTENSION := $(STAMPS)/extension-cuda-$(or $(strip $(HYBRIDKERN_CUDA)),auto)
+READY := $(STAMPS)/package $(if $(NO_EXT),,$(EXTENSION))
 
 # glibc maps and faults in large temporaries anew at each call; identical code then differs by up to 3x between runs.
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
@@ -31,7 +33,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  PIP_FLAGS=...  TORCH=torch==2.13.0"
+	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  HYBRIDKERN_CUDA=auto|0|1  PIP_FLAGS=...  TORCH=torch==2.13.0"
 	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='-k glow'"
 	@echo "  WHEEL_FLAGS='--newer-torch 2.14.1' (installs a CUDA build of torch, 5.5 GB)"
 
@@ -71,7 +73,7 @@ wheel-test: ## build sdist and wheel, install and test them in clean environment
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
-	rm -f hybridkern/_C*.so hybridkern/_cuda*.so $(STAMPS)/extension
+	rm -f hybridkern/_C*.so hybridkern/_cuda*.so $(STAMPS)/extension*
 	find hybridkern tests $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and the virtual environment
@@ -94,10 +96,11 @@ $(STAMPS)/package: $(STAMPS)/torch pyproject.toml
 	$(EDITABLE) '.[train]'
 	@touch $@
 
-$(STAMPS)/extension: $(STAMPS)/package setup.py $(CPP)
+$(EXTENSION): $(STAMPS)/package setup.py $(CPP)
 	@command -v $(firstword $(CXX)) >/dev/null || { echo "make: $(CXX) was not found; install it (apt install g++), set CXX=, or set HYBRIDKERN_NO_EXT=1 to run on plain PyTorch" >&2; exit 1; }
 	@$(BIN)/python -c 'import os, sys, sysconfig as s; h = os.path.join(s.get_path("include"), "Python.h"); sys.exit(not os.path.exists(h) and "make: %s is missing; on Debian and Ubuntu: apt install python3-dev" % h)'
 	@mkdir -p build
+	@rm -f $(STAMPS)/extension* hybridkern/_cuda*.so
 	@echo "compiling the extension; output in build/extension.log"
 	@PATH="$(abspath $(BIN)):$$PATH" CXX="$(CXX)" HYBRIDKERN_REQUIRE_EXT=1 $(BIN)/python setup.py build_ext --inplace --force >build/extension.log 2>&1 || { cat build/extension.log >&2; exit 1; }
 	@$(BIN)/python -c 'import sys; from hybridkern._extension import extension as e; sys.exit(e.module is None and "make: " + e.reason)'
