@@ -266,7 +266,7 @@ __device__ __forceinline__ double started(const Totals& start, int64_t b, double
   return start.data ? sum + total_at(start, b) : sum;
 }
 
-inline __global__ void __launch_bounds__(block_threads) hk_finish_rows(FinishRows f) {
+static __global__ void __launch_bounds__(block_threads) hk_finish_rows(FinishRows f) {
   for (int64_t b = blockIdx.x; b < f.rows; b += gridDim.x) {
     double sum = 0;
     for (int64_t k = threadIdx.x; k < f.chunks; k += block_threads) sum += f.partial[b * f.chunks + k];

@@ -185,7 +185,6 @@ int main() {
     all<Bf16, Bf16, Bf16, Bf16, 8, 4>(136);
     all<F16, F16, F16, F16, 8, 4>(64);
     all<float, Bf16, float, Bf16, 8, 4>(64);
-    all<float, F16, float, F16, 8, 4>(64);
     all<float, Bf16, Any<float>, Any<float>, 1, 1>(33);
     all<double, double, Any<double>, Any<double>, 1, 1>(7);
 #endif
