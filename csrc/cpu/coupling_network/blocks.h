@@ -103,7 +103,8 @@ struct Widening {
     sum_products<false>(a, area, b, depth, c, accumulate);
   }
 
-  // So many blocks of either operand fit the first-level cache, where every row of the result reads the right one again.
+  // So many blocks of either operand fit the first-level cache, where every row of the result reads the right one
+  // again.
   static constexpr int64_t chunk = 4;
 
   template <bool Transposed>
