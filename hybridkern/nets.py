@@ -138,8 +138,9 @@ class ConvNet(nn.Module):
         """``x`` ``(B, in_channels, H, W)`` -> ``(B, out_channels, H, W)``, channels_last where ``x`` is."""
         convs = (self.conv1, self.conv2, self.conv3)
         if has_fused_network(x) and all(conv.weight.dtype is x.dtype for conv in convs):
-            weights = [value for conv in convs for value in (conv.weight, conv.bias)]
-            return coupling_network(x, *weights, save_hidden=self.save_hidden)
+            (w1, b1), (w2, b2), (w3, b3) = ((conv.weight, conv.bias) for conv in convs)
+            assert b1 is not None and b2 is not None and b3 is not None
+            return coupling_network(x, w1, b1, w2, b2, w3, b3, save_hidden=self.save_hidden)
         h = F.relu_(F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=1))
         h = F.relu_(F.conv2d(h, self.conv2.weight, self.conv2.bias))
         return F.conv2d(h, self.conv3.weight, self.conv3.bias, padding=1)

@@ -78,7 +78,7 @@ class Run {
     Buffer memory;
     T* halos = static_cast<T*>(memory.allocate(halo * sizeof(T)));
     each(plan_.count, [&](int64_t begin, int64_t end) {
-      typename Engine::Session session;
+      [[maybe_unused]] const typename Engine::Session session;
       Forward own;
       Parts parts;
       take(parts, own);
@@ -346,7 +346,7 @@ class Run {
 
   void gradients(const Group& group, int64_t first, int64_t count, int64_t together) const {
     each(count, [&](int64_t begin, int64_t end) {
-      typename Engine::Session session;
+      [[maybe_unused]] const typename Engine::Session session;
       Backward own;
       Parts parts;
       take(parts, own);
@@ -397,7 +397,7 @@ class Run {
     const E* hidden2 = net_.hidden2 ? kept(net_.hidden2, first, nullptr) : group.hidden2;
     constexpr int64_t depth = 8;
     each(hidden_ + in_, [&](int64_t begin, int64_t end) {
-      typename Engine::Session session;
+      [[maybe_unused]] const typename Engine::Session session;
       alignas(64) E buffer[depth * area];
       for (int64_t p = 0; p < pixels; p += depth) {
         const int64_t some = least(depth, pixels - p);
