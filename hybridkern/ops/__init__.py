@@ -1,6 +1,7 @@
 """Fused functional operators: differentiable, on every backend, transparent to ``torch.compile(fullgraph=True)``."""
 
 from hybridkern._coupling_form import CouplingForm
+from hybridkern.ops import _gpu
 from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_backward_from_output
 from hybridkern.ops.coupling_network import coupling_network
 from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
@@ -26,3 +27,5 @@ __all__ = [
     "rounding_coupling_mirrored",
     "rounding_coupling_mirrored_log_prob",
 ]
+
+_gpu.attach()  # after the schemas above are defined

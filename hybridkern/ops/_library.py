@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-_LIBRARY = torch.library.Library("hybridkern", "DEF")
+LIBRARY = torch.library.Library("hybridkern", "DEF")
 
 
 def define(schema: str, fake: Callable[..., Any]) -> Any:
     """Define ``hybridkern::<schema>`` with its fake (shape-only) kernel; returns the ``.default`` overload."""
     name = schema.split("(", 1)[0]
-    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.register_fake(f"hybridkern::{name}", fake, lib=_LIBRARY)
+    LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.register_fake(f"hybridkern::{name}", fake, lib=LIBRARY)
     return getattr(torch.ops.hybridkern, name).default

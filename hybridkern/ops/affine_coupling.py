@@ -134,7 +134,7 @@ def affine_coupling(
     _validate(x, params, resolved)
     if log_det is not None:
         _validate_total("log_det", log_det, x)
-    if select(x) == "reference":
+    if select(x, "affine_coupling") == "reference":
         return _reference.affine_coupling(x, params, log_det, resolved, inverse)
     f = resolved
     spec = (f.code(inverse), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)
@@ -185,7 +185,7 @@ def affine_coupling_backward_from_output(
         )
     _check.check_same_device("grad_y", grad_y, y)
     _validate_total("grad_log_det", grad_log_det, y)
-    if select(y) == "reference":
+    if select(y, "affine_coupling") == "reference":
         return _reference_from_output(y, params, grad_y, grad_log_det, resolved, inverse)
     f = resolved
     spec = (f.code(inverse), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)

@@ -97,7 +97,7 @@ def discretized_logistic_log_prob(
     _check.check_param("log_scale", log_scale, x)
     if mean.shape != x.shape or log_scale.shape != x.shape:
         mean, log_scale = broadcast_params((("mean", mean), ("log_scale", log_scale)), x.shape)
-    if select(x) == "reference":
+    if select(x, "discretized_logistic") == "reference":
         return _reference.discretized_logistic_log_prob(x, mean, log_scale, bin_width, reduction)
     needs_grad = x.requires_grad or mean.requires_grad or log_scale.requires_grad
     run = _DiscretizedLogistic.apply if needs_grad and torch.is_grad_enabled() else _forward

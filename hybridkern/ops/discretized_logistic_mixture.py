@@ -94,7 +94,7 @@ def discretized_logistic_mixture_log_prob(
         raise ValueError("logits: got 0 components at dim 1, expected at least 1")
     shape = (x.shape[0], components, *x.shape[1:])
     logits, mean, log_scale = broadcast_params(named, shape)
-    if select(x) == "reference":
+    if select(x, "discretized_logistic_mixture") == "reference":
         return _reference.discretized_logistic_mixture_log_prob(x, logits, mean, log_scale, bin_width, reduction)
     needs_grad = any(value.requires_grad for value in (x, logits, mean, log_scale))
     run = _Mixture.apply if needs_grad and torch.is_grad_enabled() else _forward

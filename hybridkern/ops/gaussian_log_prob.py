@@ -76,7 +76,7 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor |
         _check.check_param(name, value, x)
     params = dict(zip((name for name, _ in given), broadcast_params(given, x.shape), strict=True))
     mean, log_scale = params.get("mean"), params.get("log_scale")
-    if select(x) == "reference":
+    if select(x, "gaussian_log_prob") == "reference":
         return _reference.gaussian_log_prob(x, mean, log_scale)
     needs_grad = (
         x.requires_grad

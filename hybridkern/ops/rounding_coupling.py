@@ -88,7 +88,7 @@ def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = Non
     if isinstance(beta, (int, float)):
         beta = torch.tensor(float(beta), dtype=_check.total_dtype(x), device=x.device)
     _validate(x, t, beta)
-    if select(x) == "reference":
+    if select(x, "rounding_coupling") == "reference":
         return _reference.rounding_coupling(x, t, beta, inverse)
     needs_grad = x.requires_grad or t.requires_grad or (beta is not None and beta.requires_grad)
     run = _RoundingCoupling.apply if needs_grad and torch.is_grad_enabled() else _forward

@@ -1,0 +1,73 @@
+"""Which tile a kernel works on, by shape: a table with its reasons, the same on every device.
+
+A program of 128 threads handles ``rows`` examples times ``columns`` elements at a time and walks over ``steps`` such
+tiles; ``chunks`` programs share the elements of one example.
+
+- Each thread holds 16 bytes of the widest operand (``vector`` elements): one access of the widest kind for it, and
+  accesses of adjacent threads touch whole sectors for narrower operands too. 128 threads at up to 64 registers give
+  full occupancy on every target, and four warps still share a reduction cheaply.
+- An example that fits a tile shares it with others (``rows``), so that short rows leave few threads idle.
+- A longer example is walked over by one program as long as the batch alone fills a GPU (``FULL`` programs: 16 on each
+  of the 132 to 144 multiprocessors of a large one); else it is divided, but into no less than ``LEAST`` steps where
+  the parts must be summed, since a second launch then follows.
+- The choice hangs on shapes alone, never on the device: the same input gives the same order of summation anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hybridkern import _env
+
+THREADS = 128
+FULL = 2304
+LEAST = 8
+
+
+class Tile(NamedTuple):
+    """Tile of a kernel: see this module."""
+
+    rows: int
+    columns: int
+    steps: int
+    chunks: int
+    programs: int
+    warps: int
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is at least ``n``."""
+    return 1 << max(0, int(n) - 1).bit_length()
+
+
+def tile_of(rows: int, columns: int, vector: int, reduces: bool) -> Tile:
+    """The tile for ``rows`` examples of ``columns`` elements; ``reduces``: their parts must be summed."""
+    warps = _env.TRITON_WARPS or THREADS // 32
+    size = vector * 32 * warps
+    wide = min(size, power_of_two(columns))
+    high = size // wide
+    groups = -(-rows // high)
+    steps = -(-columns // wide)
+    least = LEAST if reduces else 1
+    wanted = max(1, -(-FULL // max(1, groups)))
+    chunks = min(wanted, max(1, steps // least))
+    each = -(-steps // chunks)
+    chunks = -(-steps // each)
+    return Tile(high, wide, each, chunks, groups * chunks, warps)
+
+
+def batch_tile_of(rows: int, columns: int, vector: int) -> Tile:
+    """The tile of a kernel that sums over the batch: ``chunks`` groups of ``rows * steps`` examples.
+
+    32 columns times the vector make whole lines of 128 bytes or more; the four warps take different examples. A group
+    is at most 32 steps long, so that float32 partial sums stay accurate, and shorter where the columns are few.
+    """
+    warps = _env.TRITON_WARPS or THREADS // 32
+    size = vector * 32 * warps
+    wide = min(size, max(1, power_of_two(columns)), 32 * vector)
+    high = size // wide
+    across = -(-columns // wide)
+    needed = -(-rows // high)
+    each = max(1, min(32, needed * across // FULL))
+    chunks = max(1, -(-needed // each))
+    return Tile(high, wide, each, chunks, across * chunks, warps)
