@@ -17,6 +17,7 @@ from hybridkern.ops._select import select
 from hybridkern.ops.discretized_logistic import _backward as _prior_backward
 from hybridkern.ops.discretized_logistic import _forward as _prior_forward
 from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
+from hybridkern.ops.rounding_coupling import rounding_coupling
 from hybridkern.reference import rounding_coupling_mirrored as _reference
 
 _OPTIONS = "Tensor t, Tensor beta, int index, bool lattice"
@@ -144,6 +145,16 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
         )
 
 
+def _composed(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, exact: bool) -> Tensor:
+    """The result from the operators below, for the backends without a kernel of it."""
+    factor = beta[index]
+    if exact:
+        y = rounding_coupling(b, t, beta=factor)
+    else:
+        y = b + factor * rounding_coupling(torch.zeros_like(t), t)
+    return torch.cat((a, y), 1).flip(1)
+
+
 def _check_lattice(lattice: str) -> None:
     if lattice not in ("exact", "tutorial"):
         raise ValueError(f"lattice: got {lattice!r}, expected 'exact' or 'tutorial'")
@@ -188,7 +199,11 @@ def rounding_coupling_mirrored(
     _validate(a, b, t, beta, index)
     _check_lattice(lattice)
     exact = lattice == "exact"
-    if select(a) == "reference" or a.dtype not in (torch.float32, torch.float64):
+    backend = select(a, "rounding_coupling")
+    if backend in ("triton", "cuda"):
+        z = _composed(a, b, t, beta, index, exact)
+        return z if join else (z[:, : a.shape[1]], z[:, a.shape[1] :])
+    if backend == "reference" or a.dtype not in (torch.float32, torch.float64):
         z = _reference.rounding_coupling_mirrored(a, b, t, beta, index, exact)
         return z if join else (z[:, : a.shape[1]], z[:, a.shape[1] :])
     a, b, t = (value if value.stride(1) == 1 else value.contiguous() for value in (a, b, t))
@@ -227,7 +242,7 @@ def rounding_coupling_mirrored_log_prob(
     one_row = a.ndim == 2 and mean.shape == log_scale.shape == (1, 2 * a.shape[1])
     # the kernels read float32 and float64 only
     same = a.dtype is mean.dtype is log_scale.dtype and a.dtype in (torch.float32, torch.float64)
-    usual = one_row and same and select(a) == "cpp"
+    usual = one_row and same and select(a, "rounding_coupling") == "cpp"
     if not usual:
         z = rounding_coupling_mirrored(a, b, t, beta, index, lattice=lattice, join=True)
         return z, discretized_logistic_log_prob(z, mean, log_scale, reduction="sum")

@@ -73,7 +73,7 @@ def logistic_log_prob(x, mean, log_scale, BIN: tl.constexpr, HALF: tl.constexpr,
 def logistic_slopes(
     x, mean, inverse, inverse_low, exp_h, mass, BIN: tl.constexpr, HALF: tl.constexpr, HALF_LOW: tl.constexpr
 ):
-    """``outside``, ``exp(-|w|)``, ``1/rest``, and the derivatives of ``log P`` in ``x`` and ``log_scale``."""
+    """``outside`` as high and low part, ``1/rest``, and the derivatives of ``log P`` in ``x`` and ``log_scale``."""
     difference, distance, error, inside, inside_low = _offset_part(x, mean, HALF, HALF_LOW)
     huge = _huge(x)
     w = inside * inverse
@@ -96,4 +96,4 @@ def logistic_slopes(
     slope_x = tl.where(slope_x != slope_x, less_u * per_b * sigma_w * inverse, slope_x)
     bounded = tl.where(w > huge, huge, w)
     slope_log_scale = bounded * sigma_w - b * (exp_b * per_b) - narrow
-    return hk.at_least(w, 0.0), exp_w, per_rest, slope_x, slope_log_scale
+    return hk.at_least(w, 0.0), tl.where(is_outside, w_low, tl.zeros_like(w)), per_rest, slope_x, slope_log_scale

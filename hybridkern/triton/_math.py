@@ -110,7 +110,8 @@ def exponential_and_less_one(x):
     if x.dtype == tl.float64:
         u = tl.exp(x)
         less = u - 1.0
-        inner = (u > 0.0) & (u < 1.0)
+        # below -1 the difference is precise, and the quotient is not where u underflows
+        inner = (x > -1.0) & (u < 1.0)
         quotient = less * x / tl.log(tl.where(inner, u, splat(0.5, u)))  # Kahan
         return u, tl.where(inner, quotient, tl.where(u == 1.0, x, less))
     else:

@@ -40,10 +40,13 @@ def power_of_two(n: int) -> int:
     return 1 << max(0, int(n) - 1).bit_length()
 
 
-def tile_of(rows: int, columns: int, vector: int, reduces: bool) -> Tile:
-    """The tile for ``rows`` examples of ``columns`` elements; ``reduces``: their parts must be summed."""
+def tile_of(rows: int, columns: int, vector: int, reduces: bool, shrink: int = 1) -> Tile:
+    """The tile for ``rows`` examples of ``columns`` elements; ``reduces``: their parts must be summed.
+
+    ``shrink`` divides the elements of a tile whose threads hold something else besides.
+    """
     warps = _env.TRITON_WARPS or THREADS // 32
-    size = vector * 32 * warps
+    size = max(1, vector * 32 * warps // shrink)
     wide = min(size, power_of_two(columns))
     high = size // wide
     groups = -(-rows // high)
@@ -56,14 +59,14 @@ def tile_of(rows: int, columns: int, vector: int, reduces: bool) -> Tile:
     return Tile(high, wide, each, chunks, groups * chunks, warps)
 
 
-def batch_tile_of(rows: int, columns: int, vector: int) -> Tile:
+def batch_tile_of(rows: int, columns: int, vector: int, shrink: int = 1) -> Tile:
     """The tile of a kernel that sums over the batch: ``chunks`` groups of ``rows * steps`` examples.
 
     32 columns times the vector make whole lines of 128 bytes or more; the four warps take different examples. A group
     is at most 32 steps long, so that float32 partial sums stay accurate, and shorter where the columns are few.
     """
     warps = _env.TRITON_WARPS or THREADS // 32
-    size = vector * 32 * warps
+    size = max(1, vector * 32 * warps // shrink)
     wide = min(size, max(1, power_of_two(columns)), 32 * vector)
     high = size // wide
     across = -(-columns // wide)
