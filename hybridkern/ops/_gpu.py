@@ -108,7 +108,7 @@ def prefer_triton(key: str = "CUDA") -> Iterator[None]:
     """
     global _triton_chosen
     covered = [name for name in TRITON_MODULES if key != "CUDA" or TRITON_MODULES[name] in native]
-    library = torch.library.Library("hybridkern", "IMPL") if covered else None  # noqa: TOR901 - destroyed below
+    library = torch.library.Library("hybridkern", "IMPL") if covered else None
     before, _triton_chosen = _triton_chosen, True
     try:
         for name in covered:

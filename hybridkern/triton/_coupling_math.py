@@ -85,7 +85,7 @@ def scale_terms(
 ):
     """``log S``, ``S`` and ``d log S/da``; the compiler drops what the caller does not use."""
     v = a * GAIN + OFFSET
-    if MAP == _SIGMOID or MAP == _SIGMOID_EPS:
+    if MAP == _SIGMOID or MAP == _SIGMOID_EPS:  # noqa: SIM109
         log_s, s, slope = _sigmoid_terms(v, EPS, MAP == _SIGMOID_EPS, NEGATE)
         slope = slope * GAIN
     else:

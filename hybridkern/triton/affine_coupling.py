@@ -231,9 +231,7 @@ def backward_kernel(
             ga_at = gp_at + multiple(ga_start, ALIGN)
             tl.store(grad_params + ga_at, ga.to(grad_params.dtype.element_ty), mask=mask)
         tl.store(grad_x + gx_at, gx.to(grad_x.dtype.element_ty), mask=mask)
-        tl.store(
-            grad_params + (gp_at + multiple(gt_start, ALIGN)), gt.to(grad_params.dtype.element_ty), mask=mask
-        )
+        tl.store(grad_params + (gp_at + multiple(gt_start, ALIGN)), gt.to(grad_params.dtype.element_ty), mask=mask)
         if KNOWN == RECOVER:
             tl.store(recovered + gx_at, value.to(recovered.dtype.element_ty), mask=mask)
 

@@ -328,9 +328,7 @@ def _tile(order: Order, components: int, reduces: bool | None, backward: bool) -
     return tile_of(order.rows, order.columns, each, reduces, shrink)
 
 
-def forward(
-    x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool
-) -> Tensor:
+def forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
     """``discretized_logistic_mixture_forward``: see ``hybridkern/ops/discretized_logistic_mixture.py``."""
     dtype = total_dtype(x)
     if x.numel() == 0:

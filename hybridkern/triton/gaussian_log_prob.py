@@ -224,8 +224,8 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
     dtype = total_dtype(x)
     if x.numel() == 0:
         return x.new_zeros((x.shape[0],), dtype=dtype)
-    x, mean, log_scale = (None if value is None else foldable(value) for value in (x, mean, log_scale))
-    assert x is not None
+    x = foldable(x)
+    mean, log_scale = (None if value is None else foldable(value) for value in (mean, log_scale))
     order = order_of(x)
     xo = operand(x, order)
     mo, so = _operand_or(mean, order, xo), _operand_or(log_scale, order, xo)
@@ -257,9 +257,7 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
     return total
 
 
-def backward(
-    grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """``gaussian_log_prob_backward``: gradients in ``x``, ``mean`` and ``log_scale``; an empty one for ``None``."""
     grad_x = Output(torch.empty_like(x))
     params = (mean, log_scale)
@@ -268,8 +266,8 @@ def backward(
     if x.numel() == 0:
         return grad_x.finish(), grads[0].zero_(), grads[1].zero_()
     shared = bool(given) and is_shared(given[0], x)
-    x, mean, log_scale = (None if value is None else foldable(value) for value in (x, mean, log_scale))
-    assert x is not None
+    x = foldable(x)
+    mean, log_scale = (None if value is None else foldable(value) for value in (mean, log_scale))
     order = order_of(x)
     xo, gxo = operand(x, order), operand(grad_x.tensor, order)
     mo, so = _operand_or(mean, order, xo), _operand_or(log_scale, order, xo)

@@ -42,6 +42,7 @@ def _served() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Nothing but Triton for ``backend``."""
     for definition in metafunc._arg2fixturedefs.get("backend", ()):

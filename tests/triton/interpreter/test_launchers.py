@@ -1,0 +1,101 @@
+"""What the operators' suites cannot see: that Triton runs, sums in two stages, far offsets, repeatability."""
+
+from __future__ import annotations
+
+import mmap
+
+import numpy as np
+import pytest
+import torch
+
+from hybridkern import ops
+from hybridkern.ops import _gpu
+from hybridkern.triton import _tiles, affine_coupling
+from tests.ops import inputs
+from tests.ops.checks import check_coupling, check_gaussian, check_logistic, check_mixture, check_rounding
+
+F32 = torch.float32
+
+
+def coupling(shape: tuple[int, ...], name: str = "glow") -> dict[str, torch.Tensor]:
+    params = inputs.coupling_params(name, shape, F32)
+    return {"x": inputs.normal(0, shape, F32), "params": params, "log_det": inputs.normal(2, shape[:1], F32)}
+
+
+def densities(shape: tuple[int, ...], own: tuple[int, ...], names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    args = {"x": inputs.normal(0, shape, F32, scale=2.0)}
+    return args | {name: inputs.normal(i, own, F32, scale=0.7) for i, name in enumerate(names, 1)}
+
+
+def test_triton_is_what_runs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operator of the table reaches its launcher."""
+    assert backend == "triton"
+    for name in _gpu.TRITON_MODULES:
+        assert _gpu.launcher(name).__module__ == f"hybridkern.triton.{_gpu.TRITON_MODULES[name]}"
+    launches = []
+    plain = affine_coupling.launch
+    monkeypatch.setattr(affine_coupling, "launch", lambda *a, **k: (launches.append(a[0]), plain(*a, **k)))
+    ops.affine_coupling(torch.zeros(2, 3), torch.zeros(2, 6))
+    assert launches == [affine_coupling.forward_kernel]
+
+
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of 32 threads and no least number of steps: several programs share one example or one column."""
+    from hybridkern import _env
+
+    monkeypatch.setattr(_env, "TRITON_WARPS", 1)
+    monkeypatch.setattr(_tiles, "LEAST", 1)
+
+
+def test_two_stages(backend: str, small_tiles: None) -> None:
+    shape = (2, 2, 9, 11)
+    assert _tiles.tile_of(2, 198, 4, True).chunks > 1
+    check_coupling(coupling(shape), "glow", False)
+    check_coupling(coupling(shape, "normflows"), "normflows", True)
+    check_rounding({"x": inputs.normal(0, shape, F32).round(), "t": inputs.normal(1, shape, F32, scale=3.0),
+                    "beta": torch.tensor([1.75])})  # fmt: skip
+    check_logistic(densities(shape, shape, ("mean", "log_scale")), reduction="sum")
+    check_gaussian(densities(shape, shape, ("mean", "log_scale")))
+    small = (2, 40)
+    check_mixture(densities(small, (2, 3, 40), ("logits", "mean", "log_scale")), reduction="sum")
+
+
+@pytest.mark.parametrize("rows", [2, 21])
+def test_parameters_shared_by_the_batch(backend: str, small_tiles: None, rows: int) -> None:
+    shape = (rows, 5, 9)
+    check_logistic(densities(shape, (1, 5, 9), ("mean", "log_scale")))
+    check_gaussian(densities(shape, (1, 5, 9), ("mean", "log_scale")))
+    check_gaussian(densities(shape, (1, 5, 9), ("log_scale",)))
+    check_mixture(densities(shape, (1, 3, 5, 9), ("logits", "mean", "log_scale")), reduction="sum")
+    channels_last = densities((rows, 3, 4, 2), (1, 3, 4, 2), ("mean", "log_scale"))
+    channels_last["x"] = channels_last["x"].contiguous(memory_format=torch.channels_last)
+    check_logistic(channels_last, reduction="sum")
+
+
+@pytest.mark.parametrize("components", [1, 2, 3, 9, 17])
+def test_any_number_of_components(backend: str, components: int) -> None:
+    names = ("logits", "mean", "log_scale")
+    check_mixture(densities((2, 3, 5), (2, components, 3, 5), names))
+
+
+def test_offsets_beyond_31_bits(backend: str) -> None:
+    """Examples, and channels within an example, further apart than 2**31 elements; the memory between is untouched."""
+    far = 2**31 + 64
+    # not from malloc, which these tests make write to what it hands out
+    pages = mmap.mmap(-1, 2 * (2 * far + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    storage = torch.frombuffer(pages, dtype=torch.bfloat16)
+    for shape, stride in (((2, 2, 3), (far, 3, 1)), ((1, 2, 3), (2 * far, far, 1))):
+        t = storage.as_strided(shape, stride)
+        t.copy_(inputs.normal(0, shape, torch.bfloat16))
+        x = inputs.normal(1, shape, F32)
+        y, _ = ops.affine_coupling(x, t, form="additive")
+        assert torch.equal(y, x + t.float())
+        got = ops.rounding_coupling(x, t)
+        assert torch.equal(got, x + t.float().round())
+
+
+def test_same_bits_each_time(backend: str) -> None:
+    args = coupling((5, 3, 7, 9))
+    first, second = (ops.affine_coupling(**args, form="glow") for _ in range(2))
+    assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(first, second, strict=True))

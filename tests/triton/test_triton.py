@@ -1,0 +1,43 @@
+"""The Triton backend, interpreted: the operators' suites, in processes that start with ``TRITON_INTERPRET=1``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="the package triton is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+# Every form, direction and operator; every layout, dtype and awkward shape: a selection, since the interpreter is slow.
+SUITES = {
+    "couplings": (
+        "tests/ops/test_accuracy_coupling.py::test_random_batch",
+        "tests/ops/test_backward_from_output.py::test_every_form",
+        "tests/ops/test_accuracy_rounding.py",
+    ),
+    "densities": ("tests/ops/test_accuracy_densities.py", "tests/ops/test_rounding_coupling_mirrored.py"),
+    "memory": (
+        "tests/ops/test_layouts.py::test_coupling_on_half_of_one_tensor",
+        "tests/ops/test_layouts.py::test_coupling_gradient_comes_in_any_layout",
+        "tests/ops/test_layouts.py::test_coupling_total_with_a_stride",
+        "tests/ops/test_layouts.py::test_densities_summed_over_any_layout_of_x",
+        "tests/ops/test_shapes.py",
+        "tests/ops/test_extremes.py",
+        "tests/triton/interpreter",
+    ),
+    "low_precision": ("tests/ops/test_low_precision.py",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", SUITES)
+def test_interpreted(suite: str) -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "HYBRIDKERN_NO_EXT": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.triton.interpreted", *SUITES[suite]]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert "skipped" not in done.stdout.splitlines()[-1], done.stdout[-300:]
