@@ -123,11 +123,13 @@ def extent_of(order: Order) -> int:
 
 
 def alignment(order: Order, operands: list[Operand], *starts: int) -> int:
-    """Largest power of two, at most 16, of which everything is a multiple that wide accesses hang on."""
+    """Largest power of two, at most 16, that divides every extent, stride and start but the innermost strides.
+
+    The kernels round all of these down to a multiple of it, which tells the compiler what it may access at once.
+    """
     values = [16, order.columns, extent_of(order), *starts]
     for one in operands:
-        if one.inner == 1:
-            values += [one.batch, one.component] + ([] if one.dense else [one.outer])
+        values += [one.batch, one.component] + ([] if one.dense else [one.outer])
     return math.gcd(*(int(value) for value in values))
 
 

@@ -306,16 +306,12 @@ def forward(x: Tensor, params: Tensor, log_det: Tensor | None, *form: Any) -> tu
         WORK=_work(x),
         ROWS=tile.rows,
         COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, po, yo], *_starts(po, a_start, t_start)),
+        ALIGN=alignment(order, [xo, po, yo], a_start, t_start),
         num_warps=tile.warps,
     )
     if partial is not summed and partial is not None and summed is not None:
         row_sums(partial, log_det, summed)
     return out.finish(), total
-
-
-def _starts(params: Operand, *starts: int) -> tuple[int, ...]:
-    return starts if params.inner == 1 else ()
 
 
 def _gradients(
@@ -334,7 +330,6 @@ def _gradients(
         gyo = gxo if grad_y is None else operand(grad_y, order)
         all_of_them = [xo, po, gyo, gxo, gpo]
         tile = tile_of(order.rows, order.columns, vector_of(known, params), False)
-        starts = (*_starts(po, a_start, t_start), *_starts(gpo, ga_start, gt_start))
         launch(
             backward_kernel,
             tile.programs,
@@ -355,7 +350,7 @@ def _gradients(
             WORK=_work(known),
             ROWS=tile.rows,
             COLUMNS=tile.columns,
-            ALIGN=alignment(order, all_of_them, *starts),
+            ALIGN=alignment(order, all_of_them, a_start, t_start, ga_start, gt_start),
             num_warps=tile.warps,
         )
     back = None if recovered is None else recovered.finish()

@@ -16,12 +16,15 @@ from triton.runtime import interpreter
 from hybridkern.ops import _select
 
 
-def _round_to_nearest_even() -> None:
-    """The interpreter cuts float32 off to bfloat16, where GPUs round: make it round."""
+def _convert_exactly() -> None:
+    """The interpreter cuts float32 off to bfloat16, where GPUs round, and takes subnormal bfloat16 for zero: make it exact."""
     builder = interpreter.InterpreterBuilder
     plain = builder.cast_impl
 
     def cast(self: object, source: object, to: object) -> object:
+        if source.dtype.scalar == tl.bfloat16 and to.scalar == tl.float32:
+            exact = np.ascontiguousarray(source.data).view(np.uint16).astype(np.uint32) << 16
+            return interpreter.TensorHandle(exact.view(np.float32), tl.float32)
         if source.dtype.scalar != tl.float32 or to.scalar != tl.bfloat16:
             return plain(self, source, to)
         bits = np.ascontiguousarray(source.data).view(np.uint32).astype(np.uint64)
@@ -33,7 +36,7 @@ def _round_to_nearest_even() -> None:
         setattr(builder, name, lambda self, source, to: self.cast_impl(source, to))
 
 
-_round_to_nearest_even()
+_convert_exactly()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,7 +83,7 @@ def test_offsets_beyond_31_bits(backend: str) -> None:
     """Examples, and channels within an example, further apart than 2**31 elements; the memory between is untouched."""
     far = 2**31 + 64
     # not from malloc, which these tests make write to what it hands out
-    pages = mmap.mmap(-1, 2 * (2 * far + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
+    pages = mmap.mmap(-1, 2 * (2 * far + 64), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     storage = torch.frombuffer(pages, dtype=torch.bfloat16)
     for shape, stride in (((2, 2, 3), (far, 3, 1)), ((1, 2, 3), (2 * far, far, 1))):
         t = storage.as_strided(shape, stride)
