@@ -86,7 +86,7 @@ def forward_kernel(
     for step in range(chunk * steps, (chunk + 1) * steps):
         column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         if WIDE:
-            column = step.to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         mask = live & (column < columns)
         p_at = offsets(column, extent, multiple(p_outer, ALIGN), p_inner, P_DENSE)
         x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
@@ -186,7 +186,7 @@ def backward_kernel(
     for step in range(chunk * steps, (chunk + 1) * steps):
         column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         if WIDE:
-            column = step.to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         mask = live & (column < columns)
         x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
         p_at = offsets(column, extent, multiple(p_outer, ALIGN), p_inner, P_DENSE)

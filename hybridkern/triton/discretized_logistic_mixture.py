@@ -137,7 +137,7 @@ def forward_kernel(
     for step in range(chunk * steps, (chunk + 1) * steps):
         column = step * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
         if WIDE:
-            column = step.to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
         mask = (row < rows) & (column < columns)
         each = mask & is_component
         x_at = row * multiple(x_batch, ALIGN) + offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
@@ -248,7 +248,7 @@ def backward_kernel(
             row_tile = group
             column_tile = step
         if WIDE:
-            column_tile = column_tile.to(tl.int64)
+            column_tile = tl.full((), 0, tl.int64) + column_tile
         row = (row_tile * ROWS + tl.arange(0, ROWS)[None, :, None]).to(tl.int64)
         column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
         mask = (row < rows) & (column < columns)

@@ -89,7 +89,7 @@ def forward_kernel(
     for step in range(chunk * steps, (chunk + 1) * steps):
         column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         if WIDE:
-            column = step.to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         mask = live & (column < columns)
         x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
@@ -167,7 +167,7 @@ def backward_kernel(
             row_tile = group
             column_tile = step
         if WIDE:
-            column_tile = column_tile.to(tl.int64)
+            column_tile = tl.full((), 0, tl.int64) + column_tile
         row = row_tile * ROWS + tl.arange(0, ROWS)[:, None]
         column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         wide_row = row.to(tl.int64)

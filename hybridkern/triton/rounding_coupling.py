@@ -73,7 +73,7 @@ def forward_kernel(
     for step in range(chunk * steps, (chunk + 1) * steps):
         column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         if WIDE:
-            column = step.to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         mask = live & (column < columns)
         x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
         t_at = offsets(column, extent, multiple(t_outer, ALIGN), t_inner, T_DENSE)
@@ -133,7 +133,7 @@ def backward_kernel(
     for step in range(chunk * steps, (chunk + 1) * steps):
         column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         if WIDE:
-            column = step.to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         mask = live & (column < columns)
         g_at = offsets(column, extent, multiple(g_outer, ALIGN), g_inner, G_DENSE)
         t_at = offsets(column, extent, multiple(t_outer, ALIGN), t_inner, T_DENSE)
