@@ -17,7 +17,7 @@ from hybridkern.ops import _select
 
 
 def _convert_exactly() -> None:
-    """The interpreter cuts float32 off to bfloat16 and takes subnormal bfloat16 for zero: make it exact, as GPUs are."""
+    """The interpreter cuts float32 off to bfloat16 and takes subnormal bfloat16 for zero: make it exact, as on GPUs."""
     builder = interpreter.InterpreterBuilder
     plain = builder.cast_impl
 
