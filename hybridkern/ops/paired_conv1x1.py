@@ -96,7 +96,7 @@ def paired_conv1x1(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor |
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         first, second = _check.autocast_input(first), _check.autocast_input(second)
     _validate(first, second, weight, bias)
-    if select(first) == "reference":
+    if select(first, "paired_conv1x1") == "reference":
         return _reference.paired_conv1x1(first, second, weight, bias)
     working = _check.total_dtype(first)
     matrix = weight.to(working).contiguous()

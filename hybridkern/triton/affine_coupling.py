@@ -35,7 +35,7 @@ INPUT, RECOVER = tl.constexpr(_INPUT), tl.constexpr(_RECOVER)
 @triton.jit
 def forward_kernel(
     x,
-    params,
+    raw,
     log_det,
     y,
     total,
@@ -79,7 +79,7 @@ def forward_kernel(
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     x += row.to(tl.int64)[:, None] * multiple(x_batch, ALIGN)
-    params += row.to(tl.int64)[:, None] * multiple(p_batch, ALIGN)
+    raw += row.to(tl.int64)[:, None] * multiple(p_batch, ALIGN)
     y += row.to(tl.int64)[:, None] * multiple(y_batch, ALIGN)
     live = (row < rows)[:, None]
     sums = tl.zeros([ROWS, COLUMNS], WORK)
@@ -92,11 +92,11 @@ def forward_kernel(
         x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
         y_at = offsets(column, extent, multiple(y_outer, ALIGN), y_inner, Y_DENSE)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        shift = tl.load(params + (p_at + multiple(t_start, ALIGN)), mask=mask, other=0.0).to(WORK) * SHIFT_GAIN
+        shift = tl.load(raw + (p_at + multiple(t_start, ALIGN)), mask=mask, other=0.0).to(WORK) * SHIFT_GAIN
         if MAP == 0:
             value = value + shift
         else:
-            a = tl.load(params + (p_at + multiple(a_start, ALIGN)), mask=mask, other=0.0).to(WORK)
+            a = tl.load(raw + (p_at + multiple(a_start, ALIGN)), mask=mask, other=0.0).to(WORK)
             log_s, s, _ = scale_terms(a, MAP, NEGATE, CLAMP, OFFSET, EPS, GAIN)
             sums += tl.where(mask, log_s, 0.0)
             if BEFORE:
@@ -114,7 +114,7 @@ def forward_kernel(
 @triton.jit
 def backward_kernel(
     known,
-    params,
+    raw,
     grad_y,
     grad_log_det,
     grad_x,
@@ -172,7 +172,7 @@ def backward_kernel(
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
     known += wide_row * multiple(x_batch, ALIGN)
-    params += wide_row * multiple(p_batch, ALIGN)
+    raw += wide_row * multiple(p_batch, ALIGN)
     grad_x += wide_row * multiple(gx_batch, ALIGN)
     grad_params += wide_row * multiple(gp_batch, ALIGN)
     if grad_y is not None:
@@ -201,14 +201,14 @@ def backward_kernel(
             value = tl.load(known + x_at, mask=mask, other=0.0).to(WORK)
         # dy/da = dL/da times x*S or (x + T)*S, which is y where the shift comes first: only the other case needs T
         if KNOWN == RECOVER or (MAP != 0 and (KNOWN == INPUT) == BEFORE):
-            shift = tl.load(params + (p_at + multiple(t_start, ALIGN)), mask=mask, other=0.0).to(WORK) * SHIFT_GAIN
+            shift = tl.load(raw + (p_at + multiple(t_start, ALIGN)), mask=mask, other=0.0).to(WORK) * SHIFT_GAIN
         if MAP == 0:
             gx = gy
             gt = gy * SHIFT_GAIN
             if KNOWN == RECOVER:
                 value = value - shift
         else:
-            a = tl.load(params + (p_at + multiple(a_start, ALIGN)), mask=mask, other=0.0).to(WORK)
+            a = tl.load(raw + (p_at + multiple(a_start, ALIGN)), mask=mask, other=0.0).to(WORK)
             _, s, slope = scale_terms(a, MAP, NEGATE, CLAMP, OFFSET, EPS, GAIN)
             gx = gy * s
             if BEFORE:
