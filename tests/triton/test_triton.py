@@ -12,24 +12,23 @@ import pytest
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
-# Every form, direction and operator; every layout, dtype and awkward shape: a selection, since the interpreter is slow.
+# Every form, direction and operator, and low precision: a selection, since the interpreter is slow. All of it:
+# TRITON_INTERPRET=1 HYBRIDKERN_NO_EXT=1 python -m pytest -p tests.triton.interpreted tests/ops tests/triton/interpreter
 SUITES = {
     "couplings": (
         "tests/ops/test_accuracy_coupling.py::test_random_batch",
         "tests/ops/test_backward_from_output.py::test_every_form",
         "tests/ops/test_accuracy_rounding.py",
     ),
-    "densities": ("tests/ops/test_accuracy_densities.py", "tests/ops/test_rounding_coupling_mirrored.py"),
-    "memory": (
+    "densities": ("tests/ops/test_accuracy_densities.py",),
+    "launchers": ("tests/triton/interpreter",),
+    "low_precision": ("tests/ops/test_low_precision.py",),
+    "layouts": (
         "tests/ops/test_layouts.py::test_coupling_on_half_of_one_tensor",
         "tests/ops/test_layouts.py::test_coupling_gradient_comes_in_any_layout",
         "tests/ops/test_layouts.py::test_coupling_total_with_a_stride",
         "tests/ops/test_layouts.py::test_densities_summed_over_any_layout_of_x",
-        "tests/ops/test_shapes.py",
-        "tests/ops/test_extremes.py",
-        "tests/triton/interpreter",
     ),
-    "low_precision": ("tests/ops/test_low_precision.py",),
 }
 
 
