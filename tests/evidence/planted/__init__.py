@@ -1,0 +1,1 @@
+"""Kernels with known faults, and their correct versions: what the tools must find, and must not."""
