@@ -67,14 +67,19 @@ class Shadow:
             of the storage around it.
         unwritten: for the start address of a storage, which of its bytes nobody has written yet; kept up to date, so
             that it serves for several launches.
+        own_stores: whether an actor that loads what it stored since its last barrier is a race. It is one among the
+            threads of a program of Triton.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], unwritten: Mapping[int, Array] | None = None) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], unwritten: Mapping[int, Array] | None = None, own_stores: bool = True
+    ) -> None:
         self.findings: list[Finding] = []
         self.atomics = 0
         self._regions: dict[int, _Region] = {}
         self._views: dict[str, tuple[_Region, Array]] = {}
         self._epoch = 0
+        self._own_stores = own_stores
         for name, tensor in tensors.items():
             if tensor.numel() == 0:
                 continue
@@ -121,7 +126,7 @@ class Shadow:
             if region.unwritten[flat].any():
                 self._find("uninitialized", self._name(region, int(flat[region.unwritten[flat]][0])), "read first")
             again = (region.actor[STORE][flat] == who) & (region.epoch[flat] == self._epoch)
-            if again.any():
+            if self._own_stores and again.any():
                 name = self._name(region, int(flat[again][0]))
                 self._find("race", name, "loaded after a store of the same program, without a barrier")
         else:

@@ -51,7 +51,6 @@ class Kernel:
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\(")
 _PARAMETER = re.compile(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)([^,\[]*?)([\w$]+)\s*(?:\[(\d+)\])?\s*(?:,|$)")
-_POINTER_ALIGN = re.compile(r"\.align\s+\d+")
 _THREADS = re.compile(r"\.(?:reqntid|maxntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?")
 _SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)\s*(?:\[(\d*)\])?")
 _LABEL = re.compile(r"([\w$]+):(?!:)")
@@ -89,7 +88,7 @@ def parse(ptx: str, name: str | None = None) -> Kernel:
 
 
 def _read_parameters(kernel: Kernel, header: str) -> None:
-    for line in header.split("\n"):
+    for line in header.split(","):
         declared = _PARAMETER.search(line.strip())
         if declared is None:
             continue
