@@ -15,32 +15,37 @@ from tests.evidence.shadow import Usage
 
 @dataclass(frozen=True)
 class Exemption:
-    """Arguments (shell patterns) of kernels (shell pattern) that are not touched once an element, and why not."""
+    """Inputs (shell patterns) of kernels (shell pattern) that are not read once an element, and why not.
+
+    ``most_reads``: how often an element may be read, ``None`` for any number of times.
+    """
 
     kernel: str
     argument: str
     reason: str
+    most_reads: int | None = None
 
-    def covers(self, kernel: str, argument: str) -> bool:
-        """It applies to this argument."""
-        return fnmatch(kernel, self.kernel) and fnmatch(argument, self.argument)
+    def covers(self, kernel: str, argument: str, usage: Usage) -> bool:
+        """It applies to this argument, so used."""
+        if not (fnmatch(kernel, self.kernel) and fnmatch(argument, self.argument)) or usage.writes[1]:
+            return False
+        return self.most_reads is None or usage.reads[1] <= self.most_reads
 
 
 def once_each(audit: Audit, exemptions: Sequence[Exemption] = ()) -> list[str]:
     """The arguments that break the rule, each as a sentence; those with an exemption left out."""
     name = audit.launch.name
-    broken = {argument: _broken(usage) for argument, usage in audit.usage.items()}
     return [
-        f"{name}: {argument} {complaint}"
-        for argument, complaint in broken.items()
-        if complaint and not any(exemption.covers(name, argument) for exemption in exemptions)
+        f"{name}: {argument} {_broken(usage)}"
+        for argument, usage in audit.usage.items()
+        if _broken(usage) and not any(exemption.covers(name, argument, usage) for exemption in exemptions)
     ]
 
 
 def needed(audit: Audit, exemption: Exemption) -> bool:
     """Some argument of this launch needs the exemption."""
     name = audit.launch.name
-    return any(exemption.covers(name, argument) and _broken(usage) for argument, usage in audit.usage.items())
+    return any(exemption.covers(name, argument, usage) and _broken(usage) for argument, usage in audit.usage.items())
 
 
 def _broken(usage: Usage) -> str:

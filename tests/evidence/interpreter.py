@@ -18,7 +18,7 @@ import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
-from tests.evidence.launches import Launch, Recorder
+from tests.evidence.launches import Launch, Recorder, inside_operators
 from tests.evidence.shadow import ATOMIC, LOAD, STORE, Finding, Shadow, Usage, of_kind, tensors_of
 
 _Builder = interpreter.InterpreterBuilder
@@ -94,7 +94,7 @@ class _Observer:
 
     def execute(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs one launch and audits it."""
-        launch = _launch(executor, args, kwargs)
+        launch = launch_of(executor, args, kwargs)
         self.shadow = Shadow(tensors_of(launch.arguments), self._recorder.unwritten)
         with np.errstate(all="ignore"):
             result = self._run(executor, *args, **kwargs)
@@ -147,7 +147,8 @@ class _Observer:
         self._kept["set_grid_idx"](own, *place)
 
 
-def _launch(executor: Any, args: Any, kwargs: Any) -> Launch:
+def launch_of(executor: Any, args: Any, kwargs: Any) -> Launch:
+    """What the interpreter is asked to run."""
     function = executor.fn
     parameters = inspect.signature(function).parameters
     options = {name: value for name, value in kwargs.items() if name in _OPTIONS and name not in parameters}
@@ -170,9 +171,23 @@ def audited(order: str = "in order", seed: int = 0) -> Iterator[list[Audit]]:
         raise ValueError(f"order: got {order!r}, expected 'in order', 'reversed' or 'shuffled'")
     with ExitStack() as stack:
         stack.enter_context(rounded_bfloat16())
-        observer = _Observer(stack.enter_context(Recorder()), order, seed)
+        recorder = stack.enter_context(Recorder())
+        stack.enter_context(inside_operators(recorder))
+        observer = _Observer(recorder, order, seed)
         for name, patch in observer.patches().items():
             stack.enter_context(mock.patch.object(_Builder, name, patch))
         run = lambda own, *args, **kwargs: observer.execute(own, *args, **kwargs)  # noqa: E731
         stack.enter_context(mock.patch.object(interpreter.GridExecutor, "__call__", run))
         yield observer.audits
+
+
+@contextmanager
+def recorded() -> Iterator[list[Launch]]:
+    """Collects the launches of the block; none of them is carried out."""
+    launches: list[Launch] = []
+
+    def note(executor: Any, *args: Any, **kwargs: Any) -> None:
+        launches.append(launch_of(executor, args, kwargs))
+
+    with mock.patch.object(interpreter.GridExecutor, "__call__", note):
+        yield launches

@@ -6,9 +6,11 @@ dispatcher shows every operator by name on any device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -42,8 +44,9 @@ class Launch:
 
     @property
     def name(self) -> str:
-        """The kernel's own name."""
-        return self.kernel.rsplit(":", 1)[1]
+        """The kernel's own name, after that of its file."""
+        module, name = self.kernel.split(":")
+        return f"{module.rsplit('.', 1)[1]}.{name}"
 
 
 def is_view(func: torch._ops.OpOverload) -> bool:
@@ -83,6 +86,26 @@ class Recorder(TorchDispatchMode):
             value = args[i] if i < len(args) else kwargs.get(declared.name)
             if declared.alias_info is not None and declared.alias_info.is_write and isinstance(value, Tensor):
                 self.unwritten.pop(value.untyped_storage().data_ptr(), None)
+
+
+@contextmanager
+def inside_operators(recorder: Recorder) -> Iterator[None]:
+    """The recorder also sees what the launchers of our operators do, which run below the dispatcher."""
+    from hybridkern.ops import _gpu
+
+    find = _gpu.launcher
+
+    def launcher(name: str) -> Callable[..., Any]:
+        real = find(name)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with recorder:
+                return real(*args, **kwargs)
+
+        return run
+
+    with mock.patch.object(_gpu, "launcher", launcher):
+        yield
 
 
 def launched_operators(function: Callable[[], object]) -> list[str]:

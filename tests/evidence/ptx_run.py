@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
+from triton.runtime import interpreter
 
+from tests.evidence.interpreter import launch_of
 from tests.evidence.launches import Launch
 from tests.evidence.ptx import Execution, execute, parse
-from tests.evidence.shadow import element_bytes, tensors_of
+from tests.evidence.shadow import tensors_of
 from tests.evidence.triton_compile import compile_launch
 
 
 @dataclass(frozen=True)
 class Run:
-    """An execution with the least traffic that its arguments allow, in bytes: each touched once."""
+    """An execution of a launch."""
 
+    launch: Launch
     execution: Execution
-    minimum: int
 
     @property
     def traffic(self) -> float:
-        """Sectors moved, as a multiple of the minimum."""
-        return self.execution.sectors.bytes / self.minimum
+        """Bytes of the sectors moved, as a multiple of the least for what was done: every byte touched once."""
+        return self.execution.sectors.bytes / self.execution.touched
 
 
 def parameter_bytes(value: Any) -> bytes:
@@ -47,28 +51,28 @@ def run_ptx(launch: Launch, target: str, arguments: Mapping[str, Any] | None = N
     """
     compiled = compile_launch(launch, target)
     values = dict(launch.arguments if arguments is None else arguments)
-    tensors = tensors_of(values)
     execution = execute(
         parse(compiled.text("ptx")),
         launch.grid,
         compiled.threads,
         [parameter_bytes(values[name]) for name in compiled.parameters],
-        tensors,
+        tensors_of(values),
         shared=compiled.shared,
         seed=seed,
     )
-    return Run(execution, minimum_bytes(tensors))
+    return Run(launch, execution)
 
 
-def minimum_bytes(tensors: Mapping[str, torch.Tensor]) -> int:
-    """Bytes of the elements of all tensors, overlapping ones once."""
-    touched: dict[int, set[int]] = {}
-    total = 0
-    for tensor in tensors.values():
-        own = element_bytes(tensor) if tensor.numel() else ()
-        seen = touched.setdefault(tensor.untyped_storage().data_ptr(), set())
-        if seen:
-            own = [byte for byte in own if byte not in seen]
-        total += len(own)
-        seen.update(own)
-    return total
+@contextmanager
+def compiled_for(target: str, seed: int | None = 0) -> Iterator[list[Run]]:
+    """In the block, every launch executes the PTX that it compiles to for this target; collects the runs.
+
+    So a test of an operator, with its comparison with float64, becomes one of the compiled code.
+    """
+    runs: list[Run] = []
+
+    def run(executor: Any, *args: Any, **kwargs: Any) -> None:
+        runs.append(run_ptx(launch_of(executor, args, kwargs), target, seed=seed))
+
+    with mock.patch.object(interpreter.GridExecutor, "__call__", run):
+        yield runs

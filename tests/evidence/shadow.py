@@ -117,11 +117,13 @@ class Shadow:
             return
         flat = offsets.ravel()
         who = np.repeat(actors, offsets.shape[1])
-        counts = np.bincount(flat, minlength=region.size)
+        low = int(flat.min())
+        counts = np.bincount(flat - low)
+        touched = slice(low, low + counts.size)
         if kind != STORE:
-            region.reads += counts
+            region.reads[touched] += counts
         if kind != LOAD:
-            region.writes += counts
+            region.writes[touched] += counts
         if kind == LOAD:
             if region.unwritten[flat].any():
                 self._find("uninitialized", self._name(region, int(flat[region.unwritten[flat]][0])), "read first")
@@ -157,6 +159,10 @@ class Shadow:
             if bad.any():
                 at = np.nonzero(bad)[0]
                 self._find("race", self._name(region, int(at[0])), f"{at.size} bytes shared by programs, some write")
+
+    def touched_bytes(self) -> int:
+        """Bytes that were read, and bytes that were written, each once: the least traffic for what was done."""
+        return sum(int((r.reads > 0).sum() + (r.writes > 0).sum()) for r in self._regions.values())
 
     def usage(self) -> dict[str, Usage]:
         """What became of each argument that has elements."""

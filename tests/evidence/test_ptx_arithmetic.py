@@ -126,6 +126,17 @@ def test_approximate_functions_are_off_by_what_is_documented_and_no_more():
     assert 0 < max(np.abs(errors)) < 2.0**-22.5 + 2.0**-24
 
 
+def test_a_register_that_nobody_wrote_is_no_number():
+    assert _run("mov.b32 %r3, %r7;", 1) == 2**32 - 1
+
+
+def test_matrices_go_through_shared_memory():
+    code = """.shared .align 16 .b8 m[512]; shl.b32 %r5, %r19, 4; mov.u32 %r6, m; add.u32 %r5, %r5, %r6;
+      st.shared.v4.b32 [%r5], {%r19, %r19, %r19, %r19}; bar.sync 0;
+      ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r7, %r8, %r9, %r10}, [%r5]; add.u32 %r3, %r8, %r10;"""
+    assert _run(code, 0) == 8 + 24  # lane 0 gets row 0 of each matrix; matrix 1 is at lane 8, matrix 3 at lane 24
+
+
 def test_a_loop_ends_for_each_thread_by_itself():
     code = "$L: add.s32 %r3, %r3, 2; sub.s32 %r1, %r1, 1; setp.gt.s32 %p1, %r1, 0; @%p1 bra $L;"
     assert _run(code, 5) == 10
@@ -135,7 +146,7 @@ def test_a_loop_ends_for_each_thread_by_itself():
     ("code", "message"),
     [
         ("wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 %r3, %r1, %r2;", "not supported"),
-        ("add.s32 %r3, %r1, %r7;", "read before it was written"),
+        ("add.s32 %undeclared7, %r1, %r1;", "not supported"),
         ("setp.lt.u32 %p1, %r19, 5; @%p1 shfl.sync.bfly.b32 %r3, %r19, 16, 31, -1;", "missing"),
         ("setp.lt.u32 %p1, %r19, 5; @%p1 bar.sync 0;", "barrier"),
         ("$L: bra $L;", "not done"),

@@ -56,7 +56,7 @@ def _argument(value: Any) -> Any:
     if isinstance(value, dict) and "pointer" in value:
         return _Pointer(value["pointer"], value["aligned"])
     if isinstance(value, dict) and "dtype" in value:
-        return getattr(triton.language, value["dtype"])
+        return triton.language.dtype(value["dtype"])
     return value
 
 

@@ -19,7 +19,7 @@ Array = np.ndarray
 WARP = 32
 _MOST_THREADS = 1 << 15  # executed at once
 _MOST_STEPS = 10**6
-_B32 = Type("b", 32)
+_POISON = 2**64 - 1  # what a register holds that nobody wrote: NaN, and an index out of all bounds
 _PRED = Type("pred", 1)
 _IGNORED = {"membar", "fence", "prefetch", "prefetchu", "createpolicy", "griddepcontrol", "nanosleep", "applypriority"}
 
@@ -30,10 +30,14 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Execution:
-    """What an execution found, the traffic it caused, and the number of instructions of warps."""
+    """What an execution found, the traffic it caused, and the number of instructions of warps.
+
+    ``touched``: bytes read and bytes written, each counted once: the least traffic for what was done.
+    """
 
     findings: tuple[Finding, ...]
     sectors: Sectors
+    touched: int
     instructions: int
     atomics: int
 
@@ -81,7 +85,11 @@ def execute(
         instructions += machine.instructions
     memory.shadow.finish()
     return Execution(
-        tuple(memory.shadow.findings + findings), memory.sectors, instructions, memory.shadow.atomics
+        tuple(memory.shadow.findings + findings),
+        memory.sectors,
+        memory.shadow.touched_bytes(),
+        instructions,
+        memory.shadow.atomics,
     )
 
 
@@ -177,6 +185,8 @@ class _Machine:
             "st": self._store,
             "red": self._atomic,
             "atom": self._atomic,
+            "ldmatrix": self._load_matrix,
+            "stmatrix": self._store_matrix,
             "shfl": self._shuffle,
             "vote": self._vote,
             "activemask": self._active_mask,
@@ -203,8 +213,8 @@ class _Machine:
         if operand in self._registers:
             value = self._registers[operand]
             return value if value.dtype == unsigned(bits) else value.astype(unsigned(bits))
-        if operand[0] == "%":
-            raise Fault(f"{self.kernel.name}: register {operand} is read before it was written")
+        if operand[0] == "%":  # no thread has written it: fine where the value is masked off later
+            return np.full(self._count, _POISON & (2**bits - 1), unsigned(bits))
         return np.full(self._count, _constant(operand, bits, self.kernel), unsigned(bits))
 
     def _write(self, operand: str, value: Array, active: Array) -> None:
@@ -212,7 +222,7 @@ class _Machine:
             return
         bits = self.kernel.register_bits(operand)
         if operand not in self._registers:
-            self._registers[operand] = np.zeros(self._count, unsigned(bits))
+            self._registers[operand] = np.full(self._count, _POISON & (2**bits - 1), unsigned(bits))
         self._registers[operand][active] = value.astype(unsigned(bits))[active]
 
     def _pack(self, what: Instruction, active: Array) -> None:
@@ -317,6 +327,28 @@ class _Machine:
             self._memory.store(address[i : i + 1], np.ascontiguousarray(bits).view(np.uint8).reshape(1, -1))
         if fetches:
             self._write(what.operands[0], before, active)
+
+    def _matrix_rows(self, what: Instruction, operand: str, number: int, active: Array) -> Array:
+        """Address of this lane's four bytes in matrix ``number``: lanes ``8*number...`` hold the rows' addresses."""
+        if "trans" in what.modifiers or what.type.bits != 16:
+            raise Unsupported(what.text)
+        self._members(what, np.full(self._count, 0xFFFFFFFF, np.uint32), active)
+        rows = self._aligned(what, self._address(operand), 16, active)
+        return rows[np.minimum(self._warp_start + 8 * number + self._lane // 4, self._count - 1)] + 4 * (self._lane % 4)
+
+    def _load_matrix(self, what: Instruction, active: Array) -> None:
+        for number, target in enumerate(_list(what.operands[0])):
+            address = self._matrix_rows(what, what.operands[1], number, active)
+            value = np.zeros(self._count, np.uint32)
+            data = self._shared.load(address[active], 4, self._warp[active], self._slot[active], what.text)
+            value[active] = np.ascontiguousarray(data).view(np.uint32)[:, 0]
+            self._write(target, value, active)
+
+    def _store_matrix(self, what: Instruction, active: Array) -> None:
+        for number, source in enumerate(_list(what.operands[1])):
+            address = self._matrix_rows(what, what.operands[0], number, active)
+            data = np.ascontiguousarray(self._raw(source, 32)).view(np.uint8).reshape(self._count, 4)
+            self._shared.store(address[active], data[active], self._warp[active], self._slot[active], what.text)
 
     # threads of a warp
 

@@ -1,0 +1,91 @@
+"""Every Triton kernel: numbers, accesses, order of programs; the compiled code's numbers, faults, traffic and size."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.evidence.toolchain import require_triton
+
+require_triton(module=True)
+
+from tests.evidence.access import needed, once_each  # noqa: E402
+from tests.evidence.interpreter import audited  # noqa: E402
+from tests.evidence.ptx_run import compiled_for  # noqa: E402
+from tests.evidence.static_run import report_launch  # noqa: E402
+from tests.evidence.subjects import ALIGNED, AWKWARD, EXEMPTIONS, MAIN, SUBJECTS, Case, Subject  # noqa: E402
+from tests.evidence.triton_compile import AMD_TARGETS, NVIDIA_TARGETS  # noqa: E402
+
+TRAFFIC = 1.02
+EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
+MOST = pytest.mark.parametrize("subject", MAIN, ids=lambda subject: subject.name)
+
+
+@EVERY
+def test_every_variant_is_right_and_touches_what_it_should_once(subject: Subject, poisoned_memory):
+    _check_interpreted(subject, AWKWARD[0])
+
+
+@pytest.mark.parametrize("case", AWKWARD[1:] + ALIGNED[:1], ids=lambda case: case.label)
+@MOST
+def test_in_every_layout_and_dtype_it_touches_what_it_should_once(subject: Subject, case: Case, poisoned_memory):
+    _check_interpreted(subject, case)
+
+
+def _check_interpreted(subject: Subject, case: Case) -> None:
+    with audited("shuffled") as audits:
+        subject.run(case)
+    assert audits, "no Triton kernel was launched"
+    for audit in audits:
+        assert audit.findings == () and audit.atomics == 0, audit.launch.name
+    assert [complaint for audit in audits for complaint in once_each(audit, EXEMPTIONS)] == []
+
+
+def test_every_exemption_is_needed():
+    idle = set(EXEMPTIONS)
+    for subject in SUBJECTS:
+        for case in (AWKWARD[0], ALIGNED[0]):
+            with audited() as audits:
+                subject.run(case)
+            idle = {e for e in idle if not any(needed(audit, e) for audit in audits)}
+    assert idle == set()
+
+
+@EVERY
+def test_compiled_it_is_right_for_every_variant(subject: Subject, poisoned_memory):
+    with compiled_for("sm_90") as runs:
+        subject.run(AWKWARD[0])
+    assert runs
+    assert [finding for run in runs for finding in run.execution.findings] == []
+
+
+@pytest.mark.parametrize("target", NVIDIA_TARGETS)
+@pytest.mark.parametrize("case", ALIGNED, ids=lambda case: case.label)
+@MOST
+def test_compiled_it_is_right_and_moves_no_more_than_it_must(subject: Subject, case: Case, target: str, poisoned_memory):
+    with compiled_for(target) as runs:
+        subject.run(case)
+    assert runs
+    assert [finding for run in runs for finding in run.execution.findings] == []
+    moved, least = sum(run.execution.sectors.bytes for run in runs), sum(run.execution.touched for run in runs)
+    assert moved / least <= TRAFFIC, {run.launch.name: round(run.traffic, 3) for run in runs}
+
+
+@pytest.mark.parametrize("index", range(1, len(AWKWARD)), ids=lambda index: AWKWARD[index].label)
+@MOST
+def test_compiled_it_is_right_for_awkward_arguments(subject: Subject, index: int, poisoned_memory):
+    with compiled_for(NVIDIA_TARGETS[index % len(NVIDIA_TARGETS)]) as runs:
+        subject.run(AWKWARD[index])
+    assert [finding for run in runs for finding in run.execution.findings] == []
+
+
+@pytest.mark.parametrize("target", NVIDIA_TARGETS + AMD_TARGETS)
+@pytest.mark.parametrize("case", ALIGNED, ids=lambda case: case.label)
+@MOST
+def test_compiled_it_fits(subject: Subject, case: Case, target: str):
+    for launch in subject.launches(case):
+        report = report_launch(launch, target)
+        assert report.spills == report.scratch == 0, (launch.name, report)
+        if target in NVIDIA_TARGETS:
+            assert report.occupancy >= 0.5, (launch.name, report)
+            # the second stage of a sum touches a few numbers a row
+            assert report.widest >= 16 or launch.name.startswith("_reduce."), (launch.name, report)
