@@ -28,7 +28,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format bench bench-glow bench-gpu wheel-test clean distclean
+.PHONY: help build demo test lint format bench bench-glow bench-gpu wheel-test evidence clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,10 @@ bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measur
 
 wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
 	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)
+
+# The kernels are compiled for GPUs that are not here, and executed on the CPU; without triton or nvcc this fails.
+evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU
+	HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(BIN)/python -m pytest tests/evidence $(TEST_FLAGS)
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # Operators that allocate or answer from metadata; views are told by their schema. None of them is a kernel.
 _FREE = {
@@ -76,7 +77,8 @@ class Recorder(TorchDispatchMode):
             self._keep.append(storage)
             self.unwritten[storage.data_ptr()] = np.ones(storage.nbytes(), bool)
         elif name not in _FREE and not is_view(func):
-            if not name.startswith("hybridkern::"):  # an operator of ours is what it launches
+            # an operator of ours is what it launches, and a question about types is none
+            if not name.startswith("hybridkern::") and any(isinstance(r, Tensor) for r in tree_leaves(result)):
                 self.operators.append(name)
             self._written(func, args, kwargs or {})
         return result

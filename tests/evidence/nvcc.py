@@ -19,7 +19,17 @@ def compile_cuda(source: str, target: str, kind: str = "ptx", flags: tuple[str, 
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / f"out.{kind}"
-        command = [require_nvcc(), "-std=c++20", "-O3", f"-arch={target}", f"-{kind}", *flags, source, "-o", str(output)]
+        command = [
+            require_nvcc(),
+            "-std=c++20",
+            "-O3",
+            f"-arch={target}",
+            f"-{kind}",
+            *flags,
+            source,
+            "-o",
+            str(output),
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

@@ -57,7 +57,9 @@ def test_without_the_patch_bfloat16_is_cut_off():
 
 def test_it_finds_a_second_read():
     audit = _audit(planted.reads_twice)
-    assert audit.findings == () and once_each(audit) == ["triton_kernels.reads_twice: s_ptr is read 2 to 2 times an element"]
+    assert audit.findings == () and once_each(audit) == [
+        "triton_kernels.reads_twice: s_ptr is read 2 to 2 times an element"
+    ]
 
 
 def test_it_finds_an_access_out_of_bounds_and_leaves_it_out():

@@ -61,7 +61,9 @@ def test_compiled_it_is_right_for_every_variant(subject: Subject, poisoned_memor
 @pytest.mark.parametrize("target", NVIDIA_TARGETS)
 @pytest.mark.parametrize("case", ALIGNED, ids=lambda case: case.label)
 @MOST
-def test_compiled_it_is_right_and_moves_no_more_than_it_must(subject: Subject, case: Case, target: str, poisoned_memory):
+def test_compiled_it_is_right_and_moves_no_more_than_it_must(
+    subject: Subject, case: Case, target: str, poisoned_memory
+):
     with compiled_for(target) as runs:
         subject.run(case)
     assert runs

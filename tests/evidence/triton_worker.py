@@ -49,7 +49,9 @@ class _Pointer:
 
 
 def _target(name: str) -> GPUTarget:
-    return GPUTarget("hip", name, 64) if name.startswith("gfx") else GPUTarget("cuda", int(name.removeprefix("sm_")), 32)
+    return (
+        GPUTarget("hip", name, 64) if name.startswith("gfx") else GPUTarget("cuda", int(name.removeprefix("sm_")), 32)
+    )
 
 
 def _argument(value: Any) -> Any:

@@ -271,9 +271,7 @@ class _Machine:
         if "param" in what.modifiers:
             data[active] = self._parameters[address[active][:, None] + np.arange(size)]
         elif any(m.startswith("shared") for m in what.modifiers):
-            data[active] = self._shared.load(
-                address[active], size, self._warp[active], self._slot[active], what.text
-            )
+            data[active] = self._shared.load(address[active], size, self._warp[active], self._slot[active], what.text)
         elif "global" in what.modifiers:
             valid = self._global(LOAD, address, size, active)
             data[valid] = self._memory.load(address[valid], size)
@@ -454,6 +452,3 @@ def _updated(operation: str, old: Array, value: Array, third: Array) -> Array:
         return old + 1 if old < value else old * 0
     functions = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or}
     return value if operation == "exch" else functions[operation](old, value)
-
-
-

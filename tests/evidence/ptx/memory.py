@@ -88,7 +88,10 @@ class SharedMemory:
         if outside.any():
             self._find("out of bounds", text)
         at = (np.where(outside, 0, addresses) + blocks * self.size)[:, None] + np.arange(width)
-        warp, epoch = np.broadcast_to(warps[:, None], at.shape), np.broadcast_to(self._epochs[blocks][:, None], at.shape)
+        warp, epoch = (
+            np.broadcast_to(warps[:, None], at.shape),
+            np.broadcast_to(self._epochs[blocks][:, None], at.shape),
+        )
         rivals = (STORE,) if kind == LOAD else (STORE, LOAD)
         for rival in rivals:
             if ((self._epoch[rival][at] == epoch) & (self._warp[rival][at] != warp)).any():

@@ -63,7 +63,7 @@ def cubin_reports(cubin: bytes, target: str, threads: int, dynamic_shared: int =
         path.write_bytes(cubin)
         usage = _run("cuobjdump", "-res-usage", str(path))
         code = _run("nvdisasm", "-c", str(path))
-    sections = {name: body for name, body in re.findall(r"\.section\s+\.text\.([\w$]+)(.*?)(?=\.section\s|\Z)", code, re.S)}
+    sections = dict(re.findall(r"\.section\s+\.text\.([\w$]+)(.*?)(?=\.section\s|\Z)", code, re.S))
     reports = {}
     for name, registers, stack, shared, local in _USAGE.findall(usage):
         accesses = _ACCESS.findall(sections[name])
@@ -83,7 +83,9 @@ def cubin_reports(cubin: bytes, target: str, threads: int, dynamic_shared: int =
 
 
 _AMD_WIDTHS = {"ubyte": 1, "sbyte": 1, "byte": 1, "ushort": 2, "short": 2, "dword": 4}
-_AMD_ACCESS = re.compile(r"\b(?:global|buffer)_(load|store)_(ubyte|sbyte|byte|ushort|sshort|short|dword)(?:x(\d))?(_d16)?")
+_AMD_ACCESS = re.compile(
+    r"\b(?:global|buffer)_(load|store)_(ubyte|sbyte|byte|ushort|sshort|short|dword)(?:x(\d))?(_d16)?"
+)
 
 
 def amd_report(assembly: str, threads: int, lds: int, target: str = "gfx942") -> Report:
