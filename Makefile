@@ -71,9 +71,9 @@ bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measur
 wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
 	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)
 
-# The kernels are compiled for GPUs that are not here, and executed on the CPU; without triton or nvcc this fails.
-evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU
-	HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(BIN)/python -m pytest tests/evidence $(TEST_FLAGS)
+# Not complete: DESIGN.md says what is missing. Without triton or nvcc it fails.
+evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU (in work)
+	TRITON_INTERPRET=1 HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(BIN)/python -m pytest tests/evidence $(TEST_FLAGS)
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,7 +1,7 @@
 """Triton kernels under Triton's interpreter, every access to memory recorded.
 
 ``with audited() as audits:`` around any code that launches kernels collects one :class:`Audit` a launch. The
-environment variable ``TRITON_INTERPRET=1`` must be set before triton is imported (``conftest.py`` does).
+environment variable ``TRITON_INTERPRET=1`` must be set before triton is imported (``make evidence`` does).
 """
 
 from __future__ import annotations

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.evidence.access import once_each
-from tests.evidence.interpreter import Audit, audited, bfloat16_bits
-from tests.evidence.planted import triton_kernels as planted
+from tests.evidence.toolchain import require_triton
+
+require_triton(module=True)
+
+from tests.evidence.access import once_each  # noqa: E402
+from tests.evidence.interpreter import Audit, audited, bfloat16_bits  # noqa: E402
+from tests.evidence.planted import triton_kernels as planted  # noqa: E402
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

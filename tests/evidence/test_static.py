@@ -8,7 +8,7 @@ import torch
 from tests.evidence.nvcc import compile_cuda
 from tests.evidence.static.occupancy import amd_occupancy, occupancy
 from tests.evidence.static.report import cubin_reports
-from tests.evidence.toolchain import require_nvcc, require_triton
+from tests.evidence.toolchain import require_disassembler, require_nvcc, require_triton
 from tests.evidence.triton_compile import NVIDIA_TARGETS
 
 
@@ -80,7 +80,7 @@ def test_it_sees_spills(target):
 @pytest.mark.parametrize("target", NVIDIA_TARGETS)
 def test_cuda_kernels_are_told_apart(target):
     require_nvcc()
-    require_triton()  # it brings the disassembler
+    require_disassembler()
     cubin = compile_cuda("tests/evidence/planted/cuda_kernels.cu", target, "cubin")
     reports = cubin_reports(cubin, target, threads=128)
     assert len(reports) == 2

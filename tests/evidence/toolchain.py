@@ -40,10 +40,21 @@ def _missing(what: str, module: bool) -> None:
     pytest.skip(message, allow_module_level=module)
 
 
+def require_disassembler() -> None:
+    """Skips, or fails where the tools are required, without triton, which brings ``nvdisasm``."""
+    if not has_triton():
+        _missing("the package triton", False)
+
+
 def require_triton(module: bool = False) -> None:
-    """Skips, or fails where the tools are required, without triton."""
+    """Skips, or fails where the tools are required, without triton and its interpreter.
+
+    ``TRITON_INTERPRET`` is a decision of the whole process, and the rest of the suite wants none of it.
+    """
     if not has_triton():
         _missing("the package triton", module)
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        _missing("TRITON_INTERPRET=1, which `make evidence` sets,", module)
 
 
 def require_nvcc(module: bool = False) -> str:

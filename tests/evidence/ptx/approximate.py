@@ -1,7 +1,7 @@
 """The functions that GPUs compute approximately, with errors as large as the PTX ISA allows.
 
-Results are exact ones, off by a part of the documented maximum that varies wildly with the argument and with a seed, but
-is the same for the same argument: so do threads that compute a number twice get it twice.
+Results are exact ones, off by a part of the documented maximum that varies wildly with the argument and with a seed,
+but is the same for the same argument: so do threads that compute a number twice get it twice.
 """
 
 from __future__ import annotations
