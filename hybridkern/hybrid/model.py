@@ -188,4 +188,4 @@ class HybridModel(nn.Module):
         if self.flow.discrete:
             z = z.round()
         x, _ = self.flow.inverse(z.flatten(0, 1))
-        return x.unflatten(0, (steps, -1)) if len(x1) else x.view(steps, 0, self.flow.dim)
+        return x.unflatten(0, (steps, -1)) if len(x1) else x.view(steps, *x.shape)

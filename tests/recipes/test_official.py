@@ -108,7 +108,7 @@ def test_unusable_svhn_files_are_named(tmp_path, write, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(5000))[:-9], "truncated or damaged"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(bytes(5000), mtime=0)[:-9], "truncated or damaged"),
         ("train-images-idx3-ubyte", bytes(20), "not an idx file of uint8 with 3 dimensions"),
         ("train-labels-idx1-ubyte", bytes((0, 0, 8, 1, 0, 0, 0, 40)) + bytes(39), "got 39 bytes, expected 40"),
         ("train-labels-idx1-ubyte", bytes((0, 0, 8, 1, 0, 0, 0, 3)) + bytes(3), r"labels: got shape \(3,\)"),

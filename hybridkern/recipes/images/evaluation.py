@@ -79,21 +79,11 @@ def ood_figures(task: ImageTask, inside: Scores, outside: Scores, name: str) -> 
     return {
         "ood": name,
         "ood_images": len(outside.log_px),
-        "ood_auroc": _auroc(inside.log_px, outside.log_px),
+        "ood_auroc": metrics.auroc(inside.log_px, outside.log_px),
         "ood_auroc_convention": "test part against the other set by log p(x), the higher the more like the test part",
         "ood_bits_per_dim": -outside.log_px.mean().item() / (task.dim * math.log(2)),
         "ood_entropy_nats": outside.entropy.mean().item(),
     }
-
-
-def _auroc(inside: Tensor, outside: Tensor) -> float:
-    own = getattr(metrics, "auroc", None)
-    if own is not None:
-        return float(own(inside, outside))
-    from sklearn.metrics import roc_auc_score
-
-    truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))])
-    return float(roc_auc_score(truth.numpy(), torch.cat([inside, outside]).numpy()))
 
 
 def _round_trip(task: ImageTask, x: Tensor) -> float:
