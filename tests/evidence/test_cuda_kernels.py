@@ -1,4 +1,7 @@
-"""The CUDA kernels as nvcc compiles them: no spills, 16-byte accesses where memory is aligned, half of the threads."""
+"""The CUDA kernels as nvcc compiles them: no spills, 16-byte accesses where memory is aligned, half of the threads.
+
+Part of `make evidence` alone, and red as yet: some backward kernels spill or reach 37.5 % of the threads.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 import pytest
 
 from tests.evidence.cuda_library import SOURCES, reports_of
-from tests.evidence.toolchain import require_disassembler, require_nvcc
+from tests.evidence.toolchain import require_nvcc, require_triton
 from tests.evidence.triton_compile import NVIDIA_TARGETS
 
 DOUBLE = re.compile(r"IddL|3AnyIdE|finish_\w+IdE")  # of the mangled names
@@ -17,7 +20,7 @@ DOUBLE = re.compile(r"IddL|3AnyIdE|finish_\w+IdE")  # of the mangled names
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.rsplit("/", 1)[1])
 def test_compiled_they_fit(source: str, target: str):
     require_nvcc()
-    require_disassembler()
+    require_triton()
     reports = reports_of(source, target)
     assert reports
     for name, report in reports.items():
