@@ -1,4 +1,4 @@
-"""The command line: ``hybridkern train | evaluate | sample | backends``.
+"""The command line: ``hybridkern train | evaluate | sample | reproduce | backends``.
 
 Exit codes: 0 done, 1 something was wrong with the data or a folder, 2 wrong usage, 130 interrupted (resumable).
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 try:
     import typer
@@ -87,10 +87,10 @@ def train(
 ) -> None:
     """Train RECIPE; write weights, figures and plots to a run folder."""
     with _errors_in_one_line():
-        from hybridkern.recipes.recipe import get_recipe
-        from hybridkern.recipes.run_folder import free_folder
+        from hybridkern.recipes.recipe import get_recipe, recipe_names
+        from hybridkern.recipes.run_folder import RunFolder, free_folder
 
-        _check_usage(recipe, out, resume)
+        _check_usage("RECIPE", recipe, recipe_names(), out, resume)
         options: dict[str, object] = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
         options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
         options |= {"data_root": data_root and str(data_root), "test_data": test_data and str(test_data), "ood": ood}
@@ -106,13 +106,11 @@ def train(
                 recipe, options, folder, resume=resume, download=download, console=Console(stderr=True)
             )
         except KeyboardInterrupt:
-            _say_how_to_resume(recipe, folder)
+            _say_how_to_resume(f"train {recipe}", folder, RunFolder(folder).config)
             raise typer.Exit(130) from None
         published = get_recipe(recipe).published(run.record.config)
         _show(f"{recipe}, seed {run.record.config.seed}", {"this run": run.metrics}, published)
-        console = Console()
-        for path in [*run.pictures, folder / "metrics.json"]:
-            console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        _print_lines(Console(), [*run.pictures, folder / "metrics.json"])
 
 
 @app.command()
@@ -135,8 +133,7 @@ def evaluate(
         stored = read_json(RunFolder(folder).metrics)
         metrics["valid_likelihood"] = stored["valid_likelihood"]
         _show(f"{record.recipe.name}: {folder}", {"now": metrics, "metrics.json": stored})
-        for path in drawn:
-            Console().print(str(path), soft_wrap=True, highlight=False, markup=False)
+        _print_lines(Console(), drawn)
 
 
 @app.command()
@@ -153,8 +150,50 @@ def sample(
     with _errors_in_one_line():
         from hybridkern.recipes.sampling import sample_run
 
-        path = sample_run(folder, n, out, seed)
-        Console().print(str(path), soft_wrap=True, highlight=False, markup=False)
+        _print_lines(Console(), [sample_run(folder, n, out, seed)])
+
+
+@app.command()
+def reproduce(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="An experiment; an unknown name lists all.", show_default=False)
+    ],
+    minutes: Annotated[
+        float | None, typer.Option(help="Wall time of all its training.", show_default="the experiment's")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Its data.")] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Test data in a file of their own.")
+    ] = None,
+    ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Another set to score.")] = None,
+    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of drawn data, weights and order.")] = 0,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="runs/reproduce-NAME, or the next free one")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment in --out.")] = False,
+) -> None:
+    """Do an experiment of the literature: a table beside the published one, a picture and a JSON file."""
+    with _errors_in_one_line():
+        from hybridkern.recipes.run_folder import free_folder
+        from hybridkern.reproduce.experiment import experiment_names
+        from hybridkern.reproduce.workflow import reproduce as run
+        from hybridkern.reproduce.writing import for_console
+
+        _check_usage("NAME", name, experiment_names(), out, resume)
+        folder = out or free_folder(f"reproduce-{name}")
+        _set_threads(threads)
+        sources: dict[str, Any] = {"data": data, "test_data": test_data, "ood": ood, "data_root": data_root}
+        try:
+            done = run(name, folder, minutes=minutes, seed=seed, resume=resume, **sources)
+        except KeyboardInterrupt:
+            _say_how_to_resume(f"reproduce {name}", folder, folder / "experiment.json")
+            raise typer.Exit(130) from None
+        console = Console()
+        for table in done.result.tables:
+            console.print(for_console(table))
+        _print_lines(console, [*done.result.conditions, *done.result.shortfalls, *done.paths])
 
 
 @app.command()
@@ -189,11 +228,14 @@ def _show_warning(message: Warning | str, *_: object) -> None:
     typer.echo(f"hybridkern: note: {message}", err=True)
 
 
-def _check_usage(recipe: str, out: Path | None, resume: bool) -> None:
-    from hybridkern.recipes.recipe import recipe_names
+def _print_lines(console: Console, lines: Iterable[object]) -> None:
+    for line in lines:
+        console.print(str(line), soft_wrap=True, highlight=False, markup=False)
 
-    if recipe not in recipe_names():
-        typer.echo(f"hybridkern: RECIPE: got '{recipe}', expected one of {', '.join(recipe_names())}", err=True)
+
+def _check_usage(what: str, name: str, names: list[str], out: Path | None, resume: bool) -> None:
+    if name not in names:
+        typer.echo(f"hybridkern: {what}: got '{name}', expected one of {', '.join(names)}", err=True)
         raise typer.Exit(2)
     if resume and out is None:
         typer.echo("hybridkern: --resume: needs the folder of the run, --out DIR", err=True)
@@ -207,12 +249,9 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _say_how_to_resume(recipe: str, folder: Path) -> None:
-    from hybridkern.recipes.run_folder import RunFolder
-
-    if RunFolder(folder).config.exists():
-        how = f"hybridkern train {recipe} --out {folder} --resume"
-        typer.echo(f"\nInterrupted. Go on where it was with: {how}", err=True)
+def _say_how_to_resume(command: str, folder: Path, begun: Path) -> None:
+    if begun.exists():
+        typer.echo(f"\nInterrupted. Go on where it was with: hybridkern {command} --out {folder} --resume", err=True)
     else:
         typer.echo("\nInterrupted before anything was written.", err=True)
 

@@ -24,7 +24,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hybrid",),
     ("integrations",),
     ("",),  # hybridkern/__init__.py: gathers the public names of the layers above this line
-    ("data", "recipes", "cli", "plots", "report", "__main__"),
+    ("data", "recipes", "plots", "report"),
+    ("reproduce",),
+    ("cli", "__main__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -33,7 +35,7 @@ TRAINING = {"lightning", "matplotlib", "pooch", "rich", "safetensors", "scipy", 
 FOREIGN = {
     "triton": {"triton"},
     "integrations": {"FrEIA", "nflows", "normflows"},
-    **dict.fromkeys(LAYERS[-1], TRAINING),
+    **dict.fromkeys((*LAYERS[-3], *LAYERS[-2], *LAYERS[-1]), TRAINING),
 }
 ALLOWED_INCLUDES = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/", "pybind11/")
 
