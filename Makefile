@@ -34,7 +34,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  HYBRIDKERN_CUDA=auto|0|1  PIP_FLAGS=...  TORCH=torch==2.13.0"
-	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='-k glow'"
+	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='operators -k glow'"
 	@echo "  WHEEL_FLAGS='--newer-torch 2.14.1' (installs a CUDA build of torch, 5.5 GB)"
 
 build: $(READY) ## the virtual environment, torch, the package and its compiled extension
@@ -57,10 +57,8 @@ format: $(STAMPS)/dev ## rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
 
-bench: $(READY) $(STAMPS)/test ## the benchmarks, their table in README.md and their picture; needs a quiet machine
-	$(BENCH_ENV) $(BIN)/python -m pytest benchmarks $(BENCH_FLAGS)
-	$(BIN)/python -m benchmarks.plot
-	$(BIN)/python -m benchmarks.table --update
+bench: $(READY) $(STAMPS)/test $(STAMPS)/peers ## every benchmark of this machine, the tables in README.md and their pictures; needs a quiet machine
+	$(BENCH_ENV) $(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 bench-glow: $(READY) $(STAMPS)/test $(STAMPS)/peers ## whole training steps of Glow, against normflows and FrEIA; needs a quiet machine
 	$(BENCH_ENV) $(BIN)/python -m benchmarks.glow_step $(BENCH_FLAGS)

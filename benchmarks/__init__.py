@@ -1,1 +1,1 @@
-"""Benchmarks: ``make bench`` measures, writes ``results/``, the README's table and its picture."""
+"""Benchmarks: ``make bench`` measures, and writes ``results/``, the tables of README.md and their pictures."""

@@ -44,7 +44,7 @@ def refusal(environment: dict[str, str] | None = None) -> str | None:
         return (
             f"the benchmarks need {', '.join(unset)} set before Python starts: without them glibc maps large "
             "temporaries anew at each call, and identical code differs by up to 3x between runs. Start them with "
-            '`make bench` (a part of them: make bench BENCH_FLAGS="-k glow").'
+            '`make bench` (a part of them: make bench BENCH_FLAGS="operators -k glow").'
         )
     if extension.module is None:
         return f"the benchmarks measure the compiled kernels, and there are none: {extension.reason}"

@@ -1,19 +1,23 @@
-"""The file of results: one line a benchmark and side."""
+"""The files of results: CSV, one line a benchmark and side, every line with the conditions it was measured under."""
 
 from __future__ import annotations
 
 import csv
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "cpu-operators.csv"
-UNVERIFIED = ROOT / ".bench" / "cpu-operators.csv"
+RESULTS = ROOT / "benchmarks" / "results"  # what the documents speak of
+UNVERIFIED = ROOT / ".bench"  # a part of a run, other settings, or a run that was disturbed
+OPERATORS = "cpu-operators.csv"
+COUPLING_NETWORK = "coupling-network.csv"
 
 OURS, AGAIN, EAGER, COMPILED, FLOOR = "ours", "ours again", "eager", "torch.compile", "torch.add"
+
+Record = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -47,16 +51,15 @@ class Row:
     date: str
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Replaces the file at once: it is the old one or the new one, never a part."""
-    header = [field.name for field in fields(Row)]
+def write_csv(path: Path, records: Sequence[Mapping[str, str]]) -> None:
+    """Replaces the file at once: it is the old one or the new one, never a part. All records have the same columns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", newline="", dir=path.parent, prefix=path.name, delete=False
     ) as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
+        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(records)
     publish(Path(file.name), path)
 
 
@@ -66,10 +69,20 @@ def publish(temporary: Path, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def read_rows(path: Path = RESULTS) -> list[Row]:
-    """The rows of a file that :func:`write_rows` wrote, in its order."""
+def read_csv(path: Path) -> list[Record]:
+    """The records of a file that :func:`write_csv` wrote, in its order."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [Row(**line) for line in csv.DictReader(file)]
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """As :func:`write_csv`."""
+    write_csv(path, [asdict(row) for row in rows])
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file that :func:`write_rows` wrote, in its order."""
+    return [Row(**record) for record in read_csv(path)]
 
 
 def by_benchmark(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:

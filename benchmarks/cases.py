@@ -6,6 +6,7 @@ from functools import partial
 
 from benchmarks import (
     affine_coupling,
+    coupling_network,
     digits_tutorial,
     discretized_logistic,
     discretized_logistic_mixture,
@@ -13,6 +14,7 @@ from benchmarks import (
     rounding_coupling,
 )
 from benchmarks._case import Case, operator_case
+from benchmarks._results import COUPLING_NETWORK, OPERATORS
 
 _IMAGES = (256, 6, 32, 32)
 _SMALL = (64, 32)
@@ -52,8 +54,13 @@ def _small() -> list[Case]:
     return [operator_case(name, partial(work, *_SMALL), eager=1.8) for name, work in works.items()]
 
 
-def all_cases() -> list[Case]:
-    """The benchmarks; nothing is allocated before a case is built."""
+def operators() -> list[Case]:
+    """The operators, and the step of the tutorial that they were made for."""
     digits = [digits_tutorial.without_networks(lattice, target=2.5) for lattice in ("tutorial", "exact")]
     steps = [digits_tutorial.training_step(lattice, target=1.15) for lattice in ("tutorial", "exact")]
     return [*_large(), *_small(), *digits, *steps]
+
+
+def by_file() -> dict[str, list[Case]]:
+    """The benchmarks, by the file that their results go to; nothing is allocated before a case is built."""
+    return {OPERATORS: operators(), COUPLING_NETWORK: coupling_network.cases()}

@@ -1,18 +1,20 @@
 """One whole training step of Glow, library against library: ``python -m benchmarks.glow_step``.
 
-A step is ``zero_grad``, loss, ``backward`` and Adam; every side has the same architecture (the table shows the numbers
-of parameters), the same batch and the same optimizer, and the sides are timed in turn in one process. The share
-outside the coupling networks is the time of forward and backward pass with networks that do no work
+A step is ``zero_grad``, loss, ``backward`` and Adam; every side has the same architecture (the numbers of parameters
+are printed), the same batch and the same optimizer, and the sides are timed in turn in one process. The share outside
+the coupling networks is the time of forward and backward pass with networks that do no work
 (``benchmarks/glow/idle.py``) by that of the whole step. Peak memory is that of a fresh process a side, beside weights,
-gradients and optimizer state. Sides that end in ``-bf16`` run under ``torch.autocast("cpu", torch.bfloat16)``.
+gradients and optimizer state. Sides that end in ``-bf16`` run under ``torch.autocast("cpu", torch.bfloat16)``. Printed
+are the table, and JSON of it all.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -21,14 +23,12 @@ from torch import Tensor
 
 from benchmarks import _environment
 from benchmarks._measure import LEAST_ROUNDS, self_check
-from benchmarks._results import ROOT
-from benchmarks.glow import measure, quality, sides
+from benchmarks._results import RESULTS, UNVERIFIED, write_csv
+from benchmarks.glow import measure, quality, sides, step_table
 from benchmarks.glow.memory import in_fresh_process
-from benchmarks.glow.result import Line, rates, render, self_ratios, write_json
+from benchmarks.glow.result import Line, rates, self_ratios
 from benchmarks.glow.side import Architecture, Side
 
-RESULTS = ROOT / "benchmarks" / "results" / "glow-step.json"
-UNVERIFIED = ROOT / ".bench" / "glow-step.json"
 PARTS = ("step", "outside", "memory", "sampling")
 OURS = ("eager", "eager-bf16", "ours", "ours-bf16")
 
@@ -51,9 +51,7 @@ def parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=LEAST_ROUNDS, help=f"interleaved rounds, at least {LEAST_ROUNDS}")
     add("--threads", type=int, default=_environment.THREADS, help=f"default {_environment.THREADS}")
     add("--data", type=Path, help=".npz with uint8 'images' (N,H,W,C); without it, uniform noise")
-    add(
-        "--out", type=Path, help=f"JSON; default {RESULTS.relative_to(ROOT)} for a complete run that held, else .bench/"
-    )
+    add("--out", type=Path, help="CSV; default: in benchmarks/results for a complete run that held, else in .bench")
     add(
         "--quality",
         action="store_true",
@@ -83,14 +81,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     if options.quality:
         return _quality(names, architecture, options, command)
-    lines, checks = compare(names, architecture, x, options)
-    conditions = _environment.conditions() | {"batch": options.batch, "rounds": options.rounds, **asdict(architecture)}
-    conditions |= {"allocator": "settings of benchmarks/_environment.py", "bf16_unit": _environment.bf16_unit()}
-    print(render(lines, conditions, checks))
-    path = options.out or (RESULTS if _publishable(options, names, checks) else UNVERIFIED)
-    write_json(path, lines, conditions, checks)
+    lines = compare(names, architecture, x, options)
+    records = [line.record(_conditions(options)) for line in lines]
+    checks = step_table.self_checks(records)
+    print(step_table.render(records))
+    print(json.dumps(records))
+    path = options.out or (RESULTS if _publishable(options, names, checks) else UNVERIFIED) / step_table.FILE
+    write_csv(path, records)
     print(f"results: {path}")
     return 0 if all(map(self_check, checks.values())) else 1
+
+
+def _conditions(options: argparse.Namespace) -> dict[str, object]:
+    return {
+        **_environment.conditions(),
+        "shape": "x".join(map(str, options.shape)),
+        **{name: getattr(options, name) for name in ("levels", "steps", "hidden", "batch", "rounds")},
+        "allocator": "settings of benchmarks/_environment.py",
+        "bf16_unit": _environment.bf16_unit(),
+    }
 
 
 def _quality(
@@ -109,9 +118,7 @@ def _quality(
     return 0 if holds else 1
 
 
-def compare(
-    names: Sequence[str], architecture: Architecture, x: Tensor, options: argparse.Namespace
-) -> tuple[list[Line], dict[str, float]]:
+def compare(names: Sequence[str], architecture: Architecture, x: Tensor, options: argparse.Namespace) -> list[Line]:
     """Builds the sides and measures the wanted parts."""
     built: list[Side] = []
     for name in names:
@@ -124,10 +131,12 @@ def compare(
         }
         for side in built
     }
-    checks: dict[str, float] = {}
+    for side in built:
+        inside, elsewhere = side.parameters_in_networks(), side.parameters_elsewhere()
+        print(f"{side.name}: {inside:,} parameters in networks, {elsewhere:,} elsewhere", flush=True)
     if "step" in options.parts:
         timings = measure.time_steps(built, x, options.rounds)
-        checks |= {f"step of {name}": ratio for name, ratio in self_ratios(timings).items()}
+        _add(found, "step_again", self_ratios(timings))
         for name, (speed, ratio) in rates(timings, len(x)).items():
             found[name] |= {"step": timings[name], "images_per_s": speed, "ratio": ratio}
     if "outside" in options.parts:
@@ -142,10 +151,15 @@ def compare(
             with torch.no_grad():
                 side.loss(side.prepared(x))  # initializes, if no step has
         timings = measure.time_sampling(built, len(x), options.rounds)
-        checks |= {f"sampling of {name}": ratio for name, ratio in self_ratios(timings).items()}
+        _add(found, "sampling_again", self_ratios(timings))
         for name, (speed, ratio) in rates(timings, len(x)).items():
             found[name] |= {"sampling": timings[name], "sampled_per_s": speed, "sampling_ratio": ratio}
-    return [Line(name, **values) for name, values in found.items()], checks
+    return [Line(name, **values) for name, values in found.items()]
+
+
+def _add(found: dict[str, dict[str, object]], what: str, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        found[name][what] = value
 
 
 def images(path: Path | None, shape: tuple[int, int, int], count: int, seed: int) -> Tensor:

@@ -1,19 +1,32 @@
-"""The picture of the measurements: ``python -m benchmarks.plot`` draws ``docs/images/benchmarks.png``."""
+"""The pictures of the measurements: ``python -m benchmarks.plot`` draws them into ``docs/images``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks._results import COMPILED, EAGER, RESULTS, ROOT, Row, by_benchmark, publish, read_rows
+from benchmarks._results import (
+    COMPILED,
+    COUPLING_NETWORK,
+    EAGER,
+    OPERATORS,
+    RESULTS,
+    ROOT,
+    Row,
+    by_benchmark,
+    publish,
+    read_csv,
+    read_rows,
+)
+from benchmarks.glow import pictures, step_table
 
-IMAGE = ROOT / "docs" / "images" / "benchmarks.png"
+IMAGES = ROOT / "docs" / "images"
 _COLOURS = {EAGER: "#4477aa", COMPILED: "#ee9944"}
 _LABELS = {EAGER: "eager PyTorch", COMPILED: "torch.compile"}
 _HEIGHT = 0.36
@@ -43,6 +56,8 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 def _bars(axes: Axes, groups: Sequence[dict[str, Row]], side: str, offset: float) -> None:
     found = [(place + offset, sides[side]) for place, sides in enumerate(groups) if side in sides]
+    if not found:
+        return
     places, ratios = [place for place, _ in found], [float(row.ratio_to_ours) for _, row in found]
     bars = axes.barh(places, ratios, _HEIGHT, color=_COLOURS[side], label=_LABELS[side])
     axes.bar_label(bars, fmt="%.1fx", padding=3, fontsize=8)
@@ -50,6 +65,14 @@ def _bars(axes: Axes, groups: Sequence[dict[str, Row]], side: str, offset: float
         if row.target:
             ends = place - _HEIGHT / 2, place + _HEIGHT / 2
             axes.plot([float(row.target)] * 2, ends, color="black", linewidth=2)
+
+
+# By file of results: the picture, and what draws it from the file's path.
+PICTURES: dict[str, tuple[str, Callable[[Path], Figure]]] = {
+    OPERATORS: ("benchmarks.png", lambda path: draw(read_rows(path))),
+    COUPLING_NETWORK: ("coupling-network.png", lambda path: draw(read_rows(path))),
+    step_table.FILE: ("glow-step.png", lambda path: pictures.draw_steps(read_csv(path))),
+}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -63,14 +86,16 @@ def save(figure: Figure, path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file of results")
-    parser.add_argument("--out", type=Path, default=IMAGE, help="picture to write")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
+    parser.add_argument("--out", type=Path, default=IMAGES, help="folder of the pictures")
     options = parser.parse_args(arguments)
-    if not options.results.exists():
-        print(f"no picture: nothing has been measured in full yet ({options.results} does not exist)", file=sys.stderr)
-        return 0
-    save(draw(read_rows(options.results)), options.out)
-    print(f"picture: {options.out}")
+    for file, (name, make) in PICTURES.items():
+        source = options.results / file
+        if not source.exists():
+            print(f"no picture {name}: nothing has been measured in full yet ({source} does not exist)")
+            continue
+        save(make(source), options.out / name)
+        print(f"picture: {options.out / name}")
     return 0
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from benchmarks._measure import SELF_TOLERANCE
-from benchmarks._results import ROOT
+from benchmarks._results import ROOT, Record, write_csv
 from benchmarks.gpu.cases import Sizes, all_cases
 from benchmarks.gpu.device import Device
-from benchmarks.gpu.results import Row, disturbed, draw_bandwidth, draw_ratios, make_rows, write_csv
+from benchmarks.gpu.results import disturbed, draw_bandwidth, draw_ratios, make_rows
 from benchmarks.plot import save
 
 _COLUMNS = ("work", "phase", "side", "median_us", "ratio_to_ours", "share_of_copy", "peak_bytes")
@@ -61,13 +61,13 @@ def run_tests(device: str, *flags: str) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
-def measure(device: Device, sizes: Sizes, rounds: int, *, compiled: bool) -> list[Row]:
+def measure(device: Device, sizes: Sizes, rounds: int, *, compiled: bool) -> list[Record]:
     """Every case, printed as it comes."""
     conditions = device.conditions()
     copy = device.copy_bandwidth(sizes.copy, rounds)
     print(", ".join(f"{key} {value}" for key, value in conditions.items() if value))
     print("\t".join(_COLUMNS))
-    rows: list[Row] = []
+    rows: list[Record] = []
     for case in all_cases(device, sizes, compiled=compiled):
         timings = device.interleave(case.sides, rounds)
         peaks = {side: device.peak(piece) for side, piece in case.sides.items()}

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from benchmarks._measure import Timing
-from benchmarks._results import AGAIN, COMPILED, EAGER, OURS, publish
+from benchmarks._results import AGAIN, COMPILED, EAGER, OURS, Record
 from benchmarks.gpu.cases import Case
 
-Row = dict[str, str]
 _COLOURS = {EAGER: "#4477aa", COMPILED: "#ee9944", OURS: "#228833"}
 
 
 def make_rows(
     case: Case, timings: dict[str, Timing], peaks: dict[str, int | None], copy: float, conditions: dict[str, str]
-) -> list[Row]:
+) -> list[Record]:
     """One row a side: time, ratio to ours, bytes a second and their share of the copy's, peak memory, conditions."""
     ours = timings[OURS].median if OURS in timings else None
     rows = []
@@ -45,29 +41,17 @@ def make_rows(
     return rows
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Replaces the file at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", newline="", dir=path.parent, prefix=path.name, delete=False
-    ) as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    publish(Path(file.name), path)
-
-
-def draw_ratios(rows: Sequence[Row]) -> Figure:
+def draw_ratios(rows: Sequence[Record]) -> Figure:
     """How many times faster ours is than each other side."""
     return _bars(rows, (EAGER, COMPILED), "ratio_to_ours", "time of the other side / ours", "%.1fx")
 
 
-def draw_bandwidth(rows: Sequence[Row]) -> Figure:
+def draw_bandwidth(rows: Sequence[Record]) -> Figure:
     """Share of the measured copy's bandwidth that each side reaches."""
     return _bars(rows, (OURS, EAGER, COMPILED), "share_of_copy", "bytes a second / those of a copy", "%.2f")
 
 
-def _bars(rows: Sequence[Row], sides: Sequence[str], column: str, label: str, form: str) -> Figure:
+def _bars(rows: Sequence[Record], sides: Sequence[str], column: str, label: str, form: str) -> Figure:
     works = list(dict.fromkeys((row["work"], row["phase"]) for row in rows if row[column]))
     height = 0.8 / len(sides)
     figure = Figure(figsize=(10.0, 1.6 + 0.5 * len(works)), layout="constrained")
@@ -87,7 +71,7 @@ def _bars(rows: Sequence[Row], sides: Sequence[str], column: str, label: str, fo
     return figure
 
 
-def disturbed(rows: Sequence[Row], tolerance: float) -> list[str]:
+def disturbed(rows: Sequence[Record], tolerance: float) -> list[str]:
     """The works whose self-check, ours against ours, did not hold."""
     return [
         f"{row['work']}, {row['phase']}: {row['ratio_to_ours']}"

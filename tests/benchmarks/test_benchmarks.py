@@ -11,6 +11,7 @@ import torch
 
 from benchmarks import (
     _environment,
+    _markdown,
     _measure,
     affine_coupling,
     coupling_network,
@@ -18,14 +19,16 @@ from benchmarks import (
     discretized_logistic,
     discretized_logistic_mixture,
     gaussian_log_prob,
+    operator_table,
     plot,
     rounding_coupling,
     table,
 )
 from benchmarks._case import Case, Sides, operator_case
-from benchmarks._results import AGAIN, COMPILED, EAGER, FLOOR, OURS, Row, read_rows, write_rows
-from benchmarks.cases import all_cases
-from benchmarks.test_cpu_operators import make_rows
+from benchmarks._results import AGAIN, COMPILED, EAGER, FLOOR, OURS, RESULTS, Row, read_rows, write_rows
+from benchmarks.cases import by_file
+from benchmarks.conftest import doubt
+from benchmarks.test_cases import make_rows
 
 WORKS = {
     "affine_coupling": partial(affine_coupling.work, 2, 3, 2, 2),
@@ -112,18 +115,32 @@ def test_rows_survive_the_file(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["r.csv"]
 
 
-def test_table_says_what_was_missed(tmp_path: Path) -> None:
-    text = table.render(ROWS)
+def test_table_says_what_was_missed() -> None:
+    text = operator_table.render(ROWS)
     assert "| some work | 10 us | 3.40x (target 3.5x, **missed**) | 2.10x (target 2.0x) | 0.80 |" in text
     assert "| other work | 1.5 ms |  |  |  |" in text and "DISTURBED, not to be used: other work" in text
     assert "Targets met: 1 of 2" in text
+    assert "torch.compile" not in operator_table.render([row for row in ROWS if row.side != COMPILED])
+
+
+def test_only_a_whole_run_that_held_is_published() -> None:
+    held = [row for row in ROWS if row.benchmark == "some work"]
+    assert doubt(held, {"some work"}) is None
+    assert doubt(held, {"some work", "other work"}) == "not all benchmarks were run"
+    assert doubt(ROWS, {"some work", "other work"}) == "not all benchmarks held"
+
+
+def test_readme_is_changed_between_its_comments_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- bench:begin -->\nold\n<!-- bench:end -->\nafter\n", encoding="utf-8")
-    table.update(readme, text)
-    new = readme.read_text(encoding="utf-8")
-    assert new.startswith("before\n") and new.endswith("\nafter\n") and table.block_of(new) == text
-    with pytest.raises(ValueError, match="bench:begin"):
-        table.block_of("nothing")
+    other = "<!-- bench:b -->\nkept\n<!-- /bench:b -->\nafter\n"
+    readme.write_text("before\n<!-- bench:a -->\nold\n<!-- /bench:a -->\n" + other, encoding="utf-8")
+    _markdown.replace_block(readme, "a", r"new \1")
+    text = readme.read_text(encoding="utf-8")
+    assert text == "before\n<!-- bench:a -->\nnew \\1\n<!-- /bench:a -->\n" + other
+    assert (_markdown.block_of(text, "a"), _markdown.block_of(text, "b")) == (r"new \1", "kept")
+    with pytest.raises(ValueError, match="'<!-- bench:c -->'"):
+        _markdown.block_of(text, "c")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 def test_picture_is_drawn(tmp_path: Path) -> None:
@@ -131,11 +148,20 @@ def test_picture_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_readme_shows_the_results() -> None:
-    rows = read_rows()
-    assert table.block_of(table.README.read_text(encoding="utf-8")) == table.render(rows)
-    assert {row.benchmark for row in rows} == {case.name for case in all_cases()}
-    targets = {(case.name, side): str(ratio) for case in all_cases() for side, ratio in case.targets.items()}
+@pytest.mark.parametrize("shown", table.TABLES, ids=lambda shown: shown.name)
+def test_readme_shows_the_results(shown: table.Table) -> None:
+    readme = table.README.read_text(encoding="utf-8")
+    assert _markdown.block_of(readme, shown.name) == shown.text()
+
+
+@pytest.mark.parametrize("file", by_file())
+def test_results_are_those_of_the_cases(file: str) -> None:
+    if not (RESULTS / file).exists():
+        assert "Not measured yet" in table.README.read_text(encoding="utf-8")
+        return
+    rows, cases = read_rows(RESULTS / file), by_file()[file]
+    assert {row.benchmark for row in rows} == {case.name for case in cases}
+    targets = {(case.name, side): str(ratio) for case in cases for side, ratio in case.targets.items()}
     assert {(row.benchmark, row.side): row.target for row in rows if row.target} == targets
     medians = {row.benchmark: float(row.median_us) for row in rows if row.side == OURS}
     for row in rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import _measure, glow_step
-from benchmarks.glow import measure, sides
+from benchmarks._results import RESULTS, read_csv
+from benchmarks.glow import measure, sides, step_table
 from benchmarks.glow.eager import EagerGlow, coupling_network
 from benchmarks.glow.idle import at_rest, replacements
 from benchmarks.glow.memory import in_fresh_process, peak_of
-from benchmarks.glow.result import Line, rates, render, self_ratios, write_json
+from benchmarks.glow.result import Line, rates, self_ratios
 from benchmarks.glow.side import Architecture, Side, sampling, training_step
 
 TINY = Architecture((3, 8, 8), levels=2, steps=2, hidden=16)
@@ -176,16 +176,31 @@ def test_rates_are_those_of_the_best_peer() -> None:
     assert rates({"ours": timing(0.4)}, 32) == {"ours": (80, None)}
 
 
-def test_table_and_json(tmp_path: Path) -> None:
+def test_table_of_records() -> None:
     shares = measure.Shares(step=0.4, outside=0.03, optimizer=0.01)
-    lines = [Line("ours", 1000, 10, None, 80.0, 4.0, shares, 3 << 20), Line("normflows", 1000, 20)]
-    text = render(lines, {"batch": 32}, {"step of ours": 1.2})
-    assert "| ours | 1,000 + 10 |  | 80.0 | 4.00x | 7.5 % | 2.5 % | 3 MiB |" in text
-    assert "| normflows | 1,000 + 20 |" in text and "DISTURBED" in text and "batch 32" in text
-    write_json(tmp_path / "new" / "r.json", lines, {"batch": 32}, {})
-    (found, bare) = json.loads((tmp_path / "new" / "r.json").read_text())["sides"]
-    assert found["ratio"] == 4.0 and found["shares"]["share_outside"] == pytest.approx(0.075)
-    assert "ratio" not in bare and [path.name for path in (tmp_path / "new").iterdir()] == ["r.json"]
+    timing = _measure.Timing(0.41, 0.4, 0.42, 15, 1)
+    line = Line("ours-bf16", 1000, 10, timing, 1.2, 78.0, 4.0, shares, 3 << 20)
+    conditions = {"cpu": "a CPU", "threads": 2, "torch": "2", "date": "today", "bf16_unit": None, "rounds": 15}
+    conditions |= {"shape": "3x8x8", "batch": 32, "levels": 3, "steps": 8, "hidden": 4}
+    records = [line.record(conditions), Line("normflows", 1000, 20).record(conditions)]
+    text = step_table.render(records)
+    assert "| `flows.Glow`, bf16 | 410 ms | 78.0 | 4.00x | 7.5 % | 2.5 % | 3 MiB |  |  |" in text
+    assert "| normflows |  |" in text and "32 images of 3x8x8" in text
+    assert "DISTURBED, not to be used: step of ours-bf16" in text
+    assert records[0]["step_q3_s"] == "0.42" and records[1]["peak_bytes"] == records[1]["bf16_unit"] == ""
+
+
+def test_published_figures_belong_together() -> None:
+    records = read_csv(RESULTS / step_table.FILE)
+    assert {record["side"] for record in records} == {*sides.PEERS, *glow_step.OURS}
+    batch = int(records[0]["batch"])
+    for what, speed, ratio in (("step", "images_per_s", "ratio"), ("sampling", "sampled_per_s", "sampling_ratio")):
+        best = max(batch / float(r[f"{what}_s"]) for r in records if sides.is_peer(r["side"]))
+        for record in records:
+            assert float(record[speed]) == pytest.approx(batch / float(record[f"{what}_s"]))
+            assert float(record[ratio]) == pytest.approx(float(record[speed]) / best)
+            assert int(record[f"{what}_rounds"]) >= _measure.LEAST_ROUNDS
+    assert all(map(_measure.self_check, step_table.self_checks(records).values()))
 
 
 def test_images_come_from_the_file(tmp_path: Path) -> None:

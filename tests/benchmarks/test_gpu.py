@@ -11,12 +11,12 @@ import torch
 
 import hybridkern
 from benchmarks._measure import Timing
-from benchmarks._results import AGAIN, COMPILED, EAGER, OURS
+from benchmarks._results import AGAIN, COMPILED, EAGER, OURS, write_csv
 from benchmarks.glow.side import Architecture
 from benchmarks.gpu import __main__ as command
 from benchmarks.gpu.cases import PHASES, Case, Sizes, all_cases, on_backend
 from benchmarks.gpu.device import Device, Piece
-from benchmarks.gpu.results import disturbed, draw_bandwidth, draw_ratios, make_rows, write_csv
+from benchmarks.gpu.results import disturbed, draw_bandwidth, draw_ratios, make_rows
 from benchmarks.plot import save
 
 TINY = Sizes((2, 2, 4, 4), (4, 6), (2, 4), 1 << 10, Architecture((3, 8, 8), levels=2, steps=1, hidden=4), batch=2)

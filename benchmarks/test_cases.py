@@ -16,7 +16,7 @@ from benchmarks import _environment
 from benchmarks._case import Case
 from benchmarks._measure import SELF_TOLERANCE, Timing, interleave, self_check
 from benchmarks._results import AGAIN, FLOOR, OURS, Row
-from benchmarks.cases import all_cases
+from benchmarks.cases import by_file
 
 _ATTEMPTS = 3
 
@@ -24,8 +24,11 @@ _ATTEMPTS = 3
 pytestmark = pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 
 
-@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
-def test_operator(case: Case, benchmark: Any, rows: list[Row], pytestconfig: pytest.Config) -> None:
+CASES = [pytest.param(file, case, id=case.name) for file, cases in by_file().items() for case in cases]
+
+
+@pytest.mark.parametrize(("file", "case"), CASES)
+def test_case(file: str, case: Case, benchmark: Any, rows: dict[str, list[Row]], pytestconfig: pytest.Config) -> None:
     torch.compiler.reset()
     sides = case.build()
     sides.check()
@@ -37,7 +40,7 @@ def test_operator(case: Case, benchmark: Any, rows: list[Row], pytestconfig: pyt
         if self_check(ratio):
             break
     measured = make_rows(case, timings, sides.traffic)
-    rows.extend(measured)
+    rows[file].extend(measured)
     benchmark.extra_info.update(
         {row.side: [row.median_us, row.q1_us, row.q3_us, row.ratio_to_ours] for row in measured}
     )

@@ -1,0 +1,49 @@
+"""Tables in Markdown, and the parts of README.md that are generated: what stands between two comments."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks._results import publish
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table; every line has a cell a column."""
+    rule = "|" + "---|" * len(header)
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in (header, *lines))
+    return "\n".join([first, rule, *rest])
+
+
+def block_of(text: str, name: str) -> str:
+    """What stands between the two comments of ``name``.
+
+    Raises:
+        ValueError: they are missing.
+    """
+    found = _pattern(name).search(text)
+    if found is None:
+        raise ValueError(f"README.md: found no lines '<!-- bench:{name} -->' and '<!-- /bench:{name} -->'")
+    return found.group().strip()
+
+
+def replace_block(readme: Path, name: str, block: str) -> None:
+    """Writes ``block`` between the two comments of ``name``; the file is replaced at once.
+
+    Raises:
+        ValueError: they are missing.
+    """
+    text = readme.read_text(encoding="utf-8")
+    block_of(text, name)
+    new = _pattern(name).sub(lambda _: block + "\n", text, count=1)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=readme.parent, prefix=readme.name, delete=False
+    ) as file:
+        file.write(new)
+    publish(Path(file.name), readme)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<=<!-- bench:{re.escape(name)} -->\n).*?(?=<!-- /bench:{re.escape(name)} -->)", re.DOTALL)
