@@ -18,6 +18,7 @@ from benchmarks._results import ROOT
 SUITES: Mapping[str, tuple[str, ...]] = {
     "operators": ("-m", "pytest", "benchmarks"),
     "glow-step": ("-m", "benchmarks.glow_step"),
+    "glow-memory": ("-m", "benchmarks.glow_memory"),
 }
 _AFTERWARDS = {"pictures": ("-m", "benchmarks.plot"), "tables": ("-m", "benchmarks.table", "--update")}
 

@@ -1,164 +1,206 @@
-"""Peak activation memory and time of one forward and backward pass of Glow, by memory mode and against normflows.
+"""Peak activation memory and time of a forward and backward pass of Glow, by memory mode and beside normflows.
 
-    python -m benchmarks.glow_memory peak --sides store,recompute,invert,normflows --steps 4,32
-    python -m benchmarks.glow_memory time --size 32 --steps 8 --hidden 512 --batch 8
+    python -m benchmarks.glow_memory                                  # all of it: about a quarter of an hour on 2 cores
+    python -m benchmarks.glow_memory --parts peak --steps 4           # a part; the rest another time
+    python -m benchmarks.glow_memory --size 32 --steps 2,4 --time-steps 2 --peer-steps 2 --hidden 16
 
-``peak`` counts bytes at PyTorch's CPU allocator: the profiler reports every allocation and release, inside operators
-too, in order. Counted is what is alive at once beyond what was alive before the pass, without the storages that end as
-gradients of parameters (they are as large in every mode, and no activations). What libraries allocate past PyTorch's
-allocator (oneDNN's scratch, if any) is not seen. tests/benchmarks/test_glow_memory.py checks a count made by hand.
+Every figure goes into ``.bench/glow-memory.csv`` as soon as it is there, and what is there for the same settings and
+machine is not measured again: a run that was stopped goes on. Once every figure of the default settings is there, they
+become ``benchmarks/results/glow-memory.csv``. Peaks come from a fresh process each; ``glow/allocations.py`` says what
+is counted. Times are those of all memory modes in turn, in one process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._environment import THREADS, conditions, refusal
-from benchmarks._measure import interleave
-from hybridkern import flows
+from benchmarks import _environment
+from benchmarks._measure import LEAST_ROUNDS, Timing, interleave, self_check
+from benchmarks._results import RESULTS, UNVERIFIED, Record, read_csv, write_csv
+from benchmarks.glow import memory_table, sides
+from benchmarks.glow.allocations import initialized, pass_of, pass_peak
+from benchmarks.glow.memory import in_fresh_process
+from benchmarks.glow.memory_table import AGAIN
+from benchmarks.glow.ours import MEMORY
+from benchmarks.glow.side import Architecture
 
-OURS = ("store", "recompute", "invert")
-
-
-def _allocations(events: list) -> Iterator[tuple[int, int, int]]:
-    """``(time, address, bytes)`` of every allocation (positive) and release (negative) below these events."""
-    stack = list(events)
-    while stack:
-        event = stack.pop()
-        stack.extend(event.children)
-        if event.typed[0] == torch._C._profiler._EventType.Allocation:
-            yield event.start_time_ns, event.typed[1].ptr, event.typed[1].alloc_size
+PEER = "normflows"
+PARTS = ("peak", "time")
+PARTIAL = UNVERIFIED / memory_table.FILE
+_ATTEMPTS = 3
+_SETTINGS = ("threads", "cpu", "instruction_set", "torch", "shape", "levels", "hidden", "batch", "precision")
 
 
-def peak_bytes(step: Callable[[], object], parameters: list[nn.Parameter]) -> int:
-    """Most bytes alive at once during ``step()``, which runs a forward and a backward pass from no gradients."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
-    found = sorted(_allocations(recorded.profiler.kineto_results.experimental_event_tree()), key=lambda event: event[0])
-    kept = {p.grad.untyped_storage().data_ptr() for p in parameters if p.grad is not None}
-    last = {address: i for i, (_, address, size) in enumerate(found) if size > 0}
-    gradients = {last[address] for address in kept if address in last}
-    alive: dict[int, int] = {}
-    now = peak = 0
-    for i, (_, address, size) in enumerate(found):
-        if size > 0 and i not in gradients:
-            alive[address] = size
-            now += size
-            peak = max(peak, now)
-        elif size < 0:
-            now -= alive.pop(address, 0)  # what lived before the pass is not counted
-    return peak
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    options = argparse.ArgumentParser(
+        prog="python -m benchmarks.glow_memory",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("--parts", type=_names, default=list(PARTS), help=f"what to measure: {','.join(PARTS)}")
+    add("--sides", type=_names, default=[*MEMORY, PEER], help=f"some of {','.join([*MEMORY, PEER])}")
+    add("--steps", type=_numbers, default=[4, 32, 64], help="steps a level of the peaks (default 4,32,64)")
+    add("--peer-steps", type=_numbers, default=[32], help=f"the same for {PEER} (default 32)")
+    add("--time-steps", type=_numbers, default=[32], help="steps a level of the times (default 32)")
+    add("--size", type=int, default=256, help="pixels of a side of the images (default 256)")
+    add("--levels", type=int, default=3, help="default 3")
+    add("--hidden", type=int, default=256, help="channels in the networks (default 256)")
+    add("--batch", type=int, default=1, help="images (default 1)")
+    add("--rounds", type=int, default=LEAST_ROUNDS, help=f"interleaved rounds, at least {LEAST_ROUNDS}")
+    add("--bf16", action="store_true", help="under torch.autocast('cpu', torch.bfloat16)")
+    add("--again", action="store_true", help="measure anew what is there from a run that was stopped")
+    return options
 
 
-class NormflowsGlow(nn.Module):
-    """The same architecture in normflows: multi-scale Glow with LU-parametrized 1x1 convolutions."""
-
-    def __init__(self, shape: tuple[int, int, int], levels: int, steps: int, hidden: int) -> None:
-        super().__init__()
-        import normflows as nf
-
-        c, h, w = shape
-        bases, merges, stages = [], [], []
-        for i in range(levels):
-            channels = c * 2 ** (levels + 1 - i)
-            blocks = [nf.flows.GlowBlock(channels, hidden, split_mode="channel") for _ in range(steps)]
-            stages.append([*blocks, nf.flows.Squeeze()])
-            scale = 2 ** (levels - i)
-            latent = (channels if i == 0 else channels // 2, h // scale, w // scale)
-            if i > 0:
-                merges.append(nf.flows.Merge())
-            bases.append(nf.distributions.DiagGaussian(latent, trainable=False))
-        self.model = nf.MultiscaleFlow(bases, stages, merges, class_cond=False)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        return self.model.log_prob(x, None)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = parser()
+    options = command.parse_args(arguments)
+    for name, known in (("parts", PARTS), ("sides", (*MEMORY, PEER))):
+        if unknown := set(getattr(options, name)) - set(known):
+            command.error(f"{name}: got {', '.join(sorted(unknown))}, expected some of {', '.join(known)}")
+    if options.rounds < LEAST_ROUNDS:
+        command.error(f"rounds: got {options.rounds}, expected at least {LEAST_ROUNDS}")
+    if PEER in options.sides and (reason := sides.missing(PEER)):
+        command.error(f"sides: {PEER} cannot be measured: {reason}; pip install '.[peers]', or leave it out")
+    _environment.with_allocator_settings("benchmarks.glow_memory", arguments)
+    torch.set_num_threads(_environment.THREADS)
+    records = _measure_missing(options)
+    print(memory_table.render(records))
+    print(f"results: {_publish(options, records)}")
+    checks = [memory_table.self_check_of(records, n) for n in options.time_steps]
+    return 0 if all(self_check(ratio) for ratio in checks if ratio is not None) else 1
 
 
-def build(side: str, size: int, levels: int, steps: int, hidden: int, x: Tensor) -> nn.Module:
-    """The model of that side, initialized from the data."""
-    torch.manual_seed(0)
-    if side == "normflows":
-        model: nn.Module = NormflowsGlow((3, size, size), levels, steps, hidden)
-        with torch.no_grad():
-            model.log_prob(x)
-        return model
-    flow = flows.Glow((3, size, size), levels=levels, steps=steps, hidden=hidden, memory=side)
-    flow.initialize(x)
-    return flow.train()
+def plan(options: argparse.Namespace) -> list[tuple[str, str, int]]:
+    """``(kind, side, steps)`` of every figure that is wanted."""
+    wanted = []
+    if "peak" in options.parts:
+        ours = [side for side in options.sides if side != PEER]
+        wanted += [("peak", side, steps) for steps in options.steps for side in ours]
+        wanted += [("peak", PEER, steps) for steps in options.peer_steps if PEER in options.sides]
+    if "time" in options.parts:
+        wanted += [("time", side, steps) for steps in options.time_steps for side in (*MEMORY, AGAIN)]
+    return wanted
 
 
-def pass_of(model: nn.Module, x: Tensor, bf16: bool) -> Callable[[], None]:
-    """Forward and backward from no gradients."""
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = -model.log_prob(x).mean()
-        loss.backward()
-
-    return step
+def _key(record: Record) -> tuple[str, str, int]:
+    return record["kind"], record["side"], int(record["steps"])
 
 
-def measure_peaks(options: argparse.Namespace, x: Tensor) -> list[dict[str, object]]:
-    rows = []
-    for side in options.sides:
-        for steps in options.steps:
-            model = build(side, options.size, options.levels, steps, options.hidden, x)
-            step = pass_of(model, x, options.bf16)
-            peak = peak_bytes(step, list(model.parameters()))
-            rows.append({"side": side, "steps": steps, "peak_MiB": round(peak / 2**20, 2)})
-            print(rows[-1], flush=True)
-    return rows
+def settings(options: argparse.Namespace) -> Record:
+    """What the figures of one table have in common, and the date."""
+    shape = f"3x{options.size}x{options.size}"
+    chosen = {name: str(getattr(options, name)) for name in ("levels", "hidden", "batch")}
+    precision = "bfloat16" if options.bf16 else "float32"
+    return {**_environment.conditions(), "shape": shape, **chosen, "precision": precision}
 
 
-def measure_times(options: argparse.Namespace, x: Tensor) -> list[dict[str, object]]:
-    rows = []
-    for steps in options.steps:
-        models = {side: build(side, options.size, options.levels, steps, options.hidden, x) for side in options.sides}
-        sides = {side: pass_of(model, x, options.bf16) for side, model in models.items()}
-        timings = interleave(sides, rounds=options.rounds, seconds=0.0)
-        base = timings[options.sides[0]].median
-        for side, timing in timings.items():
-            ratio = round(timing.median / base, 3)
-            rows.append({"side": side, "steps": steps, "ms": round(1e3 * timing.median, 1), "ratio": ratio})
-            print(rows[-1], flush=True)
-    return rows
+def _measure_missing(options: argparse.Namespace) -> list[Record]:
+    """All records of these settings, in the order of the plan; what is missing is measured and kept at once."""
+    conditions, wanted = settings(options), plan(options)
+    kept = read_csv(PARTIAL) if PARTIAL.exists() else []
+    same = [record for record in kept if all(record[name] == conditions[name] for name in _SETTINGS)]
+    other = [record for record in kept if record not in same]
+    anew = [item for item in wanted if options.again or _disturbed(same, item)]
+    found = {_key(record): record for record in same if _key(record) not in anew}
+    missing = [item for item in wanted if item not in found]
+    for measured in _measured(options, missing):
+        for values in measured:
+            record = {**values, **conditions}
+            found[_key(record)] = record
+            print({name: value for name, value in values.items() if value}, flush=True)
+        write_csv(PARTIAL, [*other, *found.values()])
+    order = {item: place for place, item in enumerate(plan(parser().parse_args([])))}
+    return sorted(found.values(), key=lambda record: order.get(_key(record), len(order)))
 
 
-def main() -> None:
-    """Measures, prints, and writes JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["peak", "time"])
-    parser.add_argument("--sides", type=lambda text: text.split(","), default=list(OURS))
-    parser.add_argument("--steps", type=lambda text: [int(part) for part in text.split(",")], default=[4, 32])
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.what == "time" and (reason := refusal()):
-        sys.exit(reason)
-    torch.set_num_threads(THREADS)
-    x = torch.rand(options.batch, 3, options.size, options.size) - 0.5
-    rows = (measure_peaks if options.what == "peak" else measure_times)(options, x)
-    if options.json:
-        given = {name: value for name, value in vars(options).items() if name != "json"}
-        temporary = options.json.with_suffix(".part")
-        temporary.write_text(json.dumps({"options": given, "conditions": conditions(), "rows": rows}, indent=1) + "\n")
-        os.replace(temporary, options.json)
+def _disturbed(records: Sequence[Record], item: tuple[str, str, int]) -> bool:
+    kind, _, steps = item
+    ratio = memory_table.self_check_of(records, steps) if kind == "time" else None
+    return ratio is not None and not self_check(ratio)
+
+
+def _measured(options: argparse.Namespace, missing: Sequence[tuple[str, str, int]]) -> Iterator[list[Record]]:
+    for kind, side, steps in missing:
+        if kind == "peak":
+            architecture = Architecture((3, options.size, options.size), options.levels, steps, options.hidden)
+            arguments = (_name(side, options.bf16), architecture, options.batch, torch.get_num_threads())
+            yield [_record("peak", side, steps, peak=in_fresh_process(pass_peak, *arguments))]
+    for steps in dict.fromkeys(steps for kind, _, steps in missing if kind == "time"):
+        timings = _times(options, steps)
+        yield [_record("time", side, steps, timing=timing) for side, timing in timings.items()]
+
+
+def _times(options: argparse.Namespace, steps: int) -> dict[str, Timing]:
+    architecture = Architecture((3, options.size, options.size), options.levels, steps, options.hidden)
+    x = torch.rand(options.batch, *architecture.shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    run = {side: pass_of(initialized(_name(side, options.bf16), architecture, x), x) for side in MEMORY}
+    for _ in range(_ATTEMPTS):
+        timings = interleave(run | {AGAIN: run["store"]}, rounds=options.rounds, seconds=0.0, settle=False)
+        if self_check(timings[AGAIN].median / timings["store"].median):
+            break
+    return timings
+
+
+def _name(side: str, bf16: bool) -> str:
+    library = PEER if side == PEER else "ours"
+    mode = f"-{side}" if side in MEMORY[1:] else ""
+    return f"{library}{'-bf16' if bf16 else ''}{mode}"
+
+
+def _record(kind: str, side: str, steps: int, *, peak: int | None = None, timing: Timing | None = None) -> Record:
+    values = {
+        "kind": kind,
+        "side": side,
+        "steps": steps,
+        "peak_bytes": peak,
+        "median_s": timing and timing.median,
+        "q1_s": timing and timing.q1,
+        "q3_s": timing and timing.q3,
+        "rounds": timing and timing.rounds,
+    }
+    return {name: "" if found is None else str(found) for name, found in values.items()}
+
+
+def _publish(options: argparse.Namespace, records: Sequence[Record]) -> str:
+    """Moves a whole set of figures of the default settings, undisturbed, to where the documents find it."""
+    default = parser().parse_args([])
+    wanted = plan(default)
+    same = settings(default) == settings(options)
+    checks = [memory_table.self_check_of(records, steps) for steps in default.time_steps]
+    whole = {_key(record) for record in records} >= set(wanted)
+    if not (same and whole and all(ratio is not None and self_check(ratio) for ratio in checks)):
+        return f"{PARTIAL} (not the whole run of the default settings: the published results stay as they were)"
+    write_csv(RESULTS / memory_table.FILE, [record for record in records if _key(record) in wanted])
+    rest = [record for record in read_csv(PARTIAL) if record not in records]
+    if rest:
+        write_csv(PARTIAL, rest)
+    else:
+        PARTIAL.unlink()
+    return str(RESULTS / memory_table.FILE)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = [0]
+    if not all(number > 0 for number in numbers):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected positive integers, separated by commas")
+    return numbers
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

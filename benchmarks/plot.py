@@ -24,7 +24,7 @@ from benchmarks._results import (
     read_csv,
     read_rows,
 )
-from benchmarks.glow import pictures, step_table
+from benchmarks.glow import memory_table, pictures, step_table
 
 IMAGES = ROOT / "docs" / "images"
 _COLOURS = {EAGER: "#4477aa", COMPILED: "#ee9944"}
@@ -72,6 +72,7 @@ PICTURES: dict[str, tuple[str, Callable[[Path], Figure]]] = {
     OPERATORS: ("benchmarks.png", lambda path: draw(read_rows(path))),
     COUPLING_NETWORK: ("coupling-network.png", lambda path: draw(read_rows(path))),
     step_table.FILE: ("glow-step.png", lambda path: pictures.draw_steps(read_csv(path))),
+    memory_table.FILE: ("glow-memory.png", lambda path: pictures.draw_memory(read_csv(path))),
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import _markdown, operator_table
 from benchmarks._results import COUPLING_NETWORK, OPERATORS, RESULTS, ROOT, read_csv, read_rows
-from benchmarks.glow import step_table
+from benchmarks.glow import memory_table, step_table
 
 README = ROOT / "README.md"
 
@@ -44,6 +44,12 @@ TABLES = (
     Table("operators", OPERATORS, lambda path: operator_table.render(read_rows(path)), "make bench"),
     Table("coupling-network", COUPLING_NETWORK, lambda path: operator_table.render(read_rows(path)), "make bench"),
     Table("glow-step", step_table.FILE, lambda path: step_table.render(read_csv(path)), "make bench-glow"),
+    Table(
+        "glow-memory",
+        memory_table.FILE,
+        lambda path: memory_table.render(read_csv(path)),
+        "make bench BENCH_FLAGS=glow-memory",
+    ),
 )
 
 

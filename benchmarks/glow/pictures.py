@@ -1,4 +1,4 @@
-"""Pictures of whole Glow steps."""
+"""Pictures of whole Glow steps, and of what the memory modes keep."""
 
 from __future__ import annotations
 
@@ -24,10 +24,30 @@ def draw_steps(records: Sequence[Record]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.12)
     axes.invert_yaxis()
-    first = records[0]
-    figure.suptitle(
-        f"{first['cpu']}, {first['threads']} threads, torch {first['torch']}, {first['date']}; {first['shape']}, "
-        f"{first['levels']} levels of {first['steps']} steps, {first['hidden']} hidden, batch {first['batch']}",
-        fontsize=8,
-    )
+    figure.suptitle(_conditions(records[0], f"{records[0]['steps']} steps a level"), fontsize=8)
     return figure
+
+
+def draw_memory(records: Sequence[Record]) -> Figure:
+    """Lines: the peak of every memory mode by the number of steps a level; a point for a side measured once."""
+    figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    peaks = [record for record in records if record["kind"] == "peak"]
+    for side in dict.fromkeys(record["side"] for record in peaks):
+        found = sorted((int(r["steps"]), int(r["peak_bytes"]) / 2**20) for r in peaks if r["side"] == side)
+        axes.plot(*zip(*found, strict=True), marker="o", label=side)
+    axes.set_yscale("log")
+    axes.set_xlabel("steps a level")
+    axes.set_ylabel("peak of activations, MiB")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.suptitle(_conditions(records[0], records[0]["precision"]), fontsize=8)
+    return figure
+
+
+def _conditions(first: Record, more: str) -> str:
+    return (
+        f"{first['cpu']}, {first['threads']} threads, torch {first['torch']}, {first['date']}; {first['shape']}, "
+        f"{first['levels']} levels, {more}, {first['hidden']} hidden, batch {first['batch']}"
+    )
