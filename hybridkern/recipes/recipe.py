@@ -15,6 +15,7 @@ from hybridkern.recipes.task import Task
 
 # One line a recipe. Its module holds RECIPE and is imported only when that recipe is used.
 _MODULES = {
+    "cifar10": "hybridkern.recipes.cifar10",
     "digits": "hybridkern.recipes.digits",
     "digits-tutorial": "hybridkern.recipes.digits_tutorial",
     "mnist": "hybridkern.recipes.mnist",

@@ -10,21 +10,12 @@ from __future__ import annotations
 from hybridkern.recipes.images.config import ImagesConfig
 from hybridkern.recipes.images.experiment import image_recipe
 from hybridkern.recipes.images.official import SVHN
-
-# Nalisnick et al. 2019, table 3: the whole training set; another set is CIFAR-10
-_PUBLISHED = {
-    1.0: {"test_error": "5.23 %", "test_bits_per_dim": "2.40", "test_class_nll_nats": "0.253"}
-    | {"ood_bits_per_dim": "6.16", "ood_entropy_nats": "1.677"},
-    10.0: {"test_error": "7.27 %", "test_bits_per_dim": "2.23", "test_class_nll_nats": "0.268"}
-    | {"ood_bits_per_dim": "7.03", "ood_entropy_nats": "2.143"},
-    0.1: {"test_error": "4.86 %", "test_bits_per_dim": "3.35", "test_class_nll_nats": "0.260"}
-    | {"ood_bits_per_dim": "7.06", "ood_entropy_nats": "1.153"},
-}
+from hybridkern.recipes.images.published import SVHN_ROWS, by_lam
 
 RECIPE = image_recipe(
     name="svhn",
     summary="Glow and classifier on SVHN's 32x32 digits",
     config=ImagesConfig(),
     official=SVHN,
-    published=_PUBLISHED,
+    published=by_lam(SVHN_ROWS),
 )

@@ -39,12 +39,14 @@ class Run:
         task: the model of the best epoch.
         metrics: the content of ``metrics.json``.
         pictures: paths of the plots.
+        results: what the recipe's ``evaluate`` returned: the scores behind the figures, where it has them.
     """
 
     record: RunRecord
     task: Task
     metrics: dict[str, Any]
     pictures: list[Path]
+    results: Any = None
 
 
 def train(
@@ -167,7 +169,7 @@ def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, his
     else:
         paths = draw_run(folder.root, task, data, history, seed)
     write_json(folder.metrics, metrics)
-    return Run(record, task, metrics, paths)
+    return Run(record, task, metrics, paths, results)
 
 
 def _circumstances(record: RunRecord, task: Task, data: DataSet, history: Any) -> dict[str, Any]:

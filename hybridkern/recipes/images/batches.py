@@ -15,7 +15,7 @@ from torch import Tensor
 from hybridkern.data import Split
 from hybridkern.recipes.augment import translated
 
-_ORDER, _NOISE = 0, 1
+_ORDER, _NOISE, _UNLABELLED_ORDER = 0, 1, 3
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -52,6 +52,9 @@ class TrainingBatches:
         done: steps done so far; asked at the beginning of a stretch. Lightning's own count of epochs is ahead by one
             after a resumed run.
         moving: whether images are still moved; asked at every step.
+        redrawn: share of the grey values that are drawn anew, and how many grey values there are.
+        unlabelled: share of each batch drawn from the images of label -1; 0 where all have labels. These and the others
+            then pass at their own pace.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class TrainingBatches:
         done: Callable[[], int],
         translation: int = 0,
         moving: Callable[[], bool] = lambda: True,
+        redrawn: tuple[float, int] = (0.0, 1),
+        unlabelled: float = 0.0,
     ) -> None:
         self.split = split
         self.shape = shape
@@ -74,12 +79,13 @@ class TrainingBatches:
         self.translation = translation
         self.moving = moving
         self.done = done
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self.redrawn = redrawn
+        self._groups = _groups(split.y, batch_size, unlabelled, seed)
 
     @property
     def steps_per_pass(self) -> int:
-        """Steps of one pass over the data."""
-        return len(self.split) // self.batch_size
+        """Steps of one pass over the data; of the labelled images, where there are others."""
+        return self._groups[0].steps_per_pass
 
     def __len__(self) -> int:
         return self.stretch
@@ -91,10 +97,7 @@ class TrainingBatches:
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's part of the batch of a step (from 0)."""
-        index, place = divmod(step, self.steps_per_pass)
-        if self._order[0] != index:
-            self._order = index, torch.randperm(len(self.split), generator=seeded(self.seed, _ORDER, index))
-        rows = self._order[1][place * self.batch_size : (place + 1) * self.batch_size]
+        rows = torch.cat([group.take(step) for group in self._groups])
         generator = seeded(self.seed, _NOISE, step)
         size = 2 * self.translation + 1
         moves = torch.randint(size, (len(rows), 2), generator=generator) - self.translation
@@ -104,7 +107,48 @@ class TrainingBatches:
         x = self.split.x[rows[mine]]
         if self.translation and self.moving():
             x = translated(x, self.shape, moves[mine])
+        share, levels = self.redrawn
+        if share:
+            chosen = torch.rand(noise.shape, generator=generator) < share
+            drawn = torch.randint(levels, noise.shape, generator=generator)
+            x = torch.where(chosen[mine], drawn[mine], x)
         return x.to(torch.float32) + noise[mine], self.split.y[rows[mine]]
+
+
+class _Group:
+    """Images that are drawn in one order: every pass over them in another, by seed and number of the pass.
+
+    Args:
+        rows: of the split, ``(N,)`` int64.
+        size: of them in each batch.
+        numbers: seed and kind of the order.
+    """
+
+    def __init__(self, rows: Tensor, size: int, *numbers: int) -> None:
+        self.rows = rows
+        self.size = size
+        self._numbers = numbers
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def steps_per_pass(self) -> int:
+        return len(self.rows) // self.size
+
+    def take(self, step: int) -> Tensor:
+        """The rows of a step (from 0)."""
+        index, place = divmod(step, self.steps_per_pass)
+        if self._order[0] != index:
+            self._order = index, torch.randperm(len(self.rows), generator=seeded(*self._numbers, index))
+        return self.rows[self._order[1][place * self.size : (place + 1) * self.size]]
+
+
+def _groups(y: Tensor, batch_size: int, unlabelled: float, seed: int) -> list[_Group]:
+    if not unlabelled:
+        return [_Group(torch.arange(len(y)), batch_size, seed, _ORDER)]
+    labelled = torch.nonzero(y >= 0).squeeze(1)
+    size = min(max(1, round((1 - unlabelled) * batch_size)), batch_size - 1, len(labelled))
+    rest = torch.nonzero(y < 0).squeeze(1)
+    return [_Group(labelled, size, seed, _ORDER), _Group(rest, batch_size - size, seed, _UNLABELLED_ORDER)]
 
 
 class FixedBatches:

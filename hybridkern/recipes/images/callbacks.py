@@ -48,13 +48,14 @@ class ImageHistory(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, ImageModule)
-        *sums, images = pl_module.take_sums().tolist()
+        class_nll, nll, wrong, labelled, images = pl_module.take_sums().tolist()
         if not images:
             return  # a run that goes on from the end of a stretch begins by ending it again
         self.images += int(images)
         self._where(self.training, trainer)
-        for name, value in zip(("class_nll", "nll", "error"), sums, strict=True):
-            self.training[name].append(self._finite(f"training {name}", value / images))
+        means = {"class_nll": class_nll / labelled, "nll": nll / images, "error": wrong / labelled}
+        for name, value in means.items():
+            self.training[name].append(self._finite(f"training {name}", value))
         # Lightning validates before this hook, and logs its figures after the hook of the validation
         while len(self.validation["val_loss"]) < len(self.validation["step"]):
             for name in VALIDATED[2:]:
@@ -138,10 +139,10 @@ class StepProgress(Callback):
         self._progress.update(self._line, completed=self.pace.progress, description=text, refresh=True)
 
     def _figures(self, sums: Tensor) -> str:
-        _, nll, wrong, images = sums.tolist()
+        _, nll, wrong, labelled, images = sums.tolist()
         if not images:
             return ""
-        return f"error {wrong / images:.1%} bits/dim {nll / images / self.dim / math.log(2):.3f}"
+        return f"error {wrong / labelled:.1%} bits/dim {nll / images / self.dim / math.log(2):.3f}"
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._progress is not None:

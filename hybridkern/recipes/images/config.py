@@ -25,9 +25,12 @@ class ImagesConfig(Config):
         test_data: an ``.npz`` file whose images are the test part; those of ``data`` are then all for training.
         ood: data to score beside the test part: an ``.npz`` file, or ``svhn``, ``mnist`` or ``cifar10`` for the test
             part of the official files under ``data_root``.
+        ood_size: only so many images of ``ood``, spread evenly over it.
         train_size: only so many of the training images, the first ones.
         validation: so many training images, the last ones, are held out for the curves; they choose nothing.
         translation: training images are moved by up to so many pixels each way, edges repeated.
+        redrawn: share of the grey values of training images that are drawn anew, evenly from all there are: with it a
+            model learns the background of images and not what they show.
         translation_until: share of the training after which they are no longer moved.
         levels, steps, hidden, form, net, norm, permutation: of :class:`hybridkern.flows.Glow`.
         memory: ``"store"``, ``"recompute"`` or ``"invert"``: what the backward pass finds again.
@@ -36,6 +39,9 @@ class ImagesConfig(Config):
         head_dropout: of the classifier's hidden units; head_input_dropout: of the latents it sees.
         head_lr: factor on the learning rate of the classifier. head_weight_decay: its weight decay.
         label_smoothing: share of the label that training spreads over all classes.
+        labels: only so many training images keep their label, equally many a class; ``None``: all do.
+        unlabelled: share of each batch that is drawn from the images without label; with 0 they are left out.
+        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
         minutes: wall time of training; the schedule follows it.
         ema_every: steps between two updates of the running average.
         checkpoint_steps: steps between two checkpoints, each preceded by a validation.
@@ -58,10 +64,12 @@ class ImagesConfig(Config):
     data_root: str | None = None
     test_data: str | None = None
     ood: str | None = None
+    ood_size: int | None = None
     train_size: int | None = None
     validation: int = 256
     translation: int = 3
     translation_until: float = 1.0
+    redrawn: float = 0.0
     levels: int = 3
     steps: int = 8
     hidden: int = 256
@@ -77,6 +85,9 @@ class ImagesConfig(Config):
     head_lr: float = 1.0
     head_weight_decay: float = 1e-1
     label_smoothing: float = 0.0
+    labels: int | None = None
+    unlabelled: float = 0.5
+    entropy_weight: float = 1.0
     minutes: float | None = None
     ema_every: int = 10
     checkpoint_steps: int = 400
@@ -92,10 +103,13 @@ class ImagesConfig(Config):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
         for name in ("validation", "translation", "head_hidden"):
             self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
-        for name in ("head_dropout", "head_input_dropout", "label_smoothing"):
+        for name in ("head_dropout", "head_input_dropout", "label_smoothing", "unlabelled", "redrawn"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
         self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
-        self._require("train_size", self.train_size is None or self.train_size >= 1, "a whole number from 1 on")
+        self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
+        for name in ("labels", "train_size", "ood_size"):
+            value = getattr(self, name)
+            self._require(name, value is None or value >= 1, "a whole number from 1 on")
         self._require(
             "minutes", self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0), "a positive number"
         )
@@ -107,6 +121,11 @@ class ImagesConfig(Config):
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise RecipeError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {expected}")
+
+    @property
+    def semi_supervised(self) -> bool:
+        """Whether training sees images without label."""
+        return self.labels is not None and self.unlabelled > 0
 
     def updated(self, recipe: str, options: dict[str, Any]) -> ImagesConfig:
         if options.get("minutes") is not None and options.get("epochs") is None and self.minutes is None:

@@ -9,6 +9,7 @@ from hybridkern.recipes.images import results, sources
 from hybridkern.recipes.images.config import ImagesConfig
 from hybridkern.recipes.images.model import build
 from hybridkern.recipes.images.official import BY_NAME, Official, fetch
+from hybridkern.recipes.images.published import PAPER
 from hybridkern.recipes.images.training import fit
 from hybridkern.recipes.recipe import Published, Recipe
 
@@ -20,7 +21,7 @@ def image_recipe(
 
     def of_paper(config: ImagesConfig) -> Published:
         lam = 1.0 if config.lam is None else config.lam
-        return Published("Nalisnick et al. 2019", published.get(lam, {}))
+        return Published(PAPER, published.get(lam, {}))
 
     return Recipe(
         name=name,

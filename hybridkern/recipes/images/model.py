@@ -11,6 +11,7 @@ from hybridkern import flows
 from hybridkern.hybrid import HybridModel, heads
 from hybridkern.recipes.errors import RecipeError
 from hybridkern.recipes.images.config import ImagesConfig
+from hybridkern.recipes.images.semi import SemiSupervisedTask
 from hybridkern.recipes.images.task import ImageTask, TopCategorical
 from hybridkern.recipes.recipe import DataShape
 
@@ -44,13 +45,10 @@ def build(config: ImagesConfig, data: DataShape) -> ImageTask:
     except ValueError as error:
         raise RecipeError(f"the flow cannot be built: {error}") from error
     head = _head(config, flow, data)
-    return ImageTask(
-        HybridModel(flow, head),
-        1.0 if config.lam is None else config.lam,
-        data.shape,
-        data.levels,
-        config.label_smoothing,
-    )
+    model, lam = HybridModel(flow, head), 1.0 if config.lam is None else config.lam
+    if config.semi_supervised:
+        return SemiSupervisedTask(model, lam, data.shape, data.levels, config.entropy_weight)
+    return ImageTask(model, lam, data.shape, data.levels, config.label_smoothing)
 
 
 def _head(config: ImagesConfig, flow: Any, data: DataShape) -> heads.Categorical:

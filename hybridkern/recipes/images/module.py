@@ -26,13 +26,14 @@ class ImageModule(HybridModule):
         threads: of each process, where several share a batch.
 
     Attributes:
-        sums: of ``class_nll``, ``nll``, wrong predictions and images since :meth:`take_sums`, in this process.
+        sums: of ``class_nll``, ``nll``, wrong predictions, images with label and images since :meth:`take_sums`, in
+            this process.
     """
 
     def __init__(self, task: ImageTask, config: ImagesConfig, threads: int) -> None:
         super().__init__(task, config, steps=0)
         self.threads = threads
-        self.sums = torch.zeros(4, dtype=torch.float64)
+        self.sums = torch.zeros(5, dtype=torch.float64)
 
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
@@ -92,6 +93,7 @@ class ImageModule(HybridModule):
 
 
 def _sums(terms: Terms, y: Tensor) -> Tensor:
-    wrong = (terms.predicted != y).sum()
-    sums = [part.sum(dtype=torch.float64) for part in (terms.class_nll, terms.nll, wrong)]
-    return torch.stack([*sums, torch.tensor(float(len(y)), dtype=torch.float64)])
+    labelled = y >= 0
+    wrong = (terms.predicted != y) & labelled
+    parts = (terms.class_nll, terms.nll, wrong, labelled, torch.ones_like(y))
+    return torch.stack([part.sum(dtype=torch.float64) for part in parts])

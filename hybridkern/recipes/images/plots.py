@@ -28,27 +28,30 @@ def rows_of_images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -
 
 
 def log_likelihoods(inside: Tensor, outside: Tensor | None, name: str, auroc: float | None) -> Figure:
-    """Histograms of bits per dimension ``(N,)`` of the test part and of other images, on one axis.
+    """Histograms of bits per dimension ``(N,)`` of the test part and of other images, on one axis."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    sets = {"test part": inside} | ({} if outside is None else {name: outside})
+    histograms(axes, sets)
+    axes.set_title("Likelihood" + ("" if auroc is None else f" (AUROC {auroc:.4f})"))
+    return figure
+
+
+def histograms(axes: Axes, sets: Mapping[str, Tensor]) -> None:
+    """Draws densities of bits per dimension ``(N,)`` by the name of their set, two sets at most, with their means.
 
     The axis leaves out the thousandth at each end: a few images far away would squeeze all others into one bar.
     """
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    sets = [("test part", inside, _INSIDE)]
-    if outside is not None:
-        sets.append((name, outside, _OUTSIDE))
-    ends = [np.quantile(values.numpy(), (0.001, 0.999)) for _, values, _ in sets]
+    ends = [np.quantile(values.numpy(), (0.001, 0.999)) for values in sets.values()]
     bins = np.linspace(min(low for low, _ in ends), max(high for _, high in ends), _BINS).tolist()
-    for label, values, colour in sets:
+    for (name, values), colour in zip(sets.items(), (_INSIDE, _OUTSIDE), strict=False):
         axes.hist(
             values.numpy().clip(bins[0], bins[-1]), bins, density=True, alpha=0.6, color=colour,
-            label=f"{label}, mean {values.mean().item():.2f}",
+            label=f"{name}, mean {values.mean().item():.2f}",
         )  # fmt: skip
     axes.set_xlabel("$-\\log_2 p(x) / D$, bits per dimension")
     axes.set_ylabel("density of images")
-    axes.set_title("Likelihood" + ("" if auroc is None else f" (AUROC {auroc:.4f})"))
-    _finish(axes)
-    return figure
+    finish(axes)
 
 
 def confidence(values: Tensor, right: Tensor) -> Figure:
@@ -71,7 +74,7 @@ def confidence(values: Tensor, right: Tensor) -> Figure:
     left.set_ylabel("share")
     left.set_ylim(0, 1.02)
     left.set_title("Accuracy above a confidence")
-    _finish(left, "lower left")
+    finish(left, "lower left")
     groups = np.clip((values.numpy() * _GROUPS).astype(int), 0, _GROUPS - 1)
     used = [group for group in range(_GROUPS) if (groups == group).any()]
     calibration.plot([0, 1], [0, 1], color=_TRAINING, linestyle="--", label="perfectly calibrated")
@@ -83,7 +86,7 @@ def confidence(values: Tensor, right: Tensor) -> Figure:
     calibration.set_xlabel("mean confidence")
     calibration.set_ylabel("accuracy")
     calibration.set_title("Accuracy against confidence")
-    _finish(calibration, "upper left")
+    finish(calibration, "upper left")
     return figure
 
 
@@ -104,14 +107,15 @@ def training(trained: Mapping[str, Sequence[float]], validated: Mapping[str, Seq
         axes.set_xlabel("minutes of training")
         axes.set_ylabel(unit)
         axes.margins(y=0.1)
-        _finish(axes, "best")
+        finish(axes, "best")
     panels[0].set_title("Error")
     panels[0].set_ylim(bottom=0)
     panels[1].set_title("Negative log-likelihood")
     return figure
 
 
-def _finish(axes: Axes, legend: Any = "upper right") -> None:
+def finish(axes: Axes, legend: Any = "upper right", title: str | None = None) -> None:
+    """Gives axes the grid, frame and legend of all pictures."""
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc=legend, framealpha=0.9, edgecolor="none")
+    axes.legend(loc=legend, title=title, framealpha=0.9, edgecolor="none")

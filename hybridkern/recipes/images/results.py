@@ -18,7 +18,7 @@ from hybridkern.recipes.images.batches import dequantized, seeded
 from hybridkern.recipes.images.callbacks import ImageHistory
 from hybridkern.recipes.images.config import ImagesConfig
 from hybridkern.recipes.images.evaluation import Scores, figures, ood_figures, score
-from hybridkern.recipes.images.sources import load_ood
+from hybridkern.recipes.images.sources import Scored, load_ood
 from hybridkern.recipes.images.task import ImageTask
 from hybridkern.recipes.pictures import save_figure
 
@@ -31,11 +31,12 @@ _NOISE_SEED = 2
 
 @dataclass(frozen=True)
 class Results:
-    """The scores behind the figures: of the test part, and of another set where one was given."""
+    """The scores behind the figures: of the test part, and of another set ``other`` where one was given."""
 
     metrics: dict[str, Any]
     test: Scores
     ood: Scores | None
+    other: Scored | None = None
 
 
 def evaluate(task: ImageTask, data: DataSet, config: ImagesConfig) -> Results:
@@ -44,13 +45,13 @@ def evaluate(task: ImageTask, data: DataSet, config: ImagesConfig) -> Results:
     Raises:
         RecipeError, DataError: the other set cannot be used.
     """
-    ood = None if config.ood is None else load_ood(config.ood, config.data_root, data.shape)
+    ood = None if config.ood is None else load_ood(config.ood, config.data_root, data.shape, config.ood_size)
     test = score(task, data.test.x, config.draws)
     metrics = figures(task, test, data.test, config.draws)
     if ood is None:
         return Results(metrics, test, None)
     outside = score(task, ood.x, config.draws)
-    return Results(metrics | ood_figures(task, test, outside, ood.name), test, outside)
+    return Results(metrics | ood_figures(task, test, outside, ood.name), test, outside, ood)
 
 
 def draw_run(

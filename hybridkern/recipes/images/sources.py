@@ -24,6 +24,7 @@ from hybridkern.data import (
     read_arrays,
     split_column,
 )
+from hybridkern.hybrid._labels import UNLABELLED
 from hybridkern.recipes.errors import RecipeError
 from hybridkern.recipes.images.config import ImagesConfig
 from hybridkern.recipes.images.official import BY_NAME, Official, Part
@@ -34,10 +35,11 @@ _SPLIT_SEED = 0  # the split belongs to the data, not to the run
 
 @dataclass(frozen=True)
 class Scored:
-    """Images to score: ``x (N, D)`` uint8, and what to call them."""
+    """Images to score: ``x (N, D)`` uint8, what to call them, and their own labels ``y (N,)`` where they have some."""
 
     x: Tensor
     name: str
+    y: Tensor | None = None
 
 
 def files(config: ImagesConfig, official: Official) -> list[Path]:
@@ -85,35 +87,40 @@ def load(config: ImagesConfig, official: Official) -> DataSet:
         )
     data = _data_set(paths, train, test, config, source)
     if config.ood is not None:  # what cannot be scored should be known before hours of training
-        load_ood(config.ood, config.data_root, data.shape)
+        load_ood(config.ood, config.data_root, data.shape, config.ood_size)
     return data
 
 
-def load_ood(name: str, data_root: str | None, shape: tuple[int, ...]) -> Scored:
+def load_ood(name: str, data_root: str | None, shape: tuple[int, ...], size: int | None = None) -> Scored:
     """Images of another source: an ``.npz`` file (its test part where it has a split), or an official data set's test.
+
+    With ``size`` only so many of them, spread evenly over the file.
 
     Raises:
         RecipeError: an official data set without ``data_root``.
         DataError: the file cannot be used, or its images have another shape.
     """
+    labels: np.ndarray | None
     if name in BY_NAME:
         if data_root is None:
             raise RecipeError(f"--ood: got {name}, which needs --data-root DIR with its official files")
-        images, label = BY_NAME[name].load(Path(data_root), "test")[0], name
+        (images, labels), label = BY_NAME[name].load(Path(data_root), "test"), name
     else:
         path = Path(name)
         arrays = read_arrays(path)
         if "images" not in arrays:
             raise DataError(f"{path}: found the keys {listed(arrays)}, expected 'images'")
         images, label = check_images(path, arrays["images"]), path.stem
+        labels = check_labels(path, "labels", arrays["labels"], len(images)) if "labels" in arrays else None
         split = split_column(path, arrays, len(images))
         if split is not None and (split == 1).any():
-            images = images[split == 1]
+            images, labels = images[split == 1], None if labels is None else labels[split == 1]
     if _with_colours(images).shape[1:] != (*shape[:2], *(shape[2:] or (1,))):
         raise DataError(f"{name}: images: got shape {images.shape[1:]}, expected {tuple(shape)}, that of training")
     if len(images) == 0:
         raise DataError(f"{name}: holds no image")
-    return Scored(_rows(images), label)
+    kept = np.linspace(0, len(images) - 1, min(size or len(images), len(images))).astype(np.int64)
+    return Scored(_rows(images[kept]), label, None if labels is None else torch.from_numpy(labels[kept]))
 
 
 def _whole_file(path: Path) -> Part:
@@ -161,7 +168,7 @@ def _data_set(paths: list[Path], train: Part, test: Part, config: ImagesConfig, 
         raise DataError(f"{paths[-1]}: the test part is empty")
     classes = _classes(paths[0], labels, test[1])
     return DataSet(
-        train=_split(images[:kept], labels[:kept]),
+        train=_few_labels(_split(images[:kept], labels[:kept]), classes, config),
         validation=_split(images[kept:], labels[kept:]),
         test=_split(*test),
         shape=images.shape[1:],
@@ -173,6 +180,32 @@ def _data_set(paths: list[Path], train: Part, test: Part, config: ImagesConfig, 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(_rows(images), torch.from_numpy(np.ascontiguousarray(labels)))
+
+
+def _few_labels(train: Split, classes: int, config: ImagesConfig) -> Split:
+    """The training images with ``config.labels`` labels among them, spread evenly over classes and file; others -1.
+
+    Without use for those others they are left out.
+    """
+    if config.labels is None:
+        return train
+    each, more = divmod(config.labels, classes)
+    places = [torch.nonzero(train.y == label).squeeze(1) for label in range(classes)]
+    counts = [each + (label < more) for label in range(classes)]
+    for label, (found, count) in enumerate(zip(places, counts, strict=True)):
+        if not 1 <= count <= len(found):
+            raise RecipeError(
+                f"--labels: got {config.labels}, expected at least one and at most all images of each of {classes} "
+                f"classes; class {label} has {len(found)}"
+            )
+    chosen = torch.cat([
+        found[torch.linspace(0, len(found) - 1, count).long()] for found, count in zip(places, counts, strict=True)
+    ]).sort().values  # fmt: skip
+    if not config.semi_supervised:
+        return Split(train.x[chosen], train.y[chosen])
+    y = torch.full_like(train.y, UNLABELLED)
+    y[chosen] = train.y[chosen]
+    return Split(train.x, y)
 
 
 def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:

@@ -59,6 +59,8 @@ def fit(
         translation=config.translation,
         done=pace.steps_done,
         moving=partial(pace.is_before, config.translation_until),
+        redrawn=(config.redrawn, data.levels),
+        unlabelled=config.unlabelled if config.semi_supervised else 0.0,
     )
     history = ImageHistory(pace, passes, resolve(config.precision))
     callbacks: list[Callback] = [pace, history, StepProgress(pace, data.dim, config.batch_size, console)]

@@ -1,0 +1,118 @@
+"""Recipes on images of which few have labels, and images whose grey values are drawn anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hybridkern.data import Split
+from hybridkern.recipes.errors import RecipeError
+from hybridkern.recipes.evaluation import evaluating
+from hybridkern.recipes.images.batches import TrainingBatches, dequantized, seeded
+from hybridkern.recipes.images.official import MNIST
+from hybridkern.recipes.images.semi import SemiSupervisedTask
+from hybridkern.recipes.images.sources import load, load_ood
+from hybridkern.recipes.recipe import get_recipe
+from tests.recipes.conftest import run
+from tests.recipes.images import SMALL, npz
+
+
+def config(folder, **options):
+    recipe = get_recipe("mnist")
+    return recipe.config.updated("mnist", SMALL | {"data": npz(folder / "a.npz", shape=(8, 8))} | options)
+
+
+def test_labels_are_kept_evenly_and_the_other_images_stay_or_go(tmp_path):
+    everything = load(config(tmp_path), MNIST).train
+    few = load(config(tmp_path, labels=7), MNIST).train
+    chosen = few.y >= 0
+    assert torch.bincount(few.y[chosen]).tolist() == [3, 2, 2] and (few.y[~chosen] == -1).all()
+    assert torch.equal(few.x, everything.x) and torch.equal(few.y[chosen], everything.y[chosen])
+    alone = load(config(tmp_path, labels=7, unlabelled=0.0), MNIST).train
+    assert torch.equal(alone.x, everything.x[chosen]) and torch.equal(alone.y, everything.y[chosen])
+
+
+@pytest.mark.parametrize(("labels", "message"), [(2, "class 2 has 18"), (57, "class 2 has 18")])
+def test_too_few_and_too_many_labels(tmp_path, labels, message):
+    settings = config(tmp_path, labels=labels, batch_size=2)
+    with pytest.raises(RecipeError, match=f"--labels: got {labels}, expected at least one.*{message}"):
+        load(settings, MNIST)
+
+
+def batches(unlabelled: float, labels: int = 5, **options) -> TrainingBatches:
+    y = torch.full((40,), -1)
+    y[:labels] = torch.arange(labels)
+    x = torch.arange(40, dtype=torch.uint8)[:, None].expand(40, 4)
+    return TrainingBatches(
+        Split(x, y), (2, 2), 8, stretch=1, seed=3, done=lambda: 0, unlabelled=unlabelled, **options
+    )  # fmt: skip
+
+
+def test_a_batch_holds_its_share_of_unlabelled_images(tmp_path):
+    stream = batches(0.75)
+    assert stream.steps_per_pass == 2
+    seen = [stream.batch(step) for step in range(12)]
+    for x, y in seen:
+        assert (y >= 0).tolist() == [True] * 2 + [False] * 6
+        assert torch.equal(x[:2, 0].floor().long(), y[:2])
+    for first in range(0, 12, 2):  # passes over the labels
+        assert len({int(label) for _, y in seen[first : first + 2] for label in y[y >= 0]}) == 4
+    rest = torch.cat([x[y < 0, 0].floor() for x, y in seen[:5]])
+    assert len(rest.unique()) == 30  # of 35, none twice in a pass
+    assert not torch.equal(seen[0][0], seen[5][0])
+
+
+def test_no_more_labelled_images_in_a_batch_than_there_are():
+    _, y = batches(0.1, labels=3).batch(0)
+    assert (y >= 0).sum() == 3 and len(y) == 8
+
+
+def test_the_loss_is_that_of_the_paper(tmp_path):
+    settings = config(tmp_path, labels=6, entropy_weight=0.7, lam=2.0)
+    recipe = get_recipe("mnist")
+    done = run("mnist", tmp_path / "out", **SMALL, data=settings.data, labels=6, entropy_weight=0.7, lam=2.0, epochs=2)
+    task, found = done.task, recipe.load(settings).train
+    assert isinstance(task, SemiSupervisedTask)
+    x = dequantized(found.x, seeded(1))
+    with evaluating(task):
+        out = task.output(x)
+        loss, terms = task.loss_and_terms(x, found.y)
+    p = torch.softmax(out.prediction.double(), 1).numpy()
+    entropy, y = -(p * np.log(p)).sum(1), found.y.numpy()
+    class_nll = np.where(y >= 0, -np.log(p[np.arange(len(p)), y]), 0.0)
+    expected = class_nll + np.where(y < 0, 0.7 * entropy, 0.0) - 2 / 64 * out.log_px.double().numpy()
+    assert loss.item() == pytest.approx(expected.mean(), rel=1e-5)
+    np.testing.assert_allclose(terms.class_nll, class_nll, rtol=1e-5, atol=1e-6)
+    curves = done.metrics["training"]
+    assert len(curves["error"]) and all(0 <= error <= 1 for error in curves["error"])
+
+
+def test_training_error_is_that_of_labelled_images(tmp_path):
+    settings = SMALL | {"data": npz(tmp_path / "a.npz", shape=(8, 8))}
+    done = run("mnist", tmp_path / "out", **settings, labels=12, unlabelled=0.5, epochs=40, translation=0, lr=5e-3)
+    # three classes of plainly different brightness: all unlabelled images counted as wrong would leave one half
+    assert done.metrics["training"]["error"][-1] < 0.2 and done.metrics["test_error"] < 0.2
+
+
+def test_redrawn_grey_values_take_their_share_and_leave_the_rest():
+    x = torch.full((64, 100), 7, dtype=torch.uint8)
+    split = Split(x, torch.zeros(64, dtype=torch.int64))
+    options = {"stretch": 1, "seed": 3, "done": lambda: 0}
+    plain = TrainingBatches(split, (10, 10), 64, **options).batch(2)[0]
+    drawn = TrainingBatches(split, (10, 10), 64, redrawn=(0.3, 256), **options).batch(2)[0]
+    changed = drawn.floor() != 7
+    assert changed.double().mean().item() == pytest.approx(0.3 * 255 / 256, abs=0.03)
+    assert torch.equal(drawn[~changed], plain[~changed])
+    values = drawn[changed].floor()
+    assert values.min() < 5 and values.max() > 250 and values.mean().item() == pytest.approx(127.5, abs=8)
+
+
+def test_some_of_another_set_spread_evenly_with_their_labels(tmp_path):
+    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
+    np.savez(tmp_path / "o.npz", images=images, labels=np.arange(10) % 4)
+    some = load_ood(str(tmp_path / "o.npz"), None, (4, 4), 4)
+    assert some.x[:, 0].tolist() == [0, 3, 6, 9] and some.y.tolist() == [0, 3, 2, 1]
+    assert len(load_ood(str(tmp_path / "o.npz"), None, (4, 4)).x) == 10
+    np.savez(tmp_path / "o.npz", images=images)
+    assert load_ood(str(tmp_path / "o.npz"), None, (4, 4), 20).y is None
