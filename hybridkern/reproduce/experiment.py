@@ -15,7 +15,13 @@ from hybridkern.reproduce.budget import Budget
 from hybridkern.reproduce.result import Result
 
 # One line an experiment. Its module holds EXPERIMENT and is imported only when that experiment is run.
-_MODULES: dict[str, str] = {}
+_MODULES: dict[str, str] = {
+    "mnist": "hybridkern.reproduce.mnist",
+    "mnist-semi": "hybridkern.reproduce.mnist_semi",
+    "svhn": "hybridkern.reproduce.svhn",
+    "digits": "hybridkern.reproduce.digits",
+    "ood-failure": "hybridkern.reproduce.ood_failure",
+}
 SOURCES = ("data", "test_data", "ood", "data_root")
 """Options that say where data lie; an experiment names those it takes."""
 

@@ -1,0 +1,43 @@
+"""Whether figures follow the order that was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """A figure that rises, or falls, from each model to the next.
+
+    Attributes:
+        key: of the figure.
+        name: in sentences.
+        rising: whether it rises.
+    """
+
+    key: str
+    name: str
+    rising: bool
+
+    def holds(self, figures: Sequence[Mapping[str, float]]) -> bool:
+        """Whether it does so, never standing still, over these models; a NaN is in no order."""
+        values = [figure[self.key] for figure in figures]
+        return all(before < after if self.rising else before > after for before, after in pairwise(values))
+
+
+def sentences(
+    orderings: Sequence[Ordering], figures: Sequence[Mapping[str, float]], along: str
+) -> tuple[list[str], list[str]]:
+    """What to say of the orders that hold, and of those that do not, as ``along`` rises."""
+    held, broken = [], []
+    for ordering in orderings:
+        values = ", ".join(f"{figure[ordering.key]:.4g}" for figure in figures)
+        verb = "rises" if ordering.rising else "falls"
+        if ordering.holds(figures):
+            held.append(f"As published, {ordering.name} {verb} as {along} rises: {values}.")
+        else:
+            broken.append(f"Unlike the published figures, {ordering.name} does not everywhere {verb[:-1]}"
+                          f" as {along} rises: {values}.")  # fmt: skip
+    return held, broken
