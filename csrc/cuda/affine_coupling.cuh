@@ -61,19 +61,19 @@ __device__ __forceinline__ double forward_share(const CouplingForward<Working<X>
     load(c.x, at, x);
     load(c.t, at, t);
     if constexpr (Map != ScaleMap::none) load(c.a, at, a);
-    T y[N];
+    Raw<X, N> y;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       const T shift = t[k] * c.numbers.shift_gain;
       if constexpr (Map == ScaleMap::none) {
-        y[k] = x[k] + shift;
+        y.set(k, x[k] + shift);
       } else {
         const ScaleTerms<T> terms = scale_terms<Map>(a[k], c.numbers, c.negate);
-        y[k] = c.before ? (x[k] + shift) * terms.s : x[k] * terms.s + shift;
+        y.set(k, c.before ? (x[k] + shift) * terms.s : x[k] * terms.s + shift);
         log_scales.add(terms);
       }
     }
-    store<X>(c.y, at, y);
+    store(c.y, place_of(c.walk, share.b, e), y);
     total += static_cast<double>(log_scales.sum);
     log_scales.sum = 0;
   }
@@ -85,8 +85,8 @@ __device__ __forceinline__ double forward_share(const CouplingForward<Working<X>
 template <class X, class P, int N>
 __global__ void __launch_bounds__(block_threads, resident_blocks<X>)
     hk_affine_coupling_forward(CouplingForward<Working<X>> c) {
-  HK_FOR_UNITS(c.walk, first) {
-    const Share share = share_of(c.walk, first);
+  for (unsigned round = 0; has_round(c.walk, round); ++round) {
+    const Share share = share_of(c.walk, round);
     double sum = 0;
     if (share.active) for_form(c.map, [&]<ScaleMap Map>() { sum = forward_share<Map, X, P, N>(c, share); });
     sum = sum_group(sum, c.walk.lanes);
@@ -114,7 +114,8 @@ __device__ __forceinline__ void backward_share(const CouplingBackward<Working<X>
     if constexpr (Map != ScaleMap::none) load(c.a, at, a);
     if (shift_read) load(c.t, at, t);
     if (c.grad_y.data) load(c.grad_y, at, grad_y);
-    T x[N], grad_x[N], grad_a[N], grad_t[N];
+    Raw<X, N> x, grad_x;
+    Raw<P, N> grad_a, grad_t;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
       CouplingGradients<T> g;
@@ -123,23 +124,24 @@ __device__ __forceinline__ void backward_share(const CouplingBackward<Working<X>
       else
         g = coupling_backward(scale_terms<Map>(a[k], c.numbers, c.negate), known[k], t[k], grad_y[k], grad_total,
                               c.numbers, c.before, from_output);
-      x[k] = g.x;
-      grad_x[k] = g.grad_x;
-      grad_a[k] = g.grad_a;
-      grad_t[k] = g.grad_t;
+      x.set(k, g.x);
+      grad_x.set(k, g.grad_x);
+      if constexpr (Map != ScaleMap::none) grad_a.set(k, g.grad_a);
+      grad_t.set(k, g.grad_t);
     }
-    store<X>(c.grad_x, at, grad_x);
-    store<P>(c.grad_t, at, grad_t);
-    if constexpr (Map != ScaleMap::none) store<P>(c.grad_a, at, grad_a);
-    if (recover) store<X>(c.x, at, x);
+    const Place to = place_of(c.walk, share.b, e);
+    store(c.grad_x, to, grad_x);
+    store(c.grad_t, to, grad_t);
+    if constexpr (Map != ScaleMap::none) store(c.grad_a, to, grad_a);
+    if (recover) store(c.x, to, x);
   }
 }
 
 template <class X, class P, int N>
 __global__ void __launch_bounds__(block_threads, resident_blocks<X>)
     hk_affine_coupling_backward(CouplingBackward<Working<X>> c) {
-  HK_FOR_UNITS(c.walk, first) {
-    const Share share = share_of(c.walk, first);
+  for (unsigned round = 0; has_round(c.walk, round); ++round) {
+    const Share share = share_of(c.walk, round);
     if (share.active) for_form(c.map, [&]<ScaleMap Map>() { backward_share<Map, X, P, N>(c, share); });
   }
 }

@@ -40,18 +40,18 @@ template <class X, class P, int N>
 __global__ void __launch_bounds__(block_threads, resident_blocks<X>) hk_rounding_coupling_forward(RoundingForward c) {
   using T = Working<X>;
   const T beta = c.beta.data ? static_cast<T>(total_at(c.beta, 0)) : T(1), sign = static_cast<T>(c.sign);
-  HK_FOR_UNITS(c.walk, first) {
-    const Share share = share_of(c.walk, first);
+  for (unsigned round = 0; has_round(c.walk, round); ++round) {
+    const Share share = share_of(c.walk, round);
     for (int64_t e = share.begin + lane_of(c.walk) * N; e < share.end; e += int64_t(c.walk.lanes) * N) {
       const Place at = place_of(c.walk, share.b, e);
       Raw<X, N> x;
       Raw<P, N> t;
       load(c.x, at, x);
       load(c.t, at, t);
-      T y[N];
+      Raw<X, N> y;
 #pragma unroll
-      for (int k = 0; k < N; ++k) y[k] = x[k] + round_even(rounded_product(t[k], beta)) * sign;
-      store<X>(c.y, at, y);
+      for (int k = 0; k < N; ++k) y.set(k, x[k] + round_even(rounded_product(t[k], beta)) * sign);
+      store(c.y, at, y);
     }
   }
 }
@@ -61,21 +61,22 @@ __global__ void __launch_bounds__(block_threads, resident_blocks<X>) hk_rounding
   using T = Working<X>;
   const T factor = static_cast<T>(c.sign) * static_cast<T>(total_at(c.beta, 0));
   double total = 0;
-  HK_FOR_UNITS(c.walk, first) {
-    const Share share = share_of(c.walk, first);
+  for (unsigned round = 0; has_round(c.walk, round); ++round) {
+    const Share share = share_of(c.walk, round);
     for (int64_t e = share.begin + lane_of(c.walk) * N; e < share.end; e += int64_t(c.walk.lanes) * N) {
       const Place at = place_of(c.walk, share.b, e);
       Raw<X, N> grad;
       Raw<P, N> t;
       load(c.grad, at, grad);
       load(c.t, at, t);
-      T grad_t[N], sum = 0;
+      Raw<P, N> grad_t;
+      T sum = 0;
 #pragma unroll
       for (int k = 0; k < N; ++k) {
         sum += grad[k] * t[k];
-        grad_t[k] = grad[k] * factor;
+        grad_t.set(k, grad[k] * factor);
       }
-      store<P>(c.grad_t, at, grad_t);
+      store(c.grad_t, at, grad_t);
       total += static_cast<double>(sum);
     }
   }

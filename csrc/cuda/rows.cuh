@@ -21,8 +21,8 @@ namespace hk::cuda {
 constexpr int block_threads = 128, warp_threads = 32, block_warps = block_threads / warp_threads;
 // Eight blocks of 128 threads a multiprocessor: half of the 2048 threads it can hold, and 64 registers a thread.
 constexpr int blocks_per_multiprocessor = 8;
-// Kernels in double precision and those that keep sums over the batch would spill with 64 registers: they get 96.
-constexpr int blocks_with_more_registers = 5;
+// Kernels in double precision, which is for checking, would spill with 64 registers: they get 128.
+constexpr int blocks_in_double = 4;
 constexpr unsigned whole_warp = 0xffffffffu;
 
 // Elements of an operand: data[b * batch + o * outer + i * step], for element o * inner + i of row b.
@@ -66,7 +66,7 @@ using Working = typename WorkingType<E>::type;
 
 template <class X>
 constexpr int resident_blocks =
-    sizeof(typename WorkingType<X>::type) == 8 ? blocks_with_more_registers : blocks_per_multiprocessor;
+    sizeof(typename WorkingType<X>::type) == 8 ? blocks_in_double : blocks_per_multiprocessor;
 
 template <class E>
 constexpr bool is_any = false;
@@ -77,7 +77,25 @@ struct Place {
   int64_t b, o, i;
 };
 
-HK_INLINE Place place_of(const Walk& walk, int64_t b, int64_t element) {
+// A number that the compiler takes for a new one each time, so that nothing formed from it is kept for later.
+HK_INLINE int64_t forgotten(int64_t value) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(value));
+#endif
+  return value;
+}
+HK_INLINE int forgotten(int value) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
+
+// Where an element lies; to be asked again where it is written. What a compiler would keep in between (the offset of
+// the row in every operand, from before the loop, and the place, from the load to the store) fills registers that the
+// arithmetic needs.
+HK_INLINE Place place_of(const Walk& walk, int64_t row, int64_t at) {
+  const int64_t b = forgotten(row), element = forgotten(at);
   if (walk.inner == walk.row) return {b, 0, element};
   if (walk.row <= INT32_MAX) {  // a 32-bit division is several times faster
     const uint32_t e = static_cast<uint32_t>(element), inner = static_cast<uint32_t>(walk.inner), o = e / inner;
@@ -150,20 +168,32 @@ HK_INLINE void set_any(char* data, int64_t offset, Element element, T value) {
   }
 }
 
-// N elements as they were read. Each is widened where it is used, not before, which saves registers.
+// N elements as they lie in memory. Each is widened where it is used, not before, and narrowed as soon as it is there:
+// that saves registers.
 template <class E, int N>
 struct Raw {
   static constexpr int bytes = access_bytes<E, N>, each = bytes / int(sizeof(E));
   Words<bytes> part[N / each];
+  Working<E> waiting;  // the first one of a pair of halves
 
   HK_INLINE Working<E> operator[](int k) const {
     if constexpr (sizeof(E) == 2) {
-      const uint32_t word = part[k / each].word[k % each / 2];
-      return widen<Working<E>>(E{static_cast<uint16_t>(k % 2 ? word >> 16 : word & 0xffffu)});
+      return widen_of_pair<Working<E>, E>(part[k / each].word[k % each / 2], k % 2);
     } else {
       E value;
       memcpy(&value, &part[k / each].word[k % each * (sizeof(E) / 4)], sizeof(E));
       return value;
+    }
+  }
+  // To be called for k = 0, 1, ... N - 1.
+  HK_INLINE void set(int k, Working<E> value) {
+    if constexpr (sizeof(E) == 2) {
+      if (k % 2)
+        part[k / each].word[k % each / 2] = narrow_pair<E>(waiting, value);
+      else
+        waiting = value;
+    } else {
+      memcpy(&part[k / each].word[k % each * (sizeof(E) / 4)], &value, sizeof(E));
     }
   }
 };
@@ -171,6 +201,7 @@ template <class T>
 struct Raw<Any<T>, 1> {
   T value;
   HK_INLINE T operator[](int) const { return value; }
+  HK_INLINE void set(int, T v) { value = v; }
 };
 
 template <class E, int N>
@@ -187,23 +218,19 @@ HK_INLINE void load(const View& view, const Place& at, Raw<E, N>& out) {
 }
 
 template <class E, int N>
-HK_INLINE void store(const View& view, const Place& at, const Working<E> (&from)[N]) {
+HK_INLINE void write_run(char* to, const Raw<E, N>& from) {
+  auto* words = reinterpret_cast<Words<Raw<E, N>::bytes>*>(to);
+#pragma unroll
+  for (int p = 0; p < N / Raw<E, N>::each; ++p) write_words(words + p, from.part[p]);
+}
+
+template <class E, int N>
+HK_INLINE void store(const View& view, const Place& at, const Raw<E, N>& from) {
   const int64_t offset = offset_of(view, at);
-  if constexpr (is_any<E>) {
-    set_any(view.data, offset, view.element, from[0]);
-  } else {
-    constexpr int bytes = access_bytes<E, N>, each = bytes / sizeof(E);
-    auto* to = reinterpret_cast<Words<bytes>*>(view.data + offset * int64_t(sizeof(E)));
-#pragma unroll
-    for (int part = 0; part < N / each; ++part) {
-      E values[each];
-#pragma unroll
-      for (int k = 0; k < each; ++k) values[k] = narrow<E>(from[part * each + k]);
-      Words<bytes> words;
-      memcpy(&words, values, bytes);
-      write_words(to + part, words);
-    }
-  }
+  if constexpr (is_any<E>)
+    set_any(view.data, offset, view.element, from.value);
+  else
+    write_run(view.data + offset * int64_t(sizeof(E)), from);
 }
 
 HK_INLINE double total_at(const Totals& totals, int64_t b) {
@@ -220,10 +247,18 @@ struct Share {
   bool active;
 };
 
-__device__ __forceinline__ int64_t groups_per_block(const Walk& walk) { return block_threads / walk.lanes; }
+// First of the units that the calling block takes in a round. Formed anew where it is asked for: a counter of 64 bits
+// would occupy two registers all the while.
+__device__ __forceinline__ int64_t first_unit(const Walk& walk, unsigned round) {
+  return (blockIdx.x + int64_t(round) * gridDim.x) * (block_threads / walk.lanes);
+}
 
-__device__ __forceinline__ Share share_of(const Walk& walk, int64_t first_unit) {
-  const int64_t unit = first_unit + threadIdx.x / unsigned(walk.lanes);
+__device__ __forceinline__ bool has_round(const Walk& walk, unsigned round) {
+  return first_unit(walk, round) < walk.rows * walk.chunks;
+}
+
+__device__ __forceinline__ Share share_of(const Walk& walk, unsigned round) {
+  const int64_t unit = first_unit(walk, round) + threadIdx.x / unsigned(walk.lanes);
   Share share{0, 0, 0, 0, unit < walk.rows * walk.chunks};
   if (!share.active) return share;
   share.b = walk.chunks == 1 ? unit : unit / walk.chunks;
@@ -234,10 +269,6 @@ __device__ __forceinline__ Share share_of(const Walk& walk, int64_t first_unit) 
 }
 
 __device__ __forceinline__ int lane_of(const Walk& walk) { return threadIdx.x & (walk.lanes - 1); }
-
-#define HK_FOR_UNITS(walk, first)                                                                         \
-  for (int64_t first = int64_t(blockIdx.x) * groups_per_block(walk); first < (walk).rows * (walk).chunks; \
-       first += int64_t(gridDim.x) * groups_per_block(walk))
 
 // Sum over a group in a fixed order; the first thread of the group has it. All threads of the block must call.
 __device__ __forceinline__ double sum_group(double value, int lanes) {

@@ -1,29 +1,45 @@
-"""The sources of the CUDA library, and the static reports of their kernels."""
+"""The CUDA library as setup.py builds it: PTX of its sources, and the static reports of the code made of that."""
 
 from __future__ import annotations
 
+import importlib.util
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
-import torch
-
-from tests.evidence.nvcc import compile_cuda
+from tests.evidence.nvcc import assemble, compile_cuda
 from tests.evidence.static.report import Report, cubin_reports
-from tests.evidence.toolchain import ROOT
+from tests.evidence.toolchain import ROOT, require_nvcc
 
 SOURCES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu")))
 THREADS = 128  # of a block: block_threads in csrc/cuda/rows.cuh
-_INCLUDE = Path(torch.__file__).parent / "include"
-_FLAGS = (
-    "--expt-relaxed-constexpr",
-    "-DTORCH_TARGET_VERSION=0x020d000000000000",
-    "-DUSE_CUDA",
-    f"-I{_INCLUDE}",
-    f"-I{_INCLUDE}/torch/csrc/api/include",
-)
+
+
+@cache
+def setup() -> ModuleType:
+    """setup.py as a module."""
+    spec = importlib.util.spec_from_file_location("hybridkern_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def architectures() -> tuple[str, ...]:
+    """What the library's PTX is translated for when it is built, such as ``sm_80``."""
+    return tuple(f"sm_{number}" for number in setup().CUDA_ARCHITECTURES)
+
+
+@cache
+def ptx_of(source: str) -> bytes:
+    """The PTX that the library is built of: one for all architectures, by setup.py's own options."""
+    extension = setup().cuda_extension(str(Path(require_nvcc()).resolve().parents[1]))
+    options = [option for option in extension.extra_compile_args["nvcc"] if not option.startswith("-gencode")]
+    includes = [f"-I{folder}" for folder in extension.include_dirs]
+    return compile_cuda(source, setup().CUDA_PTX, "ptx", (*options, *includes))
 
 
 @cache
 def reports_of(source: str, target: str) -> dict[str, Report]:
     """Reports of the kernels of a source, by mangled name."""
-    return cubin_reports(compile_cuda(source, target, "cubin", _FLAGS), target, THREADS)
+    return cubin_reports(assemble(ptx_of(source), target), target, THREADS)

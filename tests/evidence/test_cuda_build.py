@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,9 @@ from types import ModuleType
 import pytest
 
 from hybridkern import _extension, report
+from tests.evidence import cuda_library
+from tests.evidence.toolchain import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 OPERATORS = (
     "affine_coupling_forward",
     "affine_coupling_backward",
@@ -26,11 +26,7 @@ OPERATORS = (
 
 @pytest.fixture(scope="module")
 def setup() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hybridkern_setup", ROOT / "setup.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return cuda_library.setup()
 
 
 @pytest.mark.parametrize(

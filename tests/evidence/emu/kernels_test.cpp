@@ -182,8 +182,8 @@ int main() {
 #else
     all<float, float, float, float, 4, 4>(1032);
     all<double, double, double, double, 2, 2>(64);
-    all<Bf16, Bf16, Bf16, Bf16, 8, 4>(136);
-    all<F16, F16, F16, F16, 8, 4>(64);
+    all<Bf16, Bf16, Bf16, Bf16, 8, 8>(136);
+    all<F16, F16, F16, F16, 8, 8>(64);
     all<float, Bf16, float, Bf16, 8, 4>(64);
     all<float, Bf16, Any<float>, Any<float>, 1, 1>(33);
     all<double, double, Any<double>, Any<double>, 1, 1>(7);
