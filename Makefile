@@ -75,7 +75,7 @@ evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a 
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
-	rm -f hybridkern/_C*.so hybridkern/_cuda*.so $(STAMPS)/extension*
+	rm -f hybridkern/_C*.so hybridkern/_nodes*.so hybridkern/_cuda*.so $(STAMPS)/extension*
 	find hybridkern tests $(wildcard benchmarks) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and the virtual environment

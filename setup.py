@@ -1,5 +1,7 @@
 """Builds the extension ``hybridkern._C`` where there is a C++ compiler; installs pure Python where there is none.
 
+Beside it ``hybridkern._nodes``, the operators' autograd nodes in C++, which serve the torch that they are built with.
+
 ``HYBRIDKERN_NO_EXT=1`` skips the extension; ``HYBRIDKERN_REQUIRE_EXT=1`` makes a failed build an error.
 ``HYBRIDKERN_CUDA`` says whether the CUDA library ``hybridkern._cuda`` is built beside it: ``auto`` (the default) where
 nvcc is found, whether or not a GPU is visible; ``0`` never; ``1`` always, and a failure is an error.
@@ -77,7 +79,7 @@ def cuda_extension(home: str) -> Extension:
         depends=headers(),
         include_dirs=[f"{home}/include"],
         extra_compile_args={
-            "cxx": ["-std=c++20", "-O3", "-fvisibility=hidden", STABLE_ABI],
+            "cxx": ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", STABLE_ABI],
             "nvcc": [*nvcc, STABLE_ABI, *architectures],
         },
         extra_link_args=[
@@ -86,6 +88,29 @@ def cuda_extension(home: str) -> Extension:
             *("-ldl", "-lrt", "-lpthread"),
         ],
     )
+
+
+def nodes_extension() -> Extension:
+    """The autograd nodes: the only part that uses more of torch than its stable interface."""
+    import pybind11
+    from torch.utils.cpp_extension import CppExtension
+
+    return CppExtension(
+        "hybridkern._nodes",
+        sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "autograd").glob("*.cpp")),
+        depends=headers(),
+        include_dirs=[pybind11.get_include()],
+        extra_compile_args={"cxx": ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden"]},
+    )
+
+
+def built_for(name: str) -> str:
+    """The definition by which ``hybridkern._C`` knows of another extension and what that one was built for."""
+    import torch
+
+    if name == "hybridkern._cuda":
+        return f"-DHK_CUDA_ARCHITECTURES={','.join([*(f'sm_{arch}' for arch in CUDA_ARCHITECTURES), CUDA_PTX])}"
+    return f"-DHK_AUTOGRAD_NODES={torch.__version__}"
 
 
 def headers() -> list[str]:
@@ -110,28 +135,26 @@ def extension_options() -> dict[str, object]:
                 self.extensions = []  # nothing to copy, nothing to list
 
         def build_extensions(self) -> None:
-            """The CUDA library first: what it was built for is then told to the other extension."""
-            cuda = [e for e in self.extensions if e.name == "hybridkern._cuda"]
-            everything = [e for e in self.extensions if e not in cuda]
-            for extension in cuda:
+            """What may be missing first: the other extension is then told what it was built for."""
+            main = next(e for e in self.extensions if e.name == "hybridkern._C")
+            built = []
+            for extension in (e for e in self.extensions if e is not main):
                 self.extensions = [extension]
                 try:
                     super().build_extensions()
-                    built = ",".join([*(f"sm_{arch}" for arch in CUDA_ARCHITECTURES), CUDA_PTX])
-                    for other in everything:
-                        other.extra_compile_args["cxx"].append(f"-DHK_CUDA_ARCHITECTURES={built}")
+                    main.extra_compile_args["cxx"].append(built_for(extension.name))
+                    built.append(extension)
                 except Exception as error:
-                    if CUDA_WANTED == "1":
+                    if CUDA_WANTED == "1" if extension.name == "hybridkern._cuda" else REQUIRED:
                         raise
-                    say(f"the CUDA library was not built, GPU tensors will use other backends: {error}")
-                    cuda = []
-            self.extensions = everything
+                    say(f"{extension.name} was not built, the package works without it: {error}")
+            self.extensions = [main]
             super().build_extensions()
-            self.extensions = [*everything, *cuda]
+            self.extensions = [main, *built]
 
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp"))
     sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").rglob("*.cpp"))
-    flags = ["-std=c++20", "-O3", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
+    flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
     extension = CppExtension(
@@ -141,7 +164,7 @@ def extension_options() -> dict[str, object]:
         include_dirs=[pybind11.get_include()],
         extra_compile_args={"cxx": flags},
     )
-    extensions = [extension]
+    extensions = [extension, nodes_extension()]
     home = cuda_home()
     if cuda_decision(CUDA_WANTED, home):
         extensions.append(cuda_extension(str(home)))

@@ -27,6 +27,11 @@ std::map<std::string, std::string> build_info() {
 #else
       {"cuda_architectures", "none"},
 #endif
+#if defined(HK_AUTOGRAD_NODES)
+      {"autograd_nodes", HK_TEXT(HK_AUTOGRAD_NODES)},
+#else
+      {"autograd_nodes", "none"},
+#endif
 #if defined(__x86_64__)
       {"architecture", "x86-64"},
       {"instruction_sets", "baseline avx2 avx512"},
@@ -57,7 +62,7 @@ void set_bf16_products(const std::string& name) {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled CPU kernels of hybridkern.";
   m.def("build_info", &build_info,
-        "Compiler, stable ABI version, instruction sets and CUDA architectures of this build.");
+        "Compiler, stable ABI version, instruction sets, CUDA architectures, and the torch of the autograd nodes.");
   m.def("instruction_set", &hk::instruction_set, "Instruction set that the float32 kernels run on.");
   m.def("set_instruction_set", &set_instruction_set, pybind11::arg("name"),
         "Run on another instruction set of this processor; for tests.");

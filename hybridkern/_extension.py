@@ -45,6 +45,26 @@ def _load() -> Extension:
 extension: Extension = _load()
 
 
+def _load_nodes() -> Extension:
+    """The autograd nodes in C++, which use more of torch than its stable interface: for one torch alone."""
+    if extension.module is None:
+        return Extension(None, extension.reason)
+    built = str(extension.module.build_info()["autograd_nodes"])
+    if built == "none":
+        return Extension(None, "the C++ autograd nodes were not built")
+    # builds of one release for CPU and for GPUs, which differ behind the plus sign, share their interface
+    if built.split("+")[0] != torch.__version__.split("+")[0]:
+        return Extension(None, f"the C++ autograd nodes were built for torch {built}, and this is {torch.__version__}")
+    try:
+        module = importlib.import_module("hybridkern._nodes")
+    except ImportError as error:
+        return Extension(None, f"the C++ autograd nodes do not load with torch {torch.__version__}: {error}")
+    return Extension(module, f"C++ autograd nodes, built for torch {built}")
+
+
+nodes: Extension = _load_nodes()
+
+
 class CudaLibrary(NamedTuple):
     """Whether the CUDA kernels are loaded, why (not), and the operators that they serve."""
 

@@ -9,7 +9,7 @@ import numpy
 import torch
 
 import hybridkern
-from hybridkern._extension import cuda_architectures, cuda_library, extension
+from hybridkern._extension import cuda_architectures, cuda_library, extension, nodes
 
 
 def _versions() -> dict[str, str]:
@@ -32,6 +32,7 @@ def _cpu() -> dict[str, str]:
     in_use = "none (plain PyTorch)" if extension.module is None else str(extension.module.instruction_set())
     return {
         "instruction set in use": in_use,
+        "autograd": nodes.reason if nodes.module else f"Python functions: {nodes.reason}",
         "instruction set of torch": torch.backends.cpu.get_cpu_capability(),
         "threads of torch": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import hybridkern
+from hybridkern import _extension
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,3 +85,20 @@ def test_report(switch: str) -> None:
     for word in ("reference", "cpp", "triton", "cuda", "instruction set in use", "architectures", "torch", "threads"):
         assert word in done.stdout
     assert hybridkern.__version__ in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("built", "running", "reason"),
+    [("none", "2.13.0", "were not built"), ("2.13.0+cpu", "2.14.0+cpu", "were built for torch 2.13.0")],
+)
+def test_autograd_nodes_of_another_torch_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, built: str, running: str, reason: str
+) -> None:
+    """Their interface changes between releases: loading them anyway might crash."""
+    module = SimpleNamespace(build_info=lambda: {"autograd_nodes": built})
+    monkeypatch.setattr(_extension, "extension", _extension.Extension(module, ""))
+    monkeypatch.setattr(_extension.torch, "__version__", running)
+    monkeypatch.setattr(_extension.importlib, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    state = _extension._load_nodes()
+    assert state.module is None
+    assert reason in state.reason

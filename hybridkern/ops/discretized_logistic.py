@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.ops import _check
-from hybridkern.ops._autograd import once_differentiable
+from hybridkern.ops._autograd import once_differentiable, with_gradient
 from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
@@ -52,6 +52,9 @@ class _DiscretizedLogistic(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *_backward(grad, *ctx.saved_tensors, *ctx.options), None, None
+
+
+_with_gradient = with_gradient("discretized_logistic", _DiscretizedLogistic)
 
 
 def check_options(bin_width: float, reduction: str) -> None:
@@ -100,6 +103,6 @@ def discretized_logistic_log_prob(
     if select(x, "discretized_logistic") == "reference":
         return _reference.discretized_logistic_log_prob(x, mean, log_scale, bin_width, reduction)
     needs_grad = x.requires_grad or mean.requires_grad or log_scale.requires_grad
-    run = _DiscretizedLogistic.apply if needs_grad and torch.is_grad_enabled() else _forward
+    run = _with_gradient if needs_grad and torch.is_grad_enabled() else _forward
     log_p: Tensor = run(x, mean, log_scale, bin_width, reduction == "sum")
     return log_p

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.ops import _check
-from hybridkern.ops._autograd import once_differentiable
+from hybridkern.ops._autograd import once_differentiable, with_gradient
 from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
@@ -51,6 +51,9 @@ class _Mixture(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return *_backward(grad, *ctx.saved_tensors, *ctx.options), None, None
+
+
+_with_gradient = with_gradient("discretized_logistic_mixture", _Mixture)
 
 
 def discretized_logistic_mixture_log_prob(
@@ -97,6 +100,6 @@ def discretized_logistic_mixture_log_prob(
     if select(x, "discretized_logistic_mixture") == "reference":
         return _reference.discretized_logistic_mixture_log_prob(x, logits, mean, log_scale, bin_width, reduction)
     needs_grad = any(value.requires_grad for value in (x, logits, mean, log_scale))
-    run = _Mixture.apply if needs_grad and torch.is_grad_enabled() else _forward
+    run = _with_gradient if needs_grad and torch.is_grad_enabled() else _forward
     log_p: Tensor = run(x, logits, mean, log_scale, bin_width, reduction == "sum")
     return log_p

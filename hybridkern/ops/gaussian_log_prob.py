@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.ops import _check
-from hybridkern.ops._autograd import once_differentiable
+from hybridkern.ops._autograd import once_differentiable, with_gradient
 from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
@@ -50,6 +50,9 @@ class _GaussianLogProb(torch.autograd.Function):
         return grad_x, (None if mean is None else grad_mean), (None if log_scale is None else grad_log_scale)
 
 
+_with_gradient = with_gradient("gaussian_log_prob", _GaussianLogProb)
+
+
 def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor | None = None) -> Tensor:
     r"""Log-density of a diagonal Gaussian in nats, summed over each example, in one pass.
 
@@ -83,6 +86,6 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor |
         or (mean is not None and mean.requires_grad)
         or (log_scale is not None and log_scale.requires_grad)
     )
-    run = _GaussianLogProb.apply if needs_grad and torch.is_grad_enabled() else _forward
+    run = _with_gradient if needs_grad and torch.is_grad_enabled() else _forward
     log_p: Tensor = run(x, mean, log_scale)
     return log_p

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.ops import _check
-from hybridkern.ops._autograd import once_differentiable
+from hybridkern.ops._autograd import once_differentiable, with_gradient
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.reference import rounding_coupling as _reference
@@ -45,6 +45,9 @@ class _RoundingCoupling(torch.autograd.Function):
             grad_t, grad_beta = _backward(grad, *ctx.saved_tensors, ctx.inverse)
             return grad, grad_t, grad_beta, None
         return grad, (-grad if ctx.inverse else grad).to(ctx.t_dtype), None, None
+
+
+_with_gradient = with_gradient("rounding_coupling", _RoundingCoupling)
 
 
 def _validate(x: Tensor, t: Tensor, beta: Tensor | None) -> None:
@@ -91,6 +94,6 @@ def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = Non
     if select(x, "rounding_coupling") == "reference":
         return _reference.rounding_coupling(x, t, beta, inverse)
     needs_grad = x.requires_grad or t.requires_grad or (beta is not None and beta.requires_grad)
-    run = _RoundingCoupling.apply if needs_grad and torch.is_grad_enabled() else _forward
+    run = _with_gradient if needs_grad and torch.is_grad_enabled() else _forward
     y: Tensor = run(x, t, beta, inverse)
     return y

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.ops import _check
-from hybridkern.ops._autograd import once_differentiable
+from hybridkern.ops._autograd import once_differentiable, with_gradient
 from hybridkern.ops._library import define
 from hybridkern.ops._select import select
 from hybridkern.ops.discretized_logistic import _backward as _prior_backward
@@ -116,6 +116,11 @@ class _WithPrior(torch.autograd.Function):
         return *grads, grad_mean, grad_log_scale, None, None
 
 
+_halves = with_gradient("mirrored_halves", _Halves)
+_joined = with_gradient("mirrored_joined", _Joined)
+_with_prior = with_gradient("mirrored_with_prior", _WithPrior)
+
+
 def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None:
     if (
         isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(t, Tensor) and isinstance(beta, Tensor)
@@ -207,8 +212,8 @@ def rounding_coupling_mirrored(
         z = _reference.rounding_coupling_mirrored(a, b, t, beta, index, exact)
         return z if join else (z[:, : a.shape[1]], z[:, a.shape[1] :])
     a, b, t = (value if value.stride(1) == 1 else value.contiguous() for value in (a, b, t))
-    run = _Joined.apply if join else _Halves.apply
-    out: tuple[Tensor, Tensor] | Tensor = run(a, b, t, beta, index, exact)  # type: ignore[no-untyped-call]
+    run = _joined if join else _halves
+    out: tuple[Tensor, Tensor] | Tensor = run(a, b, t, beta, index, exact)
     return out
 
 
@@ -251,5 +256,5 @@ def rounding_coupling_mirrored_log_prob(
     _check.check_same_device("mean", mean, a)
     _check.check_same_device("log_scale", log_scale, a)
     a, b, t = (value if value.stride(1) == 1 else value.contiguous() for value in (a, b, t))
-    out: tuple[Tensor, Tensor] = _WithPrior.apply(a, b, t, beta, mean, log_scale, index, lattice == "exact")  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor] = _with_prior(a, b, t, beta, mean, log_scale, index, lattice == "exact")
     return out
