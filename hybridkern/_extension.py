@@ -49,7 +49,7 @@ def _load_nodes() -> Extension:
     """The autograd nodes in C++, which use more of torch than its stable interface: for one torch alone."""
     if extension.module is None:
         return Extension(None, extension.reason)
-    built = str(extension.module.build_info()["autograd_nodes"])
+    built = str(extension.module.build_info().get("autograd_nodes", "none"))
     if built == "none":
         return Extension(None, "the C++ autograd nodes were not built")
     # builds of one release for CPU and for GPUs, which differ behind the plus sign, share their interface
