@@ -28,7 +28,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format bench bench-glow bench-gpu wheel-test evidence clean distclean
+.PHONY: help build demo test lint format docs bench bench-glow bench-gpu wheel-test evidence clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,10 @@ format: $(STAMPS)/dev ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 	$(if $(CPP),$(BIN)/clang-format -i $(CPP))
+
+docs: $(STAMPS)/docs ## the documentation, into build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 bench: $(READY) $(STAMPS)/test $(STAMPS)/peers ## every benchmark of this machine, the tables in README.md and their pictures; needs a quiet machine
 	$(BENCH_ENV) $(BIN)/python -m benchmarks $(BENCH_FLAGS)
@@ -114,6 +118,10 @@ $(STAMPS)/test: $(STAMPS)/package
 
 $(STAMPS)/peers: $(STAMPS)/package
 	$(EDITABLE) '.[peers]'
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/package
+	$(EDITABLE) '.[docs]'
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/package

@@ -1,0 +1,46 @@
+"""The documentation's examples run, page by page; what it names exists; every page stands in the navigation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
+TEXT = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")}
+NAVIGATION = set(re.findall(r"- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.stem for path in PAGES])
+def test_examples_run_from_top_to_bottom(page: Path) -> None:
+    source = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", source, flags=re.MULTILINE | re.DOTALL)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            exec(compile("\n".join(blocks), page.name, "exec"), {"__name__": page.stem})
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_every_concept_has_a_page_with_an_example() -> None:
+    assert {page.stem for page in PAGES} >= {
+        "index", "hybrid-models", "couplings", "integer-flows", "glow", "heads", "objectives", "selective", "backends",
+        "reproduce",
+    }  # fmt: skip
+
+
+def test_the_navigation_names_the_pages() -> None:
+    assert NAVIGATION and all((DOCS / page).exists() for page in NAVIGATION)
+    assert {f"{page.stem}.md" for page in PAGES} <= NAVIGATION
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_sources_that_a_page_names_exist(page: str) -> None:
+    for path in re.findall(r"`(hybridkern/[\w/]+\.py)`", TEXT[page]):
+        assert (ROOT / path).exists(), path
