@@ -43,7 +43,7 @@ demo: $(READY) ## train a hybrid model on scikit-learn's digits: result table an
 	rm -rf runs/demo
 	$(BIN)/hybridkern train digits --out runs/demo $(DEMO_FLAGS)
 
-test: $(READY) $(STAMPS)/test ## the test suite
+test: $(READY) $(STAMPS)/test $(STAMPS)/peers ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(TEST_FLAGS)
 
 lint: $(READY) $(STAMPS)/test $(STAMPS)/dev ## ruff, mypy and clang-format, changing nothing

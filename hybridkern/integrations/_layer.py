@@ -1,0 +1,87 @@
+"""What an accelerated layer is: an instance of a library's class whose class became a subclass with other methods.
+
+Swapping ``__class__`` for an importable subclass changes nothing else of the instance: its parameters, buffers, hooks
+and every reference to it stay; it pickles and copies as it did, and the way back is the same swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+WIDE = (torch.float32, torch.float64)  # what the fused paths take; other dtypes go the library's own way
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of :func:`~hybridkern.integrations.accelerate`, which every accelerated layer carries.
+
+    Attributes:
+        networks: whether the coupling networks may change their memory format and precision.
+        precision: ``None`` (that of the model) or ``"bf16"``.
+        memory: ``None`` or ``"recompute"``.
+    """
+
+    networks: bool = False
+    precision: str | None = None
+    memory: str | None = None
+
+
+class Accelerated:
+    """Mixed into a subclass of a library's layer, before that layer.
+
+    Attributes:
+        REPLACEMENT: what computes it, in words for the report.
+        NETWORKS: names of the attributes that hold its coupling networks.
+        CACHES: names of the entries of ``__dict__`` that its methods add.
+    """
+
+    REPLACEMENT: ClassVar[str]
+    NETWORKS: ClassVar[tuple[str, ...]] = ()
+    CACHES: ClassVar[tuple[str, ...]] = ()
+    _hybridkern: Options
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str:
+        """Why this instance of the library's class has to stay as it is; empty if it has not."""
+        return ""
+
+    @classmethod
+    def library_class(cls) -> type[nn.Module]:
+        """The class that it was."""
+        return next(base for base in cls.__mro__ if issubclass(base, nn.Module) and not issubclass(base, Accelerated))
+
+
+def put_on(layer: nn.Module, target: type[nn.Module], options: Options) -> None:
+    """Makes ``layer`` an instance of ``target``, a subclass of its class."""
+    layer.__dict__["_hybridkern"] = options
+    layer.__class__ = target
+
+
+def take_off(layer: nn.Module) -> None:
+    """Undoes :func:`put_on`."""
+    assert isinstance(layer, Accelerated)
+    for name in ("_hybridkern", *layer.CACHES):
+        layer.__dict__.pop(name, None)
+    layer.__class__ = layer.library_class()  # type: ignore[assignment]
+
+
+def has_hooks(modules: Iterable[nn.Module]) -> bool:
+    """Whether someone watches a module: then it has to be called, not merely computed."""
+    return any(getattr(module, name) for module in modules for name in _HOOKS)
+
+
+def fits(x: Tensor, params: object, channels: int) -> bool:
+    """Whether ``params`` are those of a coupling of ``x`` that the operator takes, with that many channels."""
+    return (
+        isinstance(params, Tensor)
+        and x.dtype in WIDE
+        and (params.dtype is x.dtype or (x.dtype is torch.float32 and params.dtype in (torch.bfloat16, torch.float16)))
+        and params.shape == (x.shape[0], channels, *x.shape[2:])
+        and x.numel() > 0
+    )

@@ -1,0 +1,147 @@
+"""How an accelerated layer calls its coupling network: memory format, precision, fused operator, recomputation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hybridkern.integrations._layer import Options, has_hooks
+from hybridkern.ops.coupling_network import coupling_network, has_fused_network
+
+# Modules that compute the same whatever the strides of an image; any other may, say, view it.
+_KEEP_STRIDES = {
+    nn.Sequential,
+    nn.ModuleList,
+    nn.Conv2d,
+    nn.BatchNorm2d,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Identity,
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+    nn.Sigmoid,
+    nn.Softplus,
+}
+_KEEP_STRIDES_BY_NAME = {
+    "normflows.nets.cnn.ConvNet2d",
+    "nflows.nn.nets.resnet.ConvResidualNet",
+    "nflows.nn.nets.resnet.ConvResidualBlock",
+}
+
+
+def run_network(network: Callable[..., Tensor], x: Tensor, *context: Tensor | None, options: Options) -> Tensor:
+    """``network(x, *context)``, faster or in less memory where ``options`` and the network allow it.
+
+    Args:
+        network: a coupling network: a module, or a function.
+        x: its input, ``(B, C, *S)``.
+        context: further arguments.
+        options: what may change.
+    """
+    images = x.ndim == 4
+    recompute = options.memory == "recompute" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    with _precision(x, options):
+        weights = fused_weights(network) if images and options.networks and not context else None
+        if weights is not None and has_fused_network(x) and weights[0].dtype is x.dtype:
+            return coupling_network(x, *weights, save_hidden=not recompute)
+        if images and isinstance(network, nn.Module) and (options.networks or keeps_strides(network)):
+            x = x.contiguous(memory_format=torch.channels_last)
+        if not recompute:
+            return network(x, *context)
+        out: Tensor = checkpoint(
+            network, x, *context, use_reentrant=False, context_fn=partial(_first_and_second_run, network)
+        )
+        return out
+
+
+def _precision(x: Tensor, options: Options) -> AbstractContextManager[Any]:
+    if options.precision == "bf16":
+        return torch.autocast(x.device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _first_and_second_run(network: object) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), (_own_buffers(network) if isinstance(network, nn.Module) else nullcontext())
+
+
+@contextmanager
+def _own_buffers(network: nn.Module) -> Iterator[None]:
+    """Inside, the modules write into copies of their buffers: running statistics count a batch once."""
+    before = [(module, name, buffer) for module in network.modules() for name, buffer in module._buffers.items()]
+    try:
+        for module, name, buffer in before:
+            module._buffers[name] = None if buffer is None else buffer.clone()
+        yield
+    finally:
+        for module, name, buffer in before:
+            module._buffers[name] = buffer
+
+
+def keeps_strides(network: nn.Module) -> bool:
+    """Whether ``network`` is made of modules that give the same numbers for an image in channels_last."""
+    return all(
+        type(module) in _KEEP_STRIDES or _full_name(module) in _KEEP_STRIDES_BY_NAME for module in network.modules()
+    )
+
+
+def _full_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def fused_weights(network: object) -> tuple[Tensor, ...] | None:
+    """Weights and biases where ``network`` is 3x3 - ReLU - 1x1 - ReLU - 3x3, as ``coupling_network`` takes them."""
+    chain: Any = network
+    if isinstance(network, nn.Module) and _full_name(network) == "normflows.nets.cnn.ConvNet2d":
+        chain = network.net if not has_hooks((network,)) else None
+    if type(chain) is not nn.Sequential or len(chain) != 5 or has_hooks((chain, *chain)):
+        return None
+    convs: list[Any] = [chain[i] for i in (0, 2, 4)]
+    first, second, third = convs
+    if not (_is_relu(chain[1]) and _is_relu(chain[3])):
+        return None
+    if not (_is_conv(first, 3) and _is_conv(second, 1) and _is_conv(third, 3)):
+        return None
+    if not first.out_channels == second.in_channels == second.out_channels == third.in_channels:
+        return None
+    return (first.weight, first.bias, second.weight, second.bias, third.weight, third.bias)
+
+
+def _is_relu(module: nn.Module) -> bool:
+    return type(module) is nn.ReLU or (type(module) is nn.LeakyReLU and module.negative_slope == 0)
+
+
+def _is_conv(module: nn.Module, size: int) -> bool:
+    return (
+        type(module) is nn.Conv2d
+        and module.kernel_size == (size, size)
+        and module.padding == (size // 2, size // 2)
+        and module.stride == (1, 1)
+        and module.dilation == (1, 1)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and module.bias is not None
+    )
+
+
+def network_reason(network: nn.Module, options: Options) -> str:
+    """How :func:`run_network` calls it on images, in words for the report."""
+    words = []
+    if options.networks and fused_weights(network) is not None:
+        words.append("one operator for images")
+    elif options.networks or keeps_strides(network):
+        words.append("channels_last for images")
+    if options.precision:
+        words.append(options.precision)
+    if options.memory:
+        words.append("computed again in backward")
+    return ", ".join(words) or "called as it is"

@@ -1,0 +1,96 @@
+"""FrEIA's block of coupling, global scale and permutation: a coupling and one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from FrEIA.modules import all_in_one_block
+from torch import Tensor
+
+from hybridkern.integrations._layer import WIDE, Accelerated, fits
+from hybridkern.integrations._network import run_network
+from hybridkern.integrations.freia._form import FORM, kept_form
+from hybridkern.ops import affine_coupling, paired_conv1x1
+
+_DAMPING = 0.1  # the block multiplies all of the network's output by it
+
+
+class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
+    """The global scale and offset are folded into the permutation, which is a matrix product in the library too."""
+
+    REPLACEMENT = "affine_coupling; global scale, offset and permutation as one product"
+    NETWORKS = ("subnet",)
+    CACHES = (FORM,)
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str:
+        """The volume-preserving variant."""
+        if layer.GIN:
+            return "a GIN block: its scales are normalized over the features"
+        return "" if layer.clamp > 0 else f"clamp is {layer.clamp!r}, not a positive number"
+
+    def forward(
+        self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
+    ) -> tuple[tuple[Tensor], Tensor]:
+        """Data -> latent, or back with ``rev``, as in the library."""
+        z = x[0]
+        if z.dtype not in WIDE or z.dtype is not self.global_scale.dtype or z.numel() == 0 or z.shape[1] < 2:
+            return super().forward(x, c, rev, jac)
+        with torch.autocast(z.device.type, enabled=False):
+            permutation = self._permutation_matrix()
+            scale = self.global_scale_activation(self.global_scale).flatten()
+            offset = self.global_offset.flatten()
+            own = scale.log().sum() * z[0, 0].numel()
+        done = self._back(z, c, permutation, scale, offset) if rev else self._on(z, c, permutation, scale, offset)
+        if done is None:
+            return super().forward(x, c, rev, jac)
+        return (done[0],), done[1] - own if rev else done[1] + own
+
+    def _permutation_matrix(self) -> Tensor:
+        matrix = self._construct_householder_permutation() if self.householder else self.w_perm
+        assert isinstance(matrix, Tensor)
+        return matrix.view(self.in_channels, self.in_channels)
+
+    def _on(
+        self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        if self.reverse_pre_permute:
+            z = torch.cat(self._product(z.split(self.splits, 1), permutation.t(), None), 1)
+        x1, x2 = z.split(self.splits, 1)
+        done = self._couple(x1, x2, c, rev=False)
+        if done is None:
+            return None
+        halves = self._product((x1, done[0]), permutation * scale, torch.mv(permutation, offset))
+        return torch.cat(halves, 1), done[1]
+
+    def _back(
+        self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        x1, x2 = self._product(z.split(self.splits, 1), permutation.t() / scale[:, None], -offset / scale)
+        done = self._couple(x1, x2, c, rev=True)
+        if done is None:
+            return None
+        pair = (x1, done[0])
+        if self.reverse_pre_permute:
+            pair = self._product(pair, permutation, None)
+        return torch.cat(pair, 1), done[1]
+
+    def _couple(self, x1: Tensor, x2: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor] | None:
+        given = torch.cat([x1, *c], 1) if self.conditional else x1
+        params = run_network(self.subnet, given, options=self._hybridkern)
+        if not fits(x2, params, 2 * x2.shape[1]):
+            return None
+        form = kept_form(self, scale="tanh", clamp=float(self.clamp), gain=_DAMPING, shift_gain=_DAMPING)
+        return affine_coupling(x2, params, form=form, inverse=rev)
+
+    def _product(self, pair: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``weight x + bias`` at every position, for the channels of both parts together."""
+        first, second = pair
+        with torch.autocast(first.device.type, enabled=False):
+            if self.splits[0] == self.splits[1]:
+                return paired_conv1x1(first, second, weight, bias)
+            kernel = weight.reshape(*weight.shape, *(1,) * self.input_rank)
+            x1, x2 = self.permute_function(torch.cat([first, second], 1), kernel, bias).split(self.splits, 1)
+            return x1, x2
