@@ -8,6 +8,7 @@ PIP_FLAGS ?=
 TEST_FLAGS ?=
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
+BASE ?= HEAD
 WHEEL_FLAGS ?=
 
 # A branch of its own, so that a build without the extension never passes for one with it.
@@ -28,10 +29,10 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format docs bench bench-glow bench-gpu wheel-test evidence clean distclean
+.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu wheel-test evidence clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  HYBRIDKERN_CUDA=auto|0|1  PIP_FLAGS=...  TORCH=torch==2.13.0"
 	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='operators -k glow'"
@@ -66,6 +67,9 @@ bench: $(READY) $(STAMPS)/test $(STAMPS)/peers ## every benchmark of this machin
 
 bench-glow: $(READY) $(STAMPS)/test $(STAMPS)/peers ## whole training steps of Glow, against normflows and FrEIA; needs a quiet machine
 	$(BENCH_ENV) $(BIN)/python -m benchmarks.glow_step $(BENCH_FLAGS)
+
+bench-compare: $(READY) $(STAMPS)/test ## two revisions of this repository: make bench-compare BASE=main; needs a quiet machine
+	$(BIN)/python -m benchmarks.compare --base $(BASE) $(BENCH_FLAGS)
 
 bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measure everything there; results in runs/bench-gpu
 	$(BIN)/python -m benchmarks.gpu $(BENCH_FLAGS)

@@ -17,6 +17,12 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join([first, rule, *rest])
 
 
+def time_cell(microseconds: str) -> str:
+    """Microseconds, as the files have them, in a unit for people."""
+    value = float(microseconds)
+    return f"{value / 1000:.3g} ms" if value >= 1000 else f"{value:.3g} us"
+
+
 def block_of(text: str, name: str) -> str:
     """What stands between the two comments of ``name``.
 

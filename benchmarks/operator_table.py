@@ -20,15 +20,10 @@ def render(rows: Sequence[Row]) -> str:
     sides = [side for side in _COLUMNS if any(row.side == side for row in rows)]
     header = ["work", "hybridkern", *(_COLUMNS[side] for side in sides)]
     lines = [
-        [name, _time(found[OURS]), *(_ratio(found.get(side)) for side in sides)]
+        [name, _markdown.time_cell(found[OURS].median_us), *(_ratio(found.get(side)) for side in sides)]
         for name, found in by_benchmark(rows).items()
     ]
     return "\n".join([_markdown.table(header, lines), "", *_conditions(rows)])
-
-
-def _time(row: Row) -> str:
-    microseconds = float(row.median_us)
-    return f"{microseconds / 1000:.3g} ms" if microseconds >= 1000 else f"{microseconds:.3g} us"
 
 
 def _ratio(row: Row | None) -> str:
