@@ -1,6 +1,8 @@
-"""Mean and standard deviation of channels, over all ranks of a distributed run."""
+"""Mean, standard deviation and covariance of channels, over all ranks of a distributed run."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,11 +26,56 @@ def channel_statistics(*parts: Tensor) -> tuple[Tensor, Tensor]:
         x = wide(part).movedim(1, 0).flatten(1)
         count = x.new_full((x.shape[0],), x.shape[1])
         sums.append(torch.stack([count, x.sum(1), x.square().sum(1)]))
-    total = torch.cat(sums, 1)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-    count, first, second = total.unbind(0)
+    count, first, second = _over_ranks(torch.cat(sums, 1)).unbind(0)
     mean = first / count.clamp(min=1)
     std = (second / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
     std = torch.where(std < LEAST_STD, torch.ones_like(std), std)
     return mean.to(parts[0].dtype), std.to(parts[0].dtype)
+
+
+# A direction whose variance is less, beside single channels' 1, keeps its scale. Stretching it would blow up the first
+# image that does vary along it; and it would stay as it is, to be stretched again by the next step.
+LEAST_EIGENVALUE = 1e-6
+
+
+class Whitening(NamedTuple):
+    """Matrices ``(C, C)``, float64, that take normalized channels to uncorrelated ones of variance 1.
+
+    Attributes:
+        symmetric: the inverse square root of the correlation, the closest one to the identity.
+        slow_first: rows sorted by how much the result is like itself one pixel to the right and below, most first.
+    """
+
+    symmetric: Tensor
+    slow_first: Tensor
+
+
+@torch.no_grad()
+def whitening(mean: Tensor, std: Tensor, *parts: Tensor) -> Whitening:
+    """Of the channels of ``parts`` ``(B, C_i, H, W)``, joined, less ``mean`` and by ``std`` ``(C,)``.
+
+    Over all ranks where ``torch.distributed`` runs. Source of ``slow_first``: minimum/maximum autocorrelation factors,
+    Switzer and Green 1984.
+    """
+    x = torch.cat([wide(part) for part in parts], 1)
+    shape = (-1, *(1,) * (x.ndim - 2))
+    x = (x - wide(mean).view(shape)) / wide(std).view(shape)
+    pairs = [(x, x), (x[..., 1:], x[..., :-1]), (x[..., 1:, :], x[..., :-1, :])]
+    sums = torch.stack([torch.einsum("bchw,bdhw->cd", a, b) for a, b in pairs])
+    counts = torch.tensor([float(a[:, 0].numel()) for a, _ in pairs], dtype=x.dtype)
+    sums, counts = _over_ranks(sums), _over_ranks(counts)
+    correlation, right, below = sums / counts.clamp(min=1)[:, None, None]
+    values, vectors = torch.linalg.eigh(correlation)
+    stretch = torch.where(
+        values < LEAST_EIGENVALUE, torch.ones_like(values), values.clamp(min=LEAST_EIGENVALUE).rsqrt()
+    )
+    symmetric = vectors @ (stretch[:, None] * vectors.mT)
+    neighbors = symmetric @ (right + below) @ symmetric
+    slow = torch.linalg.eigh((neighbors + neighbors.mT) / 2)[1].flip(1)
+    return Whitening(symmetric, slow.mT @ symmetric)
+
+
+def _over_ranks(sums: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sums)
+    return sums

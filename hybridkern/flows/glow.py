@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
-from hybridkern.flows._statistics import channel_statistics
+from hybridkern.flows._statistics import channel_statistics, whitening
 from hybridkern.flows.base import Flow, NetBuilder, check_count, check_images, check_shape, check_vectors
 from hybridkern.flows.memory import check_mode, run_steps
 from hybridkern.nets import ConvNet, HighwayNet
@@ -61,11 +61,26 @@ class GlowLevel(nn.Module):
         return (first, second), log_det, total
 
     @torch.no_grad()
-    def initialize(self, state: Pair) -> Pair:
-        """Data-dependent initialization of every step in turn; returns the halves after the last."""
+    def initialize(self, state: Pair, whiten: bool, split: bool) -> Pair:
+        """Data-dependent initialization of every step in turn; returns the halves after the last.
+
+        Args:
+            state: the halves.
+            whiten: every mixing decorrelates its input, too.
+            split: the second half leaves after the last step, which then sorts the channels.
+        """
         log_det = state[0].new_zeros(len(state[0]), dtype=total_dtype(state[0]))
         for i, step in enumerate(self.steps):
-            self.mixing.normalize(i, *channel_statistics(*state))
+            assert isinstance(step, GlowStep)
+            mean, std = channel_statistics(*state)
+            if step.statistics is None:
+                self.mixing.normalize(i, mean, std)
+            else:
+                step.statistics.start(mean, std)
+            if whiten:
+                matrices = whitening(mean, std, *state)
+                last = split and i + 1 == len(self.steps)
+                self.mixing.multiply_by(i, matrices.slow_first if last else matrices.symmetric, alone=last)
             mixed = self.mixing()
             state, log_det = step(state, log_det, mixed.weight[i], mixed.bias[i])
         return state
@@ -139,6 +154,7 @@ class Glow(Flow):
         super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
         self.shape = shape
         self.norm = norm
+        self.permutation = permutation
         self.memory = check_mode(memory)
         build = _net_builder(net, hidden)
         channels, self._shapes = shape[0], latent_shapes(shape, levels)
@@ -160,28 +176,37 @@ class Glow(Flow):
             self._is_initialized = bool(stored)
 
     @torch.no_grad()
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, *, whiten: bool = False) -> None:
         """Starts actnorm so that, on ``x``, every channel before every mixing has mean 0 and standard deviation 1.
+
+        With ``whiten`` the 1x1 convolutions start from data as well: what a mixing returns is uncorrelated, and after
+        the last step of a level, what goes on to the next one are the channels that vary most slowly over the image.
+        So the flow starts as the best linear model of its kind, which gradient descent takes thousands of steps to
+        find: the logarithms of the scales of natural images' components range over six units.
 
         A channel that hardly varies (standard deviation below 1e-4) keeps its scale. Under ``torch.distributed`` every
         rank must call this, each with its own ``x``: they start from the statistics of all ranks together. Draws no
-        random numbers but those of the networks (dropout is off here). With batch norm there is nothing to do.
+        random numbers but those of the networks (dropout is off here). With batch norm, which takes
+        actnorm's place, the running averages are set, and only where ``whiten`` is asked for.
 
         Args:
             x: images ``(N, C, H, W)``, dtype of the parameters.
+            whiten: start the 1x1 convolutions from data, too; needs ``permutation="conv1x1"``.
 
         Raises:
-            TypeError, ValueError: another type, dtype or shape.
+            TypeError, ValueError: another type, dtype or shape; ``whiten`` without 1x1 convolutions.
         """
         check_images("x", x, self.shape, self.base.dtype)
-        if self.norm == "actnorm":
+        if whiten and self.permutation != "conv1x1":
+            raise ValueError(f"whiten: got True, expected permutation='conv1x1', and it is {self.permutation!r}")
+        if self.norm == "actnorm" or whiten:
             training = self.training
             self.eval()
             try:
                 state = squeeze(x.to(self.base.dtype))
                 for i, level in enumerate(self.levels):
                     assert isinstance(level, GlowLevel)
-                    first, second = level.initialize(state)
+                    first, second = level.initialize(state, whiten, split=i + 1 < len(self.levels))
                     state = squeeze(first) if i + 1 < len(self.levels) else (first, second)
             finally:
                 self.train(training)

@@ -54,6 +54,12 @@ class PairStatistics(nn.Module):
         self.used = mean.detach(), var.detach()
         return mean, var
 
+    @torch.no_grad()
+    def start(self, mean: Tensor, std: Tensor) -> None:
+        """Sets the running averages: ``mean`` and ``std`` ``(C,)``."""
+        self.mean.copy_(mean)
+        self.var.copy_(std.square())
+
     def running(self) -> tuple[Tensor, Tensor]:
         """What evaluation mode, and every inverse, normalizes by."""
         return self.mean.clone(), self.var + self.eps

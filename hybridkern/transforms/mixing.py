@@ -58,13 +58,10 @@ class Mixing(nn.Module):
             self.register_buffer("permutation", _permutation_matrices(steps, channels, permutation))
             return
         rotation = torch.linalg.qr(torch.randn(steps, channels, channels, dtype=torch.float64))[0]
-        p, lower, upper = torch.linalg.lu(rotation)
-        diagonal = upper.diagonal(dim1=1, dim2=2)
-        self.register_buffer("permutation", p.float())
-        self.register_buffer("sign", diagonal.sign().float())
-        self.log_diagonal = nn.Parameter(diagonal.abs().log().float())
-        self.lower = nn.Parameter(lower.tril(-1).float())
-        self.upper = nn.Parameter(upper.triu(1).float())
+        order, sign, *factors = (value.float() for value in _factors(rotation))
+        self.register_buffer("permutation", order)
+        self.register_buffer("sign", sign)
+        self.log_diagonal, self.lower, self.upper = map(nn.Parameter, factors)
         ones = torch.ones(channels, channels)
         for name, mask in (("_lower", ones.tril(-1)), ("_upper", ones.triu(1)), ("_identity", torch.eye(channels))):
             self.register_buffer(name, mask, persistent=False)
@@ -93,9 +90,24 @@ class Mixing(nn.Module):
         self.shift[step] = -mean
         self.log_scale[step] = -std.log()
 
+    @torch.no_grad()
+    def multiply_by(self, step: int, matrix: Tensor, *, alone: bool = False) -> None:
+        """The matrix of one step, which must be learnt, times ``matrix`` ``(C, C)``; or ``matrix`` ``alone``."""
+        product = wide(matrix) if alone else wide(self._matrices()[step]) @ wide(matrix)
+        kept = (self.permutation, self.sign, self.log_diagonal, self.lower, self.upper)
+        for mine, new in zip(kept, _factors(product), strict=True):
+            mine[step] = new
+
     def extra_repr(self) -> str:
         """Steps and channels, for ``print``."""
         return f"steps={self.shift.shape[0]}, channels={self.shift.shape[1]}, learnt={self.learnt}"
+
+
+def _factors(matrices: Tensor) -> tuple[Tensor, ...]:
+    """Permutation, signs and logarithms of the diagonal, lower and upper triangle of ``matrices`` ``(..., C, C)``."""
+    permutation, lower, upper = torch.linalg.lu(matrices)
+    diagonal = upper.diagonal(dim1=-2, dim2=-1)
+    return permutation, diagonal.sign(), diagonal.abs().log(), lower.tril(-1), upper.triu(1)
 
 
 def inverse_of(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ class ImagesConfig(Config):
             model learns the background of images and not what they show.
         translation_until: share of the training after which they are no longer moved.
         levels, steps, hidden, form, net, norm, permutation: of :class:`hybridkern.flows.Glow`.
+        whiten: start the 1x1 convolutions from data, as :meth:`hybridkern.flows.Glow.initialize` says.
         memory: ``"store"``, ``"recompute"`` or ``"invert"``: what the backward pass finds again.
         head: latents that the classifier sees: ``"all"``, or the ``"top"`` level's.
         head_hidden: units of the classifier's hidden layer; 0 makes it linear.
@@ -42,6 +43,9 @@ class ImagesConfig(Config):
         labels: only so many training images keep their label, equally many a class; ``None``: all do.
         unlabelled: share of each batch that is drawn from the images without label; with 0 they are left out.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
+        boost: factor on ``lam`` at first; it falls to 1 geometrically. Gradients of the classifier are so much noisier
+            than those of the likelihood that under Adam they would hold it back.
+        boost_until: share of the training after which it is 1.
         minutes: wall time of training; the schedule follows it.
         ema_every: steps between two updates of the running average.
         checkpoint_steps: steps between two checkpoints, each preceded by a validation.
@@ -77,6 +81,7 @@ class ImagesConfig(Config):
     net: str = "conv"
     norm: str = "actnorm"
     permutation: str = "conv1x1"
+    whiten: bool = True
     memory: str = "store"
     head: str = "all"
     head_hidden: int = 0
@@ -88,6 +93,8 @@ class ImagesConfig(Config):
     labels: int | None = None
     unlabelled: float = 0.5
     entropy_weight: float = 1.0
+    boost: float = 1.0
+    boost_until: float = 0.5
     minutes: float | None = None
     ema_every: int = 10
     checkpoint_steps: int = 400
@@ -105,6 +112,8 @@ class ImagesConfig(Config):
             self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
         for name in ("head_dropout", "head_input_dropout", "label_smoothing", "unlabelled", "redrawn"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
+        self._require("boost", math.isfinite(self.boost) and self.boost >= 1, "a finite number from 1 on")
+        self._require("boost_until", 0 <= self.boost_until <= 1, "a share from 0 to 1")
         self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
         self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
         for name in ("labels", "train_size", "ood_size"):

@@ -47,8 +47,11 @@ def build(config: ImagesConfig, data: DataShape) -> ImageTask:
     head = _head(config, flow, data)
     model, lam = HybridModel(flow, head), 1.0 if config.lam is None else config.lam
     if config.semi_supervised:
-        return SemiSupervisedTask(model, lam, data.shape, data.levels, config.entropy_weight)
-    return ImageTask(model, lam, data.shape, data.levels, config.label_smoothing)
+        task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.levels, config.entropy_weight)
+    else:
+        task = ImageTask(model, lam, data.shape, data.levels, config.label_smoothing)
+    task.whiten = config.whiten and config.permutation == "conv1x1"
+    return task
 
 
 def _head(config: ImagesConfig, flow: Any, data: DataShape) -> heads.Categorical:

@@ -31,6 +31,11 @@ def factor(schedule: str, warmup: float, progress: float) -> float:
     return _half_cosine(1.0, _END, (progress - warmup) / (1 - warmup) if warmup < 1 else 1.0)
 
 
+def boost(first: float, until: float, progress: float) -> float:
+    """Factor on the likelihood's weight: falls geometrically from ``first`` to 1 over the share ``until`` of a run."""
+    return float(first ** (1 - progress / until)) if progress < until else 1.0
+
+
 def _half_cosine(start: float, end: float, share: float) -> float:
     fallen = (1 - math.cos(math.pi * share)) / 2
     return start * (1 - fallen) + end * fallen
@@ -47,6 +52,7 @@ class Pace(Callback):
         total: steps of the whole run.
         minutes: wall time of training, or ``None``.
         schedule, warmup: of :func:`factor`.
+        boost, boost_until: of :func:`boost`.
 
     Attributes:
         seconds: wall time of training, interruptions left out.
@@ -54,11 +60,21 @@ class Pace(Callback):
         progress: from 0 to 1.
     """
 
-    def __init__(self, total: int, minutes: float | None, schedule: str, warmup: float) -> None:
+    def __init__(
+        self,
+        total: int,
+        minutes: float | None,
+        schedule: str,
+        warmup: float,
+        boost: float = 1.0,
+        boost_until: float = 1.0,
+    ) -> None:
         self.total = total
         self.minutes = minutes
         self.schedule = schedule
         self.warmup = warmup
+        self.boost = boost
+        self.boost_until = boost_until
         self.seconds = 0.0
         self.step = 0
         self.progress = 0.0
@@ -85,6 +101,9 @@ class Pace(Callback):
         share = factor(self.schedule, self.warmup, self.progress)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = group["highest"] * share
+        if self.boost > 1:
+            task: Any = pl_module.task
+            task.boost = boost(self.boost, self.boost_until, self.progress)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int

@@ -31,7 +31,14 @@ class ImageTask(Task):
         shape: of an image, ``(H, W)`` or ``(H, W, C)``.
         levels: number of grey values.
         label_smoothing: share of the label spread over all classes, in training.
+
+    Attributes:
+        whiten: whether the flow's 1x1 convolutions start from data.
+        boost: factor on ``lam`` at this moment of the training.
     """
+
+    whiten = False
+    boost = 1.0
 
     def __init__(
         self, model: HybridModel, lam: float, shape: tuple[int, ...], levels: int, label_smoothing: float = 0.0
@@ -49,7 +56,7 @@ class ImageTask(Task):
         images = self.images(dequantized(sample, seeded(_SAMPLE_SEED)))
         initialize: Any = getattr(self.model.flow, "initialize", None)
         if initialize is not None:
-            initialize(images)
+            initialize(images, whiten=True) if self.whiten else initialize(images)
 
     def images(self, x: Tensor) -> Tensor:
         """Rows of grey values ``(B, D)`` as the flow takes them: ``(B, C, H, W)``, channels_last, about 0."""
@@ -68,7 +75,7 @@ class ImageTask(Task):
         if self.label_smoothing:
             mean = torch.log_softmax(out.prediction.float(), 1).mean(1)
             log_py = torch.lerp(log_py, mean, self.label_smoothing)
-        loss = self.objective(log_py, out.log_px, self.dim).mean()
+        loss = self.objective(log_py, self.boost * out.log_px, self.dim).mean()
         return loss, Terms(*(part.detach() for part in terms))
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:

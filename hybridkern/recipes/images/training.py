@@ -49,7 +49,8 @@ def fit(
     """
     keep_freed_memory()
     passes = len(data.train) // config.batch_size
-    pace = Pace(config.epochs * passes, config.minutes, config.schedule, config.warmup)
+    total = config.epochs * passes
+    pace = Pace(total, config.minutes, config.schedule, config.warmup, config.boost, config.boost_until)
     batches = TrainingBatches(
         data.train,
         data.shape,
