@@ -95,6 +95,9 @@ class Found:
     times: dict[str, list[float]] = field(default_factory=lambda: {BASE: [], HEAD: [], AGAIN: []})
     problem: str = ""
 
+    def __str__(self) -> str:
+        return self.problem or f"base / head {self.ratio():.2f}, head / head {self.ratio(AGAIN):.2f}"
+
     def ratio(self, side: str = BASE) -> float:
         """Median of a side by that of the head."""
         return statistics.median(self.times[side]) / statistics.median(self.times[HEAD])
@@ -158,9 +161,9 @@ def compare(
                 processes[side] = Process(side, sources[BASE if side == BASE else HEAD])
             conditions = processes[HEAD].conditions
             for case in cases:
-                print(f"start {start + 1} of {starts}: {case}", file=sys.stderr, flush=True)
                 if not found[case].problem:
                     take_turns(processes, case, rounds, found[case])
+                print(f"start {start + 1} of {starts}: {case}: {found[case]}", file=sys.stderr, flush=True)
         finally:
             for process in processes.values():
                 process.close()

@@ -135,6 +135,7 @@ def outcome(base: list[Any], error: str = "") -> tuple[Found, list[str]]:
 def test_processes_take_turns() -> None:
     found, log = outcome([[[2], 5.01]])
     assert (found.ratio(), found.ratio(AGAIN), found.problem) == (1.5, 1.0, "")
+    assert str(found) == "base / head 1.50, head / head 1.00"
     assert found.ratio_quartiles() == (1.5, 1.5) and all(len(times) == 6 for times in found.times.values())
     assert all(sorted(log[i : i + 3]) == sorted([BASE, HEAD, AGAIN]) for i in range(0, 18, 3))
 

@@ -99,11 +99,14 @@ def test_a_run_in_parts_is_published_once_it_is_whole(tmp_path: Path, monkeypatc
     monkeypatch.setattr(glow_memory, "_times", measured.times)
     monkeypatch.setattr(glow_memory._environment, "with_allocator_settings", lambda *arguments: None)
 
+    assert glow_memory.main(["--parts", "time"]) == 0
+    assert measured.peaks == 0 and not published.exists()
     assert glow_memory.main(["--parts", "peak", "--steps", "4"]) == 0
     assert glow_memory.main(["--size", "32", "--steps", "2"]) == 0  # other settings: kept beside
     assert measured.peaks == (3 + 1) + (3 + 1) and not published.exists()
     measured.again = 1.2
-    assert glow_memory.main([]) == 1  # what was missing; the times were disturbed
+    assert glow_memory.main(["--parts", "time", "--again"]) == 1  # disturbed
+    assert glow_memory.main([]) == 1  # what was missing, and the times anew
     assert measured.peaks == 8 + 6 and not published.exists()
     measured.again = 1.01
     assert glow_memory.main([]) == 0  # the times anew, and only they
