@@ -36,7 +36,11 @@ def _large() -> list[Case]:
         ),
         operator_case("affine_coupling glow (256,6,32,32)", glow, eager=4.0, compiled=2.5, floor=True),
         operator_case(
-            "rounding_coupling (256,6,32,32)", partial(rounding_coupling.work, *_IMAGES), eager=2.5, compiled=1.5
+            "rounding_coupling (256,6,32,32)",
+            partial(rounding_coupling.work, *_IMAGES),
+            eager=2.5,
+            compiled=1.5,
+            floor=True,
         ),
         operator_case("discretized_logistic (256,3072), parameters (1,3072)", logistic, eager=6.0, compiled=3.0),
         operator_case("discretized_logistic_mixture K=5 (64,3072)", mixture, eager=6.0, compiled=3.0),

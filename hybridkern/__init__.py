@@ -1,6 +1,6 @@
 """hybridkern: compiled kernels for flow-based hybrid models in PyTorch."""
 
-from hybridkern import flows, hybrid, integrations, ops
+from hybridkern import flows, hybrid, integrations, ops, optim
 from hybridkern.hybrid import HybridIDF
 from hybridkern.ops._select import BackendStatus, backends, use_backend
 
@@ -14,5 +14,6 @@ __all__ = [
     "hybrid",
     "integrations",
     "ops",
+    "optim",
     "use_backend",
 ]

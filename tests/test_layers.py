@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reference",),
     ("triton",),
     ("ops",),
-    ("transforms", "distributions", "nets"),
+    ("transforms", "distributions", "nets", "optim"),
     ("flows",),
     ("hybrid",),
     ("integrations",),

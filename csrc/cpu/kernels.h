@@ -93,6 +93,18 @@ struct PairedGradientBlock {
 };
 
 template <class T>
+struct AdamaxBlock {
+  T *param, *exp_avg, *exp_inf;
+  const T* grad;
+  int64_t n;
+};
+
+template <class T>
+struct AdamaxConstants {
+  T rate, share, beta2, eps, weight_decay;  // share: 1 - beta1
+};
+
+template <class T>
 struct Kernels {
   const char* name;
   int64_t lanes;
@@ -114,6 +126,7 @@ struct Kernels {
   void (*gaussian_backward)(const GaussianBlock<T>&);
   void (*paired_forward)(const PairedBlock<T>&);
   void (*paired_weight_gradient)(const PairedGradientBlock<T>&);
+  void (*adamax_step)(const AdamaxBlock<T>&, const AdamaxConstants<T>&);
 };
 
 const Kernels<float>& baseline_kernels();

@@ -1,6 +1,7 @@
 // The table of kernels.h over vectors of one instruction set; included once by each of isa_*.cpp. loops/ has the loops.
 #pragma once
 
+#include "loops/adamax.h"
 #include "loops/affine_coupling.h"
 #include "loops/discretized_logistic.h"
 #include "loops/discretized_logistic_mixture.h"
@@ -34,6 +35,7 @@ Kernels<T> make_kernels(const char* name) {
   table.gaussian_backward = gaussian_backward<T>;
   table.paired_forward = paired_forward<T>;
   table.paired_weight_gradient = paired_weight_gradient<T>;
+  table.adamax_step = adamax_step<T>;
   return table;
 }
 

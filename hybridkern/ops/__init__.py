@@ -2,6 +2,7 @@
 
 from hybridkern._coupling_form import CouplingForm
 from hybridkern.ops import _gpu
+from hybridkern.ops.adamax import adamax_step
 from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_backward_from_output
 from hybridkern.ops.coupling_network import coupling_network
 from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
@@ -16,6 +17,7 @@ from hybridkern.ops.rounding_coupling_mirrored import (
 
 __all__ = [
     "CouplingForm",
+    "adamax_step",
     "affine_coupling",
     "affine_coupling_backward_from_output",
     "coupling_network",

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridkern import optim
 from hybridkern.recipes.config import Config
 from hybridkern.recipes.errors import diverged
 from hybridkern.recipes.task import Task
 
 # with the fastest implementation each has: most of a step of these small models is the time to launch operators
 OPTIMIZER_CLASSES: dict[str, tuple[Any, str]] = {
-    "adamax": (torch.optim.Adamax, "foreach"),
+    "adamax": (optim.Adamax, "foreach"),
     "adam": (torch.optim.Adam, "fused"),
     "adamw": (torch.optim.AdamW, "fused"),
 }

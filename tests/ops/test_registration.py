@@ -48,6 +48,15 @@ def coupling_samples(shape, place, dtype) -> list[tuple]:
     return samples
 
 
+def adamax_samples() -> list[tuple]:
+    """``(operator, arguments)`` of the optimizer's step over two parameters."""
+    lists = [
+        [inputs.normal(3 * i + j, shape, torch.float32).abs() for j, shape in enumerate(((3, 4), (5,)))]
+        for i in range(4)
+    ]
+    return [(OPERATORS.adamax_step, (*lists, 0.1, 0.9, 0.99, 1e-8, 0.1))]
+
+
 def mirrored_samples(rows: int, half: int) -> list[tuple]:
     """``(operator, arguments)`` of the fused half coupling."""
     a, b, t = (inputs.normal(i, (rows, half), torch.float32) for i in range(3))
@@ -129,7 +138,7 @@ def test_opcheck_of_low_precision_parameters(backend: str) -> None:
 
 def test_every_operator_is_checked(backend: str) -> None:
     samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
-    samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2)
+    samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2) + adamax_samples()
     samples += paired_samples((2, 2), layouts.contiguous, torch.float32)
     samples += network_samples()
     checked = {str(operator) for operator, _ in samples}
