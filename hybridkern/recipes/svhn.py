@@ -15,7 +15,7 @@ from hybridkern.recipes.images.published import SVHN_ROWS, by_lam
 RECIPE = image_recipe(
     name="svhn",
     summary="Glow and classifier on SVHN's 32x32 digits",
-    config=ImagesConfig(),
+    config=ImagesConfig(boost=50.0, head_hidden=512, head_dropout=0.2),
     official=SVHN,
     published=by_lam(SVHN_ROWS),
 )

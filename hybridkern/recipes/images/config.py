@@ -58,7 +58,7 @@ class ImagesConfig(Config):
     lam: float | None = 1.0
     batch_size: int = 32
     optimizer: str = "adamw"
-    lr: float = 2e-3
+    lr: float = 1e-3
     weight_decay: float = 1e-2
     beta2: float = 0.99
     schedule: str = "onecycle"
@@ -93,7 +93,7 @@ class ImagesConfig(Config):
     labels: int | None = None
     unlabelled: float = 0.5
     entropy_weight: float = 1.0
-    boost: float = 1.0
+    boost: float = 30.0
     boost_until: float = 0.5
     minutes: float | None = None
     ema_every: int = 10
