@@ -14,6 +14,11 @@ def _mismatches(metrics: dict[str, Any]) -> str:
     return f"{metrics['round_trip_mismatches']} of {metrics['round_trip_elements']}"
 
 
+def _round_trip_error(metrics: dict[str, Any]) -> str:
+    error = metrics["round_trip_max_abs_error"]
+    return "not finite" if error is None else f"{error:.1e}"
+
+
 def _epochs(metrics: dict[str, Any]) -> str:
     if "best_epoch" in metrics:
         return f"{metrics['epochs']} ({metrics['best_epoch']})"
@@ -31,7 +36,7 @@ _ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("test_class_nll_nats", "test -log p(y|x), nats", lambda m: f"{m['test_class_nll_nats']:.3f}"),
     ("lattice_share", "latents that are whole numbers", lambda m: f"{m['lattice_share']:.1%}".replace("%", " %")),
     ("round_trip_mismatches", "round-trip mismatches (int64)", _mismatches),
-    ("round_trip_max_abs_error", "largest round-trip error", lambda m: f"{m['round_trip_max_abs_error']:.1e}"),
+    ("round_trip_max_abs_error", "largest round-trip error", _round_trip_error),
     ("train_seconds", "seconds of training", lambda m: f"{m['train_seconds']:.1f}"),
     ("images_per_second", "images per second", lambda m: f"{m['images_per_second']:.1f}"),
     ("epochs", "epochs (best)", _epochs),

@@ -25,6 +25,8 @@ from hybridkern.recipes.images.evaluation import score
 from hybridkern.recipes.images.official import SVHN
 from hybridkern.recipes.images.pace import Pace, factor
 from hybridkern.recipes.images.sources import load
+from hybridkern.recipes.images.task import ImageTask
+from hybridkern.recipes.report import result_table
 from hybridkern.recipes.sampling import sample_run
 from hybridkern.recipes.workflow import evaluate_run, load_run
 from tests.recipes.conftest import run
@@ -64,6 +66,17 @@ def test_run_leaves_figures_with_their_conventions_and_plots(tmp_path):
     assert again == {key: metrics[key] for key in again} and drawn == [folder / "log_px_noise.png"]
     images = np.load(sample_run(folder, 5, tmp_path / "s.npz", 0))["images"]
     assert images.shape == (5, 8, 8, 3) and images.min() >= 0 and images.max() <= 255
+
+
+def test_inverse_that_overflows_is_no_number(tmp_path, monkeypatch):
+    """At lambda 0 nothing keeps the inverse finite: the figure is missing, and the table and all plots are there."""
+    invert = ImageTask.invert
+    monkeypatch.setattr(ImageTask, "invert", lambda task, z: invert(task, z) * math.inf)
+    run("svhn", tmp_path / "a", **small(tmp_path, lam=0.0, epochs=1))
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["round_trip_max_abs_error"] is None
+    assert {path.name for path in (tmp_path / "a").glob("*.png")} == {f"{name}.png" for name in PLOTS}
+    table = result_table("", {"this run": json.loads((tmp_path / "a" / "metrics.json").read_text())})
+    assert "not finite" in list(table.columns[1].cells)
 
 
 def test_objective_and_likelihood_are_those_of_the_paper(tmp_path):

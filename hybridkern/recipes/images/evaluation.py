@@ -86,9 +86,12 @@ def ood_figures(task: ImageTask, inside: Scores, outside: Scores, name: str) -> 
     }
 
 
-def _round_trip(task: ImageTask, x: Tensor) -> float:
-    """Largest error of forward and inverse, in grey values."""
+def _round_trip(task: ImageTask, x: Tensor) -> float | None:
+    """Largest error of forward and inverse, in grey values; ``None`` where the inverse is not finite.
+
+    It may overflow where nothing was trained to keep it from that: at ``lam`` 0.
+    """
     x = dequantized(x, seeded(_NOISE_SEED))
     with evaluating(task):
-        parts = x.split(_INVERSE_BATCH)
-        return max((task.invert(task.latent(part)) - part).abs().max().item() for part in parts)
+        error = torch.stack([(task.invert(task.latent(part)) - part).abs().max() for part in x.split(_INVERSE_BATCH)])
+    return error.max().item() if error.isfinite().all() else None
