@@ -231,6 +231,8 @@ class SemiSupervised(Objective):
     Args:
         base: objective of labelled rows. Its unlabelled part is its value for ``log p(y|x) = 0``.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled rows; 0 leaves it out.
+        balanced: the parts of ``log p(y|x)`` and of the entropy are means over the labelled and the unlabelled rows
+            of the batch, not over all of its rows: a few labels among many rows keep their weight beside ``p(x)``.
 
     Raises:
         ValueError: ``entropy_weight`` is not a finite number of at least 0.
@@ -242,6 +244,7 @@ class SemiSupervised(Objective):
 
     base: Objective
     entropy_weight: float = 1.0
+    balanced: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Objective) or isinstance(self.base, SemiSupervised):
@@ -259,15 +262,24 @@ class SemiSupervised(Objective):
             raise TypeError(f"head: got {type(head).__name__}, expected a classifier: -1 is a target like any other")
         z = self.base.latents_for_head(latents.z)
         unlabelled, labels = split_unlabelled(y, len(z), head.classes)
+        known, unknown = self._factors(unlabelled)
         log_py = head.log_likelihood(z, labels)
-        loss = self.base.combine(torch.where(unlabelled, 0.0, log_py), latents)
+        loss = self.base.combine(torch.where(unlabelled, 0.0, log_py) * known, latents)
         if self.entropy_weight == 0:
             return loss
-        return loss + self.entropy_weight * torch.where(unlabelled, head.entropy(head(z)), 0.0)
+        return loss + self.entropy_weight * unknown * torch.where(unlabelled, head.entropy(head(z)), 0.0)
+
+    def _factors(self, unlabelled: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """By what the parts of labelled and of unlabelled rows are multiplied."""
+        if not self.balanced:
+            return 1.0, 1.0
+        rows, unknown = len(unlabelled), unlabelled.sum().double()
+        return rows / (rows - unknown).clamp(min=1), rows / unknown.clamp(min=1)
 
     def describe(self) -> str:
         """What is minimized, in one line."""
         return (
             f"{self.base.describe()}; rows of label -1: the same without log p(y|x), "
             f"plus {self.entropy_weight:g} times the entropy of p(y|x) in nats"
+            + (", log p(y|x) and entropy as means over their own rows" if self.balanced else "")
         )

@@ -112,6 +112,21 @@ def test_all_labelled_and_all_unlabelled_batches() -> None:
     torch.testing.assert_close(mean_of_labelled, -model.log_prob(x).mean(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("labelled", [0, 1, 4, 6])
+def test_balanced_semi_supervised_is_a_sum_of_means_over_their_own_rows(labelled: int) -> None:
+    model, (x, y) = _model(), _batch()
+    y[labelled:] = -1
+    semi = objectives.SemiSupervised(objectives.Weighted(0.3), 0.7, balanced=True)
+    out = model(x)
+    expected = -0.3 * out.log_px.mean()
+    if labelled:
+        expected = expected - model.head.log_prob(out.prediction[:labelled], y[:labelled]).mean()
+    if labelled < 6:
+        expected = expected + 0.7 * model.head.entropy(out.prediction[labelled:]).mean()
+    torch.testing.assert_close(model.loss(x, y, semi), expected, rtol=1e-12, atol=1e-12)
+    assert "as means over their own rows" in semi.describe()
+
+
 def test_separate_semi_supervised_keeps_the_entropy_from_the_flow() -> None:
     model, (x, y) = _model(), _batch()
     semi = objectives.SemiSupervised(objectives.Separate(), 5.0)
