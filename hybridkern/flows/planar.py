@@ -42,6 +42,30 @@ class Planar(Flow):
         super().__init__(check_count("dim", dim, 1), DiagonalGaussian(dim))
         self.maps = nn.ModuleList(PlanarMap(dim) for _ in range(check_count("layers", layers, 1)))
 
+    @torch.no_grad()
+    def initialize(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+        """Lays the maps over the data: each bends at a row of ``x`` drawn at random, over half their width.
+
+        From its first random parameters every map bends at the origin; a density of several modes is then hard to find.
+
+        Args:
+            x: a sample of the data, ``(N, dim)`` with ``N >= 2``, as :meth:`forward` takes it.
+            generator: source of the draw, on a CPU; ``None`` is torch's default generator.
+
+        Raises:
+            TypeError, ValueError: what :meth:`forward` raises; fewer than two rows, or rows that do not vary.
+        """
+        check_vectors("x", x, self.dim, self.base.dtype)
+        for layer in self.maps:
+            assert isinstance(layer, PlanarMap)
+            width = (x @ layer.w).std() if len(x) > 1 else x.new_zeros(())
+            if not (width.isfinite() and width > 0):
+                raise ValueError(
+                    f"x: got {len(x)} rows of standard deviation {width.item():g}, expected rows that vary"
+                )
+            layer.w.mul_(2 / width)
+            layer.b.copy_(-x[int(torch.randint(len(x), (), generator=generator))] @ layer.w)
+
     def _run(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         log_det: Tensor | None = None
         order = range(len(self.maps))

@@ -100,3 +100,27 @@ def test_density_integrates_to_one() -> None:
     x = torch.linspace(-60, 60, 200_001, dtype=torch.float64)[:, None]
     mass = torch.trapezoid(flow.log_prob(x).detach().exp(), x[:, 0])
     assert mass.item() == pytest.approx(1, abs=1e-6)
+
+
+def test_initialize_lays_the_bends_over_the_data() -> None:
+    torch.manual_seed(0)
+    flow, x = Planar(2, layers=5).double(), 3 + 2 * torch.randn(400, 2, dtype=torch.float64)
+    flow.initialize(x, generator=torch.Generator().manual_seed(1))
+    for layer in flow.maps:
+        a = x @ layer.w + layer.b
+        assert a.std().item() == pytest.approx(2)
+        assert a.abs().min().item() < 1e-12  # the bend is at a row
+    again = Planar(2, layers=5).double()
+    again.load_state_dict(flow.state_dict())
+    again.initialize(x, generator=torch.Generator().manual_seed(1))
+    for mine, other in zip(flow.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+def test_initialize_needs_rows_that_vary() -> None:
+    flow = Planar(2)
+    for x in (torch.ones(1, 2), torch.ones(5, 2), torch.full((5, 2), float("nan"))):
+        with pytest.raises(ValueError, match=r"x: got \d rows of standard deviation (0|nan), expected rows that vary"):
+            flow.initialize(x)
+    with pytest.raises(ValueError, match=r"x: got shape \(5, 3\)"):
+        flow.initialize(torch.randn(5, 3))
