@@ -38,7 +38,11 @@ Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_de
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(metavar="RECIPE", help="cifar10, digits, digits-tutorial, mnist or svhn.", show_default=False),
+        typer.Argument(
+            metavar="RECIPE",
+            help="cifar10, cubic, digits, digits-tutorial, flights, mnist, moons, svhn.",
+            show_default=False,
+        ),
     ],
     data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Images instead of the recipe's own.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="The most passes over the training data.")] = None,

@@ -53,9 +53,10 @@ class DataSet:
 
     Attributes:
         train, validation, test: the three splits.
-        shape: shape of one example as an image, ``(H, W)`` or ``(H, W, C)``; ``D = prod(shape)``.
-        classes: number of classes; labels are ``0..classes-1``.
-        levels: number of grey values; the data holds ``0..levels-1``.
+        shape: shape of one example as an image, ``(H, W)`` or ``(H, W, C)``, or of a vector, ``(D,)``;
+            ``D = prod(shape)``.
+        classes: number of classes; labels are ``0..classes-1``. 0: ``y`` are numbers, float32.
+        levels: number of grey values; the data holds ``0..levels-1``. 0: the data are real numbers.
         source: where it came from, for the record of a run.
     """
 

@@ -37,7 +37,7 @@ def call(*arguments: object, code: int = 0):
 def finished(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("cli") / "run"
     result = call("train", "digits-tutorial", "--epochs", 1, "--out", out, "--threads", 1)
-    for text in ("test error", "nats per image", "bits per dimension", "mismatches", "seconds", "10.1-11.2 %"):
+    for text in ("test error", "nats per example", "bits per dimension", "mismatches", "seconds", "10.1-11.2 %"):
         assert text in result.stdout
     for name in ("real.png", "samples.png", "validation_error.png", "validation_nll.png", "metrics.json"):
         assert str(out / name) in result.stdout.splitlines()
@@ -46,7 +46,7 @@ def finished(tmp_path_factory) -> Path:
 
 def test_evaluate_repeats_the_stored_figures(finished):
     result = call("evaluate", finished)
-    row = next(line for line in result.stdout.splitlines() if "nats per image" in line)
+    row = next(line for line in result.stdout.splitlines() if "nats per example" in line)
     now, stored = (float(cell) for cell in row.split("│")[2:4])
     assert (
         now == stored == pytest.approx(json.loads((finished / "metrics.json").read_text())["test_nll_nats"], abs=0.01)

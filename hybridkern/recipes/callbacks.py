@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ class History(Callback):
     Attributes:
         curves: one list an entry of ``CURVES``, one value an epoch.
         seconds: wall time of training, interruptions left out.
+        keep_last: whether the weights of the last epoch are kept, not those of the lowest validation loss.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_last: bool = False) -> None:
+        self.keep_last = keep_last
         self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
         self.seconds = 0.0
         self._since = 0.0
@@ -43,7 +46,9 @@ class History(Callback):
 
     @property
     def best(self) -> int:
-        """The epoch (from 0) of the lowest validation loss, the first of equals."""
+        """The epoch (from 0) that is kept: that of the lowest validation loss, the first of equals, or the last."""
+        if self.keep_last:
+            return self.epochs - 1
         losses = self.curves["val_loss"]
         return losses.index(min(losses))
 
@@ -82,8 +87,15 @@ class History(Callback):
 class EpochProgress(Callback):
     """One progress line for the whole run. A bar a step would cost more than the steps of these small models."""
 
-    def __init__(self, history: History, epochs: int, console: Console) -> None:
+    def __init__(
+        self,
+        history: History,
+        epochs: int,
+        console: Console,
+        error_text: Callable[[float], str] = "error {:.1%}".format,
+    ) -> None:
         self._history = history
+        self._error_text = error_text
         self._progress = Progress(
             TextColumn("epoch"),
             MofNCompleteColumn(table_column=Column(no_wrap=True)),
@@ -101,7 +113,7 @@ class EpochProgress(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         curves, best = self._history.curves, self._history.best
         text = (
-            f"loss {curves['val_loss'][-1]:.3f} error {curves['val_error'][-1]:.1%} "
+            f"loss {curves['val_loss'][-1]:.3f} {self._error_text(curves['val_error'][-1])} "
             f"NLL {curves['val_nll'][-1]:.1f} best {best + 1}"
         )
         self._progress.update(self._line, completed=self._history.epochs, description=text, refresh=True)

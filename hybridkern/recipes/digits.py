@@ -93,7 +93,7 @@ class HybridTask(Task):
         self.shape = shape
         self.shift = shift if min(shape[:2]) > 1 else 0.0
 
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, y: Tensor) -> None:
         x = x[:: -(-len(x) // _SAMPLE)]  # evenly spaced: files may be sorted by class
         self._flow.initialize(x)
         with evaluating(self):

@@ -26,7 +26,7 @@ class HybridModule(pl.LightningModule):
     """Trains a :class:`~hybridkern.recipes.task.Task`.
 
     Logs per epoch, over the whole validation part and weighted by examples: ``val_loss`` (the objective in nats),
-    ``val_nll`` (nats) and ``val_error`` (a share).
+    ``val_nll`` (nats) and ``val_error`` (a share, or what else :meth:`Task.errors` says).
 
     Args:
         task: model and objective.
@@ -51,6 +51,7 @@ class HybridModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self._sums.zero_()
+        self.task.refit()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
         x, y = batch
@@ -58,8 +59,8 @@ class HybridModule(pl.LightningModule):
             terms = self.task.terms(x, y)
         except ValueError as error:  # the data have been checked: what is out of range now is what the model made
             raise diverged(self.current_epoch, str(error)) from error
-        wrong = (terms.predicted != y).sum()
-        sums = [part.sum(dtype=torch.float64) for part in (terms.class_nll, terms.nll, wrong)]
+        errors = self.task.errors(terms.predicted, y)
+        sums = [part.sum(dtype=torch.float64) for part in (terms.class_nll, terms.nll, errors)]
         self._sums += torch.stack([*sums, torch.tensor(float(len(y)), dtype=torch.float64)])
 
     def on_validation_epoch_end(self) -> None:

@@ -20,6 +20,9 @@ _MODULES = {
     "digits-tutorial": "hybridkern.recipes.digits_tutorial",
     "mnist": "hybridkern.recipes.mnist",
     "svhn": "hybridkern.recipes.svhn",
+    "flights": "hybridkern.recipes.flights",
+    "cubic": "hybridkern.recipes.cubic",
+    "moons": "hybridkern.recipes.moons",
 }
 
 

@@ -27,7 +27,8 @@ def _epochs(metrics: dict[str, Any]) -> str:
 
 _ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("test_error", "test error", lambda m: f"{m['test_error']:.1%}".replace("%", " %")),
-    ("test_nll_nats", "test NLL, nats per image", lambda m: f"{m['test_nll_nats']:.2f}"),
+    ("test_rmse", "test RMSE, units of y", lambda m: f"{m['test_rmse']:.2f}"),
+    ("test_nll_nats", "test NLL, nats per example", lambda m: f"{m['test_nll_nats']:.2f}"),
     ("test_bits_per_dim", "test NLL, bits per dimension", lambda m: f"{m['test_bits_per_dim']:.3f}"),
     ("ood", "other set", lambda m: m["ood"]),
     ("ood_auroc", "AUROC of log p(x) against it", lambda m: f"{m['ood_auroc']:.4f}"),

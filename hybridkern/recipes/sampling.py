@@ -5,19 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from hybridkern import plots
 from hybridkern.recipes.errors import RecipeError
 from hybridkern.recipes.evaluation import draw
 from hybridkern.recipes.files import replacing
 from hybridkern.recipes.pictures import save_figure
+from hybridkern.recipes.recipe import DataShape
+from hybridkern.recipes.vectors import plots as vector_plots
 from hybridkern.recipes.workflow import load_run
 
 
 def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
     """Draws ``n`` samples of the model in ``folder`` into a ``.png`` or ``.npz`` file.
 
-    The ``.npz`` file holds ``images (n, H, W[, C])`` int64 as drawn: a sample may lie outside the data's grey range.
+    The ``.npz`` file holds ``images (n, H, W[, C])`` int64 as drawn: a sample may lie outside the data's grey range;
+    or, of a recipe on vectors, ``x (n, D)`` float32.
 
     Raises:
         RecipeError: an unknown suffix, a file that exists or cannot be written; an unusable run folder.
@@ -31,11 +36,18 @@ def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
     x = draw(task, n, seed)
     try:
         if path.suffix == ".png":
-            return save_figure(
-                plots.images(x, record.data.shape, record.data.levels, f"{n} samples from the model"), path
-            )
+            return save_figure(_figure(x, record.data), path)
         with replacing(path) as temporary:
-            np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
+            if record.data.levels:
+                np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
+            else:
+                np.savez_compressed(temporary, x=x.numpy())
     except OSError as error:
         raise RecipeError(f"--out: cannot write {path} ({error.strerror})") from error
     return path
+
+
+def _figure(x: Tensor, data: DataShape) -> Figure:
+    if data.levels:
+        return plots.images(x, data.shape, data.levels, f"{len(x)} samples from the model")
+    return vector_plots.samples(x)

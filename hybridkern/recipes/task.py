@@ -27,8 +27,8 @@ class Task(nn.Module, ABC):
         super().__init__()
         self.lam = lam
 
-    def initialize(self, x: Tensor) -> None:
-        """Sets what starts from the training data ``x (N, D)``, without drawing random numbers; nothing, here."""
+    def initialize(self, x: Tensor, y: Tensor) -> None:
+        """Sets what starts from the training data ``x (N, D)``, ``y (N,)``, without drawing random numbers."""
 
     def prior_parameters(self) -> list[nn.Parameter]:
         """Parameters of ``p(z)`` that take a learning rate of their own and no weight decay; none, here."""
@@ -41,6 +41,17 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def terms(self, x: Tensor, y: Tensor) -> Terms:
         """Both parts of the objective and the prediction, per example."""
+
+    def refit(self) -> None:
+        """Brings what is computed from the training data, not trained, in line with the weights; nothing, here."""
+
+    def errors(self, predicted: Tensor, y: Tensor) -> Tensor:
+        """Of each example ``(B,)``, what ``val_error`` is the mean of: whether the class is wrong, here."""
+        return predicted != y
+
+    def error_text(self, mean: float) -> str:
+        """The mean of :meth:`errors` as the progress line shows it."""
+        return f"error {mean:.1%}"
 
     @abstractmethod
     def latent(self, x: Tensor) -> Tensor:

@@ -32,8 +32,11 @@ def fit(
     *,
     console: Console,
     extra: tuple[Callback, ...] = (),
+    keep_last: bool = False,
 ) -> History:
     """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads the best weights.
+
+    With ``keep_last`` those of the last epoch are kept instead: validation then chooses nothing.
 
     The task must just have been built after ``torch.manual_seed(config.seed)``. Order of the data and random draws
     depend on seed and epoch alone, so an interrupted and resumed run ends with the weights of an uninterrupted one.
@@ -44,12 +47,12 @@ def fit(
     """
     batches = Batches(data.train, config.batch_size, torch.get_rng_state())
     module = HybridModule(task, config, steps=config.epochs * len(batches))
-    history = History()
+    history = History(keep_last)
     # patience counts the epochs that may pass without improvement; Lightning's stops already at the last of them
     stopping = EarlyStopping("val_loss", patience=config.patience + 1, check_on_train_epoch_end=True)
     callbacks = [
         history,
-        EpochProgress(history, config.epochs, console),
+        EpochProgress(history, config.epochs, console, task.error_text),
         stopping,
         Best(checkpoints),
         Last(checkpoints),
@@ -64,6 +67,8 @@ def fit(
         history.load_state_dict(resumed["callbacks"][history.state_key])
     else:
         _run(module, batches, data, config, callbacks, last if resumed else None)
+    if keep_last:
+        return history
     best = torch.load(checkpoints / "best.ckpt", weights_only=True)
     module.load_state_dict(best["state_dict"])
     return history

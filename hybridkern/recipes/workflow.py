@@ -84,7 +84,7 @@ def train(
     record = RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config)))
     torch.manual_seed(config.seed)
     task = recipe.build(config, record.data)
-    task.initialize(data.train.x)
+    task.initialize(data.train.x, data.train.y)
     if resume:
         _require_same_data(RunRecord.read(folder), record)
     else:

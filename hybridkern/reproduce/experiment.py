@@ -16,6 +16,9 @@ from hybridkern.reproduce.result import Result
 
 # One line an experiment. Its module holds EXPERIMENT and is imported only when that experiment is run.
 _MODULES: dict[str, str] = {
+    "toy-regression": "hybridkern.reproduce.toy_regression",
+    "half-moons": "hybridkern.reproduce.half_moons",
+    "flights": "hybridkern.reproduce.flights",
     "mnist": "hybridkern.reproduce.mnist",
     "mnist-semi": "hybridkern.reproduce.mnist_semi",
     "svhn": "hybridkern.reproduce.svhn",

@@ -35,7 +35,7 @@ def test_prior_and_head_start_from_the_training_data_without_random_numbers():
     data, task = load_digits(), _task()
     assert task.training
     state, before = torch.get_rng_state(), -task.model.eval().log_prob(data.test.x).mean()
-    task.train().initialize(data.train.x)
+    task.train().initialize(data.train.x, data.train.y)
     assert torch.equal(torch.get_rng_state(), state) and task.training
     assert -task.model.eval().log_prob(data.test.x).mean() < before - 50
     order = task.model.flow.couplings[0].permutation.order
@@ -92,7 +92,7 @@ def test_order_of_the_classes_in_a_file_does_not_bias_the_start(monkeypatch):
     monkeypatch.setattr(digits, "_SAMPLE", 10)
     task = _task()
     x = torch.arange(1000.0)[:, None].expand(-1, 64)
-    task.initialize(x)
+    task.initialize(x, torch.zeros(1000, dtype=torch.long))
     assert task.model.head.center.mean().item() == pytest.approx(x.mean().item(), rel=0.15)
 
 

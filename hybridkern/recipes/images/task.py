@@ -51,7 +51,7 @@ class ImageTask(Task):
         self.levels = levels
         self.label_smoothing = label_smoothing
 
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, y: Tensor) -> None:
         sample = x[:: -(-len(x) // _SAMPLE)]  # evenly spaced: files may be sorted by class
         images = self.images(dequantized(sample, seeded(_SAMPLE_SEED)))
         initialize: Any = getattr(self.model.flow, "initialize", None)

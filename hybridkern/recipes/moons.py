@@ -1,0 +1,103 @@
+"""Recipe ``moons``: two classes in the plane, of which a few points are labelled.
+
+A RealNVP with a linear classifier on its latents. Unlabelled points teach the flow what data look like; low entropy of
+``p(y|x)`` on them moves the boundary to where there are none. Source: Nalisnick et al. 2019 (arXiv:1902.02767).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.datasets import make_moons
+
+from hybridkern.data import DataSet, Split
+from hybridkern.hybrid import objectives
+from hybridkern.recipes.errors import RecipeError
+from hybridkern.recipes.recipe import DataShape, Recipe
+from hybridkern.recipes.vectors import results
+from hybridkern.recipes.vectors.config import VectorConfig
+from hybridkern.recipes.vectors.model import build_model
+from hybridkern.recipes.vectors.task import Classification
+from hybridkern.recipes.vectors.training import fit
+
+_TEST = 2000
+
+
+@dataclass(frozen=True)
+class MoonsConfig(VectorConfig):
+    """Settings of data and model.
+
+    Attributes:
+        size: training points; as many are for the curves alone: their labels must choose nothing.
+        labelled: how many of them have a label, half of each class.
+        unlabelled: 0: the others are left out.
+        spread: standard deviation of the noise around the half circles, whose radius is 1.
+        entropy_weight: of the entropy of ``p(y|x)`` of unlabelled points.
+    """
+
+    epochs: int = 600
+    batch_size: int = 1000
+    lr: float = 5e-3
+    schedule: str = "cosine"
+    clip: float | None = 10.0
+    patience: int = 600
+    layers: int = 8
+    hidden: int = 64
+    head: str = "categorical"
+    keep: str = "last"
+    size: int = 1000
+    labelled: int = 6
+    unlabelled: int = 1
+    spread: float = 0.1
+    entropy_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_one_of("unlabelled", (0, 1))
+        self._require("labelled", 2 <= self.labelled <= self.size, f"2 to the {self.size} training points")
+        self._require("size", self.size >= 10, "a whole number from 10 on")
+        if self.data is not None:
+            raise RecipeError("--data: the recipe 'moons' draws its own")
+
+
+def draw(size: int, spread: float, seed: int) -> Split:
+    """``size`` points, ``x (size, 2)`` float32 and classes ``y (size,)``."""
+    x, y = make_moons(size, noise=spread, random_state=seed)
+    return Split(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.int64))
+
+
+def _load(config: MoonsConfig) -> DataSet:
+    seeds = np.random.SeedSequence(config.data_seed).generate_state(3)
+    train, validation, test = (
+        draw(size, config.spread, int(seed))
+        for size, seed in zip((config.size, config.size, _TEST), seeds, strict=True)
+    )
+    half = config.labelled // 2
+    known = torch.cat([(train.y == 0).nonzero()[: config.labelled - half], (train.y == 1).nonzero()[:half]])[:, 0]
+    if config.unlabelled:
+        y = torch.full_like(train.y, -1)
+        y[known] = train.y[known]
+        train = Split(train.x, y)
+    else:
+        train = Split(train.x[known], train.y[known])
+    return DataSet(train, validation, test, (2,), classes=2, levels=0, source="drawn, two half moons")
+
+
+def _build(config: MoonsConfig, data: DataShape) -> Classification:
+    lam = config.weight(data.dim)
+    objective = objectives.SemiSupervised(objectives.Weighted(lam), config.entropy_weight, balanced=True)
+    return Classification(build_model(config, data), objective, lam)
+
+
+RECIPE = Recipe(
+    name="moons",
+    summary="RealNVP and a classifier on two half moons, few points labelled",
+    config=MoonsConfig(),
+    load=_load,
+    build=_build,
+    fit=fit,
+    evaluate=results.evaluate,
+    draw=results.draw_run,
+)

@@ -1,0 +1,1 @@
+"""Recipes on vectors of real numbers: regression and semi-supervised classification."""
