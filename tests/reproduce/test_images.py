@@ -132,20 +132,22 @@ def test_orders_that_hold_and_that_do_not():
 
 def test_semi_supervised_beside_labels_only(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist_semi, "_OPTIONS", SMALL | {"validation": 8, "labels": 12, "precision": "fp32"})
-    page = done("mnist-semi", tmp_path / "out", minutes=2 * SHORT, data=npz(tmp_path / "data.npz", shape=(8, 8)))
+    page = done("mnist-semi", tmp_path / "out", minutes=3 * SHORT, data=npz(tmp_path / "data.npz", shape=(8, 8)))
     assert imread(tmp_path / "out/validation.png").std() > 0.01
     record = page.result.record["runs"]
     assert record["labels only"]["examples"]["train"] == 12
     assert record["with unlabelled images"]["examples"]["train"] == 64
     ours = rows_of(page, "this run")
+    assert len(ours) == 3
     assert [row["error"] for row in ours] == [100 * run["test_error"] for run in record.values()]
     assert [row["error"] for row in rows_of(page, "Nalisnick et al. 2019")] == [6.61, 2.21]
 
 
 def test_what_semi_supervision_falls_short_of():
-    assert mnist_semi.shortfalls(10.0, 5.0) == []
-    assert len(mnist_semi.shortfalls(9.0, 5.0)) == 1 and "factor of 1.80" in mnist_semi.shortfalls(9.0, 5.0)[0]
-    assert len(mnist_semi.shortfalls(9.0, 6.0)) == 2
+    assert mnist_semi.shortfalls({"a": 12.0, "b": 10.0, "c": 5.0}) == []
+    (short,) = mnist_semi.shortfalls({"a": 12.0, "b": 9.0, "c": 5.0})
+    assert short == 'Unlabelled images improve the error of "b" by a factor of 1.80, less than 2.'
+    assert len(mnist_semi.shortfalls({"a": 12.0, "b": 9.0, "c": 6.0})) == 2
 
 
 def test_scores_of_the_known_failure(tmp_path, monkeypatch):

@@ -55,6 +55,8 @@ class TrainingBatches:
         redrawn: share of the grey values that are drawn anew, and how many grey values there are.
         unlabelled: share of each batch drawn from the images of label -1; 0 where all have labels. These and the others
             then pass at their own pace.
+        views: how often each of the former is in its batch, moved and dequantized anew each time; one view of all of
+            them follows another.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class TrainingBatches:
         moving: Callable[[], bool] = lambda: True,
         redrawn: tuple[float, int] = (0.0, 1),
         unlabelled: float = 0.0,
+        views: int = 1,
     ) -> None:
         self.split = split
         self.shape = shape
@@ -80,7 +83,7 @@ class TrainingBatches:
         self.moving = moving
         self.done = done
         self.redrawn = redrawn
-        self._groups = _groups(split.y, batch_size, unlabelled, seed)
+        self._groups = _groups(split.y, batch_size, unlabelled, views, seed)
 
     @property
     def steps_per_pass(self) -> int:
@@ -122,11 +125,13 @@ class _Group:
         rows: of the split, ``(N,)`` int64.
         size: of them in each batch.
         numbers: seed and kind of the order.
+        views: how often each is in its batch.
     """
 
-    def __init__(self, rows: Tensor, size: int, *numbers: int) -> None:
+    def __init__(self, rows: Tensor, size: int, *numbers: int, views: int = 1) -> None:
         self.rows = rows
         self.size = size
+        self.views = views
         self._numbers = numbers
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -139,16 +144,17 @@ class _Group:
         index, place = divmod(step, self.steps_per_pass)
         if self._order[0] != index:
             self._order = index, torch.randperm(len(self.rows), generator=seeded(*self._numbers, index))
-        return self.rows[self._order[1][place * self.size : (place + 1) * self.size]]
+        return self.rows[self._order[1][place * self.size : (place + 1) * self.size]].repeat(self.views)
 
 
-def _groups(y: Tensor, batch_size: int, unlabelled: float, seed: int) -> list[_Group]:
+def _groups(y: Tensor, batch_size: int, unlabelled: float, views: int, seed: int) -> list[_Group]:
     if not unlabelled:
         return [_Group(torch.arange(len(y)), batch_size, seed, _ORDER)]
     labelled = torch.nonzero(y >= 0).squeeze(1)
     size = min(max(1, round((1 - unlabelled) * batch_size)), batch_size - 1, len(labelled))
+    others = max((batch_size - size) // views, 1)
     rest = torch.nonzero(y < 0).squeeze(1)
-    return [_Group(labelled, size, seed, _ORDER), _Group(rest, batch_size - size, seed, _UNLABELLED_ORDER)]
+    return [_Group(labelled, size, seed, _ORDER), _Group(rest, others, seed, _UNLABELLED_ORDER, views=views)]
 
 
 class FixedBatches:

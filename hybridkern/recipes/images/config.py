@@ -43,6 +43,8 @@ class ImagesConfig(Config):
         labels: only so many training images keep their label, equally many a class; ``None``: all do.
         unlabelled: share of each batch that is drawn from the images without label; with 0 they are left out.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
+        consistency: weight of the cross-entropy, in nats, of images without label to what the model makes of the same
+            images moved otherwise, where it is sure of them; not 0: each is then in its batch twice.
         boost: factor on ``lam`` at first; it falls to 1 geometrically. Gradients of the classifier are so much noisier
             than those of the likelihood that under Adam they would hold it back.
         boost_until: share of the training after which it is 1.
@@ -93,6 +95,7 @@ class ImagesConfig(Config):
     labels: int | None = None
     unlabelled: float = 0.5
     entropy_weight: float = 1.0
+    consistency: float = 0.0
     boost: float = 30.0
     boost_until: float = 0.5
     minutes: float | None = None
@@ -115,7 +118,10 @@ class ImagesConfig(Config):
         self._require("boost", math.isfinite(self.boost) and self.boost >= 1, "a finite number from 1 on")
         self._require("boost_until", 0 <= self.boost_until <= 1, "a share from 0 to 1")
         self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
-        self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
+        for name in ("entropy_weight", "consistency"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
+        if self.consistency and self.devices > 1:
+            raise RecipeError(f"--devices: got {self.devices}, expected 1 with consistency, whose pairs stay together")
         for name in ("labels", "train_size", "ood_size"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 1, "a whole number from 1 on")

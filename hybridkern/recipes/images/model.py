@@ -47,7 +47,8 @@ def build(config: ImagesConfig, data: DataShape) -> ImageTask:
     head = _head(config, flow, data)
     model, lam = HybridModel(flow, head), 1.0 if config.lam is None else config.lam
     if config.semi_supervised:
-        task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.levels, config.entropy_weight)
+        weights = config.entropy_weight, config.consistency
+        task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.levels, *weights)
     else:
         task = ImageTask(model, lam, data.shape, data.levels, config.label_smoothing)
     task.whiten = config.whiten and config.permutation == "conv1x1"
