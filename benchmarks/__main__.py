@@ -19,6 +19,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "operators": ("-m", "pytest", "benchmarks"),
     "glow-step": ("-m", "benchmarks.glow_step"),
     "glow-memory": ("-m", "benchmarks.glow_memory"),
+    "integrations": ("-m", "benchmarks.integrations"),
 }
 _AFTERWARDS = {"pictures": ("-m", "benchmarks.plot"), "tables": ("-m", "benchmarks.table", "--update")}
 

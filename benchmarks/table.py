@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks import _markdown, operator_table
 from benchmarks._results import COUPLING_NETWORK, OPERATORS, RESULTS, ROOT, read_csv, read_rows
 from benchmarks.glow import memory_table, step_table
+from benchmarks.integrations import table as integrations_table
 
 README = ROOT / "README.md"
 
@@ -49,6 +50,12 @@ TABLES = (
         memory_table.FILE,
         lambda path: memory_table.render(read_csv(path)),
         "make bench BENCH_FLAGS=glow-memory",
+    ),
+    Table(
+        "integrations",
+        integrations_table.FILE,
+        lambda path: integrations_table.render(read_csv(path)),
+        "make bench BENCH_FLAGS=integrations",
     ),
 )
 

@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 TRAINING = {"lightning", "matplotlib", "pooch", "rich", "safetensors", "scipy", "sklearn", "typer"}
 FOREIGN = {
     "triton": {"triton"},
-    "integrations": {"FrEIA", "nflows", "normflows"},
+    "integrations": {"FrEIA", "nflows", "normflows", "pytest"},
     **dict.fromkeys((*LAYERS[-3], *LAYERS[-2], *LAYERS[-1]), TRAINING),
 }
 ALLOWED_INCLUDES = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/", "pybind11/")

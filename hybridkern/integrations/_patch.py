@@ -155,7 +155,7 @@ def _decide(model: nn.Module) -> list[_Decision]:
         raise ValueError(
             f"model: got {type(model).__name__} without a module of {', '.join(LIBRARIES)}, expected at least one"
         )
-    tables = {name: _layers_of(name) for name in dict.fromkeys(name for _, _, name in found)}
+    tables = {name: layers_of(name) for name in dict.fromkeys(name for _, _, name in found)}
     return [_decision(path, layer, tables[name]) for path, layer, name in found]
 
 
@@ -165,7 +165,12 @@ def _library_of(layer: nn.Module) -> str | None:
     return next((root for root in roots if root in LIBRARIES), None)
 
 
-def _layers_of(name: str) -> ModuleType:
+def layers_of(name: str) -> ModuleType:
+    """The module with the tables ``LAYERS`` and ``LEFT`` of an imported library.
+
+    Raises:
+        RuntimeError: its version is not supported.
+    """
     library = LIBRARIES[name]
     version = _version(name, library)
     if not any(version == known or version.startswith(known + ".") for known in library.versions):

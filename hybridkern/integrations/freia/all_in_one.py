@@ -89,7 +89,7 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         """``weight x + bias`` at every position, for the channels of both parts together."""
         first, second = pair
         with torch.autocast(first.device.type, enabled=False):
-            if self.splits[0] == self.splits[1]:
+            if self.splits[0] == self.splits[1] and self.input_rank:  # for vectors it is one plain product
                 return paired_conv1x1(first, second, weight, bias)
             kernel = weight.reshape(*weight.shape, *(1,) * self.input_rank)
             x1, x2 = self.permute_function(torch.cat([first, second], 1), kernel, bias).split(self.splits, 1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.nflows import couplings, others
+from hybridkern.integrations.nflows import composite, couplings, others
 
 _CLASSES: tuple[type[nn.Module], ...] = (
+    composite.CompositeTransform,
     couplings.AffineCouplingTransform,
     couplings.AdditiveCouplingTransform,
     others.ActNorm,
@@ -27,7 +28,6 @@ _NETWORK = "a network"
 LEFT = {
     "Flow": _RUNS_PARTS,
     "SimpleRealNVP": _RUNS_PARTS,
-    "CompositeTransform": _RUNS_PARTS,
     "MultiscaleCompositeTransform": _RUNS_PARTS,
     "InverseTransform": _RUNS_PARTS,
     "ResidualNet": _NETWORK,

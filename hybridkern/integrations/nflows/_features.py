@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,23 +56,44 @@ def arrange(kept: Tensor, changed: Tensor) -> Arrangement:
     return Arrangement(kept, changed, _versions(kept, changed), kind, changed_first, order, inverse)
 
 
-def parts(x: Tensor, by: Arrangement) -> tuple[Tensor, Tensor]:
-    """The features of ``x`` ``(B, C, *S)`` that stay, and those that are transformed."""
+@dataclass(frozen=True)
+class Lying:
+    """Features ``(B, C, *S)`` in two tensors, as the layer before left them: by halves, or by turns."""
+
+    kind: str
+    first: Tensor
+    second: Tensor
+
+    def whole(self) -> Tensor:
+        """All features in one tensor."""
+        pair = [self.first, self.second]
+        return torch.stack(pair, 2).flatten(1, 2) if self.kind == "turns" else torch.cat(pair, 1)
+
+
+def parts(x: Tensor | Lying, by: Arrangement) -> tuple[Tensor, Tensor]:
+    """The features that stay, and those that are transformed."""
     sizes = [len(by.kept), len(by.changed)]
-    if by.kind == "any":
+    places = sizes[::-1] if by.changed_first else sizes
+    if isinstance(x, Lying) and (x.kind != by.kind or [x.first.shape[1], x.second.shape[1]] != places):
+        x = x.whole()
+    if isinstance(x, Lying):
+        first, second = x.first, x.second
+    elif by.kind == "any":
         first, second = permuted(x, by.order, by.inverse).split(sizes, 1)
-        return first, second
-    first, second = x.unflatten(1, (-1, 2)).unbind(2) if by.kind == "turns" else x.split(_swapped(sizes, by), 1)
+    elif by.kind == "turns":
+        first, second = x.unflatten(1, (-1, 2)).unbind(2)
+    else:
+        first, second = x.split(places, 1)
     return (second, first) if by.changed_first else (first, second)
 
 
-def joined(kept: Tensor, changed: Tensor, by: Arrangement) -> Tensor:
-    """Undoes :func:`parts`."""
+def joined(kept: Tensor, changed: Tensor, by: Arrangement) -> Tensor | Lying:
+    """Undoes :func:`parts`, without a copy for halves and turns."""
     if by.kind == "any":
         return permuted(torch.cat([kept, changed], 1), by.inverse, by.order)
-    pair = _swapped([kept, changed], by)
-    return torch.stack(pair, 2).flatten(1, 2) if by.kind == "turns" else torch.cat(pair, 1)
+    return Lying(by.kind, changed, kept) if by.changed_first else Lying(by.kind, kept, changed)
 
 
-def _swapped(pair: list[Any], by: Arrangement) -> list[Any]:
-    return pair[::-1] if by.changed_first else pair
+def whole(x: Tensor | Lying) -> Tensor:
+    """All features in one tensor."""
+    return x.whole() if isinstance(x, Lying) else x

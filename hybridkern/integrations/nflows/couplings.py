@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.integrations._layer import WIDE, Accelerated, fits
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations.nflows._features import Arrangement, arrange, joined, parts
+from hybridkern.integrations.nflows._features import Arrangement, Lying, arrange, joined, parts, whole
 from hybridkern.ops import affine_coupling
 
 _ARRANGEMENT = "_hybridkern_arrangement"
@@ -37,29 +37,34 @@ class _MaskedCoupling(Accelerated):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
-        done = self._couple(inputs, context, inverse=False)
-        return super().forward(inputs, context) if done is None else done  # type: ignore[misc]
+        done = self.on_parts(inputs, context, None, inverse=False)
+        return super().forward(inputs, context) if done is None else (whole(done[0]), done[1])  # type: ignore[misc]
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
-        done = self._couple(inputs, context, inverse=True)
-        return super().inverse(inputs, context) if done is None else done  # type: ignore[misc]
+        done = self.on_parts(inputs, context, None, inverse=True)
+        return super().inverse(inputs, context) if done is None else (whole(done[0]), done[1])  # type: ignore[misc]
 
-    def _couple(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor] | None:
-        if x.dim() not in (2, 4) or x.shape[1] != self.features or x.dtype not in WIDE or x.numel() == 0:
+    def on_parts(
+        self, x: Tensor | Lying, context: Tensor | None, log_det: Tensor | None, inverse: bool
+    ) -> tuple[Tensor | Lying, Tensor] | None:
+        """The features transformed, and ``log_det`` with its own added; ``None`` where the operator does not fit."""
+        if not isinstance(x, Lying) and (x.dim() not in (2, 4) or x.shape[1] != self.features or x.numel() == 0):
             return None  # the library says what is wrong
         arrangement = self._arrangement()
         kept, changed = parts(x, arrangement)
-        more: Tensor | None = None
+        if changed.dtype not in WIDE or kept.shape[1] + changed.shape[1] != self.features:
+            return None
         conditions = kept
         if self.unconditional_transform is not None:
             other = self.unconditional_transform
             kept, more = other.inverse(kept, context) if inverse else other(kept, context)
             conditions = kept if inverse else conditions
+            log_det = more if log_det is None else log_det + more
         params = run_network(self.transform_net, conditions, context, options=self._hybridkern)
         if not fits(changed, params, 2 * changed.shape[1] if self.FORM.has_scale else changed.shape[1]):
             return None
-        changed, log_det = affine_coupling(changed, params, more, form=self.FORM, inverse=inverse)
+        changed, log_det = affine_coupling(changed, params, log_det, form=self.FORM, inverse=inverse)
         return joined(kept, changed, arrangement), log_det
 
     def _arrangement(self) -> Arrangement:

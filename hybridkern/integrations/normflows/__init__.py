@@ -5,9 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.normflows import bases, couplings, glow, others
+from hybridkern.integrations.normflows import bases, couplings, glow, models, others
 
 _CLASSES: tuple[type[nn.Module], ...] = (
+    models.NormalizingFlow,
+    models.ClassCondFlow,
+    models.MultiscaleFlow,
     couplings.AffineCoupling,
     couplings.AffineCouplingBlock,
     couplings.MaskedAffineFlow,
@@ -26,10 +29,7 @@ LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Ac
 _RUNS_PARTS = "runs its parts, which are decided one by one"
 _NETWORK = "a network"
 LEFT = {
-    "NormalizingFlow": _RUNS_PARTS,
     "ConditionalNormalizingFlow": _RUNS_PARTS,
-    "ClassCondFlow": _RUNS_PARTS,
-    "MultiscaleFlow": _RUNS_PARTS,
     "NormalizingFlowVAE": _RUNS_PARTS,
     "Composite": _RUNS_PARTS,
     "Reverse": _RUNS_PARTS,

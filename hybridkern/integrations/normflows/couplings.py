@@ -15,6 +15,7 @@ from torch import Tensor
 from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.integrations._layer import WIDE, Accelerated, fits, has_hooks
 from hybridkern.integrations._network import run_network
+from hybridkern.integrations.normflows._halves import Pair, on_tensor
 from hybridkern.ops import affine_coupling
 
 FORMS = {
@@ -26,6 +27,7 @@ SHIFT = CouplingForm(scale="none", shift="subtract")
 # MaskedAffineFlow gives scale and shift as two networks; it, too, goes from latents to data.
 MASKED = CouplingForm(scale="exp", negate=True, shift="subtract")
 Halves = list[Tensor]
+Coupled = tuple[Tensor, Tensor]
 
 
 class AffineCoupling(Accelerated, coupling.AffineCoupling):
@@ -40,15 +42,15 @@ class AffineCoupling(Accelerated, coupling.AffineCoupling):
         known = not layer.scale or layer.scale_map in FORMS
         return "" if known else f"the scale map {layer.scale_map!r} is not one of {', '.join(FORMS)}"
 
-    def couple(self, z1: Tensor, z2: Tensor, to_data: bool) -> tuple[Tensor, Tensor] | None:
-        """``z2`` transformed, and the log-determinant; ``None`` where the operator does not fit."""
+    def couple(self, z1: Tensor, z2: Tensor, to_data: bool, log_det: Tensor | None = None) -> Coupled | None:
+        """``z2`` transformed, and ``log_det`` with its own added; ``None`` where the operator does not fit."""
         if z2.dtype not in WIDE:
             return None
         params = run_network(self.param_map, z1, options=self._hybridkern)
         if not fits(z2, params, 2 * z2.shape[1] if self.scale else z2.shape[1]):
             return None
         form = FORMS[self.scale_map] if self.scale else SHIFT
-        return affine_coupling(z2, params, form=form, inverse=to_data)
+        return affine_coupling(z2, params, log_det, form=form, inverse=to_data)
 
     def forward(self, z: Halves) -> tuple[Halves, Tensor]:
         """Latent -> data, as in the library."""
@@ -70,28 +72,32 @@ class AffineCouplingBlock(Accelerated, coupling.AffineCouplingBlock):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
-        done = self._joined(z, to_data=True)
+        done = on_tensor(self, z, to_data=True)
         return super().forward(z) if done is None else done
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
-        done = self._joined(z, to_data=False)
+        done = on_tensor(self, z, to_data=False)
         return super().inverse(z) if done is None else done
 
-    def _joined(self, z: Tensor, to_data: bool) -> tuple[Tensor, Tensor] | None:
+    def on_halves(self, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor] | None:
+        """The halves of the channels transformed, and ``log_det`` with its own added; ``None`` where it cannot."""
         split, inner, merge = self.flows
-        if not (isinstance(inner, AffineCoupling) and z.ndim >= 2 and z.shape[1] >= 2) or has_hooks(self.flows):
-            return None
         order = channel_order(split, merge)
-        if order is None:
+        if order is None or not isinstance(inner, AffineCoupling) or has_hooks(self.flows):
             return None
-        halves = z.chunk(2, 1)
-        kept, changed = halves[order[0]], halves[order[1]]
-        done = inner.couple(kept, changed, to_data)
-        if done is None:
-            return None
-        parts = (kept, done[0]) if order == (0, 1) else (done[0], kept)
-        return torch.cat(parts, 1), done[1]
+        return couple_halves(inner, halves, order, log_det, to_data)
+
+
+def couple_halves(
+    inner: AffineCoupling, halves: Pair, order: tuple[int, int], log_det: Tensor | None, to_data: bool
+) -> tuple[Pair, Tensor] | None:
+    """One half transformed given the other; ``order`` as :func:`channel_order` gives it."""
+    kept = halves[order[0]]
+    done = inner.couple(kept, halves[order[1]], to_data, log_det)
+    if done is None:
+        return None
+    return ((kept, done[0]) if order == (0, 1) else (done[0], kept)), done[1]
 
 
 def channel_order(split: Any, merge: Any) -> tuple[int, int] | None:

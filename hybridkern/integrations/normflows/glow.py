@@ -10,7 +10,13 @@ from normflows.flows.affine import glow
 from torch import Tensor
 
 from hybridkern.integrations._layer import WIDE, Accelerated, has_hooks
-from hybridkern.integrations.normflows.couplings import AffineCoupling, AffineCouplingBlock, channel_order
+from hybridkern.integrations.normflows._halves import Pair, on_tensor
+from hybridkern.integrations.normflows.couplings import (
+    AffineCoupling,
+    AffineCouplingBlock,
+    channel_order,
+    couple_halves,
+)
 from hybridkern.ops import paired_conv1x1
 
 
@@ -34,18 +40,30 @@ class GlowBlock(Accelerated, glow.GlowBlock):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
-        parts = self._parts(z)
-        done = None if parts is None else self._to_data(z, parts)
+        done = on_tensor(self, z, to_data=True)
         return super().forward(z) if done is None else done
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
-        parts = self._parts(z)
-        done = None if parts is None else self._to_latent(z, parts)
+        done = on_tensor(self, z, to_data=False)
         return super().inverse(z) if done is None else done
 
-    def _parts(self, z: Tensor) -> Parts | None:
-        if z.ndim != 4 or z.shape[1] % 2 or z.numel() == 0 or z.dtype not in WIDE or len(self.flows) != 3:
+    def on_halves(self, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor] | None:
+        """The halves of the channels transformed, and ``log_det`` with its own added; ``None`` where it cannot."""
+        parts = self._parts(halves)
+        if parts is None:
+            return None
+        if not to_data:
+            halves, log_det = _mixed(parts, halves, log_det, to_data)
+            return couple_halves(parts.coupling, halves, parts.order, log_det, to_data)
+        done = couple_halves(parts.coupling, halves, parts.order, log_det, to_data)
+        return None if done is None else _mixed(parts, *done, to_data)
+
+    def _parts(self, halves: Pair) -> Parts | None:
+        first, second = halves
+        if first.ndim != 4 or first.shape != second.shape or first.numel() == 0 or first.dtype not in WIDE:
+            return None
+        if len(self.flows) != 3:
             return None
         block, conv, norm = self.flows
         if not isinstance(block, AffineCouplingBlock) or type(conv) is not mixing.Invertible1x1Conv:
@@ -53,35 +71,29 @@ class GlowBlock(Accelerated, glow.GlowBlock):
         coupling = block.flows[1]
         if not isinstance(norm, normalization.ActNorm) or not isinstance(coupling, AffineCoupling):
             return None
-        if has_hooks((*self.flows, *block.flows)) or norm.s.shape[1:] != (z.shape[1], 1, 1) or norm.s.dtype != z.dtype:
+        if has_hooks((*self.flows, *block.flows)):
+            return None
+        if norm.s.shape[1:] != (2 * first.shape[1], 1, 1) or norm.s.dtype is not first.dtype:
             return None
         order = channel_order(block.flows[0], block.flows[2])
         if order is None or not norm.data_dep_init_done:
             return None
         return Parts(coupling, conv, norm, order)
 
-    def _to_latent(self, z: Tensor, parts: Parts) -> tuple[Tensor, Tensor] | None:
-        with torch.autocast(z.device.type, enabled=False):
-            scale, shift = torch.exp(-parts.norm.s.flatten()), parts.norm.t.flatten()
-            weight = (parts.conv._assemble_W() if parts.conv.use_lu else parts.conv.W) * scale
-            first, second = z.chunk(2, 1)
-            halves = paired_conv1x1(first, second, weight, -torch.mv(weight, shift))
-        kept, changed = halves[parts.order[0]], halves[parts.order[1]]
-        done = parts.coupling.couple(kept, changed, to_data=False)
-        if done is None:
-            return None
-        return torch.cat((kept, done[0]) if parts.order == (0, 1) else (done[0], kept), 1), done[1] + _log_det(parts, z)
 
-    def _to_data(self, z: Tensor, parts: Parts) -> tuple[Tensor, Tensor] | None:
-        halves = z.chunk(2, 1)
-        kept, changed = halves[parts.order[0]], halves[parts.order[1]]
-        done = parts.coupling.couple(kept, changed, to_data=True)
-        if done is None:
-            return None
-        pair = (kept, done[0]) if parts.order == (0, 1) else (done[0], kept)
-        with torch.autocast(z.device.type, enabled=False):
-            weight = _inverse(parts.conv) * torch.exp(parts.norm.s).view(-1, 1)
-            return torch.cat(paired_conv1x1(*pair, weight, parts.norm.t.flatten()), 1), done[1] - _log_det(parts, z)
+def _mixed(parts: Parts, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor]:
+    """Actnorm and convolution as one product, in the flow's own precision."""
+    with torch.autocast(halves[0].device.type, enabled=False):
+        scale, shift = parts.norm.s.flatten(), parts.norm.t.flatten()
+        if to_data:
+            weight, bias = _inverse(parts.conv) * torch.exp(scale)[:, None], shift
+        else:
+            weight = (parts.conv._assemble_W() if parts.conv.use_lu else parts.conv.W) * torch.exp(-scale)
+            bias = -torch.mv(weight, shift)
+        own = _log_det(parts) * (halves[0].shape[2] * halves[0].shape[3])
+        own = -own if to_data else own
+        total = own.expand(len(halves[0])) if log_det is None else log_det + own
+        return paired_conv1x1(*halves, weight, bias), total
 
 
 def _inverse(conv: mixing.Invertible1x1Conv) -> Tensor:
@@ -90,7 +102,7 @@ def _inverse(conv: mixing.Invertible1x1Conv) -> Tensor:
     return torch.inverse(conv.W.double()).type(conv.W.dtype)
 
 
-def _log_det(parts: Parts, z: Tensor) -> Tensor:
-    """Of actnorm and convolution, data -> latent, a scalar."""
+def _log_det(parts: Parts) -> Tensor:
+    """Of actnorm and convolution at one pixel, data -> latent, a scalar."""
     conv = parts.conv.log_S.sum() if parts.conv.use_lu else torch.slogdet(parts.conv.W)[1]
-    return (conv - parts.norm.s.sum()) * (z.shape[2] * z.shape[3])
+    return conv - parts.norm.s.sum()

@@ -9,6 +9,7 @@ from torch import Tensor
 from hybridkern.integrations._channels import affine_channels, permuted, squeezed, unsqueezed
 from hybridkern.integrations._checkerboard import merge_checkerboard, split_checkerboard
 from hybridkern.integrations._layer import Accelerated
+from hybridkern.integrations.normflows._halves import Pair
 
 
 class ActNorm(Accelerated, normalization.ActNorm):
@@ -53,6 +54,13 @@ class Permute(Accelerated, mixing.Permute):
     def inverse(self, z: Tensor, context: object = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
         return self._moved(z, self.num_channels // 2, "inv_perm", "perm")
+
+    def on_halves(self, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor | None] | None:
+        """Halves of equal size that are swapped cost nothing; ``None`` for others."""
+        first, second = halves
+        if self.mode != "swap" or first.shape != second.shape:
+            return None
+        return (second, first), log_det
 
     def _moved(self, z: Tensor, shift: int, order: str, inverse: str) -> tuple[Tensor, Tensor]:
         if self.mode == "swap":

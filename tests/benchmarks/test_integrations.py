@@ -1,0 +1,80 @@
+"""Accelerated models of other libraries: the sides run, on tiny shapes; records, table and replacement in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import _environment
+from benchmarks._measure import Timing
+from benchmarks._results import Record, read_csv
+from benchmarks.glow.side import Architecture
+from benchmarks.integrations import __main__ as command
+from benchmarks.integrations import peaks, table, works
+from benchmarks.integrations.works import AGAIN, BF16, FLOAT32, LIBRARY, Work
+
+TINY = Architecture((3, 8, 8), levels=2, steps=2, hidden=16)
+BUILDERS = {
+    "normflows": lambda: works.normflows_glow(TINY),
+    "freia": lambda: works.freia_glow(TINY),
+}
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+def test_sides_run(library: str) -> None:
+    work = Work("tiny", BUILDERS[library], (2, *TINY.shape), {FLOAT32: 1.0, BF16: 1.0})
+    sides = work.sides()
+    assert list(sides) == [LIBRARY, AGAIN, FLOAT32, BF16]
+    for run in sides.values():
+        run()
+
+
+@pytest.mark.parametrize("build", [works.normflows_vectors, works.nflows_vectors, works.freia_vectors])
+def test_vectors_run(build: object) -> None:
+    sides = Work("vectors", build, (3, works.DIM), {FLOAT32: 1.5}).sides()  # type: ignore[arg-type]
+    sides[FLOAT32]()
+
+
+def test_recomputing_lowers_the_peak() -> None:
+    deep = Architecture((3, 8, 8), levels=1, steps=16, hidden=64)
+    plain, again = (peaks.peak("normflows", recompute, deep, 2, torch.get_num_threads()) for recompute in (False, True))
+    assert 2 * again < plain
+
+
+def records(name: str, **seconds: float) -> list[Record]:
+    conditions = _environment.conditions()
+    return [
+        command._record(
+            name,
+            side.replace("_", " "),
+            conditions,
+            seconds["library"] / s,
+            2.0 if side == "fast" else None,
+            timing=Timing(s, s, s, 15, 1),
+        )
+        for side, s in seconds.items()
+    ]
+
+
+def test_table_says_what_was_missed() -> None:
+    text = table.render(records("a", library=0.2, library_again=0.204, fast=0.1, slow=0.16))
+    assert "| a | fast | 200 ms | 100 ms | 2.00x (target 2.0x) |" in text
+    assert "| a | slow | 200 ms | 160 ms | 1.25x |" in text
+    assert "0.98 to 0.98" in text and "Targets missed: 0" in text
+    assert "(target 2.0x, **missed**)" in table.render(records("a", library=0.2, library_again=0.2, fast=0.15))
+    sizes = [
+        command._record("m", side, _environment.conditions(), 4.0, None, peak=size)
+        for side, size in ((LIBRARY, 8 << 20), (command.RECOMPUTE, 2 << 20))
+    ]
+    assert "| 8 MiB | 2 MiB | 4.00x |" in table.render(sizes)
+
+
+def test_a_work_takes_the_place_of_itself_alone(tmp_path: Path) -> None:
+    first, second = command.NAMES[:2]
+    command._keep(records(second, library=1.0), tmp_path)
+    command._keep(records(first, library=2.0), tmp_path)
+    command._keep(records(second, library=3.0), tmp_path)
+    kept = [(record["work"], record["median_s"]) for record in read_csv(tmp_path / table.FILE)]
+    assert kept == [(first, "2.0"), (second, "3.0")]

@@ -1,0 +1,189 @@
+"""What options change: the networks' layout, precision and memory, and nothing of what a model computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import normflows as nf
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.glow.allocations import peak_bytes
+from hybridkern.integrations import _network, accelerate
+from hybridkern.ops.coupling_network import has_fused_network
+from tests.integrations import freia_cases, nflows_cases, normflows_cases
+from tests.integrations.cases import Case, conv, inputs
+from tests.integrations.test_equality import difference, gradients, trained
+
+CASES = {
+    "normflows": normflows_cases.CASES["glow diagonal"],
+    "nflows": nflows_cases.CASES["glow"],
+    "freia": freia_cases.CASES["images"],
+}
+FUSED = pytest.mark.skipif(not has_fused_network(torch.zeros(1)), reason="the fused network is compiled code")
+pytestmark = pytest.mark.filterwarnings("ignore:torch.lu is deprecated", "ignore:torch.triangular_solve is deprecated")
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def compared(case: Case, **options: Any) -> tuple[list[float], list[float]]:
+    """Differences of latents and log-determinant, and of gradients, in float32 from the library in float64."""
+    theirs = trained(case, 3)
+    ours = copy.deepcopy(theirs).float()
+    accelerate(ours, **options)
+    exact, given = inputs(case, torch.float64), inputs(case, torch.float32)
+    expected = [*case.to_latent(theirs, *exact)[0], case.to_latent(theirs, *exact)[1]]
+    got = [*case.to_latent(ours, *given)[0], case.to_latent(ours, *given)[1]]
+    assert all(value.dtype is torch.float32 for value in got)
+    assert all(p.dtype is not torch.bfloat16 for p in ours.parameters())
+    wanted = gradients(case, theirs, exact)
+    most = max(float(grad.abs().max()) for grad in wanted)
+    return (
+        [difference(a, b, floor=1.0) for a, b in zip(got, expected, strict=True)],
+        [difference(a, b, 0.01 * most) for a, b in zip(gradients(case, ours, given), wanted, strict=True)],
+    )
+
+
+def test_networks_keep_their_numbers(case: Case) -> None:
+    values, grads = compared(case, networks=True)
+    assert max(values) <= 1e-5
+    assert max(grads) <= 1e-5
+
+
+def test_bfloat16_is_used_by_the_networks_alone(case: Case) -> None:
+    values, grads = compared(case, networks=True, precision="bf16")
+    assert 1e-5 < max(values) < 0.05  # seen: 0.002 to 0.02
+    assert 1e-4 < max(grads) < 0.5
+
+
+@FUSED
+@pytest.mark.parametrize("library", ["normflows", "freia"])
+def test_networks_of_glow_are_one_operator(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = CASES[library].build(), inputs(CASES[library], torch.float32)
+    called = []
+
+    def counting(*args: Any, **kwargs: Any) -> torch.Tensor:
+        called.append(kwargs)
+        return operator(*args, **kwargs)
+
+    operator = _network.coupling_network
+    monkeypatch.setattr(_network, "coupling_network", counting)
+    report = accelerate(model, networks=True, memory="recompute")
+    CASES[library].to_latent(model, *given)
+    assert len(called) == len(report.networks)
+    assert all(kwargs == {"save_hidden": False} for kwargs in called)
+    assert {entry.reason for entry in report.networks} == {"one operator for images, computed again in backward"}
+
+
+def _with(replaced: int, module: nn.Module) -> nn.Sequential:
+    network = conv(2, 4)
+    network[replaced] = module
+    return network
+
+
+UNFIT = {
+    "activation": _with(1, nn.Tanh()),
+    "slope": _with(3, nn.LeakyReLU(0.1)),
+    "stride": _with(0, nn.Conv2d(2, 16, 3, padding=1, stride=2)),
+    "padding": _with(4, nn.Conv2d(16, 4, 3)),
+    "groups": _with(2, nn.Conv2d(16, 16, 1, groups=2)),
+    "bias": _with(2, nn.Conv2d(16, 16, 1, bias=False)),
+    "kernel": _with(2, nn.Conv2d(16, 16, 3, padding=1)),
+    "mode": _with(0, nn.Conv2d(2, 16, 3, padding=1, padding_mode="circular")),
+    "width": _with(2, nn.Conv2d(16, 8, 1)),
+    "layers": nn.Sequential(*conv(2, 4), nn.Identity()),
+    "function": torch.relu,
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_other_networks_are_not_taken_for_it(name: str) -> None:
+    assert _network.fused_weights(UNFIT[name]) is None
+    watched = conv(2, 4)
+    assert _network.fused_weights(watched) is not None
+    watched[2].register_forward_hook(lambda *_: None)
+    assert _network.fused_weights(watched) is None
+
+
+class _Views(nn.Module):
+    """A network that would fail on an image in channels_last."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs * 16, outputs * 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.is_contiguous()
+        return self.linear(x.view(len(x), -1)).view(len(x), -1, 4, 4)
+
+
+def test_unknown_networks_get_what_they_got() -> None:
+    coupling = nf.flows.AffineCoupling(_Views(2, 4))
+    accelerate(coupling)
+    coupling([torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)])
+
+
+@pytest.mark.parametrize("networks", [False, True])
+def test_recomputed_networks_give_the_same_gradients(case: Case, networks: bool) -> None:
+    torch.manual_seed(0)
+    kept = case.build()
+    given = inputs(case, torch.float32)
+    case.to_latent(kept, *given)
+    again = copy.deepcopy(kept)
+    accelerate(kept, networks=networks)
+    accelerate(again, networks=networks, memory="recompute")
+    for a, b in zip(gradients(case, again, given), gradients(case, kept, given), strict=True):
+        assert torch.equal(a, b)
+
+
+def _random_and_counted(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, 8, 1), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, outputs, 1))
+
+
+def test_recomputed_networks_draw_and_count_once() -> None:
+    """Dropout drops the same units again, and running statistics see a batch once."""
+    torch.manual_seed(0)
+    kept = nf.flows.AffineCouplingBlock(_random_and_counted(2, 4))
+    again = copy.deepcopy(kept)
+    accelerate(kept)
+    accelerate(again, memory="recompute")
+    x = torch.randn(5, 4, 3, 3)
+    grads = []
+    for block in (kept, again):
+        torch.manual_seed(1)
+        z, log_det = block(x)
+        (z.square().sum() + log_det.sum()).backward()
+        grads.append([p.grad for p in block.parameters()])
+    for a, b in zip(*grads, strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(kept.buffers(), again.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def _deep() -> nn.Module:
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian((4, 8, 8)), [nf.flows.GlowBlock(4, 64) for _ in range(32)])
+
+
+@pytest.mark.parametrize("networks", [False, True])
+def test_recomputed_networks_take_a_fifth_of_the_memory(networks: bool) -> None:
+    x = torch.randn(2, 4, 8, 8)
+
+    def peak(model: Any) -> int:
+        def step() -> None:
+            model.forward_kld(x).backward()
+
+        parameters: Sequence[nn.Parameter] = list(model.parameters())
+        return peak_bytes(step, list(parameters))
+
+    model = _deep()
+    with torch.no_grad():
+        model.forward_kld(x)
+    other = copy.deepcopy(model)
+    accelerate(other, networks=networks, memory="recompute")
+    assert peak(model) >= 5 * peak(other)
