@@ -172,7 +172,7 @@ def reproduce(
     ] = None,
     ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Another set to score.")] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of drawn data, weights and order.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of drawn data, weights and order.", show_default="0")] = None,
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default="runs/reproduce-NAME, or the next free one")

@@ -42,13 +42,22 @@ class Folder:
         except OSError as error:
             raise RecipeError(f"--out: cannot write to {self.root} ({error.strerror})") from error
 
-    def _require_same(self, asked: dict[str, Any]) -> None:
+    def before(self) -> dict[str, Any]:
+        """What was asked of the experiment that is to be gone on with.
+
+        Raises:
+            RecipeError: the folder holds none, or its record is damaged.
+        """
         if not self.asked.exists():
             raise RecipeError(f"--resume: {self.root} holds no experiment to go on with")
         try:
             before = read_json(self.asked)
         except ValueError as error:
             raise RecipeError(f"{self.asked}: damaged ({error})") from error
+        return before
+
+    def _require_same(self, asked: dict[str, Any]) -> None:
+        before = self.before()
         if self.results.exists():
             raise RecipeError(f"--resume: the experiment in {self.root} is finished")
         for name, value in asked.items():

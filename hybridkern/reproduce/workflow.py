@@ -32,7 +32,7 @@ def reproduce(
     out: Path,
     *,
     minutes: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     resume: bool = False,
     console: Console | None = None,
     **sources: Path | str | None,
@@ -43,8 +43,9 @@ def reproduce(
         name: of the experiment.
         out: a folder that does not exist or is empty; with ``resume`` that of an interrupted experiment.
         minutes: wall time of its training; its own default where None.
-        seed: of drawn data, weights and order.
-        resume: finished training runs in ``out`` are kept, interrupted ones go on; everything else is done again.
+        seed: of drawn data, weights and order; 0 where None.
+        resume: finished training runs in ``out`` are kept, interrupted ones go on; everything else is done again. What
+            is None is then what it was before.
         console: for progress; standard error by default.
         sources: ``data``, ``test_data``, ``data_root`` (paths) and ``ood``, as the experiment takes them.
 
@@ -57,10 +58,13 @@ def reproduce(
     for key in given:
         if key not in experiment.sources:
             raise RecipeError(f"--{key.replace('_', '-')}: the experiment '{name}' has no such option")
-    minutes = experiment.minutes if minutes is None else minutes
+    folder = Folder(out)
+    before = folder.before() if resume else {}
+    given = {key: before[key] for key in SOURCES if before.get(key) is not None} | given
+    minutes = before.get("minutes", experiment.minutes) if minutes is None else minutes
+    seed = before.get("seed", 0) if seed is None else seed
     request = Request(Budget(minutes), seed, out, console or Console(stderr=True), **_typed(given))
     loaded = experiment.load(request)
-    folder = Folder(out)
     asked = {"experiment": name, "minutes": minutes, "seed": seed} | {key: _absolute(key, given) for key in SOURCES}
     folder.prepare(asked, resume)
     return _run(experiment, request, loaded)

@@ -73,16 +73,20 @@ def test_an_interrupted_experiment_has_no_result_and_goes_on(fake, tmp_path):
     np.savez(tmp_path / "a.npz", stop=np.ones(1))
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        done(fake, out, data=tmp_path / "a.npz")
+        done(fake, out, data=tmp_path / "a.npz", seed=4)
     assert {path.name for path in out.iterdir()} == {"experiment.json", "runs", "stopped"}
+    asked = json.loads((out / "experiment.json").read_text())
+    assert asked["seed"] == 4
     with pytest.raises(RecipeError, match="holds an experiment; choose another folder, or --resume it"):
         done(fake, out, data=tmp_path / "a.npz")
     with pytest.raises(RecipeError, match=r"--minutes: got 3, but what is to be resumed has 2\.0"):
         done(fake, out, data=tmp_path / "a.npz", minutes=3, resume=True)
-    with pytest.raises(RecipeError, match="--data: got None, but what is to be resumed has "):
-        done(fake, out, resume=True)
+    np.savez(tmp_path / "b.npz", stop=np.ones(1))
+    with pytest.raises(RecipeError, match=r"--data: got .*b\.npz, but what is to be resumed has .*a\.npz"):
+        done(fake, out, data=tmp_path / "b.npz", resume=True)
     assert not (out / "results.json").exists()
-    assert done(fake, out, data=tmp_path / "a.npz", resume=True).paths[-1].exists()
+    assert done(fake, out, resume=True).paths[-1].exists()
+    assert json.loads((out / "experiment.json").read_text()) == asked  # nothing had to be said again
     with pytest.raises(RecipeError, match="is finished"):
         done(fake, out, data=tmp_path / "a.npz", resume=True)
     with pytest.raises(RecipeError, match=r"holds an experiment; choose another folder$"):
