@@ -15,6 +15,7 @@ from benchmarks import (
     discretized_logistic,
     discretized_logistic_mixture,
     gaussian_log_prob,
+    paired_conv1x1,
     rounding_coupling,
 )
 from benchmarks._case import Function, Sides, Work, with_grads
@@ -73,6 +74,7 @@ def all_cases(device: Device, sizes: Sizes, *, compiled: bool = True) -> Iterato
         f"discretized_logistic {sizes.densities}": partial(discretized_logistic.work, *sizes.densities),
         f"discretized_logistic_mixture K=5 {mixture}": partial(discretized_logistic_mixture.work, *mixture),
         f"gaussian_log_prob {sizes.densities}": partial(gaussian_log_prob.work, *sizes.densities),
+        f"paired_conv1x1 {sizes.images}": partial(paired_conv1x1.work, *sizes.images),
         f"affine_coupling glow {sizes.small}": partial(affine_coupling.work, *sizes.small),
         f"discretized_logistic {sizes.small}": partial(discretized_logistic.work, *sizes.small),
     }

@@ -34,6 +34,7 @@ TRITON_MODULES = {
         "discretized_logistic": ("forward", "backward"),
         "discretized_logistic_mixture": ("forward", "backward"),
         "gaussian_log_prob": ("forward", "backward"),
+        "paired_conv1x1": ("forward", "backward"),
     }.items()
     for part in parts
 }

@@ -56,6 +56,19 @@ def column_sums_kernel(
     tl.store(to, value.to(out.dtype.element_ty), mask=column < columns)
 
 
+@triton.jit
+def split_sums_kernel(partial, first, second, columns, split, chunks, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr):
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros([CHUNKS, COLUMNS], partial.dtype.element_ty)
+    for start in range(0, chunks, CHUNKS):
+        chunk = start + tl.arange(0, CHUNKS)
+        mask = (chunk < chunks)[:, None] & (column < columns)[None, :]
+        total += tl.load(partial + chunk.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0.0)
+    value = tl.sum(total, axis=0)
+    tl.store(first + column, value.to(first.dtype.element_ty), mask=column < split)
+    tl.store(second + (column - split), value.to(second.dtype.element_ty), mask=(column >= split) & (column < columns))
+
+
 def row_sums(partial: Tensor, start: Tensor | None, out: Tensor, sign: float = 1.0) -> None:
     """``out = start + sign * partial.sum(1)``."""
     rows, chunks = partial.shape
@@ -84,3 +97,12 @@ def column_sums(partial: Tensor, out: Tensor, order: Order, channel_dim: int = 1
         COLUMNS=wide,
         num_warps=4,
     )
+
+
+def split_sums(partial: Tensor, first: Tensor, second: Tensor) -> None:
+    """``partial.sum(0)``, its first columns into ``first`` and the rest into ``second``, both contiguous."""
+    chunks, columns = partial.shape
+    wide = min(_COLUMNS, power_of_two(columns))
+    high = min(512 // wide, power_of_two(chunks))
+    args: tuple[Any, ...] = (partial, first, second, columns, first.numel(), chunks)
+    launch(split_sums_kernel, -(-columns // wide), partial, *args, CHUNKS=high, COLUMNS=wide, num_warps=4)

@@ -40,37 +40,39 @@ def power_of_two(n: int) -> int:
     return 1 << max(0, int(n) - 1).bit_length()
 
 
-def tile_of(rows: int, columns: int, vector: int, reduces: bool, shrink: int = 1) -> Tile:
+def tile_of(rows: int, columns: int, vector: int, reduces: bool, shrink: int = 1, warps: int = THREADS // 32) -> Tile:
     """The tile for ``rows`` examples of ``columns`` elements; ``reduces``: their parts must be summed.
 
     ``shrink`` divides the elements of a tile whose threads hold something else besides.
     """
-    warps = _env.TRITON_WARPS or THREADS // 32
+    full = FULL * THREADS // (32 * warps)
+    warps = _env.TRITON_WARPS or warps
     size = max(1, vector * 32 * warps // shrink)
     wide = min(size, power_of_two(columns))
     high = size // wide
     groups = -(-rows // high)
     steps = -(-columns // wide)
     least = LEAST if reduces else 1
-    wanted = max(1, -(-FULL // max(1, groups)))
+    wanted = max(1, -(-full // max(1, groups)))
     chunks = min(wanted, max(1, steps // least))
     each = -(-steps // chunks)
     chunks = -(-steps // each)
     return Tile(high, wide, each, chunks, groups * chunks, warps)
 
 
-def batch_tile_of(rows: int, columns: int, vector: int, shrink: int = 1) -> Tile:
+def batch_tile_of(rows: int, columns: int, vector: int, shrink: int = 1, warps: int = THREADS // 32) -> Tile:
     """The tile of a kernel that sums over the batch: ``chunks`` groups of ``rows * steps`` examples.
 
     32 columns times the vector make whole lines of 128 bytes or more; the four warps take different examples. A group
     is at most 32 steps long, so that float32 partial sums stay accurate, and shorter where the columns are few.
     """
-    warps = _env.TRITON_WARPS or THREADS // 32
+    full = FULL * THREADS // (32 * warps)
+    warps = _env.TRITON_WARPS or warps
     size = max(1, vector * 32 * warps // shrink)
     wide = min(size, max(1, power_of_two(columns)), 32 * vector)
     high = size // wide
     across = -(-columns // wide)
     needed = -(-rows // high)
-    each = max(1, min(32, needed * across // FULL))
+    each = max(1, min(32, needed * across // full))
     chunks = max(1, -(-needed // each))
     return Tile(high, wide, each, chunks, across * chunks, warps)

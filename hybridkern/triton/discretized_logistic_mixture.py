@@ -1,9 +1,8 @@
 """Log-probability of a mixture of discretized logistics: kernels of ``discretized_logistic_mixture_*``.
 
 The components are a dimension of the tile, padded to a power of two and held in registers: every parameter is read
-once, also where the derivatives need the sum over all components first. A thread then holds eight numbers an array;
-that leaves accesses of 4 bytes a thread from three components on, in whole sectors all the same, since adjacent
-threads read adjacent elements.
+once, also where the derivatives need the sum over all components first. A program is one warp, so that it asks for
+``x`` once, and sums over components without shared memory; 32 of them on a multiprocessor are half of its threads.
 
 ``log sum_k w_k P_k`` with ``t_k = logit_k - max logit - outside_k`` is taken relative to the largest ``t_k``. The
 derivatives hang on differences of the ``t_k``, which far outside are large: they are carried in two parts there.
@@ -310,6 +309,10 @@ def backward_kernel(
         tl.store(grad_log_scale + to, tl.sum(scale_sums, axis=1), mask=inside)
 
 
+def _narrowest(*values: Tensor) -> int:
+    return min(value.element_size() for value in values)
+
+
 def _strides(*operands: Operand) -> tuple[int, ...]:
     return tuple(s for one in operands for s in (one.batch, one.component, one.outer, one.inner))
 
@@ -318,14 +321,19 @@ def _plain(one: Operand) -> tuple[int, ...]:
     return one.batch, one.outer, one.inner
 
 
-def _tile(order: Order, components: int, reduces: bool | None, backward: bool) -> Tile:
-    """The tile of a kernel that sums over examples (True), over nothing (False) or over the batch (None)."""
-    # numbers a thread holds of each array: so many that half the threads of a multiprocessor find registers
-    each = 4 if reduces is not None and not backward else 2
-    shrink = power_of_two(components)
+_EACH = 4  # numbers a thread holds of each array: one access of 16 bytes, in registers that half the threads find
+
+
+def _tile(order: Order, components: int, narrowest: int, reduces: bool | None) -> Tile:
+    """The tile of a kernel that sums over examples (True), over nothing (False) or over the batch (None).
+
+    Its columns are a sector of 32 bytes or more of the operand with the ``narrowest`` elements, in bytes.
+    """
+    padded = power_of_two(components)
+    each = max(_EACH, padded // narrowest)
     if reduces is None:
-        return batch_tile_of(order.rows, order.columns, each, shrink)
-    return tile_of(order.rows, order.columns, each, reduces, shrink)
+        return batch_tile_of(order.rows, order.columns, each, padded, warps=1)
+    return tile_of(order.rows, order.columns, each, reduces, padded, warps=1)
 
 
 def forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
@@ -339,7 +347,7 @@ def forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_widt
     components = logits.shape[1]
     xo = operand(x, order)
     params = [operand(value, order, 2) for value in (logits, mean, log_scale)]
-    tile = _tile(order, components, reduce, False)
+    tile = _tile(order, components, _narrowest(x, logits, mean, log_scale), reduce)
     target = out.tensor
     several = reduce and tile.chunks > 1
     if several:
@@ -391,7 +399,7 @@ def backward(
     xo, gxo = operand(x, order), operand(grad_x.tensor, order)
     params = [operand(value, order, 2) for value in (logits, mean, log_scale)]
     gpo = operand(grads[0], order, 2)
-    tile = _tile(order, components, None if shared else False, True)
+    tile = _tile(order, components, _narrowest(x, logits, mean, log_scale), None if shared else False)
     targets: list[Tensor] = grads
     if shared:
         partial = torch.empty((3, tile.chunks, components * order.columns), dtype=total_dtype(x), device=x.device)

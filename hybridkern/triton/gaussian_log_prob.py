@@ -104,7 +104,7 @@ def forward_kernel(
         log_p, _, _ = _terms(value, location, log_s)
         sums += tl.where(mask, log_p, 0.0)
     own = tl.sum(sums, axis=1)
-    if chunks == 1:
+    if chunk == 0:
         own += columns.to(WORK) * constant_each
     tl.store(total + row.to(tl.int64) * chunks + chunk, own, mask=row < rows)
 
@@ -234,7 +234,6 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
     constant = -0.5 * math.log(2 * math.pi)
     several = tile.chunks > 1
     partial = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device) if several else total
-    start = torch.full((1,), constant * order.columns, dtype=dtype, device=x.device) if several else None
     launch(
         forward_kernel,
         tile.programs,
@@ -252,8 +251,8 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
         ALIGN=alignment(order, [xo, mo, so]),
         num_warps=tile.warps,
     )
-    if start is not None:
-        row_sums(partial, start.expand(order.rows), total)
+    if several:
+        row_sums(partial, None, total)
     return total
 
 

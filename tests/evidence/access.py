@@ -5,9 +5,11 @@ Where a kernel may do otherwise, an :class:`Exemption` says so, with the reason;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+
+from torch import Tensor
 
 from tests.evidence.interpreter import Audit
 from tests.evidence.shadow import Usage
@@ -17,17 +19,24 @@ from tests.evidence.shadow import Usage
 class Exemption:
     """Inputs (shell patterns) of kernels (shell pattern) that are not read once an element, and why not.
 
-    ``most_reads``: how often an element may be read, ``None`` for any number of times.
+    ``most_reads``: how often an element may be read, ``None`` for any number of times. ``applies``: to which of the
+    arguments so called.
     """
 
     kernel: str
     argument: str
     reason: str
     most_reads: int | None = None
+    applies: Callable[[Tensor], bool] = lambda value: True
 
-    def covers(self, kernel: str, argument: str, usage: Usage) -> bool:
-        """It applies to this argument, so used."""
-        if not (fnmatch(kernel, self.kernel) and fnmatch(argument, self.argument)) or usage.writes[1]:
+    def names(self, kernel: str, argument: str, value: Tensor) -> bool:
+        """It is about this argument."""
+        return fnmatch(kernel, self.kernel) and fnmatch(argument, self.argument) and self.applies(value)
+
+    def covers(self, audit: Audit, argument: str) -> bool:
+        """It allows what was done with this argument."""
+        usage = audit.usage[argument]
+        if not self.names(audit.launch.name, argument, audit.launch.arguments[argument]) or usage.writes[1]:
             return False
         return self.most_reads is None or usage.reads[1] <= self.most_reads
 
@@ -38,14 +47,13 @@ def once_each(audit: Audit, exemptions: Sequence[Exemption] = ()) -> list[str]:
     return [
         f"{name}: {argument} {_broken(usage)}"
         for argument, usage in audit.usage.items()
-        if _broken(usage) and not any(exemption.covers(name, argument, usage) for exemption in exemptions)
+        if _broken(usage) and not any(exemption.covers(audit, argument) for exemption in exemptions)
     ]
 
 
 def needed(audit: Audit, exemption: Exemption) -> bool:
     """Some argument of this launch needs the exemption."""
-    name = audit.launch.name
-    return any(exemption.covers(name, argument, usage) and _broken(usage) for argument, usage in audit.usage.items())
+    return any(exemption.covers(audit, argument) and _broken(usage) for argument, usage in audit.usage.items())
 
 
 def _broken(usage: Usage) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +26,21 @@ class Run:
     launch: Launch
     execution: Execution
 
+    def bytes(self, without: Collection[str] = ()) -> tuple[int, int]:
+        """Bytes of the sectors moved, and the least for what was done: every byte touched once.
+
+        Args:
+            without: arguments to leave out; they must have been read only, and whole.
+        """
+        found = self.execution
+        moved = found.sectors.bytes - sum(found.moved[name] for name in without)
+        return moved, found.touched - sum(found.usage[name].size for name in without)
+
     @property
     def traffic(self) -> float:
-        """Bytes of the sectors moved, as a multiple of the least for what was done: every byte touched once."""
-        return self.execution.sectors.bytes / self.execution.touched
+        """Bytes of the sectors moved, as a multiple of the least."""
+        moved, least = self.bytes()
+        return moved / least
 
 
 def parameter_bytes(value: Any) -> bytes:

@@ -9,12 +9,12 @@ from tests.evidence.toolchain import require_triton
 
 require_triton(module=True)
 
-from hybridkern import ops  # noqa: E402
-from hybridkern.ops import _gpu  # noqa: E402
-from tests.evidence.counting import eager, ours  # noqa: E402
+from torch.func import functional_call  # noqa: E402
+
+from hybridkern.transforms.mixing import Mixing  # noqa: E402
+from tests.evidence.counting import eager, ours, step_launches  # noqa: E402
 from tests.evidence.launches import launched_operators  # noqa: E402
-from tests.evidence.subjects import ALIGNED, MAIN, Case, Subject  # noqa: E402
-from tests.ops import inputs  # noqa: E402
+from tests.evidence.subjects import ALIGNED, MAIN, Subject  # noqa: E402
 
 FORWARD, BACKWARD = 3, 4  # of a step of Glow without its network
 
@@ -36,25 +36,27 @@ def test_an_operator_launches_at_most_two_kernels_a_pass(subject: Subject):
     assert own.forward < plain.forward and own.backward < plain.backward
 
 
-@pytest.mark.parametrize("case", [ALIGNED[0], Case((256, 6, 32, 32))], ids=lambda case: case.label)
-def test_a_step_of_glow_without_its_network_keeps_within_its_budget(case: Case):
-    if "paired_conv1x1_forward" not in _gpu.TRITON_MODULES:
-        pytest.skip("paired_conv1x1 has no Triton kernel: nothing is shown of a step of Glow")
-    channels = case.shape[1]
-    first, second = inputs.normal(0, case.shape, case.dtype), inputs.normal(1, case.shape, case.dtype)
-    params = inputs.coupling_params("glow", case.shape, case.dtype, reach=0.3)
-    weight, bias = (
-        inputs.normal(2, (2 * channels, 2 * channels), case.dtype),
-        inputs.normal(3, (2 * channels,), case.dtype),
-    )
-    log_det = inputs.normal(4, case.shape[:1], case.dtype)
+HALVES = [(256, 6, 16, 16), (3, 24, 4, 4)]
 
-    def step(first, second, weight, bias, params, log_det):
-        first, second = ops.paired_conv1x1(first, second, weight, bias)
-        return first, *ops.affine_coupling(second, params, log_det, form="glow")
 
-    names = ("first", "second", "weight", "bias", "params", "log_det")
-    args = dict(zip(names, (first, second, weight, bias, params, log_det), strict=True))
-    own, plain = ours(step, args), eager(step, args)
-    assert own.forward <= FORWARD and own.backward <= BACKWARD, (own, plain)
+@pytest.mark.parametrize("half", HALVES, ids=str)
+def test_a_step_of_glow_without_its_network_keeps_within_its_budget(half):
+    own, once = step_launches(ours, half)
+    plain, _ = step_launches(eager, half)
+    assert 0 < own.forward <= FORWARD and 0 < own.backward <= BACKWARD, (own, once)
     assert own.forward < plain.forward and own.backward < plain.backward
+
+
+def test_the_sum_with_a_networks_gradient_is_within_the_budget():
+    with_network, without = (step_launches(ours, HALVES[0], form)[0] for form in ("additive", "glow"))
+    assert with_network.backward == without.backward + 1 <= BACKWARD
+
+
+def test_the_matrices_of_a_level_are_composed_at_once():
+    """Their launches, part of what a level costs once, are as many for one step as for eight."""
+    counts = {}
+    for steps in (1, 8):
+        mixing = Mixing(steps, 12)
+        parameters = {name: value.detach() for name, value in mixing.named_parameters()}
+        counts[steps] = ours(lambda m=mixing, **given: functional_call(m, given, ()), parameters)
+    assert counts[1] == counts[8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.evidence.toolchain import require_triton
@@ -12,7 +13,20 @@ from tests.evidence.access import needed, once_each  # noqa: E402
 from tests.evidence.interpreter import audited  # noqa: E402
 from tests.evidence.ptx_run import compiled_for  # noqa: E402
 from tests.evidence.static_run import report_launch  # noqa: E402
-from tests.evidence.subjects import ALIGNED, AWKWARD, EXEMPTIONS, MAIN, SUBJECTS, Case, Subject  # noqa: E402
+from tests.evidence.subjects import (  # noqa: E402
+    ALIGNED,
+    AWKWARD,
+    EXEMPTIONS,
+    MAIN,
+    SUBJECTS,
+    Case,
+    Subject,
+    coupling,
+    logistic,
+    mixture,
+    often_read,
+    paired,
+)
 from tests.evidence.triton_compile import AMD_TARGETS, NVIDIA_TARGETS  # noqa: E402
 
 TRAFFIC = 1.02
@@ -25,7 +39,7 @@ def test_every_variant_is_right_and_touches_what_it_should_once(subject: Subject
     _check_interpreted(subject, AWKWARD[0])
 
 
-@pytest.mark.parametrize("case", AWKWARD[1:] + ALIGNED[:1], ids=lambda case: case.label)
+@pytest.mark.parametrize("case", AWKWARD[1:], ids=lambda case: case.label)
 @MOST
 def test_in_every_layout_and_dtype_it_touches_what_it_should_once(subject: Subject, case: Case, poisoned_memory):
     _check_interpreted(subject, case)
@@ -42,11 +56,15 @@ def _check_interpreted(subject: Subject, case: Case) -> None:
 
 def test_every_exemption_is_needed():
     idle = set(EXEMPTIONS)
-    for subject in SUBJECTS:
-        for case in (AWKWARD[0], ALIGNED[0]):
-            with audited() as audits:
-                subject.run(case)
-            idle = {e for e in idle if not any(needed(audit, e) for audit in audits)}
+    shared = [kind("none", shared=True) for kind in (logistic, mixture)]
+    for subject, case in (
+        *((subject, AWKWARD[0]) for subject in (*MAIN, *shared, coupling("additive"))),
+        (coupling("glow"), ALIGNED[0]),
+        (paired(), ALIGNED[0]),
+    ):
+        with audited() as audits:
+            subject.run(case)
+        idle = {e for e in idle if not any(needed(audit, e) for audit in audits)}
     assert idle == set()
 
 
@@ -58,8 +76,11 @@ def test_compiled_it_is_right_for_every_variant(subject: Subject, poisoned_memor
     assert [finding for run in runs for finding in run.execution.findings] == []
 
 
-@pytest.mark.parametrize("target", NVIDIA_TARGETS)
-@pytest.mark.parametrize("case", ALIGNED, ids=lambda case: case.label)
+# float32 for every target, what else there is for one of them each
+COMPILED = [(ALIGNED[0], target) for target in NVIDIA_TARGETS] + [(ALIGNED[1], "sm_90"), (ALIGNED[2], "sm_80")]
+
+
+@pytest.mark.parametrize(("case", "target"), COMPILED, ids=lambda value: getattr(value, "label", value))
 @MOST
 def test_compiled_it_is_right_and_moves_no_more_than_it_must(
     subject: Subject, case: Case, target: str, poisoned_memory
@@ -68,7 +89,7 @@ def test_compiled_it_is_right_and_moves_no_more_than_it_must(
         subject.run(case)
     assert runs
     assert [finding for run in runs for finding in run.execution.findings] == []
-    moved, least = sum(run.execution.sectors.bytes for run in runs), sum(run.execution.touched for run in runs)
+    moved, least = np.sum([run.bytes(often_read(run.launch)) for run in runs], axis=0)
     assert moved / least <= TRAFFIC, {run.launch.name: round(run.traffic, 3) for run in runs}
 
 
@@ -80,8 +101,11 @@ def test_compiled_it_is_right_for_awkward_arguments(subject: Subject, index: int
     assert [finding for run in runs for finding in run.execution.findings] == []
 
 
-@pytest.mark.parametrize("target", NVIDIA_TARGETS + AMD_TARGETS)
-@pytest.mark.parametrize("case", ALIGNED, ids=lambda case: case.label)
+@pytest.mark.parametrize(
+    ("case", "target"),
+    COMPILED + [(case, target) for case in ALIGNED[:2] for target in AMD_TARGETS],
+    ids=lambda value: getattr(value, "label", value),
+)
 @MOST
 def test_compiled_it_fits(subject: Subject, case: Case, target: str):
     for launch in subject.launches(case):

@@ -132,3 +132,35 @@ def check_rounding(args: Args, inverse: bool = False, grad_layout: Layout = as_i
         total = Expected(terms.sum().reshape(shape), np.abs(terms).sum().reshape(shape), True)
         assert_matches(leaves["beta"].grad, total, "grad beta")
     assert_unchanged(args, copies)
+
+
+def _product(equation: str, a: np.ndarray, b: np.ndarray, extra: np.ndarray | float = 0.0) -> Expected:
+    """A sum of products; its magnitude is the sum of their absolute values."""
+    return Expected(np.einsum(equation, a, b) + extra, np.einsum(equation, abs(a), abs(b)) + np.abs(extra), True)
+
+
+def _halves(expected: Expected) -> list[Expected]:
+    parts = (np.split(part, 2, axis=1) for part in expected[:2])
+    return [Expected(value, magnitude, True) for value, magnitude in zip(*parts, strict=True)]
+
+
+def check_paired_conv1x1(args: Args, grad_layout: Layout = as_it_is) -> None:
+    """``args``: ``first``, ``second``, ``weight`` and ``bias``."""
+    copies = {name: value.clone() for name, value in args.items()}
+    leaves = leaves_of(args)
+    out = ops.paired_conv1x1(**leaves)
+    grads = [grad_layout(inputs.normal(5 + i, tuple(part.shape), part.dtype)) for i, part in enumerate(out)]
+    torch.autograd.backward(out, grads)
+    x = np.concatenate([to_numpy(args["first"]), to_numpy(args["second"])], 1)
+    g = np.concatenate([to_numpy(grad) for grad in grads], 1)
+    weight, bias = to_numpy(args["weight"]), to_numpy(args["bias"])
+    flat_x, flat_g = (value.reshape(*value.shape[:2], int(np.prod(value.shape[2:]))) for value in (x, g))
+    y = _product("oi,bi...->bo...", weight, x, bias.reshape(-1, *(1,) * (x.ndim - 2)))
+    for i, (part, expected) in enumerate(zip(out, _halves(y), strict=True)):
+        assert_matches(part, expected, f"half {i}")
+        assert_strides_like(part, args["second" if i else "first"])
+    for name, expected in zip(("first", "second"), _halves(_product("oi,bo...->bi...", weight, g)), strict=True):
+        assert_matches(leaves[name].grad, expected, f"grad {name}")
+    assert_matches(leaves["weight"].grad, _product("bop,bip->oi", flat_g, flat_x), "grad weight")
+    assert_matches(leaves["bias"].grad, _product("bop,bp->o", flat_g, np.ones_like(flat_g[:, 0])), "grad bias")
+    assert_unchanged(args, copies)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 
 import hybridkern
 from hybridkern import ops
-from tests._tolerances import Expected, assert_matches, to_numpy
 from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs, layouts
 from tests.ops.calls import assert_same_bits, run
-from tests.ops.checks import assert_strides_like, assert_unchanged, leaves_of
+from tests.ops.checks import check_paired_conv1x1 as check
+from tests.ops.checks import leaves_of
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 SHAPES = [
@@ -42,37 +41,6 @@ def arguments(shape: tuple[int, ...], dtype: torch.dtype, low: torch.dtype | Non
         "weight": inputs.normal(2, (channels, channels), low or dtype),
         "bias": inputs.normal(3, (channels,), low or dtype),
     }
-
-
-def product(equation: str, a: np.ndarray, b: np.ndarray, extra: np.ndarray | float = 0.0) -> Expected:
-    """A sum of products; its magnitude is the sum of their absolute values."""
-    return Expected(np.einsum(equation, a, b) + extra, np.einsum(equation, abs(a), abs(b)) + np.abs(extra), True)
-
-
-def halves(expected: Expected) -> list[Expected]:
-    parts = (np.split(part, 2, axis=1) for part in expected[:2])
-    return [Expected(value, magnitude, True) for value, magnitude in zip(*parts, strict=True)]
-
-
-def check(args: dict[str, torch.Tensor], grad_layout=layouts.contiguous) -> None:
-    copies = {name: value.clone() for name, value in args.items()}
-    leaves = leaves_of(args)
-    out = ops.paired_conv1x1(**leaves)
-    grads = [grad_layout(inputs.normal(5 + i, tuple(part.shape), part.dtype)) for i, part in enumerate(out)]
-    torch.autograd.backward(out, grads)
-    x = np.concatenate([to_numpy(args["first"]), to_numpy(args["second"])], 1)
-    g = np.concatenate([to_numpy(grad) for grad in grads], 1)
-    weight, bias = to_numpy(args["weight"]), to_numpy(args["bias"])
-    flat_x, flat_g = (value.reshape(*value.shape[:2], int(np.prod(value.shape[2:]))) for value in (x, g))
-    y = product("oi,bi...->bo...", weight, x, bias.reshape(-1, *(1,) * (x.ndim - 2)))
-    for i, (part, expected) in enumerate(zip(out, halves(y), strict=True)):
-        assert_matches(part, expected, f"half {i}")
-        assert_strides_like(part, args["second" if i else "first"])
-    for name, expected in zip(("first", "second"), halves(product("oi,bo...->bi...", weight, g)), strict=True):
-        assert_matches(leaves[name].grad, expected, f"grad {name}")
-    assert_matches(leaves["weight"].grad, product("bop,bip->oi", flat_g, flat_x), "grad weight")
-    assert_matches(leaves["bias"].grad, product("bop,bp->o", flat_g, np.ones_like(flat_g[:, 0])), "grad bias")
-    assert_unchanged(args, copies)
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)

@@ -22,6 +22,12 @@ SUITES = {
     ),
     "densities": ("tests/ops/test_accuracy_densities.py",),
     "launchers": ("tests/triton/interpreter",),
+    "matrix": (
+        "tests/ops/test_paired_conv1x1.py::test_sizes",
+        "tests/ops/test_paired_conv1x1.py::test_low_precision",
+        "tests/ops/test_paired_conv1x1.py::test_without_bias_and_one_output_used",
+        "tests/ops/test_paired_conv1x1.py::test_nan_and_infinity_are_passed_on_in_their_pixel",
+    ),
     "low_precision": ("tests/ops/test_low_precision.py",),
     "layouts": (
         "tests/ops/test_layouts.py::test_coupling_on_half_of_one_tensor",
@@ -35,7 +41,9 @@ SUITES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", SUITES)
 def test_interpreted(suite: str) -> None:
+    # programs of four warps, also where kernels have fewer: their number is what costs time here
     environment = os.environ | {"TRITON_INTERPRET": "1", "HYBRIDKERN_NO_EXT": "1", "OMP_NUM_THREADS": "1"}
+    environment["HYBRIDKERN_TRITON_WARPS"] = "4"
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "tests.triton.interpreted", *SUITES[suite]]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

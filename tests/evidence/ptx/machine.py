@@ -13,7 +13,7 @@ from tests.evidence.ptx.arithmetic import Arithmetic, Unsupported, compare
 from tests.evidence.ptx.memory import GlobalMemory, Sectors, SharedMemory
 from tests.evidence.ptx.parse import Instruction, Kernel
 from tests.evidence.ptx.values import Type, decode, encode, unsigned
-from tests.evidence.shadow import ATOMIC, LOAD, STORE, Finding
+from tests.evidence.shadow import ATOMIC, LOAD, STORE, Finding, Usage
 
 Array = np.ndarray
 WARP = 32
@@ -32,7 +32,8 @@ class Fault(Exception):
 class Execution:
     """What an execution found, the traffic it caused, and the number of instructions of warps.
 
-    ``touched``: bytes read and bytes written, each counted once: the least traffic for what was done.
+    ``touched``: bytes read and bytes written, each counted once: the least traffic for what was done. ``moved`` and
+    ``usage``: by argument, the bytes of its sectors and how often its bytes were touched.
     """
 
     findings: tuple[Finding, ...]
@@ -40,6 +41,8 @@ class Execution:
     touched: int
     instructions: int
     atomics: int
+    moved: Mapping[str, int]
+    usage: Mapping[str, Usage]
 
 
 def execute(
@@ -90,6 +93,8 @@ def execute(
         memory.shadow.touched_bytes(),
         instructions,
         memory.shadow.atomics,
+        memory.moved,
+        memory.shadow.usage(),
     )
 
 

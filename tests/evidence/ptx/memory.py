@@ -13,6 +13,7 @@ from tests.evidence.shadow import LOAD, NOBODY, SEVERAL, STORE, Finding, Shadow
 
 Array = np.ndarray
 SECTOR = 32  # bytes: what DRAM and L2 move at least
+_SECTOR_BITS = 43  # of the number of a sector: user space ends at 2**47 bytes
 
 
 @dataclass
@@ -29,11 +30,13 @@ class Sectors:
 
 
 class GlobalMemory:
-    """The tensors that a launch was given, by address."""
+    """The tensors that a launch was given, by address. ``moved``: bytes of sectors by name, where spans are apart."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.shadow = Shadow(tensors, own_stores=False)
         self.sectors = Sectors()
+        self.moved = dict.fromkeys(tensors, 0)
+        self._spans = {name: _span(tensor) for name, tensor in tensors.items()}
         self._buffers: dict[int, Array] = {}
         for tensor in tensors.values():
             storage = tensor.untyped_storage()
@@ -43,7 +46,11 @@ class GlobalMemory:
 
     def access(self, kind: str, addresses: Array, width: int, warps: Array, blocks: Array) -> Array:
         """Checks and counts; returns which accesses may be carried out."""
-        count = np.unique(np.stack([warps, addresses // SECTOR], 1), axis=0).shape[0]
+        asked = np.sort(warps << _SECTOR_BITS | addresses // SECTOR)
+        sectors = asked[np.diff(asked, prepend=-1) != 0] & ((1 << _SECTOR_BITS) - 1)
+        count = sectors.size
+        for name, (start, end) in self._spans.items():
+            self.moved[name] += SECTOR * int(((sectors >= start) & (sectors <= end)).sum())
         if kind == LOAD:
             self.sectors.loaded += count
         else:
@@ -63,6 +70,15 @@ class GlobalMemory:
         for start, buffer in self._buffers.items():
             own = (addresses >= start) & (addresses < start + buffer.size)
             buffer[(addresses[own] - start)[:, None] + np.arange(data.shape[1])] = data[own]
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First and last sector."""
+    if tensor.numel() == 0:
+        return 1, 0
+    elements = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    start = tensor.data_ptr()
+    return start // SECTOR, (start + elements * tensor.element_size() - 1) // SECTOR
 
 
 class SharedMemory:

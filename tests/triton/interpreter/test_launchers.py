@@ -12,7 +12,14 @@ from hybridkern import ops
 from hybridkern.ops import _gpu
 from hybridkern.triton import _tiles, affine_coupling
 from tests.ops import inputs
-from tests.ops.checks import check_coupling, check_gaussian, check_logistic, check_mixture, check_rounding
+from tests.ops.checks import (
+    check_coupling,
+    check_gaussian,
+    check_logistic,
+    check_mixture,
+    check_paired_conv1x1,
+    check_rounding,
+)
 
 F32 = torch.float32
 
@@ -77,6 +84,14 @@ def test_parameters_shared_by_the_batch(backend: str, small_tiles: None, rows: i
 def test_any_number_of_components(backend: str, components: int) -> None:
     names = ("logits", "mean", "log_scale")
     check_mixture(densities((2, 3, 5), (2, components, 3, 5), names))
+
+
+def test_matrix_of_several_blocks(backend: str) -> None:
+    """More channels than a program sums at once, and than it holds the matrix of."""
+    half, channels = (2, 130, 3), 260
+    args = {"first": inputs.normal(0, half, F32), "second": inputs.normal(1, half, F32)}
+    args |= {"weight": inputs.normal(2, (channels, channels), F32), "bias": inputs.normal(3, (channels,), F32)}
+    check_paired_conv1x1(args)
 
 
 def test_offsets_beyond_31_bits(backend: str) -> None:
