@@ -66,7 +66,7 @@ def three_panels(bits: tuple[Tensor, Tensor], which: str, inside: str, outside: 
     right.set_xlabel("confidence at least")
     right.set_ylabel("accuracy")
     right.set_ylim(0, 1.02)
-    right.set_title(f"{inside} and {outside} together; no answer to the latter is right")
+    right.set_title(f"{inside} and {outside} together;\nno answer to the latter is right")
     for axes, place in ((middle, "upper center"), (right, "lower right")):
         finish(axes, place, "lambda")
     return figure
