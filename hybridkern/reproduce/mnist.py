@@ -22,6 +22,7 @@ def options(minutes: float) -> dict[str, Any]:
 EXPERIMENT = sweep_experiment(
     Sweep(
         recipe="mnist",
+        name="MNIST",
         other="notMNIST",
         paper=MNIST_ROWS,
         options=options,

@@ -15,16 +15,19 @@ class Ordering:
         key: of the figure.
         name: in sentences.
         rising: whether it rises.
+        strict: whether standing still breaks the order.
     """
 
     key: str
     name: str
     rising: bool
+    strict: bool = True
 
     def holds(self, figures: Sequence[Mapping[str, float]]) -> bool:
-        """Whether it does so, never standing still, over these models; a NaN is in no order."""
-        values = [figure[self.key] for figure in figures]
-        return all(before < after if self.rising else before > after for before, after in pairwise(values))
+        """Whether it does so over these models; a NaN is in no order."""
+        sign = 1 if self.rising else -1
+        steps = [sign * (after - before) for before, after in pairwise(figure[self.key] for figure in figures)]
+        return all(step > 0 or (step == 0 and not self.strict) for step in steps)
 
 
 def sentences(

@@ -62,11 +62,12 @@ def three_panels(bits: tuple[Tensor, Tensor], which: str, inside: str, outside: 
         )
     middle.set_xlabel("entropy of the answer, nats")
     middle.set_ylabel("images")
+    middle.set_yscale("log")
     middle.set_title(f"Entropy on {outside}")
-    right.set_xlabel("confidence at least")
+    right.set_xlabel(f"confidence at least; no answer to {outside} is right")
     right.set_ylabel("accuracy")
     right.set_ylim(0, 1.02)
-    right.set_title(f"{inside} and {outside} together;\nno answer to the latter is right")
+    right.set_title(f"Accuracy on {inside} and {outside} together")
     for axes, place in ((middle, "upper center"), (right, "lower right")):
         finish(axes, place, "lambda")
     return figure

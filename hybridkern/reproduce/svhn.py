@@ -28,6 +28,7 @@ def options(minutes: float) -> dict[str, Any]:
 EXPERIMENT = sweep_experiment(
     Sweep(
         recipe="svhn",
+        name="SVHN",
         other="CIFAR-10",
         paper=SVHN_ROWS,
         options=options,

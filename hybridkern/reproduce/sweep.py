@@ -39,12 +39,12 @@ COLUMNS = [
     Column("rejected", "test part rejected, %", ".1f"),
     Column("auroc", "AUROC of log p(x)"),
 ]
-# As the paper's tables have it; the likelihoods of the other sets follow no order there.
+# As in the tables of the paper, where entropies also stand still; likelihoods of the other sets follow no order there.
 _ORDERINGS = (
     Ordering("error", "error", rising=True),
     Ordering("bits", "bits per dimension", rising=False),
-    Ordering("ood_entropy", "entropy on the other set", rising=True),
-    Ordering("ood_entropy_rejecting", "entropy on the other set, p(y) where rejected", rising=True),
+    Ordering("ood_entropy", "entropy of p(y|x) on the other set", rising=True, strict=False),
+    Ordering("ood_entropy_rejecting", "entropy on the other set, p(y) where rejected,", rising=True, strict=False),
 )
 
 
@@ -54,6 +54,7 @@ class Sweep:
 
     Attributes:
         recipe: on images; also the experiment's name.
+        name: of its data set.
         other: the set that is scored beside the test part.
         paper: published figures, one row for each weight; these weights are trained.
         options: settings of the recipe for a run of so many minutes.
@@ -61,6 +62,7 @@ class Sweep:
     """
 
     recipe: str
+    name: str
     other: str
     paper: tuple[PaperRow, ...]
     options: Callable[[float], dict[str, Any]]
@@ -191,7 +193,7 @@ def _picture(sweep: Sweep, models: dict[float, Judged]) -> Any:
         Curve(f"{lam:g}/D" if lam else "0", *_with_outliers(model), model.outside) for lam, model in models.items()
     ]
     bits = (chosen.results.test.log_px * chosen.unit, chosen.results.ood.log_px * chosen.unit)
-    return three_panels(bits, f"lambda = {shown:g}/D", sweep.recipe, sweep.other, curves)
+    return three_panels(bits, f"lambda = {shown:g}/D", sweep.name, sweep.other, curves)
 
 
 def _with_outliers(model: Judged) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ def rows_of(page: Reproduction, source: str) -> list[dict[str, Any]]:
 
 def test_a_sweep_stands_beside_the_published_rows_and_is_what_its_models_say(tmp_path, monkeypatch):
     small = SMALL | {"validation": 8, "precision": "fp32"}
-    chosen = sweep.Sweep("mnist", "notMNIST", MNIST_ROWS[::2], lambda minutes: small, ("Small.",))
+    chosen = sweep.Sweep("mnist", "MNIST", "notMNIST", MNIST_ROWS[::2], lambda minutes: small, ("Small.",))
     monkeypatch.setattr(mnist, "EXPERIMENT", sweep.sweep_experiment(chosen, "Small.", 1.0))
     page = done("mnist", tmp_path / "out", minutes=2 * SHORT, **data(tmp_path, (8, 8)))
     assert {path.name for path in page.paths} == {"mnist.md", "panels.png", "results.json"}
@@ -128,6 +128,10 @@ def test_orders_that_hold_and_that_do_not():
         "Unlike the published figures, second", "Unlike the published figures, third",
     ]  # fmt: skip
     assert "does not everywhere fall" in broken[0]
+    still = [{"a": 1.0}, {"a": 2.0}, {"a": 2.0}]
+    assert Ordering("a", "first", True, strict=False).holds(still)
+    assert not Ordering("a", "first", True).holds(still)
+    assert not Ordering("a", "first", False, strict=False).holds(still)
 
 
 def test_semi_supervised_beside_labels_only(tmp_path, monkeypatch):
