@@ -1,7 +1,7 @@
 """Peak activation memory and time of a forward and backward pass of Glow, by memory mode and beside normflows.
 
-    python -m benchmarks.glow_memory                                  # all of it: about a quarter of an hour on 2 cores
-    python -m benchmarks.glow_memory --parts peak --steps 4           # a part; the rest another time
+    python -m benchmarks.glow_memory                             # all of it
+    python -m benchmarks.glow_memory --parts peak --steps 4      # a part; the rest another time
     python -m benchmarks.glow_memory --size 32 --steps 2,4 --time-steps 2 --peer-steps 2 --hidden 16
 
 Every figure goes into ``.bench/glow-memory.csv`` as soon as it is there, and what is there for the same settings and

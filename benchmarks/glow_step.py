@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import _environment
-from benchmarks._measure import LEAST_ROUNDS, self_check
+from benchmarks._measure import LEAST_ROUNDS, Timing, self_check
 from benchmarks._results import RESULTS, UNVERIFIED, write_csv
 from benchmarks.glow import measure, quality, sides, step_table
 from benchmarks.glow.memory import in_fresh_process
@@ -136,9 +136,7 @@ def compare(names: Sequence[str], architecture: Architecture, x: Tensor, options
         print(f"{side.name}: {inside:,} parameters in networks, {elsewhere:,} elsewhere", flush=True)
     if "step" in options.parts:
         timings = measure.time_steps(built, x, options.rounds)
-        _add(found, "step_again", self_ratios(timings))
-        for name, (speed, ratio) in rates(timings, len(x)).items():
-            found[name] |= {"step": timings[name], "images_per_s": speed, "ratio": ratio}
+        _add_times(found, timings, len(x), "step", "images_per_s", "ratio")
     if "outside" in options.parts:
         for name, shares in measure.time_shares(built, x, options.rounds).items():
             found[name]["shares"] = shares
@@ -151,15 +149,17 @@ def compare(names: Sequence[str], architecture: Architecture, x: Tensor, options
             with torch.no_grad():
                 side.loss(side.prepared(x))  # initializes, if no step has
         timings = measure.time_sampling(built, len(x), options.rounds)
-        _add(found, "sampling_again", self_ratios(timings))
-        for name, (speed, ratio) in rates(timings, len(x)).items():
-            found[name] |= {"sampling": timings[name], "sampled_per_s": speed, "sampling_ratio": ratio}
+        _add_times(found, timings, len(x), "sampling", "sampled_per_s", "sampling_ratio")
     return [Line(name, **values) for name, values in found.items()]
 
 
-def _add(found: dict[str, dict[str, object]], what: str, values: dict[str, float]) -> None:
-    for name, value in values.items():
-        found[name][what] = value
+def _add_times(
+    found: dict[str, dict[str, object]], timings: dict[str, Timing], batch: int, what: str, speed: str, ratio: str
+) -> None:
+    for name, again in self_ratios(timings).items():
+        found[name][f"{what}_again"] = again
+    for name, (images_per_s, against_best) in rates(timings, batch).items():
+        found[name] |= {what: timings[name], speed: images_per_s, ratio: against_best}
 
 
 def images(path: Path | None, shape: tuple[int, int, int], count: int, seed: int) -> Tensor:
