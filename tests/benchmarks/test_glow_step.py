@@ -215,6 +215,22 @@ def test_images_come_from_the_file(tmp_path: Path) -> None:
         glow_step.images(tmp_path / "d.npz", (1, 4, 4), 2, seed=0)
 
 
+def test_a_run_at_other_settings_stays_unpublished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glow_step._environment, "with_allocator_settings", lambda *arguments: None)
+    monkeypatch.setattr(glow_step, "UNVERIFIED", tmp_path)
+    tiny = ["--shape", "3,8,8", "--levels", "2", "--steps", "1", "--hidden", "4", "--batch", "2", "--threads", "1"]
+    before = torch.get_num_threads()
+    glow_step.main([*tiny, "--peers", "", "--sides", "eager,eager-bf16", "--parts", "step,outside,sampling"])
+    torch.set_num_threads(before)
+    records = read_csv(tmp_path / step_table.FILE)
+    assert records[0]["side"] == "eager" and records[0]["shape"] == "3x8x8" and records[0]["ratio"] == ""
+    for record in records:
+        assert float(record["images_per_s"]) == 2 / float(record["step_s"])
+        assert float(record["sampled_per_s"]) == 2 / float(record["sampling_s"])
+        assert float(record["share_outside"]) > 0 and record["peak_bytes"] == "" and record["rounds"] == "15"
+    assert set(step_table.self_checks(records)) & {"step of eager", "step of eager-bf16"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
