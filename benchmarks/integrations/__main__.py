@@ -41,15 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--works", default="", help="a word in the names of those to measure")
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help=f"at least {LEAST_ROUNDS}")
+    parser.add_argument("--threads", type=int, default=_environment.THREADS, help=f"default {_environment.THREADS}")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of results")
     options = parser.parse_args(arguments)
-    chosen = [name for name in NAMES if options.works in name]
+    chosen = [name for name in NAMES if options.works == name] or [name for name in NAMES if options.works in name]
     if not chosen:
         parser.error(f"works: got {options.works!r}, which is in none of {'; '.join(NAMES)}")
     if options.rounds < LEAST_ROUNDS:
         parser.error(f"rounds: got {options.rounds}, expected at least {LEAST_ROUNDS}")
     _environment.with_allocator_settings("benchmarks.integrations", arguments)
-    torch.set_num_threads(_environment.THREADS)
+    torch.set_num_threads(options.threads)
     held = True
     for name in chosen:
         records = list(measured(name, options.rounds))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from FrEIA.modules import all_in_one_block
 from torch import Tensor
+from torch.nn import functional as F
 
 from hybridkern.integrations._layer import WIDE, Accelerated, fits
 from hybridkern.integrations._network import run_network
@@ -62,13 +63,20 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         done = self._couple(x1, x2, c, rev=False)
         if done is None:
             return None
+        if not self.input_rank:
+            # the permutation is fixed: with the scale in it, backward would need the gradient of a whole matrix
+            x = torch.cat((x1, done[0]), 1) * scale
+            return F.linear(x, permutation, torch.mv(permutation, offset)), done[1]
         halves = self._product((x1, done[0]), permutation * scale, torch.mv(permutation, offset))
         return torch.cat(halves, 1), done[1]
 
     def _back(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor] | None:
-        x1, x2 = self._product(z.split(self.splits, 1), permutation.t() / scale[:, None], -offset / scale)
+        if self.input_rank:
+            x1, x2 = self._product(z.split(self.splits, 1), permutation.t() / scale[:, None], -offset / scale)
+        else:
+            x1, x2 = ((F.linear(z, permutation.t()) - offset) / scale).split(self.splits, 1)
         done = self._couple(x1, x2, c, rev=True)
         if done is None:
             return None
@@ -89,7 +97,7 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         """``weight x + bias`` at every position, for the channels of both parts together."""
         first, second = pair
         with torch.autocast(first.device.type, enabled=False):
-            if self.splits[0] == self.splits[1] and self.input_rank:  # for vectors it is one plain product
+            if self.splits[0] == self.splits[1] and self.input_rank:
                 return paired_conv1x1(first, second, weight, bias)
             kernel = weight.reshape(*weight.shape, *(1,) * self.input_rank)
             x1, x2 = self.permute_function(torch.cat([first, second], 1), kernel, bias).split(self.splits, 1)
