@@ -60,8 +60,8 @@ def test_kernels_are_clean(options: tuple[str, ...]) -> None:
 BUGS = {
     "write_past_the_end": (
         "affine_coupling.cuh",
-        "store<X>(c.y, at, y);",
-        "store<X>(c.y, {at.b, at.o, at.i + N}, y);",
+        "store(c.y, place_of(c.walk, share.b, e), y);",
+        "store(c.y, place_of(c.walk, share.b, e + N), y);",
         ASAN,
         "heap-buffer-overflow",
     ),
