@@ -29,8 +29,9 @@ def render(records: Sequence[Record]) -> str:
     missed = sum(_missed(record) for record in records)
     first, rounds = records[0], [int(record["rounds"]) for record in records if record["rounds"]]
     timed = f"medians of {min(rounds)} rounds or more in one process, the sides in turn; " if rounds else ""
+    threads = f"{first['threads']} thread{'s' * (first['threads'] != '1')}"
     text = (
-        f"{first['cpu']}, {first['threads']} threads, kernels in {first['instruction_set']}, torch {first['torch']}, "
+        f"{first['cpu']}, {threads}, kernels in {first['instruction_set']}, torch {first['torch']}, "
         f"{', '.join(dict.fromkeys(record['date'] for record in records))}. Forward and backward pass, {timed}"
         "activations are counted at the allocator in a fresh process."
     )
@@ -48,7 +49,8 @@ def _missed(record: Record) -> bool:
 def _amount(record: Record) -> str:
     if record["kind"] == "peak":
         return f"{int(record['peak_bytes']) / 2**20:.0f} MiB"
-    return f"{1e3 * float(record['median_s']):.3g} ms"
+    seconds = float(record["median_s"])
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def _ratio(record: Record) -> str:
