@@ -26,12 +26,14 @@ class Sides:
         compared: how many of the results, from the first on, must agree; ``None``: all.
         calls: how many calls in a row are compared: more than one where a call changes what the next one finds.
         traffic: bytes the work must read and write at least, where such a bound is stated.
+        tolerance: how far apart results may be, by the norm of ours.
     """
 
     run: Mapping[str, Run]
     compared: int | None = None
     calls: int = 1
     traffic: int | None = None
+    tolerance: float = TOLERANCE
 
     def check(self) -> None:
         """Every side must give the results of ours.
@@ -46,7 +48,7 @@ class Sides:
         }
         for side, found in results.items():
             for index, (ours, theirs) in enumerate(zip(results[OURS], found, strict=True)):
-                _check_equal(f"result {index} of '{side}'", ours, theirs)
+                _check_equal(f"result {index} of '{side}'", ours, theirs, self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Work:
-    """An operator call and the field's formula for it: functions of ``inputs`` that return a tuple of tensors."""
+    """An operator call and the field's formula for it: functions of ``inputs`` that return a tuple of tensors.
+
+    ``tolerance`` is that of :class:`Sides`.
+    """
 
     ours: Function
     eager: Function
     inputs: tuple[Tensor, ...]
+    tolerance: float = TOLERANCE
 
 
 def operator_case(
@@ -120,7 +126,7 @@ def _operator_sides(work: Work, backward: bool, floor: bool, compile_formula: bo
         # writes gradients of the inputs
         traffic = _bytes(inputs) * (3 if backward else 1) + _bytes(outputs) * (2 if backward else 1)
         run[FLOOR] = _addition(traffic)
-    return Sides(run, traffic=traffic)
+    return Sides(run, traffic=traffic, tolerance=work.tolerance)
 
 
 def _runner(function: Function, inputs: tuple[Tensor, ...], grads: tuple[Tensor, ...] | None) -> Run:
@@ -146,10 +152,10 @@ def _bytes(tensors: tuple[Tensor, ...]) -> int:
     return sum(value.numel() * value.element_size() for value in tensors)
 
 
-def _check_equal(what: str, ours: Tensor, theirs: Tensor) -> None:
+def _check_equal(what: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:
     assert ours.shape == theirs.shape, f"{what}: shape {tuple(theirs.shape)}, ours has {tuple(ours.shape)}"
     wide = ours.detach().double()
     distance = float((wide - theirs.detach().double()).norm())
     size = float(wide.norm())
     # written so that NaN does not pass
-    assert distance <= TOLERANCE * size, f"{what} is {distance:.3g} away from ours, whose norm is {size:.3g}"
+    assert distance <= tolerance * size, f"{what} is {distance:.3g} away from ours, whose norm is {size:.3g}"

@@ -12,6 +12,9 @@ from benchmarks._case import Case, Work, operator_case
 from hybridkern import ops
 
 BATCH, HIDDEN = 32, 512
+# In bfloat16 gradients are 4 to 7 % away from those in float32, ours and the eager formula's alike: ReLUs whose input
+# is near 0 open or close.
+_TOLERANCE_BF16 = 0.1
 
 
 def work(channels: int, size: int, bf16: bool, memory_format: torch.memory_format = torch.channels_last) -> Work:
@@ -40,7 +43,7 @@ def work(channels: int, size: int, bf16: bool, memory_format: torch.memory_forma
         draw(2 * channels, HIDDEN, 3, 3, scale=(9 * HIDDEN) ** -0.5),
         draw(2 * channels),
     )
-    return Work(ours, eager, inputs)
+    return Work(ours, eager, inputs, _TOLERANCE_BF16) if bf16 else Work(ours, eager, inputs)
 
 
 def cases() -> list[Case]:
