@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hybridkern.data import DataError, DataSet, Split, listed, read_arrays
 from hybridkern.hybrid import objectives
@@ -31,11 +32,18 @@ _DAY = 1440
 _NIGHT = 240  # hardly a flight leaves at four: a day begins there
 _EARLY = 300  # arrival is in another time zone, up to five hours behind
 _HELD_OUT = 10
+_DATE = 5  # the first of weekday, day and month
 
 
 @dataclass(frozen=True)
 class FlightsConfig(VectorConfig):
-    """Settings of the model; ``clock``: whether clock times are turned into what varies smoothly."""
+    """Settings of the model.
+
+    Attributes:
+        clock: whether clock times are turned into what varies smoothly.
+        exchanged: share of the training rows that get weekday, day and month of other rows, anew in every batch. The
+            test's months are later than all of training, and what a network makes of a month it never saw is arbitrary.
+    """
 
     epochs: int = 60
     batch_size: int = 1024
@@ -48,10 +56,24 @@ class FlightsConfig(VectorConfig):
     dropout: float = 0.05
     noise: str = "input"
     clock: int = 1
+    exchanged: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require("exchanged", 0 <= self.exchanged <= 1, "a share from 0 to 1")
         self.require_one_of("clock", (0, 1))
+
+
+class FlightsTask(Regression):
+    """Regression whose training rows exchange their dates, see :class:`FlightsConfig`."""
+
+    exchanged = 0.0
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        chosen = torch.rand(len(x), 1, device=x.device) < self.exchanged
+        others = x[torch.randperm(len(x), device=x.device)]
+        dates = torch.where(chosen, others[:, _DATE:], x[:, _DATE:])
+        return super().loss(torch.cat((x[:, :_DATE], dates), 1), y)
 
 
 def clocks(x: np.ndarray) -> np.ndarray:
@@ -108,7 +130,9 @@ def _load(config: FlightsConfig) -> DataSet:
 
 def _build(config: FlightsConfig, data: DataShape) -> Regression:
     lam = config.weight(data.dim)
-    return Regression(build_model(config, data), objectives.Weighted(lam), lam, cell=1.0)
+    task = FlightsTask(build_model(config, data), objectives.Weighted(lam), lam, cell=1.0)
+    task.exchanged = config.exchanged
+    return task
 
 
 RECIPE = Recipe(
