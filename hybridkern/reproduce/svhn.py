@@ -7,7 +7,7 @@ from typing import Any
 from hybridkern.recipes.images.published import SVHN_ROWS
 from hybridkern.reproduce.sweep import Sweep, sweep_experiment
 
-# Below this, Highway networks, ten times as expensive a step as the fused ones, see too few images to learn from.
+# Below this, Highway networks, far more expensive a step than the fused ones, see too few images to learn from.
 _MINUTES_OF_PAPER = 60.0
 _LINEAR = {"head_hidden": 0, "head_dropout": 0.0}
 _OPTIONS: dict[str, Any] = _LINEAR | {"levels": 3, "steps": 8, "draws": 1, "ood_size": 2000}
@@ -37,7 +37,7 @@ EXPERIMENT = sweep_experiment(
             "here), with Adam at 1e-4 and no limit; here a one-cycle schedule fits a higher rate into the "
             "time, 1x1 convolutions start from data, and log p(x) weighs more than lambda over the first half. "
             f"Under {_MINUTES_OF_PAPER:g} minutes a model the networks are Glow's (3x3, 1x1, 3x3 convolution, "
-            "width 128) in place of three-layer Highway networks of width 300, which take ten times as long.",
+            "width 128) in place of three-layer Highway networks of width 300, which take far longer a step.",
             "At most 2000 images of the other set are scored, their classes taken as digits for the NLL.",
         ),
     ),
