@@ -77,9 +77,10 @@ bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measur
 wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
 	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)
 
-# Not complete: DESIGN.md says what is missing. Without triton or nvcc it fails.
-evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU (in work)
-	TRITON_INTERPRET=1 HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(BIN)/python -m pytest tests/evidence $(TEST_FLAGS)
+# Without triton or nvcc it fails. The page is written first: a test compares it with the kernels.
+evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU; writes docs/gpu-evidence.md
+	TRITON_INTERPRET=1 $(BIN)/python -m tests.evidence.table --update
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/evidence $(TEST_FLAGS)
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,10 +1,10 @@
 """Tiles of the matrix kernels, by channels: a table with its reasons, the same on every device.
 
-All outputs of a position are summed at once, so that the halves are read once. Threads hold 16 sums each, so that with
-operands and addresses half the threads of a multiprocessor find registers; tiles stay below 40 KiB of shared memory
-for the same reason. Up to ``HELD`` channels a program holds the matrix while it walks over its positions;
-beyond, it reads it block by block from the cache: there the products, not the bytes, are the limit, since float32 is
-multiplied as float32 (tensor cores would round it).
+All outputs of a position are summed at once, so that the halves are read once. Threads hold 4 to 8 sums, so that with
+operands and addresses half the threads of a multiprocessor find registers; tiles stay below 40 KiB of shared memory for
+the same reason. Up to ``HELD`` channels a program holds the matrix while it walks over its positions; beyond, it reads
+it block by block from the cache: there the products, not the bytes, are the limit, since float32 is multiplied as
+float32 (tensor cores would round it).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class PairTile(NamedTuple):
 
 
 # outputs or size of a block -> positions, warps, inputs at a time
-_MIX = {16: (64, 4, 16), 32: (64, 8, 32), 64: (32, 8, 64), 128: (32, 16, 32), 256: (16, 16, 32)}
+_MIX = {16: (64, 8, 16), 32: (64, 8, 32), 64: (32, 16, 64), 128: (32, 16, 32), 256: (16, 16, 32)}
 _GRADIENT = {16: (64, 8), 32: (64, 8), 64: (32, 16)}
 
 
