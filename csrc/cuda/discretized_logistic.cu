@@ -54,7 +54,7 @@ template <class T>
 void backward_shared(const LogisticBackward<T>& call, const Plan& plan, const Tensor& like) {
   const Walk& walk = call.walk;
   const int64_t rows = walk.rows, row = walk.row;
-  plan.dispatch<true>([&]<class X, class P, int N>() {
+  plan.dispatch([&]<class X, class P, int N>() {
     if constexpr (std::is_same_v<Working<X>, T>) {
       const int64_t vectors = ceil_div(row, N);
       LogisticShared<T> shared{call, power_of_two_from(vectors, block_threads), 0, 0, 0, nullptr};
@@ -93,7 +93,7 @@ void backward(const Tensor& grad, const Inputs& in, double width, bool reduce, c
   plan.param(call.log_scale, operand(in.log_scale, in.order));
   plan.param(call.grad_mean, operand(grad_mean, in.order));
   plan.param(call.grad_log_scale, operand(grad_log_scale, in.order));
-  plan.finish(false, !reduce && !shared, shared);
+  plan.finish(false, !reduce && !shared);
   call.walk = plan.walk();
   call.bin = bin_numbers<T>(width);
   if (reduce) call.grad_each = totals_of(grad);

@@ -57,14 +57,15 @@ class Plan {
   void param(View& view, const Operand& o) { add(view, o, p_); }
 
   // Called once all operands are in: merges runs, and rows where no sum keeps them apart; then cuts rows into chunks.
-  // `vectors_of_x`: as many elements a thread as 16 bytes of x hold, though parameters are smaller.
-  void finish(bool sums, bool merge_rows, bool vectors_of_x = false) {
+  void finish(bool sums, bool merge_rows) {
     if (std::all_of(views_.begin(), views_.begin() + count_, [&](const Entry& v) { return v.dense; })) {
       walk_.inner = walk_.row;
       for (int i = 0; i < count_; ++i) views_[i].view->step = 1;
       if (merge_rows) merge();
     }
-    vector_ = 16 / (vectors_of_x ? size_of(x_) : std::min(size_of(x_), size_of(p_)));
+    // As many elements a thread as 16 bytes of x hold, though parameters may be smaller: with twice as many, each
+    // access of a warp to x would touch every other 16 bytes, and all sectors twice.
+    vector_ = 16 / size_of(x_);
     vectors_ = uniform_ && type_pair_exists() && aligned();
     const int64_t n = vectors_ ? vector_ : 1, vectors = std::max<int64_t>(1, ceil_div(walk_.row, n));
     walk_.lanes = vectors <= 4 * warp_threads ? power_of_two_from(vectors, warp_threads) : block_threads;
@@ -88,18 +89,17 @@ class Plan {
     return static_cast<unsigned>(std::min(most, std::max<int64_t>(1, ceil_div(units(), block_threads / walk_.lanes))));
   }
 
-  // Calls f.operator()<X, P, N>() with the instantiation for these operands. `VectorsOfX`: see finish().
-  template <bool VectorsOfX = false, class F>
+  // Calls f.operator()<X, P, N>() with the instantiation for these operands.
+  template <class F>
   void dispatch(F&& f) const {
-    constexpr int mixed = VectorsOfX ? 4 : 8;
     if (!vectors_)
       return x_ == Element::f64 ? f.template operator()<Any<double>, Any<double>, 1>()
                                 : f.template operator()<Any<float>, Any<float>, 1>();
     if (x_ == Element::f64) return f.template operator()<double, double, 2>();
     if (x_ == Element::bf16) return f.template operator()<Bf16, Bf16, 8>();
     if (x_ == Element::f16) return f.template operator()<F16, F16, 8>();
-    if (p_ == Element::bf16) return f.template operator()<float, Bf16, mixed>();
-    if (p_ == Element::f16) return f.template operator()<float, F16, mixed>();
+    if (p_ == Element::bf16) return f.template operator()<float, Bf16, 4>();
+    if (p_ == Element::f16) return f.template operator()<float, F16, 4>();
     return f.template operator()<float, float, 4>();
   }
 

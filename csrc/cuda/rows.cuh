@@ -1,8 +1,9 @@
 // How the kernels walk over rows of elements, load and store them, and sum them; for nvcc and, in the tests, for g++.
 //
 // A kernel is a template over the element types of its operands and N, the elements that a thread takes at once. With
-// concrete types, operands are read and written 16 bytes at a time; `Any<T>` (N = 1) serves every other layout and
-// mixture of types: T is the working type, the element type is looked up at run time.
+// concrete types, x and what is shaped like it are read and written 16 bytes at a time, and as many parameters as these
+// are elements; `Any<T>` (N = 1) serves every other layout and mixture of types: T is the working type, the element
+// type is looked up at run time.
 #pragma once
 
 #include <cstdint>

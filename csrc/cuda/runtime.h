@@ -8,7 +8,7 @@
 #include "cuda_shim.h"
 
 #define HK_REGISTER(m) STABLE_TORCH_LIBRARY_IMPL(hybridkern_emulated, CPU, m)
-#define HK_LAUNCH(kernel, blocks, ...) hk::shim::launch(blocks, hk::cuda::block_threads, [=] { kernel(__VA_ARGS__); })
+#define HK_LAUNCH(kernel, blocks, arguments) hk::shim::launch<(kernel)>(blocks, hk::cuda::block_threads, arguments)
 
 namespace hk::cuda {
 struct OnDeviceOf {
@@ -22,10 +22,10 @@ struct OnDeviceOf {
 #include <torch/csrc/stable/accelerator.h>
 
 #define HK_REGISTER(m) STABLE_TORCH_LIBRARY_IMPL(hybridkern, CUDA, m)
-#define HK_LAUNCH(kernel, blocks, ...)                                                                   \
-  do {                                                                                                   \
-    kernel<<<dim3(blocks), dim3(hk::cuda::block_threads), 0, hk::cuda::current_stream()>>>(__VA_ARGS__); \
-    hk::cuda::check_launch();                                                                            \
+#define HK_LAUNCH(kernel, blocks, arguments)                                                           \
+  do {                                                                                                 \
+    kernel<<<dim3(blocks), dim3(hk::cuda::block_threads), 0, hk::cuda::current_stream()>>>(arguments); \
+    hk::cuda::check_launch();                                                                          \
   } while (false)
 
 namespace hk::cuda {

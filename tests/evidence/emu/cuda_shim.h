@@ -346,4 +346,13 @@ void launch(unsigned blocks, unsigned threads, Body&& body) {
   ++launches;
   launch(dim3(blocks), dim3(threads), 0, seed(), std::forward<Body>(body));
 }
+// Takes launches in place of the fibers: name of the kernel (at the end of `description`), grid, block, its argument.
+using Launcher = void (*)(const char* description, unsigned blocks, unsigned threads, const void* argument, size_t size);
+inline Launcher launcher = nullptr;
+template <auto Kernel, class Argument>
+void launch(unsigned blocks, unsigned threads, const Argument& argument) {
+  if (!launcher) return launch(blocks, threads, [=] { Kernel(argument); });
+  ++launches;
+  launcher(__PRETTY_FUNCTION__, blocks, threads, &argument, sizeof(argument));
+}
 }  // namespace hk::shim
