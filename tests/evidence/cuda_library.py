@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from tests.evidence.nvcc import assemble, compile_cuda
+from tests.evidence.emu.build import BUILD, build_key
+from tests.evidence.nvcc import assemble, compile_cuda, nvcc_version
 from tests.evidence.static.report import Report, cubin_reports
-from tests.evidence.toolchain import ROOT, require_nvcc
+from tests.evidence.toolchain import ROOT
 
 SOURCES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu")))
 THREADS = 128  # of a block: block_threads in csrc/cuda/rows.cuh
@@ -32,11 +34,17 @@ def architectures() -> tuple[str, ...]:
 
 @cache
 def ptx_of(source: str) -> bytes:
-    """The PTX that the library is built of: one for all architectures, by setup.py's own options."""
-    extension = setup().cuda_extension(str(Path(require_nvcc()).resolve().parents[1]))
+    """The PTX that the library is built of: one for all architectures, by setup.py's own options; kept in ``build``."""
+    extension = setup().cuda_extension(str(setup().cuda_home()))
     options = [option for option in extension.extra_compile_args["nvcc"] if not option.startswith("-gencode")]
-    includes = [f"-I{folder}" for folder in extension.include_dirs]
-    return compile_cuda(source, setup().CUDA_PTX, "ptx", (*options, *includes))
+    options += [f"-I{folder}" for folder in extension.include_dirs]
+    kept = BUILD / build_key(nvcc_version(), *options) / f"{Path(source).stem}.ptx"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(compile_cuda(source, setup().CUDA_PTX, "ptx", tuple(options)))
+        part.replace(kept)
+    return kept.read_bytes()
 
 
 @cache

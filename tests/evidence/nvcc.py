@@ -36,6 +36,12 @@ def assemble(ptx: bytes, target: str) -> bytes:
         return _nvcc([f"-arch={target}", "-cubin", "-Xptxas", "-O3", str(path)], "cubin")
 
 
+@cache
+def nvcc_version() -> str:
+    """What nvcc says of itself."""
+    return subprocess.run([require_nvcc(), "--version"], capture_output=True, text=True, check=True).stdout
+
+
 def _nvcc(arguments: list[str], kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / f"out.{kind}"

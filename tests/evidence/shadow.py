@@ -42,7 +42,9 @@ def element_bytes(tensor: Tensor) -> Array:
     for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
         index = index[..., None] + np.arange(size, dtype=np.int64) * stride
     width = tensor.element_size()
-    return np.unique((np.unique(index)[:, None] * width + np.arange(width)).ravel())
+    own = np.zeros(tensor.untyped_storage().nbytes() // width, bool)
+    own[index.ravel()] = True
+    return (np.flatnonzero(own)[:, None] * width + np.arange(width)).ravel()
 
 
 class _Region:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.evidence.cuda_library import SOURCES, architectures, reports_of
-from tests.evidence.toolchain import require_disassembler, require_nvcc
+from tests.evidence.toolchain import require_nvcc, require_triton
 
 DOUBLE = re.compile(r"IddL|3AnyIdE|finish_\w+IdE")  # of the mangled names
 
@@ -15,7 +15,7 @@ DOUBLE = re.compile(r"IddL|3AnyIdE|finish_\w+IdE")  # of the mangled names
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.rsplit("/", 1)[1])
 def test_compiled_they_fit(source: str) -> None:
     require_nvcc()
-    require_disassembler()
+    require_triton()  # for the disassembler; and in `make evidence` alone, since it takes a minute
     assert architectures() == ("sm_80", "sm_90", "sm_100")
     for target in architectures():
         reports = reports_of(source, target)

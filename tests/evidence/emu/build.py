@@ -21,7 +21,9 @@ COMMON = ["-std=c++20", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-DHK
 
 def inputs() -> list[Path]:
     """Every file that a build reads."""
-    return sorted([*(ROOT / "csrc").rglob("*.*"), *HERE.glob("*.h"), *HERE.glob("*.cpp")])
+    csrc = ROOT / "csrc"
+    shared = [*csrc.glob("*.h"), *csrc.glob("layout.cpp"), *(csrc / "math").iterdir()]
+    return sorted([*shared, *CUDA.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp")])
 
 
 def build_key(*options: str) -> str:

@@ -5,47 +5,15 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import pytest
-import torch
 
-from tests.evidence.emu.build import emulated_library
+from tests.evidence.emu.library import launches, serve_cpu
 
-OPERATORS = (
-    "affine_coupling_forward",
-    "affine_coupling_backward",
-    "affine_coupling_backward_from_output",
-    "rounding_coupling_forward",
-    "rounding_coupling_backward",
-    "discretized_logistic_forward",
-    "discretized_logistic_backward",
-)
 _installed: list[object] = []
 
 
-def install() -> ctypes.CDLL:
-    """Load the emulated library and give its kernels to the CPU tensors of this process."""
-    import hybridkern  # noqa: F401  the schemas
-
-    path = emulated_library()
-    torch.ops.load_library(str(path))
-    library = torch.library.Library("hybridkern", "IMPL")
-    for name in OPERATORS:
-        library.impl(name, getattr(torch.ops.hybridkern_emulated, name).default, "CPU", allow_override=True)
-    loaded = ctypes.CDLL(str(path))
-    loaded.hybridkern_emulated_launches.restype = ctypes.c_ulong
-    _installed.extend([library, loaded])
-    return loaded
-
-
-def launches() -> int:
-    """Kernels launched so far in this process."""
-    return int(_installed[1].hybridkern_emulated_launches())  # type: ignore[attr-defined]
-
-
 def pytest_configure(config: pytest.Config) -> None:
-    install()
+    _installed.append(serve_cpu())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

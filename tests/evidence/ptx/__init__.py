@@ -6,6 +6,6 @@ missing from a shuffle; barriers that some threads never reach. What it counts: 
 """
 
 from tests.evidence.ptx.machine import Execution, Fault, execute
-from tests.evidence.ptx.parse import Kernel, parse
+from tests.evidence.ptx.parse import Kernel, parse, split
 
-__all__ = ["Execution", "Fault", "Kernel", "execute", "parse"]
+__all__ = ["Execution", "Fault", "Kernel", "execute", "parse", "split"]

@@ -234,7 +234,11 @@ class Arithmetic:
     def _root(self, instruction: Instruction, read: Read) -> Result:
         kind = instruction.type
         value = _flush(instruction, read(1, kind))
-        if "approx" not in instruction.modifiers or kind.bits == 64:
+        if "approx" in instruction.modifiers and kind.bits == 64:
+            if instruction.name != "rcp":
+                raise Unsupported(instruction.text)
+            return kind, _upper_word(1.0 / value)
+        if "approx" not in instruction.modifiers:
             exact = {"sqrt": np.sqrt, "rcp": lambda v: v.dtype.type(1) / v}
             if instruction.name not in exact:
                 raise Unsupported(instruction.text)
@@ -268,6 +272,12 @@ class Arithmetic:
         return target, value
 
 
+def _upper_word(value: Array) -> Array:
+    """What ``rcp.approx.ftz.f64`` leaves of a result: its lower word is 0, subnormal numbers become 0."""
+    kept = (value.view(np.uint64) & np.uint64(0xFFFFFFFF00000000)).view(np.float64)
+    return np.where(np.abs(kept) < 2.0**-1022, np.copysign(0.0, kept), kept)
+
+
 def _types(instruction: Instruction) -> tuple[Type, Type]:
     """Of the result and the last operand, and of the operands before it: ``add.f32.bf16`` adds a bf16 to an f32."""
     types = [Type.parse(modifier) for modifier in instruction.modifiers if is_type(modifier)]
@@ -287,10 +297,24 @@ def compare(name: str, first: Array, second: Array) -> Array:
 
 
 def multiply_add(x: Array, y: Array, z: Array) -> Array:
-    """``x*y + z`` rounded once, but for double rounding in about one case in 2**29; in float64 rounded twice."""
-    if x.dtype == np.float64:
-        return x * y + z
-    return (x.astype(np.float64) * y + z).astype(x.dtype)
+    """``x*y + z`` rounded once, but for double rounding in about one case in 2**29 (in float64: 2**50)."""
+    if x.dtype != np.float64:
+        return (x.astype(np.float64) * y + z).astype(x.dtype)
+    product = x * y
+    (x_high, x_low), (y_high, y_low) = _halves(x), _halves(y)
+    product_error = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low
+    total = product + z
+    back = total - product
+    total_error = (product - (total - back)) + (z - back)
+    exact = total + (product_error + total_error)
+    return np.where(np.isfinite(exact), exact, total)  # halves of huge numbers overflow, infinities have none
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    """Two numbers of 26 bits whose sum is ``x`` (Veltkamp)."""
+    scaled = x * 134217729.0  # 2**27 + 1
+    high = scaled - (scaled - x)
+    return high, x - high
 
 
 def _product(instruction: Instruction, read: Read) -> Result:

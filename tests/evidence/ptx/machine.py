@@ -122,6 +122,7 @@ class _Machine:
         warps = -(-threads // WARP)
         self._warp = self._block * warps + within // WARP
         self._warp_start = self._slot * threads + within // WARP * WARP  # index of lane 0
+        self._warp_firsts = np.flatnonzero(self._lane == 0)
         self._warp_size = np.minimum(threads - within // WARP * WARP, WARP)
         self._shared = SharedMemory(blocks.size, kernel.shared_bytes + shared)
         self._special = _special_registers(grid, shape, self._block, within)
@@ -162,7 +163,7 @@ class _Machine:
 
     def _step(self, what: Instruction, at: int, active: Array, counter: Array, waiting: Array, end: int) -> None:
         counter[active] += 1
-        self.instructions += np.unique(self._warp[active]).size
+        self.instructions += int(np.count_nonzero(np.logical_or.reduceat(active, self._warp_firsts)))
         if what.guard is not None:
             guard = self._read_name(what.guard, _PRED)
             active = active & (~guard if what.negated else guard)

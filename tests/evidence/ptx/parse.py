@@ -81,10 +81,19 @@ def parse(ptx: str, name: str | None = None) -> Kernel:
     _read_parameters(kernel, header[: header.rindex(")")])
     if sizes := _THREADS.search(header):
         kernel.threads = int(sizes[1]) * int(sizes[2] or 1) * int(sizes[3] or 1)
-    for declared in _SHARED.finditer(ptx[: found[0].start()]):
-        _declare_shared(kernel, declared)
     _read_body(kernel, ptx, body)
+    operands = " ".join(operand for instruction in kernel.instructions for operand in instruction.operands)
+    for declared in _SHARED.finditer(ptx[: found[0].start()]):
+        if declared[3] in operands:  # others are of other kernels
+            _declare_shared(kernel, declared)
     return kernel
+
+
+def split(ptx: str) -> dict[str, str]:
+    """For each kernel of a module a module of its own: what is declared before the first one, and the kernel."""
+    starts = [found.start() for found in re.finditer(r"^[^\n/]*\.entry\b", ptx, re.MULTILINE)]
+    parts = [ptx[start:end] for start, end in zip(starts, [*starts[1:], len(ptx)], strict=True)]
+    return {entries(part)[0]: ptx[: starts[0]] + part for part in parts}
 
 
 def _read_parameters(kernel: Kernel, header: str) -> None:
