@@ -18,13 +18,15 @@ backends
   cpp                       available: compiled C++ kernels, instruction set in use: avx512
   triton                    not available: torch sees no CUDA or ROCm device
   cuda                      not available: torch sees no CUDA or ROCm device
+cpu
+  autograd                  C++ autograd nodes, built for torch 2.13.0
 cuda
   architectures built in    sm_80 sm_90
   devices that torch sees   none
 versions
   torch                     2.13.0+cpu
 """
-CASE = Case("nvcc-without-gpu", "", compiled=True, cuda=True)
+CASE = Case("nvcc-without-gpu", "", compiled=True, cuda=True, nodes=True)
 
 
 def test_a_true_report_passes() -> None:
@@ -40,6 +42,8 @@ def test_a_true_report_passes() -> None:
         (CASE, "triton                    not available", "triton                    available", "triton is not"),
         (CASE, "cpp                       available", "cpp                       not available", "cpp is available"),
         (CASE, "sm_80 sm_90", "none", "CUDA architectures are built in"),
+        (CASE, "C++ autograd nodes", "Python functions: the C++", "autograd runs on C++"),
+        (replace(CASE, nodes=False), "", "", "autograd runs on Python functions"),
         (replace(CASE, cuda=False), "", "", "CUDA architectures are not built in"),
         (replace(CASE, compiled=False), "", "", "the extension was not built"),
     ],

@@ -5,7 +5,7 @@ for each case: installs, runs the operator tests, and holds ``python -m hybridke
 
 - ``no-compiler``: the sdist, on a machine without a C++ compiler; the result is plain Python.
 - ``no-nvcc``: the sdist, with a compiler and without nvcc; the result has the CPU kernels.
-- ``nvcc-without-gpu``: the sdist, with nvcc on the path and no GPU. Skipped, and said so, where there is no nvcc.
+- ``nvcc-without-gpu``: the wheel built here, with nvcc on the path and no GPU. Skipped, and said so, without nvcc.
 - ``newer-torch``: the wheel built here, with a later torch than it was built with (``--newer-torch VERSION``).
 
 Not part of the test suite: it takes minutes and installs torch twice (the later one is a CUDA build, about 5 GB).
@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD_TOOLS = ("setuptools>=77.0.3", "ninja", "pybind11>=2.13")
-TEST_TOOLS = ("numpy", "pytest>=8.3", "hypothesis>=6.100", "mpmath>=1.3")
+TEST_TOOLS = ("numpy", "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3")
 COMPILERS = ("c++", "g++", "clang++", "gcc", "cc", "clang")
 
 PYTEST_INI = """\
@@ -86,6 +86,7 @@ class Case:
         path: ``PATH`` of the installation and of the tests.
         compiled: whether there must be CPU kernels.
         cuda: whether the CUDA library must be built in; ``None`` where this version has none.
+        nodes: whether there must be autograd nodes in C++, which are for the torch they were built with alone.
         variables: others of the installation.
     """
 
@@ -93,6 +94,7 @@ class Case:
     path: str
     compiled: bool
     cuda: bool | None
+    nodes: bool
     variables: dict[str, str] = field(default_factory=dict)
 
 
@@ -141,8 +143,9 @@ def check(environment: Environment, case: Case, tests: Path, test_flags: Sequenc
     if missing := falsehoods(report, case, version):
         raise Failed(f"the report should say: {'; '.join(missing)}")
     required = {"HYBRIDKERN_TEST_REQUIRE_CPP": "1"} if case.compiled else {}
-    arguments = ("-m", "pytest", "-q", "tests/ops", *test_flags)
-    return environment.run(*arguments, cwd=tests, PATH=case.path, **required).splitlines()[-1]
+    arguments = ("-m", "pytest", "-q", "--numprocesses=2", "tests/ops", *test_flags)
+    done = environment.run(*arguments, cwd=tests, PATH=case.path, OMP_NUM_THREADS="1", **required)
+    return done.splitlines()[-1]
 
 
 def falsehoods(report: str, case: Case, torch: str) -> list[str]:
@@ -168,6 +171,8 @@ def falsehoods(report: str, case: Case, torch: str) -> list[str]:
         checks["the backend cpp is available"] = line("cpp").startswith("available: ")
     else:
         checks["the extension was not built"] = line("cpp").startswith("not available: the extension was not built")
+    autograd = "C++ autograd nodes" if case.nodes else "Python functions: "
+    checks[f"autograd runs on {autograd}"] = line("autograd").startswith(autograd)
     if case.cuda is not None:
         built = "sm_" in line("architectures built in")
         checks[f"CUDA architectures are {'' if case.cuda else 'not '}built in"] = built == case.cuda
@@ -182,13 +187,13 @@ def cases_of(folder: Path) -> list[Case]:
     built, not_built = (True, False) if has_cuda_sources else (None, None)
     nowhere = {"CUDA_HOME": str(folder / "nowhere")}  # a toolkit beside the path must not be found either
     cases = [
-        Case("no-compiler", tools + bare, compiled=False, cuda=not_built, variables=nowhere),
-        Case("no-nvcc", tools + no_nvcc, compiled=True, cuda=not_built, variables=nowhere),
+        Case("no-compiler", tools + bare, compiled=False, cuda=not_built, nodes=False, variables=nowhere),
+        Case("no-nvcc", tools + no_nvcc, compiled=True, cuda=not_built, nodes=True, variables=nowhere),
     ]
     if shutil.which("nvcc") is None:
         print("left out nvcc-without-gpu: there is no nvcc on the path")
         return cases
-    return [*cases, Case("nvcc-without-gpu", tools + os.environ["PATH"], compiled=True, cuda=built)]
+    return [*cases, Case("nvcc-without-gpu", tools + os.environ["PATH"], compiled=True, cuda=built, nodes=True)]
 
 
 def prepare(folder: Path, torch: str) -> None:
@@ -232,11 +237,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare(folder, options.torch)
         print(f"sdist and wheel: {time.monotonic() - began:.0f} s", flush=True)
     (sdist,), (wheel,) = folder.glob("hybridkern-*.tar.gz"), folder.glob("hybridkern-*.whl")
-    work = [(Environment(folder / "venv"), sdist, case) for case in cases_of(folder)]
+    work = [(Environment(folder / "venv"), wheel if case.cuda else sdist, case) for case in cases_of(folder)]
     if options.newer_torch:
         newer = Environment(folder / "venv-newer")
         built = work[-1][2]  # the wheel was built with all that is on the path
-        work.append((newer, wheel, replace(built, name="newer-torch", path=os.environ["PATH"])))
+        work.append((newer, wheel, replace(built, name="newer-torch", path=os.environ["PATH"], nodes=False)))
     else:
         print("left out newer-torch: name one with --newer-torch VERSION")
     wanted = options.cases.split(",") if options.cases else [case.name for _, _, case in work]
