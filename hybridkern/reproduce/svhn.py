@@ -11,11 +11,6 @@ from hybridkern.reproduce.sweep import Sweep, sweep_experiment
 _MINUTES_OF_PAPER = 60.0
 _LINEAR = {"head_hidden": 0, "head_dropout": 0.0}
 _OPTIONS: dict[str, Any] = _LINEAR | {"levels": 3, "steps": 8, "draws": 1, "ood_size": 2000}
-_OF_PAPER = 60.0
-_OPTIONS: dict[str, Any] = {"levels": 3, "steps": 8, "draws": 1, "ood_size": 2000} | {
-    "head_hidden": 0,
-    "head_dropout": 0.0,
-}
 _OF_PAPER = {"net": "highway", "hidden": 300}
 _SMALL = {"net": "conv", "hidden": 128}
 
