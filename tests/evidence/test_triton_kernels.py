@@ -26,6 +26,7 @@ from tests.evidence.subjects import (  # noqa: E402
     mixture,
     often_read,
     paired,
+    rounding,
 )
 from tests.evidence.triton_compile import AMD_TARGETS, NVIDIA_TARGETS  # noqa: E402
 
@@ -59,8 +60,7 @@ def test_every_exemption_is_needed():
     shared = [kind("none", shared=True) for kind in (logistic, mixture)]
     for subject, case in (
         *((subject, AWKWARD[0]) for subject in (*MAIN, *shared, coupling("additive"))),
-        (coupling("glow"), ALIGNED[0]),
-        (paired(), ALIGNED[0]),
+        *((subject, ALIGNED[0]) for subject in (coupling("glow"), rounding(beta=True), paired())),
     ):
         with audited() as audits:
             subject.run(case)
