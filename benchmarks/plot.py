@@ -25,6 +25,8 @@ from benchmarks._results import (
     read_rows,
 )
 from benchmarks.glow import memory_table, pictures, step_table
+from benchmarks.integrations import picture as integrations_picture
+from benchmarks.integrations import table as integrations_table
 
 IMAGES = ROOT / "docs" / "images"
 _COLOURS = {EAGER: "#4477aa", COMPILED: "#ee9944"}
@@ -73,6 +75,7 @@ PICTURES: dict[str, tuple[str, Callable[[Path], Figure]]] = {
     COUPLING_NETWORK: ("coupling-network.png", lambda path: draw(read_rows(path))),
     step_table.FILE: ("glow-step.png", lambda path: pictures.draw_steps(read_csv(path))),
     memory_table.FILE: ("glow-memory.png", lambda path: pictures.draw_memory(read_csv(path))),
+    integrations_table.FILE: ("integrations.png", lambda path: integrations_picture.draw(read_csv(path))),
 }
 
 

@@ -12,7 +12,7 @@ from benchmarks._measure import Timing
 from benchmarks._results import Record, read_csv
 from benchmarks.glow.side import Architecture
 from benchmarks.integrations import __main__ as command
-from benchmarks.integrations import peaks, table, works
+from benchmarks.integrations import peaks, picture, table, works
 from benchmarks.integrations.works import AGAIN, BF16, FLOAT32, LIBRARY, Work
 
 TINY = Architecture((3, 8, 8), levels=2, steps=2, hidden=16)
@@ -69,6 +69,13 @@ def test_table_says_what_was_missed() -> None:
         for side, size in ((LIBRARY, 8 << 20), (command.RECOMPUTE, 2 << 20))
     ]
     assert "| 8 MiB | 2 MiB | 4.00x |" in table.render(sizes)
+
+
+def test_picture_has_a_bar_for_every_way() -> None:
+    figure = picture.draw(records("a", library=0.2, library_again=0.204, fast=0.1, slow=0.16))
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([2.0, 1.25])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a: fast", "a: slow"]
 
 
 def test_a_work_takes_the_place_of_itself_alone(tmp_path: Path) -> None:
