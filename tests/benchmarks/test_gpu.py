@@ -41,6 +41,7 @@ def test_everything_is_measured() -> None:
         "discretized_logistic",
         "discretized_logistic_mixture",
         "gaussian_log_prob",
+        "paired_conv1x1",
         "Glow",
     } == operators
     for work in {row["work"] for row in rows}:
