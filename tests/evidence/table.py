@@ -35,9 +35,10 @@ page does not agree with the kernels.
 
 No GPU has run these kernels for this page. What holds, and how it was established:
 
-- **Numbers**: every Triton kernel under Triton's interpreter (its bfloat16 rounding mended), and its compiled PTX for
-  sm_80, sm_90 and sm_100 executed in NumPy with the hardware's approximate functions off by as much as NVIDIA
-  documents, against float64 under the tolerances of the operator tests.
+- **Numbers**: `make evidence` runs every Triton kernel under Triton's interpreter (its bfloat16 rounding mended), and
+  executes compiled PTX in NumPy, typical calls for sm_80, sm_90 and sm_100 and all variants for sm_90, with the
+  hardware's approximate functions off by as much as NVIDIA documents, against float64 under the tolerances of the
+  operator tests.
 - **Accesses**: every element of an input read once and of an output written once, but for the exemptions that
   `tests/evidence/subjects.py` states with their reasons; none out of bounds; no race between programs or between the
   warps of one; any order of programs.

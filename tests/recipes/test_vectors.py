@@ -134,12 +134,13 @@ def flights(path, rows=600, test=200, **changed):
 
 def test_clock_times_are_turned_one_to_one():
     x = np.array(
-        [[5, 700, 100, 1380, 70, 0, 1, 1], [5, 700, 100, 10, 140, 0, 1, 1], [5, 2500, 330, 600, 750, 0, 1, 1.0]]
+        [[5, 700, 100, 1380, 70, 0, 1, 1], [5, 700, 100, 10, 140, 0, 1, 12], [5, 2500, 330, 600, 750, 0, 1, 7.0]]
     )
     turned = clocks(x)
     np.testing.assert_array_equal(turned[:, 3], [1140, 1210, 360])  # ten past midnight is later than eleven at night
     np.testing.assert_array_equal(turned[:, 4], [330, 330, 120])  # thirty minutes on the ground; three hours behind
-    np.testing.assert_array_equal(np.delete(turned, (3, 4), 1), np.delete(x, (3, 4), 1))
+    np.testing.assert_array_equal(np.delete(turned, (3, 4, 7), 1), np.delete(x, (3, 4, 7), 1))
+    np.testing.assert_array_equal(turned[:, 7], [6, 5, 0])  # January follows December; a year begins in July
     depart = (turned[:, 3] + 240) % 1440
     np.testing.assert_array_equal(depart, x[:, 3])
     np.testing.assert_array_equal((turned[:, 4] - 300 + depart + turned[:, 2]) % 1440, x[:, 4])
