@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks._results import publish
+from benchmarks._results import write_text
 
 
 def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -43,12 +42,7 @@ def replace_block(readme: Path, name: str, block: str) -> None:
     """
     text = readme.read_text(encoding="utf-8")
     block_of(text, name)
-    new = _pattern(name).sub(lambda _: block + "\n", text, count=1)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=readme.parent, prefix=readme.name, delete=False
-    ) as file:
-        file.write(new)
-    publish(Path(file.name), readme)
+    write_text(readme, _pattern(name).sub(lambda _: block + "\n", text, count=1))
 
 
 def _pattern(name: str) -> re.Pattern[str]:

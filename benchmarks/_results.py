@@ -63,6 +63,13 @@ def write_csv(path: Path, records: Sequence[Mapping[str, str]]) -> None:
     publish(Path(file.name), path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file at once: it is the old one or the new one, never a part."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
+        file.write(text)
+    publish(Path(file.name), path)
+
+
 def publish(temporary: Path, path: Path) -> None:
     """Moves a finished temporary file into its place, readable as other files are."""
     temporary.chmod(0o644)
