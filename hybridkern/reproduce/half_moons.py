@@ -26,7 +26,7 @@ _COLUMNS = [
 ]
 _RUNS = {"labels only": 0, "with unlabelled points": 1}
 _SUMMARY = (
-    "Two half moons with six labelled points: a RealNVP with a linear classifier on its latents, trained on the "
+    "Two half moons with six labelled points: a RealNVP with a small perceptron on its latents, trained on the "
     "labelled points alone, and on all points with entropy minimization."
 )
 _CLASSES = ((0, COLOURS[1]), (1, COLOURS[0]))
@@ -64,10 +64,11 @@ def _conditions(runs: dict[str, Run]) -> list[str]:
     config = both.record.config
     assert isinstance(config, MoonsConfig)
     found = [
-        f"Data: {config.size} points, {config.labelled} of them labelled, noise of {config.spread:g}, "
-        f"{both.metrics['examples']['test']} points to test; all drawn from the seed. No label beyond those "
-        f"{config.labelled} is used in training or chooses anything.",
+        f"Data: {config.size} points, {config.labelled} of them labelled, evenly spread along the moons; noise of "
+        f"{config.spread:g}, {both.metrics['examples']['test']} points to test; all drawn from the seed. No label "
+        f"beyond those {config.labelled} is used in training or chooses anything.",
         *(f"{name}: RealNVP of {config.layers} couplings, {described(run)}." for name, run in runs.items()),
+        f"Training points are moved in each step by Gaussian noise of standard deviation {config.jitter:g}.",
         f"Objective: {both.metrics['objective']}.",
         "Published (Nalisnick et al. 2019, arXiv:1902.02767): pictures of samples and decisions, no numbers; the "
         "picture here shows p(y|x), p(x) and samples.",
@@ -89,7 +90,7 @@ def picture(runs: dict[str, Run]) -> Figure:
         figure.colorbar(shown, ax=row[1], shrink=0.8)
         row[1].set_title(f"{name}: log p(x), nats")
         _draw_samples(row[2], run.task, run.record.config.seed)
-        row[2].set_title(f"{name}: samples, predicted class")
+        row[2].set_title(f"{name}: samples")
         for axes in row:
             axes.set_xlim(-2.0, 3.0)
             axes.set_ylim(-1.5, 2.0)

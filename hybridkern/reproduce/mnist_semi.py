@@ -16,7 +16,7 @@ from hybridkern.reproduce.result import Column, Result, Row, Table
 _LABELS = 1000
 _OPTIONS: dict[str, Any] = {
     "labels": _LABELS, "levels": 2, "steps": 4, "hidden": 64, "batch_size": 64, "translation": 2, "draws": 1,
-    "lr": 2e-3, "boost": 1.0,  # error is what counts here
+    "lr": 2e-3, "lam": 0.1, "boost": 1.0,  # error is what counts here
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -197,6 +198,32 @@ def test_moons_use_no_label_but_those_given(tmp_path):
     assert torch.equal(few.train.y[order[0]], data.train.y[known][order[1]])
     metrics = run("moons", tmp_path / "a", epochs=5, layers=2, hidden=8).metrics
     assert metrics["best_epoch"] == 5 and 0 <= metrics["test_error"] <= 1
+
+
+def test_labelled_moons_are_spread_from_end_to_end():
+    data = MOONS.load(MOONS.config.updated("moons", {"labelled": 6, "data_seed": 1}))
+    for label, sign in ((0, 1), (1, -1)):
+        x = data.train.x[data.train.y == label] - torch.tensor([(0.0, 0.0), (1.0, 0.5)][label])
+        angles = torch.atan2(sign * x[:, 1], x[:, 0]).sort().values
+        assert angles == pytest.approx(math.pi * torch.tensor([1, 3, 5]) / 6, abs=0.2)  # the middles of its thirds
+
+
+def test_moons_are_moved_anew_in_training_and_nowhere_else():
+    config = MOONS.config.updated("moons", {"layers": 2, "hidden": 4, "jitter": 0.1})
+    data = MOONS.load(config)
+    task = MOONS.build(config, data)
+    seen = []
+    task.model.flow.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+    x, y = data.train.x, data.train.y
+    for _ in range(2):
+        task.loss(x, y)
+    moves = [shown * task.scale + task.center - x for shown in seen]
+    assert all(move.std().item() == pytest.approx(0.1, rel=0.1) for move in moves)
+    assert not torch.equal(*moves)
+    task.terms(x, y.clamp(min=0))
+    assert torch.equal(seen[-1], task.standardized(x))
+    with pytest.raises(RecipeError, match=r"--jitter: got -1\.0, expected a finite number that is not negative"):
+        MOONS.config.updated("moons", {"jitter": -1.0})
 
 
 def test_weights_of_the_last_epoch_are_kept_where_validation_chooses_nothing(tmp_path):

@@ -138,7 +138,22 @@ class Regression(VectorTask):
 
 
 class Classification(VectorTask):
-    """Classes as targets, -1 in training rows whose class is unknown."""
+    """Classes as targets, -1 in training rows whose class is unknown.
+
+    Args:
+        model, objective, lam: of a :class:`VectorTask`.
+        jitter: standard deviation, in the data's units, of Gaussian noise that moves training rows anew each time: few
+            rows otherwise become peaks of the density, and the boundary between classes winds around them.
+    """
+
+    def __init__(self, model: HybridModel, objective: objectives.Objective, lam: float, *, jitter: float = 0.0) -> None:
+        super().__init__(model, objective, lam)
+        self.jitter = jitter
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        if self.jitter:
+            x = x + self.jitter * torch.randn_like(x)
+        return super().loss(x, y)
 
     def terms(self, x: Tensor, y: Tensor) -> Terms:
         out = self._middle(x)
