@@ -49,7 +49,8 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
     sums.at(b, k) = kernel(block, call.numbers);
     write_block(out, call.order, b, i, n, block.y);
   });
-  write_totals(total, [&](int64_t b) { return sums.total(b) + (log_det ? total_at(*log_det, b) : 0.0); });
+  const RowTotals start(log_det);
+  write_totals(total, [&](int64_t b) { return sums.total(b) + start.at(b); });
 }
 
 struct Gradients {
@@ -71,6 +72,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   const bool shift_read = known_kind == output_recover || (known_kind == from_input) == call.spec.before;
   const int64_t tensors = 3 + 3 * (call.spec.has_scale() ? 1 : 0) + 1 + shift_read + (known_kind == output_recover);
   const bool large = beyond_cache<T>(known.numel() * tensors);
+  const RowTotals grad_totals(grad_log_det);
   for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
     T buffers[8][block_size];
     CouplingBlock<T> block{};
@@ -79,7 +81,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
     if (shift_read) block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
     if (call.spec.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
     if (grad_y) block.grad_y = read_block(incoming, call.order, b, i, n, buffers[3]);
-    block.grad_total = grad_log_det ? static_cast<T>(total_at(*grad_log_det, b)) : T(0);
+    block.grad_total = static_cast<T>(grad_totals.at(b));
     block.grad_x = block_target(grad_x, b, i, buffers[4]);
     block.grad_a = block_target(grad_a, b, i, buffers[5]);
     block.grad_t = block_target(grad_t, b, i, buffers[6]);

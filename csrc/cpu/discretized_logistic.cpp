@@ -74,7 +74,7 @@ template <class T>
 struct Backward {
   const Inputs in;
   const BinConstants<T> bin;
-  const Tensor& grad;
+  const RowTotals grad_totals;  // of the gradient, where `reduce`
   const bool reduce, shared;
   const Prepared<T> prepared;
   const Operand incoming, grad_x, grad_mean, grad_log_scale;
@@ -83,7 +83,7 @@ struct Backward {
            bool reduce_, Tensor& gx, Tensor& gm, Tensor& gs)
       : in(x, mean, log_scale),
         bin(bin_constants<T>(width)),
-        grad(grad_),
+        grad_totals(grad_),
         reduce(reduce_),
         shared(is_shared(mean, x.size(0))),
         prepared(in.log_scale, in.order, bin, shared),
@@ -97,7 +97,7 @@ struct Backward {
     LogisticBlock<T> block = in.block<T>(b, i, n, buffers);
     prepared.give(block, i);
     if (reduce)
-      block.grad_each = static_cast<T>(total_at(grad, b));
+      block.grad_each = static_cast<T>(grad_totals.at(b));
     else
       block.grad = read_block(incoming, in.order, b, i, n, buffers[3]);
     block.grad_x = block_target(grad_x, b, i, buffers[4]);

@@ -144,7 +144,7 @@ template <class T>
 struct Backward {
   const RowOrder order;
   const BinConstants<T> bin;
-  const Tensor& grad;
+  const RowTotals grad_totals;  // of the gradient, where `reduce`
   const bool reduce;
   const Operand from, incoming, grad_x;
   const Parameters params, grads;
@@ -153,7 +153,7 @@ struct Backward {
            const RowOrder& order_, double width, bool reduce_, Tensor& gx)
       : order(order_),
         bin(bin_constants<T>(width)),
-        grad(grad_),
+        grad_totals(grad_),
         reduce(reduce_),
         from(operand(x, order)),
         incoming(reduce_ ? Operand{} : operand(grad_, order)),
@@ -168,7 +168,7 @@ struct Backward {
     workspace.read(params, order, b, i, n, block);
     block.x = read_block(from, order, b, i, n, buffers[0]);
     if (reduce)
-      block.grad_each = static_cast<T>(total_at(grad, b));
+      block.grad_each = static_cast<T>(grad_totals.at(b));
     else
       block.grad = read_block(incoming, order, b, i, n, buffers[1]);
     block.grad_x = block_target(grad_x, b, i, buffers[2]);

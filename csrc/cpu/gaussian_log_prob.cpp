@@ -52,9 +52,10 @@ struct Outputs {
 template <class T>
 void backward(const Tensor& grad, const Inputs& in, const Outputs& out, int64_t rows, bool shared) {
   const int64_t row = in.order.extent.row();
+  const RowTotals totals(grad);
   const auto step = [&](int64_t b, int64_t i, int64_t n, T(*buffers)[block_size], T* to_mean, T* to_log_scale) {
     GaussianBlock<T> block = in.block<T>(b, i, n, buffers);
-    block.grad_each = static_cast<T>(total_at(grad, b));
+    block.grad_each = static_cast<T>(totals.at(b));
     block.grad_x = block_target(out.x, b, i, buffers[3]);
     block.grad_mean = out.mean.present() ? to_mean : nullptr;
     block.grad_log_scale = out.log_scale.present() ? to_log_scale : nullptr;

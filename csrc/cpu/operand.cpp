@@ -120,9 +120,6 @@ void scatter(char* address, int64_t step, int64_t count, const T* from) {
     for (int64_t i = 0; i < count; ++i) to[i * step] = narrow<To>(from[i]);
 }
 
-template <class T>
-constexpr Element element_type = sizeof(T) == 8 ? Element::f64 : Element::f32;
-
 }  // namespace
 
 template <class T>
@@ -142,21 +139,6 @@ void copy_block(const Operand& from, const RowOrder& order, int64_t b, int64_t b
 }
 
 template <class T>
-const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer) {
-  if (from.dense && from.element == element_type<T>)
-    return reinterpret_cast<const T*>(from.data) + b * from.batch_stride + begin;
-  copy_block(from, order, b, begin, n, buffer);
-  return buffer;
-}
-
-template <class T>
-T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer) {
-  if (!to.present()) return nullptr;
-  if (to.dense && to.element == element_type<T>) return reinterpret_cast<T*>(to.data) + b * to.batch_stride + begin;
-  return buffer;
-}
-
-template <class T>
 void send_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
   for_runs(to, order, b, begin, n, [&](char* address, int64_t step, int64_t count, int64_t done) {
     switch (to.element) {
@@ -172,21 +154,9 @@ void send_block(const Operand& to, const RowOrder& order, int64_t b, int64_t beg
   });
 }
 
-template <class T>
-void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
-  if (!to.present() || (to.dense && to.element == element_type<T>)) return;
-  send_block(to, order, b, begin, n, from);
-}
-
 template void copy_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, float*);
 template void copy_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, double*);
 template void send_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const float*);
 template void send_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const double*);
-template const float* read_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, float*);
-template const double* read_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, double*);
-template float* block_target(const Operand&, int64_t, int64_t, float*);
-template double* block_target(const Operand&, int64_t, int64_t, double*);
-template void write_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const float*);
-template void write_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const double*);
 
 }  // namespace hk

@@ -4,6 +4,7 @@
 // they pass through a small buffer in the L1 cache.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "../layout.h"
@@ -11,13 +12,24 @@
 
 namespace hk {
 
-// Elements [begin, begin + n) of row b: a pointer into the tensor, or `buffer` filled.
+// Whether blocks of the operand are pointers into it.
 template <class T>
-const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer);
+bool is_direct(const Operand& of) {
+  return of.dense && of.element == (sizeof(T) == 8 ? Element::f64 : Element::f32);
+}
 
-// The same, always into `buffer`.
+// Elements [begin, begin + n) of row b into `buffer`.
 template <class T>
 void copy_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer);
+
+// The same: a pointer into the tensor, or `buffer` filled. Inline, as the others that are called for every row: rows
+// may be short.
+template <class T>
+const T* read_block(const Operand& from, const RowOrder& order, int64_t b, int64_t begin, int64_t n, T* buffer) {
+  if (is_direct<T>(from)) return reinterpret_cast<const T*>(from.data) + b * from.batch_stride + begin;
+  copy_block(from, order, b, begin, n, buffer);
+  return buffer;
+}
 
 // Where element `begin` of row b of a dense operand lies, whether it exists or not: for prefetching only.
 inline const char* place_of(const Operand& from, int64_t b, int64_t begin) {
@@ -27,14 +39,19 @@ inline const char* place_of(const Operand& from, int64_t b, int64_t begin) {
 
 // Where to write elements [begin, begin + n) of row b: into the tensor, or `buffer`, then to be sent by write_block.
 template <class T>
-T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer);
+T* block_target(const Operand& to, int64_t b, int64_t begin, T* buffer) {
+  if (!to.present()) return nullptr;
+  return is_direct<T>(to) ? reinterpret_cast<T*>(to.data) + b * to.batch_stride + begin : buffer;
+}
 
 // Writes the block wherever it lies; write_block does so only if it lies in a buffer.
 template <class T>
 void send_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from);
 
 template <class T>
-void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from);
+void write_block(const Operand& to, const RowOrder& order, int64_t b, int64_t begin, int64_t n, const T* from) {
+  if (to.present() && !is_direct<T>(to)) send_block(to, order, b, begin, n, from);
+}
 
 // Totals in double precision to elements [begin, begin + n) of row 0.
 template <class T>
@@ -59,9 +76,12 @@ void for_blocks(int64_t rows, int64_t row, const F& body) {
   const int64_t blocks = blocks_of(row);
   torch::stable::parallel_for(0, rows * blocks, grain_of(row < block_size ? row : block_size),
                               [&](int64_t begin, int64_t end) {
+                                if (begin == end) return;
+                                int64_t b = begin / blocks, k = begin % blocks;
                                 for (int64_t unit = begin; unit < end; ++unit) {
-                                  const int64_t b = unit / blocks, k = unit % blocks, i = k * block_size;
+                                  const int64_t i = k * block_size;
                                   body(b, k, i, row - i < block_size ? row - i : block_size);
+                                  if (++k == blocks) ++b, k = 0;
                                 }
                               });
 }
@@ -146,11 +166,24 @@ void write_totals(Tensor& out, const F& value) {
   }
 }
 
-// Element b of a (B,) tensor of float32 or float64 and any stride.
-inline double total_at(const Tensor& totals, int64_t b) {
-  const int64_t at = b * totals.stride(0);
-  return is_double(totals) ? static_cast<const double*>(totals.const_data_ptr())[at]
-                           : static_cast<const float*>(totals.const_data_ptr())[at];
-}
+// A (B,) tensor of float32 or float64 and any stride, or none, which is zero. Made once a call: what it asks the tensor
+// takes as long as a short row.
+class RowTotals {
+ public:
+  explicit RowTotals(const Tensor& totals)
+      : data_(totals.const_data_ptr()), stride_(totals.stride(0)), wide_(is_double(totals)) {}
+  explicit RowTotals(const std::optional<Tensor>& totals) {
+    if (totals) *this = RowTotals(*totals);
+  }
+  double at(int64_t b) const {
+    if (data_ == nullptr) return 0.0;
+    return wide_ ? static_cast<const double*>(data_)[b * stride_] : static_cast<const float*>(data_)[b * stride_];
+  }
+
+ private:
+  const void* data_ = nullptr;
+  int64_t stride_ = 0;
+  bool wide_ = false;
+};
 
 }  // namespace hk

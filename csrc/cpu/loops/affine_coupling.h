@@ -16,8 +16,10 @@ struct CouplingForward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
-    look_ahead<false>(i, block.known, block.t, block.a);
-    if (!block.stream) look_ahead<true>(i, block.y);
+    if (block.n > short_row) {
+      look_ahead<false>(i, block.known, block.t, block.a);
+      if (!block.stream) look_ahead<true>(i, block.y);
+    }
     const V x = get<Whole, V>(block.known + i, count), shift = get<Whole, V>(block.t + i, count) * k.shift_gain;
     if constexpr (Map == ScaleMap::none) {
       put_streaming<Whole, V>(block.y + i, x + shift, block.stream, count);
@@ -49,8 +51,10 @@ struct CouplingBackward {
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
-    look_ahead<false>(i, block.known, block.t, block.a, block.grad_y);
-    if (!block.stream) look_ahead<true>(i, block.grad_x, block.grad_t, block.grad_a, block.x);
+    if (block.n > short_row) {
+      look_ahead<false>(i, block.known, block.t, block.a, block.grad_y);
+      if (!block.stream) look_ahead<true>(i, block.grad_x, block.grad_t, block.grad_a, block.x);
+    }
     const V grad_y = block.grad_y ? get<Whole, V>(block.grad_y + i, count) : V{};
     const V a = Map == ScaleMap::none ? V{} : get<Whole, V>(block.a + i, count);
     V t{};

@@ -49,6 +49,9 @@ HK_INLINE void put_streaming(ScalarOf<V>* to, V value, bool stream, int64_t coun
   put<Whole, V>(to, value, count);
 }
 
+// Of so few elements the processor's own prefetching has the next ones at hand, and asking costs as much as a formula.
+constexpr int64_t short_row = 256;
+
 // Brings nearer what lies 2 KiB further in each array, to be read or, where `Write`, to be written. The processor's own
 // prefetching ends with a page of 4 KiB, which here is a block of an array. What lies there need not belong to it.
 template <bool Write, class... T>
