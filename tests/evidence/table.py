@@ -43,7 +43,9 @@ No GPU has run these kernels for this page. What holds, and how it was establish
   `tests/evidence/subjects.py` states with their reasons; none out of bounds; no race between programs or between the
   warps of one; any order of programs.
 - **Traffic**: 32-byte sectors that the compiled code asks for, over the bytes it must touch, as if there were no cache.
-- **Size**: no spills, registers, widths of accesses, occupancy, from the assembled code.
+- **Size**: no spills, registers, widths of accesses, occupancy, from the assembled code. The mixture's backward falls
+  short of half the occupancy: its single warp a tile needs more than 64 registers a thread; held to 64, it moves 2 to 6
+  of them to memory on sm_90 and sm_100, and with two warps a tile its accesses are of 8 bytes.
 - **Launches**: kernels of this package and of PyTorch, counted as they are called.
 
 What is **not** shown: time and bandwidth; that a driver accepts and runs the code; effects of caches and of clocks;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -109,16 +111,24 @@ def test_compiled_it_is_right_for_awkward_arguments(subject: Subject, index: int
     assert [finding for run in runs for finding in run.execution.findings] == []
 
 
+# Falls short of a half, as docs/gpu-evidence.md says: held to 64 registers, which would be a half, it spills on sm_90
+# and sm_100, and with a second warp a tile its accesses are of 8 bytes.
+LEAST_OCCUPANCY = {"discretized_logistic_mixture.backward_kernel": 0.375}
+
+
 @pytest.mark.parametrize(
     ("subject", "case", "target"),
     COMPILED + [(subject, case, target) for subject in MAIN for case in ALIGNED[:2] for target in AMD_TARGETS],
     ids=_label,
 )
 def test_compiled_it_fits(subject: Subject, case: Case, target: str):
-    for launch in subject.launches(case):
+    launches = subject.launches(case)
+    for direction in ("forward|mix", "backward|gradient"):
+        assert any(re.search(direction, launch.name) for launch in launches)
+    for launch in launches:
         report = report_launch(launch, target)
         assert report.spills == report.scratch == 0, (launch.name, report)
         if target in NVIDIA_TARGETS:
-            assert report.occupancy >= 0.5, (launch.name, report)
+            assert report.occupancy >= LEAST_OCCUPANCY.get(launch.name, 0.5), (launch.name, report)
             # the second stage of a sum touches a few numbers a row
             assert report.widest >= 16 or launch.name.startswith("_reduce."), (launch.name, report)
