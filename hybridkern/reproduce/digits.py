@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from lightning.pytorch.callbacks import Timer
 from matplotlib.figure import Figure
 
-from hybridkern.recipes.images.plots import finish
 from hybridkern.recipes.workflow import train
 from hybridkern.reproduce.experiment import Experiment, Request
 from hybridkern.reproduce.result import Column, Result, Row, Table
@@ -149,7 +148,9 @@ def _picture(found: dict[str, list[dict[str, Any]]]) -> Figure:
             axes.plot([scale * metrics[key] for metrics in runs], [place] * len(runs), "o", color="#1f5fa8",
                       label="this run, a point a seed" if place == 0 else None)  # fmt: skip
         axes.set_xlabel(unit)
-        finish(axes, "lower right")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     panels[0].set_yticks(range(len(found)), list(found))
     panels[0].invert_yaxis()
     return figure
