@@ -16,6 +16,7 @@ from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+from tests.evidence import cuda_table
 from tests.evidence.counting import eager, ours, step_launches
 from tests.evidence.launches import Launch
 from tests.evidence.ptx_run import Run, compiled_for
@@ -50,7 +51,7 @@ No GPU has run these kernels for this page. What holds, and how it was establish
 
 What is **not** shown: time and bandwidth; that a driver accepts and runs the code; effects of caches and of clocks;
 order of memory accesses between threads of one warp; numbers of AMD's code, of which size alone is looked at.
-Kernels of CUDA C++ are not on this page; they have tests of their own.
+The kernels of CUDA C++ have tests of their own, of the same kinds; they are also emulated on the CPU under sanitizers.
 """
 HALF = (256, 6, 16, 16)  # of the first level of a Glow for 3 x 32 x 32
 
@@ -129,7 +130,7 @@ def page() -> str:
             "in brackets without what every program reads (a matrix, a factor, a number an example), from the cache.",
             "The second stages of sums (`_reduce`) touch a few numbers an example: their ratio says nothing.\n",
             size_rows(),
-            "",
+            cuda_table.section(),
         ]
     )
 

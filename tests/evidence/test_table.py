@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.evidence.toolchain import require_triton
+from tests.evidence.toolchain import require_nvcc, require_triton
 
 require_triton(module=True)
 
@@ -11,6 +11,16 @@ from tests.evidence import table  # noqa: E402
 
 def test_the_page_states_the_launches_of_today():
     assert table.launch_rows() in table.PAGE.read_text(encoding="utf-8"), "run python -m tests.evidence.table --update"
+
+
+def test_the_page_states_the_cuda_kernels_of_today():
+    require_nvcc()
+    from tests.evidence.cuda_table import MAIN as CUDA
+    from tests.evidence.cuda_table import rows_of
+
+    page = table.PAGE.read_text(encoding="utf-8")
+    for row in rows_of(CUDA[0]):
+        assert row in page, "run python -m tests.evidence.table --update"
 
 
 def test_the_page_says_what_is_not_shown():
