@@ -105,6 +105,9 @@ void gather(const char* address, int64_t step, int64_t count, T* to) {
     memcpy(to, from, count * sizeof(T));
   else if (step == 1)
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i]);
+  else if (step ==
+           2)  // scale and shift in turn, as two libraries have them: of a known step the compiler makes vectors
+    for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[2 * i]);
   else
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i * step]);
 }
@@ -116,6 +119,8 @@ void scatter(char* address, int64_t step, int64_t count, const T* from) {
     memcpy(to, from, count * sizeof(T));
   else if (step == 1)
     for (int64_t i = 0; i < count; ++i) to[i] = narrow<To>(from[i]);
+  else if (step == 2)
+    for (int64_t i = 0; i < count; ++i) to[2 * i] = narrow<To>(from[i]);
   else
     for (int64_t i = 0; i < count; ++i) to[i * step] = narrow<To>(from[i]);
 }
