@@ -1,4 +1,4 @@
-"""The compiled extension of a folder of sources, built once for the same C++ sources, compiler and torch."""
+"""The compiled extensions of a folder of sources, built once for the same C++ sources, compiler and torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from benchmarks._results import UNVERIFIED
 
 CACHE = UNVERIFIED / "extensions"
-_PATTERN = "_C*.so"
+_PATTERN = "_*.so"  # the operators, and the C++ autograd nodes where a revision has them
 
 
 def provide(source: Path, cache: Path = CACHE) -> None:
@@ -44,7 +44,7 @@ def key_of(source: Path) -> str:
     """Hash of everything that the extension's code comes from."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
-    hashed = hashlib.sha256(repr((sys.version, torch.__version__, compiler)).encode() + version)
+    hashed = hashlib.sha256(repr((sys.version, torch.__version__, compiler, _PATTERN)).encode() + version)
     files = [source / "setup.py", *sorted(path for path in (source / "csrc").rglob("*") if path.is_file())]
     for file in files:
         content = file.read_bytes()

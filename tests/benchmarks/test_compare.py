@@ -87,14 +87,16 @@ def sources(folder: Path, setup: str, code: str = "1") -> Path:
 
 
 def test_the_same_code_is_built_once(tmp_path: Path) -> None:
-    setup = f"open('hybridkern/_C.x.so', 'w').write('built'); open('{tmp_path}/count', 'a').write('.')"
+    built = "[open(f'hybridkern/{name}.x.so', 'w').write('built') for name in ('_C', '_nodes')]"
+    setup = f"{built}; open('{tmp_path}/count', 'a').write('.')"
     first, same = sources(tmp_path / "1", setup), sources(tmp_path / "2", setup)
     other = sources(tmp_path / "3", setup, code="2")
     (same / "hybridkern" / "x.py").write_text("Python is not compiled")
     assert key_of(first) == key_of(same) != key_of(other)
     for folder in (first, same, other):
         provide(folder, tmp_path / "cache")
-        assert (folder / "hybridkern" / "_C.x.so").read_text() == "built"
+        for name in ("_C", "_nodes"):
+            assert (folder / "hybridkern" / f"{name}.x.so").read_text() == "built"
     assert (tmp_path / "count").read_text() == ".."
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
