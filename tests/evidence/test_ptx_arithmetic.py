@@ -145,6 +145,16 @@ def test_matrices_go_through_shared_memory():
     assert _run(code, 0) == 8 + 24  # lane 0 gets row 0 of each matrix; matrix 1 is at lane 8, matrix 3 at lane 24
 
 
+def test_matrices_are_transposed_on_the_way():
+    start = ".shared .align 16 .b8 m[512]; shl.b32 %r5, %r19, 4; mov.u32 %r6, m; add.u32 %r5, %r5, %r6; "
+    load = """st.shared.v4.b32 [%r5], {%r19, %r19, %r19, %r19}; bar.sync 0;
+      ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%r7, %r3}, [%r5];"""
+    assert _run(start + load, 0) == 8 | 9 << 16  # lane 0 gets column 0 of rows 0 and 1; matrix 1 is at lane 8
+    store = """stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%r5], {%r19}; bar.sync 0;
+      ld.shared.b32 %r3, [%r6+32];"""
+    assert _run(start + store, 0) == 1 | 5 << 16  # row 2 is column 2: of lanes 1, 5, ..., the lower halves
+
+
 def test_a_loop_ends_for_each_thread_by_itself():
     code = "$L: add.s32 %r3, %r3, 2; sub.s32 %r1, %r1, 1; setp.gt.s32 %p1, %r1, 0; @%p1 bra $L;"
     assert _run(code, 5) == 10

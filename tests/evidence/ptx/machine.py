@@ -332,27 +332,41 @@ class _Machine:
         if fetches:
             self._write(what.operands[0], before, active)
 
-    def _matrix_rows(self, what: Instruction, operand: str, number: int, active: Array) -> Array:
-        """Address of this lane's four bytes in matrix ``number``: lanes ``8*number...`` hold the rows' addresses."""
-        if "trans" in what.modifiers or what.type.bits != 16:
+    def _matrix_parts(self, what: Instruction, operand: str, number: int, active: Array) -> list[tuple[Array, slice]]:
+        """Addresses of parts of this lane's four bytes in matrix ``number``: lanes ``8*number...`` hold its rows'.
+
+        A lane holds elements ``2*(lane % 4)`` and the next one of row ``lane // 4``; transposed, of that column.
+        """
+        if what.type.bits != 16:
             raise Unsupported(what.text)
         self._members(what, np.full(self._count, 0xFFFFFFFF, np.uint32), active)
         rows = self._aligned(what, self._address(operand), 16, active)
-        return rows[np.minimum(self._warp_start + 8 * number + self._lane // 4, self._count - 1)] + 4 * (self._lane % 4)
+
+        def row(index: Array) -> Array:
+            return rows[np.minimum(self._warp_start + 8 * number + index, self._count - 1)]
+
+        along, across = self._lane // 4, self._lane % 4
+        if "trans" not in what.modifiers:
+            return [(row(along) + 4 * across, slice(0, 4))]
+        return [(row(2 * across + half) + 2 * along, slice(2 * half, 2 * half + 2)) for half in (0, 1)]
 
     def _load_matrix(self, what: Instruction, active: Array) -> None:
         for number, target in enumerate(_list(what.operands[0])):
-            address = self._matrix_rows(what, what.operands[1], number, active)
-            value = np.zeros(self._count, np.uint32)
-            data = self._shared.load(address[active], 4, self._warp[active], self._slot[active], what.text)
-            value[active] = np.ascontiguousarray(data).view(np.uint32)[:, 0]
-            self._write(target, value, active)
+            data = np.zeros((self._count, 4), np.uint8)
+            for address, part in self._matrix_parts(what, what.operands[1], number, active):
+                size = part.stop - part.start
+                data[active, part] = self._shared.load(
+                    address[active], size, self._warp[active], self._slot[active], what.text
+                )
+            self._write(target, data.view(np.uint32)[:, 0], active)
 
     def _store_matrix(self, what: Instruction, active: Array) -> None:
         for number, source in enumerate(_list(what.operands[1])):
-            address = self._matrix_rows(what, what.operands[0], number, active)
             data = np.ascontiguousarray(self._raw(source, 32)).view(np.uint8).reshape(self._count, 4)
-            self._shared.store(address[active], data[active], self._warp[active], self._slot[active], what.text)
+            for address, part in self._matrix_parts(what, what.operands[0], number, active):
+                self._shared.store(
+                    address[active], data[active, part], self._warp[active], self._slot[active], what.text
+                )
 
     # threads of a warp
 
