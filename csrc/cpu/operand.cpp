@@ -105,8 +105,8 @@ void gather(const char* address, int64_t step, int64_t count, T* to) {
     memcpy(to, from, count * sizeof(T));
   else if (step == 1)
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i]);
-  else if (step ==
-           2)  // scale and shift in turn, as two libraries have them: of a known step the compiler makes vectors
+  else if (step == 2)
+    // Scale and shift in turn, as two libraries have them: of a known step the compiler makes vectors.
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[2 * i]);
   else
     for (int64_t i = 0; i < count; ++i) to[i] = widen<T>(from[i * step]);
