@@ -49,6 +49,13 @@ def test_bits_per_dimension_of_a_uniform_density_are_eight() -> None:
     assert quality.bits_per_dim(side, images, seed=0) == pytest.approx(7.0)
 
 
+def test_learning_rate_rises_stays_and_falls() -> None:
+    rates = [quality.learning_rate(step, 300, 2.0) for step in range(300)]
+    assert rates[0] == pytest.approx(2 / 50) and rates[49:200] == [2.0] * 151
+    assert rates[250] == pytest.approx(1.0) and rates[-1] == pytest.approx(2 / 100)
+    assert all(a > b for a, b in itertools.pairwise(rates[200:]))
+
+
 def test_verdict() -> None:
     assert quality.verdict({"a": (9.0, 3.0), "b": (8.0, 3.019)})
     assert not quality.verdict({"a": (9.0, 3.0), "b": (9.0, 3.03)})
