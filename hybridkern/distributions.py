@@ -23,6 +23,24 @@ def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Gen
     return torch.logit(u.clamp(min=torch.finfo(dtype).eps / 4))
 
 
+def sample_logistic(n: int, mean: Tensor, log_scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """``n`` samples of discretized logistics with parameters ``(D,)`` or ``(n, D)``: integers ``(n, D)``."""
+    noise = standard_logistic((n, mean.shape[-1]), mean, generator)
+    return torch.round(wide(log_scale).exp() * noise + wide(mean)).to(mean.dtype)
+
+
+def sample_logistic_mixture(
+    n: int, logits: Tensor, mean: Tensor, log_scale: Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """The same of mixtures, with parameters ``(1, K, D)`` or ``(n, K, D)``."""
+    # inverse of the cumulative weights: as many uniforms as samples, whatever the number of components
+    weights = torch.softmax(wide(logits), 1)
+    u = torch.rand((n, 1, mean.shape[-1]), dtype=weights.dtype, device=weights.device, generator=generator)
+    chosen = (u > weights.cumsum(1)[:, :-1]).sum(1, keepdim=True)
+    mean, log_scale = (p.expand(n, -1, -1).gather(1, chosen).squeeze(1) for p in (mean, log_scale))
+    return sample_logistic(n, mean, log_scale, generator=generator)
+
+
 # The logistic of scale 1 has the standard deviation pi / sqrt(3).
 _SCALE_OF_STD = math.sqrt(3) / math.pi
 # Log-scales start no lower: dimensions that hardly vary in the sample would make every other value all but impossible.
@@ -156,8 +174,7 @@ class DiscretizedLogistic(Distribution):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
-        noise = standard_logistic((n, self.dim), self.mean, generator)
-        return torch.round(wide(self.log_scale).exp() * noise + wide(self.mean)).to(self.dtype)
+        return sample_logistic(n, self.mean, self.log_scale, generator=generator)
 
 
 class DiscretizedLogisticMixture(Distribution):
@@ -218,10 +235,4 @@ class DiscretizedLogisticMixture(Distribution):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
-        # inverse of the cumulative weights: as many uniforms as samples, whatever the number of components
-        weights = torch.softmax(wide(self.logits), 1)
-        u = torch.rand((n, 1, self.dim), dtype=weights.dtype, device=weights.device, generator=generator)
-        chosen = (u > weights.cumsum(1)[:, :-1]).sum(1, keepdim=True)
-        mean, log_scale = (wide(p).expand(n, -1, -1).gather(1, chosen).squeeze(1) for p in (self.mean, self.log_scale))
-        noise = standard_logistic((n, self.dim), self.mean, generator)
-        return torch.round(log_scale.exp() * noise + mean).to(self.dtype)
+        return sample_logistic_mixture(n, self.logits, self.mean, self.log_scale, generator=generator)

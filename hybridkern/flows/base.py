@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.distributions import Distribution
-from hybridkern.nets import mlp
+from hybridkern.nets import ConvNet, mlp
 from hybridkern.ops import _check
 
 NetBuilder = Callable[[int, int], nn.Module]
@@ -33,11 +33,14 @@ def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> None:
         )
 
 
-def integers_as(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """``x`` checked as by :func:`check_vectors`; a tensor of integer dtype is converted to ``dtype`` first."""
+def integers_as(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """``x`` checked by :func:`check_vectors` or :func:`check_images`, converted to ``dtype`` first if of integers."""
     if isinstance(x, Tensor) and not x.is_floating_point():
         x = x.to(dtype)
-    check_vectors(name, x, dim, dtype)
+    if len(shape) == 1:
+        check_vectors(name, x, shape[0], dtype)
+    else:
+        check_images(name, x, shape, dtype)
     return x
 
 
@@ -105,6 +108,25 @@ def net_builder(
         return net
     sizes = (hidden, hidden) if isinstance(hidden, int) else tuple(hidden)
     return partial(mlp, hidden=sizes, activation=activation, dropout=dropout, zero_last=zero_last)
+
+
+def image_net_builder(
+    hidden: int | Sequence[int], net: NetBuilder | None, *, activation: Callable[[], nn.Module], dropout: float
+) -> NetBuilder:
+    """``net`` itself, or a builder of :class:`~hybridkern.nets.ConvNet`, which has one width and its own activations.
+
+    Raises:
+        ValueError: several widths, or an activation or dropout of which these networks know nothing.
+    """
+    if net is not None:
+        return net
+    if activation is not nn.LeakyReLU or dropout:
+        name, value = ("dropout", dropout) if dropout else ("activation", activation)
+        raise ValueError(f"{name}: got {value!r}, expected the default for images; give net to choose networks")
+    widths = {hidden} if isinstance(hidden, int) else set(hidden)
+    if len(widths) != 1:
+        raise ValueError(f"hidden: got {hidden!r}, expected one width for images")
+    return partial(ConvNet, hidden=widths.pop())
 
 
 class Flow(nn.Module, ABC):

@@ -1,7 +1,8 @@
-"""Integer discrete flow on vectors."""
+"""Integer discrete flow on vectors and on images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,11 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
-from hybridkern.flows.base import Flow, NetBuilder, check_count, integers_as, net_builder
+from hybridkern.flows._integer_levels import IntegerLevels
+from hybridkern.flows._multi_scale_prior import MultiScalePrior
+from hybridkern.flows.base import (
+    Flow,
+    NetBuilder,
+    check_count,
+    check_shape,
+    image_net_builder,
+    integers_as,
+    net_builder,
+)
 from hybridkern.nets import Scaled
 from hybridkern.ops._check import total_dtype
-from hybridkern.transforms import RoundingCoupling
 from hybridkern.transforms.lattice import Lattice
+from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 PRIORS = ("logistic", "mixture")
 
@@ -42,27 +53,38 @@ class IDF(Flow):
     or leave gaps, so their masses no longer sum to 1 over the data and ``log_prob`` is not a log-likelihood. It is
     there for comparison.
 
+    Given a shape ``(C, H, W)``, it is the multi-scale flow for images: on each level 2x2 pixels turned into channels,
+    layers that permute and update the channels, half of the channels factored out. Networks are
+    :class:`~hybridkern.nets.ConvNet`. Latents are ``(B, D)``, level by level, and those of all levels but the
+    coarsest have a prior whose parameters a network computes from the coarser latents, starting at none of it.
+
     Args:
-        dim: dimensions of one example.
-        layers: number of layers, each with one network a part.
-        parts: number of parts, from 2 to ``dim``; sizes differ by at most one.
-        hidden: hidden sizes of each network; an ``int`` means two layers of it.
-        lattice: ``"exact"`` or ``"tutorial"``.
+        dim: dimensions of one example, or the shape ``(C, H, W)`` of an image, ``H`` and ``W`` divisible by
+            ``2**levels``.
+        layers: number of layers (for images: on each level), each with one network a part.
+        parts: number of parts, from 2 to ``dim`` (for images: to ``4 C``, the channels of the first level); sizes
+            differ by at most one.
+        hidden: hidden sizes of each network; an ``int`` means two layers of it (for images: one number).
+        lattice: ``"exact"``, or ``"tutorial"``, which is for vectors.
         prior: ``"logistic"``, or ``"mixture"`` of ``components`` logistics a dimension.
         components: number of logistics of the mixture.
         net: builds a network instead, ``net(in_features, out_features)``; its own initialization is kept. It must
             run in float64 as well and be deterministic in evaluation mode.
-        activation: builds the activations of the networks.
-        dropout: dropout probability in the networks; training mode only, which is then not invertible.
+        activation: builds the activations of the networks; for images give ``net``.
+        dropout: dropout probability in the networks; training mode only, which is then not invertible. For images
+            give ``net``.
         center, scale: networks, given ones too, see ``(x - center) / scale`` and return translations in units of
             ``scale``. Middle and half range of the data bring both to order 1, where networks learn faster. They are
             part of the model, not of ``state_dict``.
+        levels: number of levels, for images.
+        shape: another name for ``dim`` where it is the shape of an image; one of the two must be given.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range, or an unknown name.
 
-    Source: Hoogeboom et al. 2019 (arXiv:1905.07376), sections 3 and 4; the update of the parts: Tomczak 2020
-    (arXiv:2011.15056).
+    Source: Hoogeboom et al. 2019 (arXiv:1905.07376), sections 3 and 4 (for images its conditional prior sees the
+    coarser latents instead of the half they come from, so that ``base`` is a distribution by itself); the update of
+    the parts: Tomczak 2020 (arXiv:2011.15056).
 
     >>> import torch
     >>> flow = IDF(4, layers=2, hidden=8).eval()
@@ -70,11 +92,13 @@ class IDF(Flow):
     >>> z, _ = flow(x)
     >>> flow.inverse(z)[0].long().tolist()
     [[0, 3, 7, 16]]
+    >>> IDF((1, 8, 8), layers=1, hidden=8).sample(4).shape
+    torch.Size([4, 1, 8, 8])
     """
 
     def __init__(
         self,
-        dim: int,
+        dim: int | Sequence[int] | None = None,
         *,
         layers: int = 8,
         parts: int = 4,
@@ -87,28 +111,51 @@ class IDF(Flow):
         dropout: float = 0.0,
         center: float = 0.0,
         scale: float = 1.0,
+        levels: int = 2,
+        shape: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(check_count("dim", dim, 2), _prior(dim, prior, components))
-        self.base: DiscretizedLogistic | DiscretizedLogisticMixture
+        if (dim is None) == (shape is None):
+            raise TypeError(f"dim: got {dim!r} with shape {shape!r}, expected one of the two")
+        name, size = ("dim", dim) if shape is None else ("shape", shape)
+        images = not isinstance(size, int)
+        if images:
+            check_count("levels", levels, 1)
+            sizes: tuple[int, ...] = check_shape(name, size, 2**levels, f"2**levels = {2**levels}")
+            most, limit = 4 * sizes[0], "4 C"
+        else:
+            sizes = (check_count(name, size, 2),)
+            most, limit = sizes[0], "dim"
         check_count("layers", layers, 1)
-        if check_count("parts", parts, 2) > dim:
-            raise ValueError(f"parts: got {parts}, expected at most dim = {dim}")
+        if check_count("parts", parts, 2) > most:
+            raise ValueError(f"parts: got {parts}, expected at most {limit} = {most}")
+        if lattice == "tutorial" and images:
+            raise ValueError("lattice: got 'tutorial', expected 'exact' for images")
+        super().__init__(math.prod(sizes), _prior(math.prod(sizes), prior, components))
+        self.base: DiscretizedLogistic | DiscretizedLogisticMixture | MultiScalePrior
+        self.shape = sizes
         self.lattice = lattice
         self._lattice = Lattice(lattice)
         self.discrete = lattice == "exact"
         # beta * round(t) with beta = 0 and t = 0 would have no gradient at all: only the exact lattice starts at 0
-        build = net_builder(hidden, net, activation=activation, dropout=dropout, zero_last=self.discrete)
-        if (center, scale) != (0.0, 1.0):
-            build = _scaled(build, center, scale)
-        sizes = [dim // parts + (i < dim % parts) for i in range(parts)]
-        self.couplings = nn.ModuleList(RoundingCoupling(sizes, build, lattice=lattice) for _ in range(layers))
+        plain = (
+            image_net_builder(hidden, net, activation=activation, dropout=dropout)
+            if images
+            else net_builder(hidden, net, activation=activation, dropout=dropout, zero_last=self.discrete)
+        )
+        build = plain if (center, scale) == (0.0, 1.0) else _scaled(plain, center, scale)
+        if len(sizes) == 3:
+            self.couplings: nn.Module = IntegerLevels(sizes, levels, layers, parts, build)
+            self.base = MultiScalePrior(self.couplings.shapes, self.base, plain, center, scale)
+        else:
+            parted = [most // parts + (i < most % parts) for i in range(parts)]
+            self.couplings = RoundingCouplings(parted, layers, build, lattice=lattice)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
         """Starts the prior from the latents of ``x``, as its own ``initialize`` describes; draws no random numbers.
 
         Args:
-            x: a sample of the data, ``(N, dim)`` with ``N >= 1``, as :meth:`forward` takes it.
+            x: a sample of the data, ``(N, *shape)`` with ``N >= 1``, as :meth:`forward` takes it.
 
         Raises:
             TypeError, ValueError: what :meth:`forward` raises, or no rows.
@@ -121,21 +168,16 @@ class IDF(Flow):
             self.train(training)
 
     def _run(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        x = integers_as(name, x, self.dim, self.base.dtype)
-        y = self._lattice.run(partial(self._transform, inverse), name, x, self.training)
+        x = integers_as(name, x, (self.dim,) if inverse else self.shape, self.base.dtype)
+        y = self._lattice.run(partial(self.couplings, inverse=inverse), name, x, self.training)
         return y, x.new_zeros(x.shape[0], dtype=total_dtype(x))
-
-    def _transform(self, inverse: bool, x: Tensor, exact: bool) -> Tensor:
-        order = range(len(self.couplings))
-        for i in reversed(order) if inverse else order:
-            x = self.couplings[i](x, inverse=inverse, exact=exact)
-        return x
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data -> latent.
 
         Args:
-            x: integers ``(B, dim)``, in the dtype of the parameters or any integer dtype.
+            x: integers ``(B, dim)``, or images of them ``(B, C, H, W)``, in the dtype of the parameters or any integer
+                dtype.
 
         Returns:
             Latents ``(B, dim)`` in the dtype of the parameters, integers on the exact lattice, and the
@@ -150,5 +192,5 @@ class IDF(Flow):
         return self._run("x", x, inverse=False)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent -> data; arguments, results and errors as for :meth:`forward`."""
+        """Latents ``(B, dim)`` -> data, shaped as :meth:`forward` takes it; errors as there."""
         return self._run("z", z, inverse=True)

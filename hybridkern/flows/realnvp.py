@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,9 @@ from hybridkern.flows.base import (
     check_images,
     check_shape,
     check_vectors,
+    image_net_builder,
     net_builder,
 )
-from hybridkern.nets import ConvNet
 from hybridkern.ops._check import total_dtype
 from hybridkern.transforms import AffineCoupling, squeeze, unsqueeze
 from hybridkern.transforms.checkerboard import ImageCouplings
@@ -82,7 +81,7 @@ class RealNVP(Flow):
             shape = check_shape("dim", dim, 2**levels, f"2**levels = {2**levels}")
             super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
             self.shape, self.form = shape, resolved
-            build = net or _image_nets(hidden, activation, dropout)
+            build = image_net_builder(hidden, net, activation=activation, dropout=dropout)
             self._build_levels(layers, levels, build)
             return
         super().__init__(check_count("dim", dim, 2), DiagonalGaussian(dim))
@@ -165,13 +164,3 @@ class RealNVP(Flow):
         if len(self.shape) == 3:
             return self._image_inverse(z)
         return self._run(z, inverse=True)
-
-
-def _image_nets(hidden: int | Sequence[int], activation: Callable[[], nn.Module], dropout: float) -> NetBuilder:
-    if activation is not nn.LeakyReLU or dropout:
-        name, value = ("dropout", dropout) if dropout else ("activation", activation)
-        raise ValueError(f"{name}: got {value!r}, expected the default for images; give net to choose networks")
-    widths = {hidden} if isinstance(hidden, int) else set(hidden)
-    if len(widths) != 1:
-        raise ValueError(f"hidden: got {hidden!r}, expected one width for images")
-    return partial(ConvNet, hidden=widths.pop())

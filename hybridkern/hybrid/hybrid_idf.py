@@ -78,7 +78,7 @@ class HybridIDF(nn.Module):
         self._halves_equal = len(self._sizes) == 2 and self._sizes[0] == self._sizes[1]
 
     def _run(self, name: str, x: Tensor, inverse: bool) -> Tensor:
-        x = integers_as(name, x, self.D, self.mean.dtype)
+        x = integers_as(name, x, (self.D,), self.mean.dtype)
         return self._lattice.run(partial(self._transform, inverse), name, x, self.training)
 
     def _before_last(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,7 +108,7 @@ class HybridIDF(nn.Module):
         if not (self.training and torch.is_grad_enabled() and self._halves_equal):
             z = self.f(x)
             return z, self.log_prior(z)
-        x = self._lattice.run(lambda values, _: values, "x", integers_as("x", x, self.D, self.mean.dtype), True)
+        x = self._lattice.run(lambda values, _: values, "x", integers_as("x", x, (self.D,), self.mean.dtype), True)
         a, b, t = self._before_last(x)
         last = self.num_flows - 1
         return ops.rounding_coupling_mirrored_log_prob(

@@ -98,7 +98,7 @@ class Lattice:
         Args:
             transform: the flow in one direction; its second argument asks for networks in float64.
             name: of ``x``, for errors.
-            x: ``(B, D)``.
+            x: ``(B, *shape)``.
             training: whether the flow is in training mode.
 
         Returns:

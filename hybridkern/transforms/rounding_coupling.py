@@ -39,9 +39,10 @@ def update_part(
     """Replace ``parts[index]`` by its shift, computed by ``net`` from all the other parts.
 
     Args:
-        parts: ``(B, D_i)`` each; the list is changed, no tensor is.
+        parts: ``(B, D_i, *S)`` each; the list is changed, no tensor is.
         index: the part to update.
-        net: maps the other parts, joined in their order, ``(B, D - D_index)``, to ``(B, D_index)``.
+        net: maps the other parts, joined in their order, ``(B, D - D_index, *S)``, to
+            ``(B, D_index, *S)``.
         beta: factor of the translation, one element, or ``None`` for 1.
         lattice: see :func:`shift`.
         inverse: undo the update.
@@ -87,12 +88,12 @@ class RoundingCoupling(nn.Module):
         """Data -> latent, or back.
 
         Args:
-            x: ``(B, D)``.
+            x: ``(B, D)``, or images ``(B, D, H, W)``, whose channels are permuted and updated.
             inverse: undo the layer.
             exact: evaluate the networks in float64; ``x`` is float64 then.
 
         Returns:
-            ``(B, D)`` like ``x``. The log-determinant is zero: integers are only moved about.
+            Like ``x``. The log-determinant is zero: integers are only moved about.
         """
         parts = list((x if inverse else self.permutation(x)).split(self.sizes, 1))
         order = range(len(parts))
@@ -100,3 +101,18 @@ class RoundingCoupling(nn.Module):
             update_part(parts, index, self.nets[index], self.beta, lattice=self.lattice, inverse=inverse, exact=exact)
         y = torch.cat(parts, 1)
         return self.permutation(y, inverse=True) if inverse else y
+
+
+class RoundingCouplings(nn.ModuleList):
+    """``layers`` of :class:`RoundingCoupling` in a row, with its arguments and its ``forward``."""
+
+    def __init__(
+        self, sizes: Sequence[int], layers: int, net: Callable[[int, int], nn.Module], *, lattice: str = "exact"
+    ) -> None:
+        super().__init__(RoundingCoupling(sizes, net, lattice=lattice) for _ in range(layers))
+
+    def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False) -> Tensor:
+        """Data -> latent, or back."""
+        for coupling in reversed(self) if inverse else self:
+            x = coupling(x, inverse=inverse, exact=exact)
+        return x

@@ -73,6 +73,10 @@ DISCRETE: dict[str, Callable[[], nn.Module]] = {
     "idf-4-parts": lambda: flows.IDF(6, layers=2, parts=4, hidden=(8,)),
     "idf-mixture": lambda: flows.IDF(5, layers=2, parts=2, hidden=8, prior="mixture", components=3),
     "idf-scaled": lambda: flows.IDF(6, layers=2, parts=3, hidden=8, center=8.0, scale=5.0),
+    "idf-images": lambda: flows.IDF((1, 8, 4), layers=2, hidden=6),
+    "idf-images-mixture": lambda: flows.IDF(
+        (3, 8, 8), layers=1, parts=3, hidden=4, levels=3, prior="mixture", components=2, center=8.0, scale=5.0
+    ),
     "hybrid-idf-1": lambda: HybridIDFFlow(6, kinds=1, num_flows=2),
     "hybrid-idf-4": lambda: HybridIDFFlow(8, kinds=4, num_flows=3),
 }
@@ -100,5 +104,5 @@ def data(flow: nn.Module, n: int, seed: int = 1, dtype: torch.dtype = torch.floa
     """``n`` examples: integers from 0 to 16 for an integer flow, Gaussian numbers for the others."""
     generator = torch.Generator().manual_seed(seed)
     if flow.discrete:
-        return torch.randint(0, 17, (n, flow.dim), generator=generator).to(dtype)
+        return torch.randint(0, 17, (n, *flow.shape), generator=generator).to(dtype)
     return torch.randn(n, *flow.shape, generator=generator, dtype=dtype)

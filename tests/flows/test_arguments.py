@@ -13,7 +13,23 @@ from hybridkern import flows
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 
 CONSTRUCTION = [
-    (lambda: flows.IDF((1, 8, 8)), TypeError, r"dim: got \(1, 8, 8\), expected an integer; .* flatten images first"),
+    (lambda: flows.IDF((1, 8)), TypeError, r"dim: got \(1, 8\), expected three integers \(C, H, W\)"),
+    (lambda: flows.IDF(), TypeError, "dim: got None with shape None, expected one of the two"),
+    (lambda: flows.IDF(4, shape=(1, 8, 8)), TypeError, r"dim: got 4 with shape \(1, 8, 8\), expected one of the two"),
+    (
+        lambda: flows.IDF(shape=(1, 8, 6)),
+        ValueError,
+        r"shape: got \(1, 8, 6\), expected W to be divisible by 2\*\*levels = 4",
+    ),
+    (lambda: flows.IDF((1, 8, 8), parts=5), ValueError, "parts: got 5, expected at most 4 C = 4"),
+    (
+        lambda: flows.IDF((1, 8, 8), lattice="tutorial"),
+        ValueError,
+        "lattice: got .tutorial., expected .exact. for images",
+    ),
+    (lambda: flows.IDF((1, 8, 8), levels=0), ValueError, "levels: got 0, expected at least 1"),
+    (lambda: flows.IDF((1, 8, 8), dropout=0.5), ValueError, "dropout: got 0.5, expected the default for images"),
+    (lambda: flows.IDF((1, 8, 8), hidden=(4, 5)), ValueError, "hidden: got .*, expected one width for images"),
     (lambda: flows.RealNVP((8, 8)), TypeError, r"dim: got \(8, 8\), expected three integers \(C, H, W\)"),
     (
         lambda: flows.RealNVP((1, 8, 6)),

@@ -8,6 +8,7 @@ import torch
 
 import hybridkern
 from hybridkern import ops
+from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs
 
 SIZES = [(1, 1), (7, 5), (64, 32), (3, 0), (0, 4), (700, 33)]
@@ -83,7 +84,8 @@ def test_strided_rows(backend: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_same_bits_whatever_the_threads(threads: int) -> None:
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)  # sums of plain PyTorch depend on the threads
+def test_same_bits_whatever_the_threads(backend: str, threads: int) -> None:
     args = arguments(5000, 33, torch.float32)
     before = torch.get_num_threads()
 

@@ -1,0 +1,58 @@
+"""The levels of an integer flow on images: squeeze, rounding couplings over the channels, half of them factored out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern.flows._latents import Shape, join_latents, latent_shapes, split_latents
+from hybridkern.flows.base import NetBuilder
+from hybridkern.transforms import squeeze, unsqueeze
+from hybridkern.transforms.rounding_coupling import RoundingCouplings
+
+
+class IntegerLevels(nn.Module):
+    """A bijection between integer images and the latents of all levels, joined as other multi-scale flows join them.
+
+    Args:
+        shape: ``(C, H, W)`` of one image, ``H`` and ``W`` divisible by ``2**levels``.
+        levels: number of levels.
+        layers: rounding couplings a level.
+        parts: parts of the channels that a coupling updates in turn, from 2 to ``4 C``; sizes differ by at most one.
+        net: builds a network: ``net(in_channels, out_channels)``.
+
+    Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.2 and figure 4.
+    """
+
+    def __init__(self, shape: Shape, levels: int, layers: int, parts: int, net: NetBuilder) -> None:
+        super().__init__()
+        self.shapes = latent_shapes(shape, levels)
+        self.levels = nn.ModuleList()
+        for i in range(levels):
+            channels = 4 * shape[0] * 2**i
+            sizes = [channels // parts + (j < channels % parts) for j in range(parts)]
+            self.levels.append(RoundingCouplings(sizes, layers, net))
+
+    def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False) -> Tensor:
+        """Images ``(B, C, H, W)`` -> latents ``(B, D)``, or back; ``exact`` as for its couplings."""
+        return self._inverse(x, exact) if inverse else self._forward(x, exact)
+
+    def _forward(self, x: Tensor, exact: bool) -> Tensor:
+        latents = []
+        for i, level in enumerate(self.levels):
+            state = level(torch.cat(squeeze(x), 1), exact)
+            if i + 1 == len(self.levels):
+                latents.append(state)
+            else:
+                x, second = state.chunk(2, 1)
+                latents.append(second)
+        return join_latents(latents)
+
+    def _inverse(self, z: Tensor, exact: bool) -> Tensor:
+        latents = split_latents(z, self.shapes)
+        x: Tensor | None = None
+        for level, latent in zip(reversed(self.levels), reversed(latents), strict=True):
+            state = latent if x is None else torch.cat([x, latent], 1)
+            x = unsqueeze(*level(state, exact, inverse=True).chunk(2, 1))
+        assert x is not None
+        return x
