@@ -167,6 +167,11 @@ class IDF(Flow):
         finally:
             self.train(training)
 
+    def marginal_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the prior that belong to one latent each: for images, those outside of its networks."""
+        base = self.base.marginal if isinstance(self.base, MultiScalePrior) else self.base
+        return list(base.parameters())
+
     def _run(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         x = integers_as(name, x, (self.dim,) if inverse else self.shape, self.base.dtype)
         y = self._lattice.run(partial(self.couplings, inverse=inverse), name, x, self.training)

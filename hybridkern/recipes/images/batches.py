@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.data import Split
-from hybridkern.recipes.augment import translated
+from hybridkern.recipes.augment import distorted, translated
 
 _ORDER, _NOISE, _UNLABELLED_ORDER = 0, 1, 3
 
@@ -57,6 +57,7 @@ class TrainingBatches:
             then pass at their own pace.
         views: how often each of the former is in its batch, moved and dequantized anew each time; one view of all of
             them follows another.
+        distortion: strength of :func:`~hybridkern.recipes.augment.distorted` on the views after the first.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class TrainingBatches:
         redrawn: tuple[float, int] = (0.0, 1),
         unlabelled: float = 0.0,
         views: int = 1,
+        distortion: float = 0.0,
     ) -> None:
         self.split = split
         self.shape = shape
@@ -83,6 +85,7 @@ class TrainingBatches:
         self.moving = moving
         self.done = done
         self.redrawn = redrawn
+        self.distortion = distortion
         self._groups = _groups(split.y, batch_size, unlabelled, views, seed)
 
     @property
@@ -110,12 +113,21 @@ class TrainingBatches:
         x = self.split.x[rows[mine]]
         if self.translation and self.moving():
             x = translated(x, self.shape, moves[mine])
+        if self.distortion:
+            x = self._with_distorted_views(x, generator)
         share, levels = self.redrawn
         if share:
             chosen = torch.rand(noise.shape, generator=generator) < share
             drawn = torch.randint(levels, noise.shape, generator=generator)
             x = torch.where(chosen[mine], drawn[mine], x)
         return x.to(torch.float32) + noise[mine], self.split.y[rows[mine]]
+
+    def _with_distorted_views(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """The last of a batch's images are its later views; processes do not share batches that have them."""
+        *_, last = self._groups
+        later = (last.views - 1) * last.size
+        first, views = x.split([len(x) - later, later])
+        return torch.cat([first, distorted(views, self.shape, self.distortion, generator)])
 
 
 class _Group:

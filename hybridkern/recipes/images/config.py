@@ -45,6 +45,8 @@ class ImagesConfig(Config):
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
         consistency: weight of the cross-entropy, in nats, of images without label to what the model makes of the same
             images moved otherwise, where it is sure of them; not 0: each is then in its batch twice.
+        distortion: strength, from 0 to 1, by which the second of the two is also turned (up to 25 degrees), sheared (0.3)
+            and scaled (1.2).
         boost: factor on ``lam`` at first; it falls to 1 geometrically. Gradients of the classifier are so much noisier
             than those of the likelihood that under Adam they would hold it back.
         boost_until: share of the training after which it is 1.
@@ -96,6 +98,7 @@ class ImagesConfig(Config):
     unlabelled: float = 0.5
     entropy_weight: float = 1.0
     consistency: float = 0.0
+    distortion: float = 0.0
     boost: float = 30.0
     boost_until: float = 0.5
     minutes: float | None = None
@@ -120,6 +123,7 @@ class ImagesConfig(Config):
         self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
         for name in ("entropy_weight", "consistency"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
+        self._require("distortion", 0 <= self.distortion <= 1, "a number from 0 to 1")
         if self.consistency and self.devices > 1:
             raise RecipeError(f"--devices: got {self.devices}, expected 1 with consistency, whose pairs stay together")
         for name in ("labels", "train_size", "ood_size"):

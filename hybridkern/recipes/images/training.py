@@ -63,6 +63,7 @@ def fit(
         redrawn=(config.redrawn, data.levels),
         unlabelled=config.unlabelled if config.semi_supervised else 0.0,
         views=2 if config.consistency else 1,
+        distortion=config.distortion,
     )
     history = ImageHistory(pace, passes, resolve(config.precision))
     callbacks: list[Callback] = [pace, history, StepProgress(pace, data.dim, config.batch_size, console)]
