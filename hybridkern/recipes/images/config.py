@@ -45,7 +45,7 @@ class ImagesConfig(Config):
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
         consistency: weight of the cross-entropy, in nats, of images without label to what the model makes of the same
             images moved otherwise, where it is sure of them; not 0: each is then in its batch twice.
-        distortion: strength, from 0 to 1, by which the second of the two is also turned (up to 25 degrees), sheared (0.3)
+        distortion: strength, from 0 to 1, by which the second of the two is turned (up to 25 degrees), sheared (0.3)
             and scaled (1.2).
         boost: factor on ``lam`` at first; it falls to 1 geometrically. Gradients of the classifier are so much noisier
             than those of the likelihood that under Adam they would hold it back.
