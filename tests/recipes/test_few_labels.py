@@ -48,7 +48,7 @@ def test_too_few_and_too_many_labels(tmp_path, labels, message):
 def batches(unlabelled: float, labels: int = 5, **options) -> TrainingBatches:
     y = torch.full((40,), -1)
     y[:labels] = torch.arange(labels)
-    x = torch.arange(40, dtype=torch.uint8)[:, None].expand(40, 4)
+    x = torch.arange(40, dtype=torch.uint8)[:, None] + 50 * torch.arange(4, dtype=torch.uint8)
     return TrainingBatches(
         Split(x, y), (2, 2), 8, stretch=1, seed=3, done=lambda: 0, unlabelled=unlabelled, **options
     )  # fmt: skip
@@ -73,6 +73,13 @@ def test_two_views_of_unlabelled_images_follow_each_other():
     assert (y >= 0).tolist() == [True] * 2 + [False] * 6
     assert torch.equal(x[2:5].floor(), x[5:8].floor()) and len(x[2:5, 0].floor().unique()) == 3
     assert not torch.equal(x[2:5], x[5:8])  # dequantized anew
+
+
+def test_second_views_alone_are_distorted():
+    plain, y = batches(0.75, views=2).batch(4)
+    x, same = batches(0.75, views=2, distortion=1.0).batch(4)
+    assert torch.equal(y, same) and torch.equal(x[:5], plain[:5])
+    assert (x[5:8] != plain[5:8]).any(1).all()
 
 
 def test_no_more_labelled_images_in_a_batch_than_there_are():
