@@ -29,7 +29,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu wheel-test evidence clean distclean
+.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu wheel-test evidence evidence-test clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -80,7 +80,10 @@ wheel-test: ## build sdist and wheel, install and test them in clean environment
 # Without triton or nvcc it fails. The page is written first: a test compares it with the kernels.
 evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU; writes docs/gpu-evidence.md
 	TRITON_INTERPRET=1 $(BIN)/python -m tests.evidence.table --update
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/evidence $(TEST_FLAGS)
+	HYBRIDKERN_TEST_REQUIRE_GPU_TOOLS=1 $(MAKE) evidence-test
+
+evidence-test: $(READY) $(STAMPS)/test ## the tests of evidence, those of the Triton kernels too
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 tests/evidence $(TEST_FLAGS)
 
 clean: ## build outputs, demo run and caches; the virtual environment stays
 	rm -rf build dist runs/demo .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

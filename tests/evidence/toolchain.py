@@ -54,7 +54,7 @@ def require_triton(module: bool = False) -> None:
     if not has_triton():
         _missing("the package triton", module)
     if os.environ.get("TRITON_INTERPRET") != "1":
-        _missing("TRITON_INTERPRET=1, which `make evidence` sets,", module)
+        _missing("TRITON_INTERPRET=1, which `make evidence-test` sets,", module)
 
 
 def require_nvcc(module: bool = False) -> str:
