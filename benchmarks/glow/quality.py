@@ -23,8 +23,8 @@ from benchmarks.glow.side import Architecture, Side, optimizer_of
 TOLERANCE = 0.02  # bits per dimension
 NAMES = ("eager", "ours", "ours-bf16")
 _WARM_UP = 50  # steps until the learning rate is reached
-# Share of the steps, the last ones, over which the learning rate falls to 0. At a constant rate a run ends somewhere on a
-# path that rocks by more than the tolerance from step to step; falling to 0 averages that out for every side alike.
+# Share of the steps, the last ones, over which the learning rate falls to 0. At a constant rate a run ends somewhere on
+# a path that rocks by more than the tolerance from step to step; falling to 0 averages that out for every side alike.
 _COOL_DOWN = 1 / 3
 # Largest norm of the gradients, that of the recipes. Without it single batches throw every side back by whole bits, and
 # how near the end that last happened, which rounding decides, would be what is compared.
