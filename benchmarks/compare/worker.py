@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from hybridkern._extension import extension
 
 PAUSE = 0.005  # until the idle threads of the process before this one have stopped spinning
 _WARM_UP = 3
+# What shifts the arrays of a case that is built anew: gaps of whole cache lines, up to 512 KiB each.
+_GAPS, _MOST_APART = 4, 2048
 
 
 class Worker:
@@ -32,10 +35,12 @@ class Worker:
 
     def __init__(self) -> None:
         self.run: Run = tuple
+        self._apart: list[torch.Tensor] = []
 
     def build(self, case: str) -> dict[str, object]:
         self.run = tuple  # frees what the case before held
         gc.collect()
+        self._apart = [torch.empty(64 * random.randrange(1, _MOST_APART)) for _ in range(_GAPS)]
         self.run = all_cases()[case]()
         sizes = [[list(value.shape), float(value.detach().double().norm())] for value in self.run()]
         for _ in range(_WARM_UP):

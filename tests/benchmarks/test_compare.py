@@ -15,6 +15,7 @@ from benchmarks.compare.cases import all_cases, chosen
 from benchmarks.compare.revisions import export, resolve
 from benchmarks.compare.session import AGAIN, BASE, HEAD, Found, Process, compare, take_turns
 from benchmarks.compare.summary import disturbed, record_of, render
+from benchmarks.compare.worker import Worker
 from hybridkern._extension import extension
 
 SMALL = "gaussian_log_prob (64,32), parameters (1,32), forward+backward"
@@ -119,6 +120,8 @@ class Answers:
         if what == "time":
             self.log.append(self.name)
             assert argument == 10  # 20 ms by the head's 2 ms
+        else:
+            self.log.append("build")
         return {"results": self.results, "seconds": self.seconds}
 
 
@@ -139,7 +142,25 @@ def test_processes_take_turns() -> None:
     assert (found.ratio(), found.ratio(AGAIN), found.problem) == (1.5, 1.0, "")
     assert str(found) == "base / head 1.50, head / head 1.00"
     assert found.ratio_quartiles() == (1.5, 1.5) and all(len(times) == 6 for times in found.times.values())
-    assert all(sorted(log[i : i + 3]) == sorted([BASE, HEAD, AGAIN]) for i in range(0, 18, 3))
+    for built in range(0, 24, 12):  # anew after three rounds
+        assert log[built : built + 3] == ["build"] * 3
+        rounds = [sorted(log[i : i + 3]) for i in range(built + 3, built + 12, 3)]
+        assert rounds == [sorted([BASE, HEAD, AGAIN])] * 3
+
+
+def test_a_ratio_is_of_sides_of_the_same_round() -> None:
+    times = {BASE: [1.0, 2.0, 30.0, 4.0], HEAD: [1.0, 2.0, 10.0, 4.0], AGAIN: [2.0, 4.0, 20.0, 8.0]}
+    assert Found(times).ratio() == 1.0 and Found(times).ratio(AGAIN) == 2.0
+    assert Found(times).ratio_quartiles() == (1.0, 1.5)
+
+
+def test_a_case_built_anew_lies_elsewhere() -> None:
+    worker = Worker()
+    places = set()
+    for _ in range(4):
+        worker.build(SMALL)
+        places.add(tuple(gap.data_ptr() for gap in worker._apart))
+    assert len(places) == 4
 
 
 @pytest.mark.parametrize(
@@ -153,7 +174,7 @@ def test_processes_take_turns() -> None:
 )
 def test_what_cannot_be_compared_is_not_timed(base: list[Any], error: str, message: str) -> None:
     found, log = outcome(base, error)
-    assert message in found.problem and not log and not found.times[HEAD]
+    assert message in found.problem and set(log) <= {"build"} and not found.times[HEAD]
 
 
 def test_summary() -> None:
