@@ -41,6 +41,7 @@ def test_a_correct_kernel_is_clean_and_right(dtype, order):
     exact = x.double().numpy() * np.exp(s.double().numpy()) + t.double().numpy()
     eps = torch.finfo(dtype).eps
     assert np.all(np.abs(y.double().numpy() - exact) <= 0.51 * eps * np.maximum(np.abs(exact), 1e-2) + 3e-7)
+    # a sum in float32 of some dozens of numbers of order 1
     assert np.allclose(total.numpy(), s.double().numpy().sum(1), atol=1e-5)
 
 
