@@ -85,7 +85,7 @@ if sides.missing("ours") is None:
         eager.model.take_over(ours.model)
         expected = ours.log_prob(x)
         assert float(expected.detach().std()) > 0
-        # a sum of 192 numbers after eight convolutions in float32, in another order
+        # a sum of 192 numbers after four coupling networks in float32, in another order
         torch.testing.assert_close(eager.log_prob(x), expected, rtol=1e-5, atol=1e-3)
 
     def test_short_training_ends_alike() -> None:

@@ -30,7 +30,7 @@ def _assert_compiles(name: str, compiler: str) -> None:
     loss, grads = _step(flow, flow.log_prob, x)
     compiled = torch.compile(flow.log_prob, fullgraph=True, backend=compiler)
     compiled_loss, compiled_grads = _step(flow, compiled, x)
-    # float32, sums in another order: fused code around the operators, and networks that amplify what differs before them
+    # float32 with sums in another order, which the networks after them amplify
     torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=1e-5)
     for label, mine, theirs in zip(dict(flow.named_parameters()), compiled_grads, grads, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, msg=lambda text, label=label: f"{label}: {text}")
