@@ -52,7 +52,7 @@ CONTINUOUS: dict[str, Callable[[], nn.Module]] = {
     "realnvp-5-one-layer": lambda: flows.RealNVP(5, layers=1, hidden=(6, 7, 8)),
     "realnvp-24-layers": lambda: flows.RealNVP(4, layers=24, hidden=(8,)),
     "planar-1": lambda: flows.Planar(1, layers=3),
-    "planar-5": lambda: flows.Planar(5, layers=4),
+    "planar-5": lambda: flows.Planar(5, layers=2),
     **{f"realnvp-5-{form}": lambda form=form: flows.RealNVP(5, layers=4, hidden=8, form=form) for form in NAMED_FORMS},
 }
 IMAGES: dict[str, Callable[[], nn.Module]] = {
