@@ -80,7 +80,7 @@ class MultiScalePrior(Distribution):
         for level in reversed(range(len(self.shapes))):
             part = self._log_prob(flat[level], self._parameters_of(level, context))
             total = part if total is None else total + part
-            context = _joined(context, latents[level])
+            context = _joined(context, latents[level]) if level else None
         assert total is not None
         return total
 
@@ -92,8 +92,9 @@ class MultiScalePrior(Distribution):
         for level in reversed(range(len(self.shapes))):
             values = self._sample(n, self._parameters_of(level, context), generator)
             drawn.append(values)
-            (image,) = split_latents(values, self.shapes[level : level + 1])
-            context = _joined(context, image)
+            if level:
+                (image,) = split_latents(values, self.shapes[level : level + 1])
+                context = _joined(context, image)
         return torch.cat(drawn[::-1], 1)
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -117,7 +117,7 @@ class IDF(Flow):
         if (dim is None) == (shape is None):
             raise TypeError(f"dim: got {dim!r} with shape {shape!r}, expected one of the two")
         name, size = ("dim", dim) if shape is None else ("shape", shape)
-        images = not isinstance(size, int)
+        images = isinstance(size, Sequence)
         if images:
             check_count("levels", levels, 1)
             sizes: tuple[int, ...] = check_shape(name, size, 2**levels, f"2**levels = {2**levels}")

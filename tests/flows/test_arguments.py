@@ -14,6 +14,7 @@ from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMix
 
 CONSTRUCTION = [
     (lambda: flows.IDF((1, 8)), TypeError, r"dim: got \(1, 8\), expected three integers \(C, H, W\)"),
+    (lambda: flows.IDF(4.0), TypeError, "dim: got 4.0, expected an integer"),
     (lambda: flows.IDF(), TypeError, "dim: got None with shape None, expected one of the two"),
     (lambda: flows.IDF(4, shape=(1, 8, 8)), TypeError, r"dim: got 4 with shape \(1, 8, 8\), expected one of the two"),
     (
