@@ -159,6 +159,6 @@ def _picture(found: dict[str, list[dict[str, Any]]]) -> Figure:
 EXPERIMENT = Experiment(
     "digits",
     "The tutorial's hybrid integer flow on scikit-learn's digits, with 1 and 4 networks, on both lattices.",
-    8.0,
+    15.0,
     run,
 )
