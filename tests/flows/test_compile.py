@@ -42,7 +42,7 @@ def _assert_compiles(name: str, compiler: str) -> None:
         inverse = torch.compile(flow.inverse, fullgraph=True, backend=compiler)(z)[0]
     if flow.discrete:
         assert torch.equal(forward, z) and torch.equal(inverse, x)
-    else:
+    else:  # in float32 as above
         torch.testing.assert_close(forward, z, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(inverse, flow.inverse(z)[0], rtol=1e-4, atol=1e-4)
 
