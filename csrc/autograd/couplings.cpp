@@ -1,4 +1,4 @@
-// Autograd nodes of affine_coupling and rounding_coupling.
+// Autograd nodes of affine_coupling, affine_coupling_actnorm and rounding_coupling.
 #include "node.h"
 #include "nodes.h"
 
@@ -44,6 +44,35 @@ struct AffineNode : torch::autograd::Function<AffineNode> {
   }
 };
 
+struct ActnormNode : torch::autograd::Function<ActnormNode> {
+  static constexpr bool is_traceable = true;
+
+  static variable_list forward(AutogradContext* ctx, const Tensor& x, const Tensor& params, const Tensor& scale,
+                               const Tensor& offset, const AffineForm& form) {
+    static const auto op = operator_handle<std::tuple<Tensor, Tensor>(
+        const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double, double, double, double)>(
+        "hybridkern::affine_coupling_actnorm_forward");
+    ctx->save_for_backward({x, params, scale});
+    keep_options(ctx, {static_cast<double>(form.code), form.clamp, form.offset, form.eps, form.gain, form.shift_gain});
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [y, log_det] =
+        op.call(x, params, scale, offset, form.code, form.clamp, form.offset, form.eps, form.gain, form.shift_gain);
+    return {y, log_det};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    static const auto op = operator_handle<std::tuple<Tensor, Tensor, Tensor, Tensor>(
+        const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double, double,
+        double, double)>("hybridkern::affine_coupling_actnorm_backward");
+    const variable_list saved = ctx->get_saved_variables();
+    const std::vector<double> o = options_of(ctx);
+    auto [grad_x, grad_params, grad_scale, grad_offset] =
+        op.call(grads[0], grads[1], saved[0], saved[1], saved[2], static_cast<int64_t>(o[0]), o[1], o[2], o[3], o[4],
+                o[5]);
+    return once_differentiable({grad_x, grad_params, grad_scale, grad_offset, Tensor()}, saved, grads);
+  }
+};
+
 struct RoundingNode : torch::autograd::Function<RoundingNode> {
   static constexpr bool is_traceable = true;
 
@@ -81,6 +110,15 @@ OptionalPair affine_coupling(const Tensor& x, const Tensor& params, const Option
   if (!may_serve(x, params, log_det)) return std::nullopt;
   const AffineForm form{code, clamp, offset, eps, gain, shift_gain};
   const variable_list out = AffineNode::apply(x, params, log_det, keep_output, form);
+  return std::make_tuple(out[0], out[1]);
+}
+
+OptionalPair affine_coupling_actnorm(const Tensor& x, const Tensor& params, const Tensor& scale, const Tensor& offset,
+                                     int64_t code, double clamp, double form_offset, double eps, double gain,
+                                     double shift_gain) {
+  if (!may_serve(x, params, scale) || !may_serve(offset)) return std::nullopt;
+  const AffineForm form{code, clamp, form_offset, eps, gain, shift_gain};
+  const variable_list out = ActnormNode::apply(x, params, scale, offset, form);
   return std::make_tuple(out[0], out[1]);
 }
 

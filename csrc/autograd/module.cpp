@@ -10,6 +10,7 @@ PYBIND11_MODULE(_nodes, m) {
   m.attr("torch") = TORCH_VERSION;
   const auto release = pybind11::call_guard<pybind11::gil_scoped_release>();
   m.def("affine_coupling", &nodes::affine_coupling, release);
+  m.def("affine_coupling_actnorm", &nodes::affine_coupling_actnorm, release);
   m.def("rounding_coupling", &nodes::rounding_coupling, release);
   m.def("mirrored_halves", &nodes::mirrored_halves, release);
   m.def("mirrored_joined", &nodes::mirrored_joined, release);

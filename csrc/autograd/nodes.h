@@ -14,6 +14,9 @@ using OptionalPair = std::optional<std::tuple<Tensor, Tensor>>;
 
 OptionalPair affine_coupling(const Tensor& x, const Tensor& params, const OptionalTensor& log_det, bool keep_output,
                              int64_t code, double clamp, double offset, double eps, double gain, double shift_gain);
+OptionalPair affine_coupling_actnorm(const Tensor& x, const Tensor& params, const Tensor& scale, const Tensor& offset,
+                                     int64_t code, double clamp, double form_offset, double eps, double gain,
+                                     double shift_gain);
 OptionalTensor rounding_coupling(const Tensor& x, const Tensor& t, const OptionalTensor& beta, bool inverse);
 
 OptionalPair mirrored_halves(const Tensor& a, const Tensor& b, const Tensor& t, const Tensor& beta, int64_t index,

@@ -31,6 +31,23 @@ struct CouplingBlock {
   int64_t n;
 };
 
+// Rows of `width` elements, the last `coupled` of which go through a coupling, and all through scale and offset then.
+template <class T>
+struct ActnormRows {
+  const T *x, *params;               // rows x_stride and params_stride apart
+  int64_t x_stride, params_stride;
+  int64_t a_place, t_place;          // where raw scales and raw shifts begin in a row of parameters
+  const T *scale, *offset;           // [width]
+  T* y;                              // [rows][width]
+  double* totals;                    // [rows]: sums of log s
+  const T *grad_y, *grad_total;      // rows grad_y_stride apart; [rows]
+  int64_t grad_y_stride;
+  T *grad_x, *grad_params;           // [rows][width], [rows][2 coupled]
+  T *grad_scale, *grad_offset;       // [width]; added to
+  int64_t rows, width, coupled;
+  bool negate, before;
+};
+
 // Of parameters that the batch shares, what depends on them alone: arrays `stride` apart, holding the parts of
 // ScalePart (math/logistic.h) and, last, log(mass) - excess.
 constexpr int prepared_arrays = 5;
@@ -112,6 +129,8 @@ struct Kernels {
   T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
   // [map][negated][shift before the scale][what is known: Known of math/coupling.h]
   void (*coupling_backward[scale_maps][2][2][3])(const CouplingBlock<T>&, const CouplingConstants<T>&);
+  void (*actnorm_forward[scale_maps])(const ActnormRows<T>&, const CouplingConstants<T>&);  // none without scale
+  void (*actnorm_backward[scale_maps])(const ActnormRows<T>&, const CouplingConstants<T>&);
   // y = x + sign * round(beta*t)
   void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, bool stream, int64_t n);
   // grad_t = factor * grad; returns the sum of grad * t

@@ -3,6 +3,7 @@
 
 #include "loops/adamax.h"
 #include "loops/affine_coupling.h"
+#include "loops/affine_coupling_actnorm.h"
 #include "loops/discretized_logistic.h"
 #include "loops/discretized_logistic_mixture.h"
 #include "loops/gaussian_log_prob.h"
@@ -24,6 +25,12 @@ Kernels<T> make_kernels(const char* name) {
   fill_couplings<ScaleMap::atan>(table);
   fill_couplings<ScaleMap::softsign>(table);
   fill_couplings<ScaleMap::sigmoid_eps>(table);
+  fill_actnorm<ScaleMap::exp>(table);
+  fill_actnorm<ScaleMap::sigmoid>(table);
+  fill_actnorm<ScaleMap::tanh>(table);
+  fill_actnorm<ScaleMap::atan>(table);
+  fill_actnorm<ScaleMap::softsign>(table);
+  fill_actnorm<ScaleMap::sigmoid_eps>(table);
   table.rounding_forward = rounding_forward<T>;
   table.rounding_backward = rounding_backward<T>;
   table.logistic_prepare = logistic_prepare<T>;

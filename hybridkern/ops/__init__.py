@@ -4,6 +4,7 @@ from hybridkern._coupling_form import CouplingForm
 from hybridkern.ops import _gpu
 from hybridkern.ops.adamax import adamax_step
 from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_backward_from_output
+from hybridkern.ops.affine_coupling_actnorm import affine_coupling_actnorm
 from hybridkern.ops.coupling_network import coupling_network
 from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
 from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
@@ -19,6 +20,7 @@ __all__ = [
     "CouplingForm",
     "adamax_step",
     "affine_coupling",
+    "affine_coupling_actnorm",
     "affine_coupling_backward_from_output",
     "coupling_network",
     "discretized_logistic_log_prob",

@@ -67,6 +67,23 @@ def mirrored_samples(rows: int, half: int) -> list[tuple]:
     ]
 
 
+def actnorm_samples(rows: int, kept: int, coupled: int) -> list[tuple]:
+    """``(operator, arguments)`` of the coupling with the scale after it."""
+    x, grad_y = (inputs.normal(i, (rows, kept + coupled), torch.float32) for i in range(2))
+    scale, offset = (inputs.normal(i, (kept + coupled,), torch.float32) for i in (2, 3))
+    samples: list[tuple] = []
+    for name, turned in (("glow", False), ("nflows", True)):
+        params = inputs.coupling_params(name, (rows, coupled), torch.float32)
+        total, form = inputs.normal(5, (rows,), torch.float32), spec(name, False)
+        if turned:
+            x, grad_y, params = (value.t().contiguous().t() for value in (x, grad_y, params))
+        samples += [
+            (OPERATORS.affine_coupling_actnorm_forward, (x, params, scale, offset, *form)),
+            (OPERATORS.affine_coupling_actnorm_backward, (grad_y, total, x, params, scale, *form)),
+        ]
+    return samples
+
+
 def paired_samples(shape, place, dtype) -> list[tuple]:
     """``(operator, arguments)`` of the 1x1 convolution of two halves."""
     first, second, grad, other = (place(inputs.normal(i, shape, dtype)) for i in range(4))
@@ -127,6 +144,12 @@ def test_opcheck_of_the_fused_half_coupling(backend: str, size: tuple[int, int])
         torch.library.opcheck(operator.default, args)
 
 
+@pytest.mark.parametrize("size", [(3, 4, 5), (0, 2, 2), (1, 0, 1), (17, 33, 16)], ids=str)
+def test_opcheck_of_the_coupling_with_actnorm(backend: str, size: tuple[int, int, int]) -> None:
+    for operator, args in actnorm_samples(*size):
+        torch.library.opcheck(operator.default, args)
+
+
 def test_opcheck_of_low_precision_parameters(backend: str) -> None:
     for operator, args in coupling_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
         torch.library.opcheck(operator.default, args)
@@ -140,7 +163,7 @@ def test_every_operator_is_checked(backend: str) -> None:
     samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
     samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2) + adamax_samples()
     samples += paired_samples((2, 2), layouts.contiguous, torch.float32)
-    samples += network_samples()
+    samples += network_samples() + actnorm_samples(2, 2, 2)
     checked = {str(operator) for operator, _ in samples}
     names = torch._C._dispatch_get_all_op_names()
     assert checked == {name.replace("::", ".") for name in names if name.startswith("hybridkern::")}

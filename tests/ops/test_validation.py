@@ -160,12 +160,31 @@ def wrong_paired() -> list[Wrong]:
     return errors
 
 
+def wrong_actnorm() -> list[Wrong]:
+    shapes = ((2, 3), (2, 8), (2, 0), (3, 4), (4,))
+    errors = [
+        *X_ERRORS,
+        Wrong("x", torch.zeros(2, 3, 4), ValueError, ("got shape (2, 3, 4)", "expected (B, D)")),
+        *tensor_errors("params", torch.zeros(2, 4)),
+        *(shape_error("params", shape, "(2, 2n) with n in 1 .. 3 for x of") for shape in shapes),
+        *FORM_ERRORS,
+    ]
+    for name in ("scale", "offset"):
+        errors += [*tensor_errors(name, ROW3), *(shape_error(name, shape, "(3,)") for shape in ((2,), (1, 3)))]
+    return errors
+
+
+ROW3 = torch.ones(3)
 SQUARE, ROW6 = torch.zeros(6, 6), torch.zeros(6)
 PARTS = {"logits": torch.zeros(2, 4, 3), "mean": torch.zeros(2, 4, 3), "log_scale": torch.zeros(2, 4, 3)}
 BACK = {"y": X, "params": WIDE, "grad_y": X, "grad_log_det": ROW}
 GOOD = {
     "affine_coupling": ({"x": X, "params": WIDE, "log_det": ROW}, wrong_affine()),
     "affine_coupling_backward_from_output": (BACK, wrong_from_output()),
+    "affine_coupling_actnorm": (
+        {"x": X, "params": torch.zeros(2, 4), "scale": ROW3, "offset": ROW3},
+        wrong_actnorm(),
+    ),
     "paired_conv1x1": ({"first": X, "second": X, "weight": SQUARE, "bias": ROW6}, wrong_paired()),
     "rounding_coupling": ({"x": X, "t": X, "beta": 1.0}, wrong_rounding()),
     "discretized_logistic_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_logistic()),

@@ -1,4 +1,4 @@
-"""FrEIA's block of coupling, global scale and permutation: a coupling and one matrix."""
+"""FrEIA's block of coupling, global scale and permutation: one operator and one product of matrices."""
 
 from __future__ import annotations
 
@@ -10,18 +10,24 @@ from FrEIA.modules import all_in_one_block
 from torch import Tensor
 from torch.nn import functional as F
 
+from hybridkern._coupling_form import CouplingForm
 from hybridkern.integrations._layer import WIDE, Accelerated, fits
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations.freia._form import FORM, kept_form
-from hybridkern.ops import affine_coupling, paired_conv1x1
+from hybridkern.ops import affine_coupling, affine_coupling_actnorm, paired_conv1x1
 
 _DAMPING = 0.1  # the block multiplies all of the network's output by it
 
 
-class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
-    """The global scale and offset are folded into the permutation, which is a matrix product in the library too."""
+def _log_det(scale: Tensor, z: Tensor) -> Tensor:
+    """Of the global scale, which every position of ``z`` goes through."""
+    return scale.log().sum() * z[0, 0].numel()
 
-    REPLACEMENT = "affine_coupling; global scale, offset and permutation as one product"
+
+class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
+    """Global scale and offset run in the pass of the coupling, or on images are folded into the permutation."""
+
+    REPLACEMENT = "affine_coupling; global scale and offset in its pass, or in the permutation's product"
     NETWORKS = ("subnet",)
     CACHES = (FORM,)
 
@@ -43,11 +49,11 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
             permutation = self._permutation_matrix()
             scale = self.global_scale_activation(self.global_scale).flatten()
             offset = self.global_offset.flatten()
-            own = scale.log().sum() * z[0, 0].numel()
-        done = self._back(z, c, permutation, scale, offset) if rev else self._on(z, c, permutation, scale, offset)
+        move = self._back if rev else self._on if self.input_rank else self._on_vectors
+        done = move(z, c, permutation, scale, offset)
         if done is None:
             return super().forward(x, c, rev, jac)
-        return (done[0],), done[1] - own if rev else done[1] + own
+        return (done[0],), done[1]
 
     def _permutation_matrix(self) -> Tensor:
         matrix = self._construct_householder_permutation() if self.householder else self.w_perm
@@ -63,12 +69,20 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         done = self._couple(x1, x2, c, rev=False)
         if done is None:
             return None
-        if not self.input_rank:
-            # the permutation is fixed: with the scale in it, backward would need the gradient of a whole matrix
-            x = torch.cat((x1, done[0]), 1) * scale
-            return F.linear(x, permutation, torch.mv(permutation, offset)), done[1]
         halves = self._product((x1, done[0]), permutation * scale, torch.mv(permutation, offset))
-        return torch.cat(halves, 1), done[1]
+        return torch.cat(halves, 1), done[1] + _log_det(scale, z)
+
+    def _on_vectors(
+        self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        if self.reverse_pre_permute:
+            z = F.linear(z, permutation.t())
+        params = self._params(z[:, : self.splits[0]], c)
+        if not fits(z[:, self.splits[0] :], params, 2 * self.splits[1]):
+            return None
+        # the permutation is fixed: with the scale in it, backward would need the gradient of a whole matrix
+        y, log_det = affine_coupling_actnorm(z, params, scale, offset, form=self._form())
+        return F.linear(y, permutation), log_det
 
     def _back(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
@@ -83,15 +97,20 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         pair = (x1, done[0])
         if self.reverse_pre_permute:
             pair = self._product(pair, permutation, None)
-        return torch.cat(pair, 1), done[1]
+        return torch.cat(pair, 1), done[1] - _log_det(scale, z)
 
     def _couple(self, x1: Tensor, x2: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor] | None:
-        given = torch.cat([x1, *c], 1) if self.conditional else x1
-        params = run_network(self.subnet, given, options=self._hybridkern)
+        params = self._params(x1, c)
         if not fits(x2, params, 2 * x2.shape[1]):
             return None
-        form = kept_form(self, scale="tanh", clamp=float(self.clamp), gain=_DAMPING, shift_gain=_DAMPING)
-        return affine_coupling(x2, params, form=form, inverse=rev)
+        return affine_coupling(x2, params, form=self._form(), inverse=rev)
+
+    def _params(self, x1: Tensor, c: Sequence[Tensor]) -> Tensor:
+        given = torch.cat([x1, *c], 1) if self.conditional else x1
+        return run_network(self.subnet, given, options=self._hybridkern)
+
+    def _form(self) -> CouplingForm:
+        return kept_form(self, scale="tanh", clamp=float(self.clamp), gain=_DAMPING, shift_gain=_DAMPING)
 
     def _product(self, pair: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """``weight x + bias`` at every position, for the channels of both parts together."""

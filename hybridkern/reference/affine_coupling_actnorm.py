@@ -1,0 +1,21 @@
+"""Affine coupling of a part of a vector and the scale and offset after it, in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridkern._coupling_form import CouplingForm
+from hybridkern.reference._dtype import total_dtype, wide
+from hybridkern.reference.affine_coupling import affine_coupling
+
+
+def affine_coupling_actnorm(
+    x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: CouplingForm
+) -> tuple[Tensor, Tensor]:
+    """See :func:`hybridkern.ops.affine_coupling_actnorm`; arguments are taken as valid."""
+    coupled = params.shape[1] // 2 if form.has_scale else params.shape[1]
+    x1, x2 = wide(x).split((x.shape[1] - coupled, coupled), 1)
+    y2, log_det = affine_coupling(x2, wide(params), None, form, False)
+    y = torch.cat((x1, y2), 1) * wide(scale) + wide(offset)
+    return y.to(x.dtype), (log_det + wide(scale).abs().log().sum()).to(total_dtype(x))

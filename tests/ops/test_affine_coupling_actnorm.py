@@ -1,0 +1,239 @@
+"""affine_coupling_actnorm against float64: every form, size, layout, dtype, instruction set and thread count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import hybridkern
+from hybridkern import ops
+from hybridkern._coupling_form import NAMED_FORMS
+from hybridkern._extension import nodes
+from hybridkern.ops._autograd import python_functions
+from tests._tolerances import Expected, assert_matches, log_quantity, to_numpy
+from tests.conftest import COMPILED_BACKENDS
+from tests.ops import inputs, layouts, oracle
+from tests.ops.calls import assert_same_bits, run
+from tests.ops.checks import Args, Layout, as_it_is, assert_unchanged, leaves_of
+
+F32, F64, BF16, F16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
+# rows, numbers that stay, numbers that are transformed
+SIZES = [(1, 0, 1), (3, 7, 4), (17, 33, 16), (64, 32, 32), (0, 3, 2), (700, 1, 2), (5, 40, 129), (200, 16, 17)]
+
+
+def arguments(size: tuple[int, int, int], dtype: torch.dtype, name: str = "freia_all_in_one", low=None) -> Args:
+    rows, kept, coupled = size
+    scale = inputs.normal(3, (kept + coupled,), low or dtype)
+    return {
+        "x": inputs.normal(0, (rows, kept + coupled), dtype),
+        "params": inputs.coupling_params(name, (rows, coupled), low or dtype, reach=0.3),
+        "scale": scale + torch.where(scale < 0, -0.25, 0.25).to(scale.dtype),
+        "offset": inputs.normal(4, (kept + coupled,), low or dtype),
+    }
+
+
+def expected_of(args: Args, grad_y: np.ndarray, grad_log_det: np.ndarray, name: str) -> dict[str, Expected]:
+    """Outputs and gradients in float64; the magnitude of a sum is the sum of its terms' magnitudes."""
+    x, params, scale, offset = (to_numpy(args[key]) for key in ("x", "params", "scale", "offset"))
+    coupled = params.shape[1] // (1 if NAMED_FORMS[name].scale == "none" else 2)
+    kept = x.shape[1] - coupled
+    part = oracle.affine_coupling(
+        x[:, kept:], params, None, (grad_y * scale)[:, kept:], grad_log_det, name, inverse=False
+    )
+    u = np.concatenate([x[:, :kept], part.y.value], 1)
+    u_size = np.concatenate([np.abs(x[:, :kept]), part.y.magnitude], 1)
+    logs = np.log(np.abs(scale))
+    terms = (grad_y * u).sum(0) + grad_log_det.sum() / scale
+    sizes = (np.abs(grad_y) * u_size).sum(0) + np.abs(grad_log_det).sum() / np.abs(scale)
+    grad_x = np.concatenate([(grad_y * scale)[:, :kept], part.grad_x.value], 1)
+    return {
+        "out0": Expected(u * scale + offset, u_size * abs(scale) + abs(offset), True),
+        "out1": log_quantity(part.log_det.value + logs.sum(), part.log_det.magnitude + np.abs(logs).sum()),
+        "grad x": log_quantity(grad_x),
+        "grad params": part.grad_params,
+        "grad scale": Expected(terms, sizes, True),
+        "grad offset": Expected(grad_y.sum(0), np.abs(grad_y).sum(0), True),
+    }
+
+
+def check(args: Args, name: str = "freia_all_in_one", grad_layout: Layout = as_it_is) -> None:
+    """Holds outputs and gradients against float64."""
+    copies = {key: value.clone() for key, value in args.items()}
+    leaves = leaves_of(args)
+    y, log_det = ops.affine_coupling_actnorm(**leaves, form=name)
+    grad_y = grad_layout(inputs.normal(9, tuple(y.shape), y.dtype))
+    grad_log_det = inputs.normal(10, tuple(log_det.shape), log_det.dtype)
+    torch.autograd.backward((y, log_det), (grad_y, grad_log_det))
+    got = {"out0": y, "out1": log_det} | {f"grad {key}": leaf.grad for key, leaf in leaves.items()}
+    for key, expected in expected_of(args, to_numpy(grad_y), to_numpy(grad_log_det), name).items():
+        assert_matches(got[key], expected, key)
+    assert y.is_contiguous()
+    assert_unchanged(args, copies)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_sizes(backend: str, size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    check(arguments(size, dtype))
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("name", NAMED_FORMS)
+def test_forms(backend: str, name: str, dtype: torch.dtype) -> None:
+    check(arguments((19, 5, 20), dtype, name), name)
+
+
+@pytest.mark.parametrize("other", layouts.LAYOUTS)
+@pytest.mark.parametrize("layout", layouts.LAYOUTS)
+def test_layouts(backend: str, layout: str, other: str) -> None:
+    args = arguments((6, 5, 7), F32)
+    args["x"] = layouts.LAYOUTS[layout](args["x"])
+    args["params"] = layouts.LAYOUTS[other](args["params"])
+    args["scale"] = layouts.every_other(args["scale"])
+    check(args, grad_layout=layouts.LAYOUTS[other])
+
+
+@pytest.mark.parametrize(("dtype", "low"), [(F32, BF16), (F32, F16), (BF16, BF16), (F16, F16)], ids=str)
+def test_low_precision(backend: str, dtype: torch.dtype, low: torch.dtype) -> None:
+    args = arguments((6, 5, 7), dtype, low=low)
+    wide = run(ops.affine_coupling_actnorm, {name: value.to(F64) for name, value in args.items()})
+    for name, value in run(ops.affine_coupling_actnorm, args).items():
+        # several roundings to 8 or 11 bits on the way, each of at most eps/2 of the terms, which are of order 1 to 4
+        bound = 8 * torch.finfo(value.dtype).eps if value.dtype in (BF16, F16) else 2 * torch.finfo(dtype).eps
+        torch.testing.assert_close(value.to(F64), wide[name], rtol=4 * bound, atol=4 * bound)
+
+
+def test_autocast_stays_in_float32(backend: str) -> None:
+    args = arguments((6, 5, 7), F32)
+    with torch.autocast("cpu", BF16):
+        inside = ops.affine_coupling_actnorm(**args)
+        assert ops.affine_coupling_actnorm(**args | {"x": args["x"].to(BF16)})[0].dtype is F32
+    assert all(torch.equal(a, b) for a, b in zip(inside, ops.affine_coupling_actnorm(**args), strict=True))
+
+
+def test_is_the_coupling_and_the_scale_after_it(backend: str) -> None:
+    args = arguments((6, 5, 7), F64)
+    y2, log_det = ops.affine_coupling(args["x"][:, 5:], args["params"], form="freia_all_in_one")
+    u = torch.cat((args["x"][:, :5], y2), 1)
+    got = ops.affine_coupling_actnorm(**args)
+    torch.testing.assert_close(got[0], u * args["scale"] + args["offset"], rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(got[1], log_det + args["scale"].abs().log().sum(), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_output_used(backend: str, which: int) -> None:
+    args = arguments((6, 5, 7), F64)
+    leaves = leaves_of(args)
+    out = ops.affine_coupling_actnorm(**leaves)
+    out[which].sum().backward()
+    ones = [np.zeros((6, 12)), np.zeros(6)]
+    ones[which] = ones[which] + 1
+    for key, expected in expected_of(args, *ones, "freia_all_in_one").items():
+        grad = leaves[key[5:]].grad if key.startswith("grad") else None
+        if grad is not None:
+            assert_matches(grad, expected, key)
+
+
+def test_only_some_arguments_require_gradients(backend: str) -> None:
+    args = arguments((6, 5, 7), F32)
+    for name in args:
+        leaves = {key: value.clone().requires_grad_(key == name) for key, value in args.items()}
+        whole = leaves_of(args)
+        for given in (leaves, whole):
+            y, log_det = ops.affine_coupling_actnorm(**given)
+            (y.square().sum() + log_det.sum()).backward()
+        assert torch.equal(leaves[name].grad, whole[name].grad)
+        assert all(value.grad is None for key, value in leaves.items() if key != name)
+
+
+@pytest.mark.parametrize("name", ["freia_all_in_one", "glow", "nflows", "normflows"])
+def test_gradcheck(backend: str, name: str) -> None:
+    leaves = [value.requires_grad_() for value in arguments((3, 2, 3), F64, name).values()]
+    assert torch.autograd.gradcheck(lambda *values: ops.affine_coupling_actnorm(*values, form=name), leaves)
+
+
+def test_nan_and_infinity_stay_in_their_row(backend: str) -> None:
+    args = arguments((6, 5, 7), F32)
+    clean = ops.affine_coupling_actnorm(**args)
+    for bad in (float("nan"), float("inf")):
+        dirty = args | {"params": args["params"].clone()}
+        dirty["params"][2, 9] = bad
+        y, log_det = ops.affine_coupling_actnorm(**dirty)
+        assert not y[2, 7].isfinite()
+        y[2, 7] = clean[0][2, 7]
+        assert torch.equal(y, clean[0]) and torch.equal(log_det, clean[1])
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles(backend: str, dynamic: bool) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(ops.affine_coupling_actnorm, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for size in ((6, 5, 7), (4, 2, 3))[: 1 + dynamic]:
+        args = arguments(size, F32)
+        got, expected = run(compiled, args), run(ops.affine_coupling_actnorm, args)
+        if backend != "reference":
+            assert_same_bits(got, expected)
+        for name, value in expected.items():
+            torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(nodes.module is None, reason=nodes.reason)
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_node_and_python_function_agree_to_the_bit(dtype: torch.dtype) -> None:
+    args = arguments((6, 5, 7), dtype)
+    got = run(ops.affine_coupling_actnorm, args)
+    with python_functions():
+        assert_same_bits(got, run(ops.affine_coupling_actnorm, args))
+
+
+if COMPILED_BACKENDS:
+    from tests.ops.test_instruction_sets import available
+
+    @pytest.fixture(params=available())
+    def level(request: pytest.FixtureRequest) -> Iterator[None]:
+        from hybridkern import _C
+
+        chosen = _C.instruction_set()
+        _C.set_instruction_set(request.param)
+        with hybridkern.use_backend("cpp"):
+            yield
+        _C.set_instruction_set(chosen)
+
+    @pytest.mark.usefixtures("level", "poisoned_memory")
+    def test_every_instruction_set() -> None:
+        for size in SIZES:
+            check(arguments(size, F32))
+        for name in NAMED_FORMS:
+            check(arguments((19, 5, 20), F32, name), name)
+
+    @pytest.mark.usefixtures("level")
+    @pytest.mark.parametrize("size", [(1024, 32, 32), (5000, 3, 4), (3, 700, 900)], ids=str)
+    def test_same_bits_whatever_the_threads(size: tuple[int, int, int]) -> None:
+        before, results = torch.get_num_threads(), []
+        args = arguments(size, F32)
+        try:
+            for threads in (1, 2, 3, 4):
+                torch.set_num_threads(threads)
+                results.append(run(ops.affine_coupling_actnorm, args))
+        finally:
+            torch.set_num_threads(before)
+        for other in results[1:]:
+            assert_same_bits(other, results[0])
+
+    @pytest.mark.parametrize("native", [True, False])
+    def test_second_derivative_is_a_clear_error(native: bool) -> None:
+        leaves: list[Tensor] = [value.requires_grad_() for value in arguments((3, 2, 3), F64).values()]
+        with hybridkern.use_backend("cpp"):
+            if native:
+                out = ops.affine_coupling_actnorm(*leaves)[0]
+            else:
+                with python_functions():
+                    out = ops.affine_coupling_actnorm(*leaves)[0]
+        (grad,) = torch.autograd.grad(out.square().sum(), leaves[:1], create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            grad.sum().backward()
