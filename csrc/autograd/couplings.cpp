@@ -66,9 +66,8 @@ struct ActnormNode : torch::autograd::Function<ActnormNode> {
         double, double)>("hybridkern::affine_coupling_actnorm_backward");
     const variable_list saved = ctx->get_saved_variables();
     const std::vector<double> o = options_of(ctx);
-    auto [grad_x, grad_params, grad_scale, grad_offset] =
-        op.call(grads[0], grads[1], saved[0], saved[1], saved[2], static_cast<int64_t>(o[0]), o[1], o[2], o[3], o[4],
-                o[5]);
+    auto [grad_x, grad_params, grad_scale, grad_offset] = op.call(
+        grads[0], grads[1], saved[0], saved[1], saved[2], static_cast<int64_t>(o[0]), o[1], o[2], o[3], o[4], o[5]);
     return once_differentiable({grad_x, grad_params, grad_scale, grad_offset, Tensor()}, saved, grads);
   }
 };

@@ -34,16 +34,16 @@ struct CouplingBlock {
 // Rows of `width` elements, the last `coupled` of which go through a coupling, and all through scale and offset then.
 template <class T>
 struct ActnormRows {
-  const T *x, *params;               // rows x_stride and params_stride apart
+  const T *x, *params;  // rows x_stride and params_stride apart
   int64_t x_stride, params_stride;
-  int64_t a_place, t_place;          // where raw scales and raw shifts begin in a row of parameters
-  const T *scale, *offset;           // [width]
-  T* y;                              // [rows][width]
-  double* totals;                    // [rows]: sums of log s
-  const T *grad_y, *grad_total;      // rows grad_y_stride apart; [rows]
+  int64_t a_place, t_place;      // where raw scales and raw shifts begin in a row of parameters
+  const T *scale, *offset;       // [width]
+  T* y;                          // [rows][width]
+  double* totals;                // [rows]: sums of log s
+  const T *grad_y, *grad_total;  // rows grad_y_stride apart; [rows]
   int64_t grad_y_stride;
-  T *grad_x, *grad_params;           // [rows][width], [rows][2 coupled]
-  T *grad_scale, *grad_offset;       // [width]; added to
+  T *grad_x, *grad_params;      // [rows][width], [rows][2 coupled]
+  T *grad_scale, *grad_offset;  // [width]; added to
   int64_t rows, width, coupled;
   bool negate, before;
 };
