@@ -10,6 +10,7 @@ class Gradients : Layers<Engine> {
   using Base = Layers<Engine>;
   using Base::back1_, Base::back2_, Base::back3_, Base::pack_forward, Base::pack_backward;
   using Base::net_, Base::plan_, Base::in_, Base::hidden_, Base::out_, Base::blocks_;
+  using Base::places1_, Base::places3_;
   using Base::take, Base::kept, Base::hidden_layers, Base::masked_layer;
   using typename Base::E, typename Base::T, typename Base::Forward, typename Base::Backward;
 
@@ -20,8 +21,9 @@ class Gradients : Layers<Engine> {
     pack_forward(false);
     pack_backward();
     const int64_t matrix = blocks_ * area, in_image = plan_.width * net_.in;
-    // Slices whose gradients wait for the products over pixels: few enough to stay in the last-level cache.
-    constexpr int64_t group_blocks = 128;
+    // Slices whose gradients wait for the products over pixels: at 512 hidden channels 2 MiB for each layer, of which
+    // the second-level caches still hold much when the products come.
+    constexpr int64_t group_blocks = 128 / sizeof(E);
     const int64_t together = least(plan_.count, group_blocks > blocks_ ? group_blocks / blocks_ : 1);
     Group group;
     Parts parts;
@@ -137,29 +139,30 @@ class Gradients : Layers<Engine> {
 
   // From blocks to the layout of the parameters; bias sums in the order of the slices.
   void write_gradients(const Group& group) const {
-    const int64_t in = net_.in, hidden = net_.hidden, out = net_.out;
     T *w1 = static_cast<T*>(net_.grad_w1), *w2 = static_cast<T*>(net_.grad_w2), *w3 = static_cast<T*>(net_.grad_w3);
-    const auto at = [](const T* blocks, int64_t columns, int64_t r, int64_t c) {
-      return blocks[((r / side) * columns + c / side) * area + (r % side) * side + c % side];
-    };
+    const int64_t hidden = net_.hidden;
     each(hidden_, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
-        const int64_t last = least((block + 1) * side, hidden);
-        for (int64_t from = 0; from < hidden; from += side)
-          for (int64_t h = block * side; h < last; ++h)
-            for (int64_t k = from; k < least(from + side, hidden); ++k)
-              w2[h * hidden + k] = at(group.w2, hidden_, k, h);
-        for (int64_t h = block * side; h < last; ++h)
-          for (int64_t c = 0; c < in; ++c)
-            for (int64_t d = 0; d < 9; ++d) w1[(h * in + c) * 9 + d] = at(group.w1, hidden_, d * in + c, h);
-        for (int64_t o = 0; o < out; ++o)
-          for (int64_t h = block * side; h < last; ++h)
-            for (int64_t d = 0; d < 9; ++d) w3[(o * hidden + h) * 9 + 8 - d] = at(group.w3, out_, h, d * out + o);
+        const int64_t h = block * side, some = least(side, hidden - h);
+        for (int64_t k = 0; k < hidden;
+             k += side)  // row by row: lines `hidden` numbers apart share a few sets of a cache
+          for (int64_t i = 0; i < some; ++i)
+            spread(group.w2 + ((k / side) * hidden_ + block) * area + i, side, w2 + (h + i) * hidden + k, 1,
+                   least(side, hidden - k));
+        for (int64_t k = 0; k < 9 * net_.in; ++k)
+          spread(group.w1 + ((k / side) * hidden_ + block) * area + k % side * side, 1,
+                 w1 + h * 9 * net_.in + places1_[k], 9 * net_.in, some);
+        for (int64_t k = 0; k < 9 * net_.out; ++k)
+          spread(group.w3 + (block * out_ + k / side) * area + k % side, side, w3 + places3_[k] + h * 9, 9, some);
       }
     });
     write_sums(group.b1, hidden_ * side, hidden, net_.grad_b1);
     write_sums(group.b2, hidden_ * side, hidden, net_.grad_b2);
-    write_sums(group.b3, out, out, net_.grad_b3);
+    write_sums(group.b3, net_.out, net_.out, net_.grad_b3);
+  }
+
+  static HK_INLINE void spread(const T* from, int64_t step, T* to, int64_t pace, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i * pace] = from[i * step];
   }
 
   void write_sums(const T* partial, int64_t stride, int64_t count, void* to) const {

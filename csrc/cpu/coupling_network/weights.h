@@ -58,8 +58,9 @@ class Weights {
   // pixel that is read sends, where a convolution has the pixel that is written gather.
   auto matrix1() const {
     const T* w = static_cast<const T*>(net_.w1);
-    const int64_t in = net_.in;
-    return filler(net_.hidden, 9 * in, [=](int64_t h, int64_t k) { return w[(h * in + k % in) * 9 + k / in]; });
+    const int64_t row = 9 * net_.in;
+    const int64_t* place = places1_;
+    return filler(net_.hidden, row, [=](int64_t h, int64_t k) { return w[h * row + place[k]]; });
   }
   auto matrix2() const {
     const T* w = static_cast<const T*>(net_.w2);
@@ -82,8 +83,17 @@ class Weights {
   }
   auto matrix3() const {
     const T* w = static_cast<const T*>(net_.w3);
-    const int64_t out = net_.out, hidden = net_.hidden;
-    return filler(9 * out, hidden, [=](int64_t k, int64_t h) { return w[(k % out * hidden + h) * 9 + 8 - k / out]; });
+    const int64_t* place = places3_;
+    return filler(9 * net_.out, net_.hidden, [=](int64_t k, int64_t h) { return w[place[k] + h * 9]; });
+  }
+
+  // Where the columns of the first matrix and the rows of the third one begin in the weights: a table, since divisions
+  // would take as long as the rest of the packing.
+  void fill_places() const {
+    for (int64_t tap = 0; tap < 9; ++tap) {
+      for (int64_t c = 0; c < net_.in; ++c) places1_[tap * net_.in + c] = c * 9 + tap;
+      for (int64_t o = 0; o < net_.out; ++o) places3_[tap * net_.out + o] = o * net_.hidden * 9 + 8 - tap;
+    }
   }
 
   // Of each weight: as stored, [column block][depth block].
@@ -95,10 +105,13 @@ class Weights {
       w3_ = parts.take<E>(third ? hidden_ * out_ * area : 0);
       b1_ = parts.take<T>(hidden_ * side + slack);
       b2_ = parts.take<T>(hidden_ * side + slack);
+      places1_ = parts.take<int64_t>(9 * net_.in);
+      places3_ = parts.take<int64_t>(9 * net_.out);
     };
     take_all();
     parts.place(weights_.allocate(parts.used()));
     take_all();
+    fill_places();
     padded_bias(net_.b1, b1_);
     padded_bias(net_.b2, b2_);
     if (!third && net_.hidden1) return;  // nothing is recomputed
@@ -128,6 +141,7 @@ class Weights {
   Buffer weights_, back_;
   E *w1_, *w2_, *w3_, *back1_, *back2_, *back3_;
   T *b1_, *b2_;
+  int64_t *places1_, *places3_;
 };
 
 }  // namespace hk::HK_ISA
