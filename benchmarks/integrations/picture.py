@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from benchmarks._results import Record
-from benchmarks.integrations.works import AGAIN, LIBRARY
+from benchmarks.integrations.works import AGAIN, ALONE, LIBRARY
 
 
 def draw(records: Sequence[Record]) -> Figure:
     """Bars: how many times faster, or smaller, each way makes a model; black ticks: the targets."""
-    shown = [record for record in records if record["side"] not in (LIBRARY, AGAIN)]
+    shown = [record for record in records if record["side"] not in (LIBRARY, AGAIN, ALONE)]
     figure = Figure(figsize=(9.0, 1.4 + 0.35 * len(shown)), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh(range(len(shown)), [float(record["ratio"]) for record in shown], color="#4477aa")

@@ -6,18 +6,22 @@ import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.glow import sides
 from benchmarks.glow.side import Architecture
+from benchmarks.integrations.alone import networks_alone
 from hybridkern.integrations import accelerate
 
 LIBRARY, AGAIN = "library", "library again"
 FLOAT32, NETWORKS, BF16 = "accelerated", "accelerated, networks too", "accelerated, networks in bf16"
+ALONE = "its networks alone"  # called as plain ``accelerate`` calls them: a bound of its ratio
 OPTIONS: Mapping[str, Mapping[str, object]] = {
     FLOAT32: {},
+    ALONE: {},
     NETWORKS: {"networks": True},
     BF16: {"networks": True, "precision": "bf16"},
 }
@@ -55,8 +59,10 @@ class Work:
         found = {LIBRARY: _pass(model, loss, x), AGAIN: _pass(model, loss, x)}
         for way in self.targets:
             other = copy.deepcopy(model)
-            accelerate(other, **OPTIONS[way])  # type: ignore[arg-type]
-            found[way] = _pass(other, loss, x)
+            report = accelerate(other, **OPTIONS[way])  # type: ignore[arg-type]
+            found[way] = (
+                networks_alone(other, report, partial(loss, other, x)) if way == ALONE else _pass(other, loss, x)
+            )
         return found
 
 
@@ -118,11 +124,11 @@ def freia_vectors() -> tuple[nn.Module, Loss]:
 _IMAGES = (32, *GLOW.shape)
 _VECTORS = (1024, DIM)
 WORKS = (
-    Work("normflows, Glow", normflows_glow, _IMAGES, {FLOAT32: 1.3, NETWORKS: None}),
+    Work("normflows, Glow", normflows_glow, _IMAGES, {FLOAT32: 1.3, ALONE: None, NETWORKS: None}),
     Work("normflows, Glow, bf16", normflows_glow, _IMAGES, {BF16: 3.0}),
-    Work("FrEIA, Glow", freia_glow, _IMAGES, {FLOAT32: 1.3, NETWORKS: None}),
+    Work("FrEIA, Glow", freia_glow, _IMAGES, {FLOAT32: 1.3, ALONE: None, NETWORKS: None}),
     Work("FrEIA, Glow, bf16", freia_glow, _IMAGES, {BF16: 3.0}),
-    Work("normflows, RealNVP on vectors", normflows_vectors, _VECTORS, {FLOAT32: 1.5}),
-    Work("nflows, RealNVP on vectors", nflows_vectors, _VECTORS, {FLOAT32: 1.5}),
-    Work("FrEIA, RealNVP on vectors", freia_vectors, _VECTORS, {FLOAT32: 1.5}),
+    Work("normflows, RealNVP on vectors", normflows_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
+    Work("nflows, RealNVP on vectors", nflows_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
+    Work("FrEIA, RealNVP on vectors", freia_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
 )

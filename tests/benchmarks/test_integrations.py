@@ -13,7 +13,9 @@ from benchmarks._results import Record, read_csv
 from benchmarks.glow.side import Architecture
 from benchmarks.integrations import __main__ as command
 from benchmarks.integrations import peaks, picture, table, works
-from benchmarks.integrations.works import AGAIN, BF16, FLOAT32, LIBRARY, Work
+from benchmarks.integrations.alone import networks_alone
+from benchmarks.integrations.works import AGAIN, ALONE, BF16, FLOAT32, LIBRARY, Work
+from hybridkern.integrations import accelerate
 
 TINY = Architecture((3, 8, 8), levels=2, steps=2, hidden=16)
 BUILDERS = {
@@ -24,9 +26,9 @@ BUILDERS = {
 
 @pytest.mark.parametrize("library", BUILDERS)
 def test_sides_run(library: str) -> None:
-    work = Work("tiny", BUILDERS[library], (2, *TINY.shape), {FLOAT32: 1.0, BF16: 1.0})
+    work = Work("tiny", BUILDERS[library], (2, *TINY.shape), {FLOAT32: 1.0, ALONE: None, BF16: 1.0})
     sides = work.sides()
-    assert list(sides) == [LIBRARY, AGAIN, FLOAT32, BF16]
+    assert list(sides) == [LIBRARY, AGAIN, FLOAT32, ALONE, BF16]
     for run in sides.values():
         run()
 
@@ -35,6 +37,19 @@ def test_sides_run(library: str) -> None:
 def test_vectors_run(build: object) -> None:
     sides = Work("vectors", build, (3, works.DIM), {FLOAT32: 1.5}).sides()  # type: ignore[arg-type]
     sides[FLOAT32]()
+
+
+@pytest.mark.parametrize("library", BUILDERS)
+def test_networks_alone_are_all_networks_and_nothing_else(library: str) -> None:
+    model, loss = BUILDERS[library]()
+    x = torch.rand(2, *TINY.shape)
+    with torch.no_grad():
+        loss(model, x)
+    report = accelerate(model)
+    networks_alone(model, report, lambda: loss(model, x))()
+    inside = {id(p) for entry in report.networks for p in model.get_submodule(entry.path).parameters()}
+    assert len(report.networks) == TINY.levels * TINY.steps
+    assert all((p.grad is not None) == (id(p) in inside) for p in model.parameters())
 
 
 def test_recomputing_lowers_the_peak() -> None:
