@@ -11,6 +11,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks._bars import mark
 from benchmarks._results import (
     COMPILED,
     COUPLING_NETWORK,
@@ -61,12 +62,9 @@ def _bars(axes: Axes, groups: Sequence[dict[str, Row]], side: str, offset: float
     if not found:
         return
     places, ratios = [place for place, _ in found], [float(row.ratio_to_ours) for _, row in found]
-    bars = axes.barh(places, ratios, _HEIGHT, color=_COLOURS[side], label=_LABELS[side])
-    axes.bar_label(bars, fmt="%.1fx", padding=3, fontsize=8)
+    axes.barh(places, ratios, _HEIGHT, color=_COLOURS[side], label=_LABELS[side])
     for place, row in found:
-        if row.target:
-            ends = place - _HEIGHT / 2, place + _HEIGHT / 2
-            axes.plot([float(row.target)] * 2, ends, color="black", linewidth=2)
+        mark(axes, place, _HEIGHT, float(row.ratio_to_ours), float(row.target) if row.target else None)
 
 
 # By file of results: the picture, and what draws it from the file's path.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from benchmarks._bars import mark
 from benchmarks._results import Record
 from benchmarks.integrations.works import AGAIN, ALONE, LIBRARY
 
@@ -15,11 +16,9 @@ def draw(records: Sequence[Record]) -> Figure:
     shown = [record for record in records if record["side"] not in (LIBRARY, AGAIN, ALONE)]
     figure = Figure(figsize=(9.0, 1.4 + 0.35 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(range(len(shown)), [float(record["ratio"]) for record in shown], color="#4477aa")
-    axes.bar_label(bars, fmt="%.1fx", padding=3, fontsize=8)
+    axes.barh(range(len(shown)), [float(record["ratio"]) for record in shown], color="#4477aa")
     for place, record in enumerate(shown):
-        if record["target"]:
-            axes.plot([float(record["target"])] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
+        mark(axes, place, 0.8, float(record["ratio"]), float(record["target"]) if record["target"] else None)
     axes.set_yticks(range(len(shown)), [f"{record['work']}: {record['side']}" for record in shown], fontsize=8)
     axes.invert_yaxis()
     axes.axvline(1, color="0.3", linewidth=1)
