@@ -40,12 +40,14 @@ def draw(rows: Sequence[Row]) -> Figure:
     grouped = by_benchmark(rows)
     figure = Figure(figsize=(9.0, 1.6 + 0.45 * len(grouped)), layout="constrained")
     axes = figure.subplots()
-    for offset, side in enumerate((EAGER, COMPILED)):
-        _bars(axes, list(grouped.values()), side, (offset - 0.5) * _HEIGHT)
+    sides = [side for side in _LABELS if any(side in found for found in grouped.values())]
+    for index, side in enumerate(sides):
+        _bars(axes, list(grouped.values()), side, (index - (len(sides) - 1) / 2) * _HEIGHT)
     axes.axvline(1, color="0.3", linewidth=1)
     axes.set_yticks(range(len(grouped)), list(grouped))
     axes.invert_yaxis()
-    axes.set_xlabel("time of the other side / ours (black: target)")
+    other = "the other side" if len(sides) > 1 else _LABELS[sides[0]]
+    axes.set_xlabel(f"time of {other} / ours (black: target)")
     first = rows[0]
     figure.suptitle(
         f"{first.cpu}, {first.threads} threads, {first.instruction_set}, torch {first.torch}, {first.date}", fontsize=9
@@ -53,14 +55,13 @@ def draw(rows: Sequence[Row]) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if len(sides) > 1:
+        axes.legend(frameon=False)
     return figure
 
 
 def _bars(axes: Axes, groups: Sequence[dict[str, Row]], side: str, offset: float) -> None:
     found = [(place + offset, sides[side]) for place, sides in enumerate(groups) if side in sides]
-    if not found:
-        return
     places, ratios = [place for place, _ in found], [float(row.ratio_to_ours) for _, row in found]
     axes.barh(places, ratios, _HEIGHT, color=_COLOURS[side], label=_LABELS[side])
     for place, row in found:
