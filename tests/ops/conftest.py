@@ -7,12 +7,43 @@ from contextlib import nullcontext
 
 import pytest
 
+import hybridkern
 from tests.conftest import COMPILED_BACKENDS, DEVICE
 
 # A build without the extension has nothing for these to test; test_backends.py fails where it is required.
 collect_ignore = [] if COMPILED_BACKENDS else ["test_instruction_sets.py", "test_registration.py", "test_threads.py"]
 if DEVICE.type != "cpu":
     collect_ignore += ["test_instruction_sets.py", "test_threads.py"]  # of the CPU kernels
+
+
+def _instruction_sets() -> list[str]:
+    """Those of the build that this processor can run."""
+    if "cpp" not in COMPILED_BACKENDS:
+        return []
+    from hybridkern import _C
+
+    chosen, found = _C.instruction_set(), []
+    for name in ("baseline", "avx2", "avx512"):
+        try:
+            _C.set_instruction_set(name)
+        except ValueError:
+            continue
+        found.append(name)
+    _C.set_instruction_set(chosen)
+    return found
+
+
+@pytest.fixture(params=_instruction_sets())
+def level(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test once on every instruction set of this machine, with the compiled kernels."""
+    from hybridkern import _C
+
+    chosen = _C.instruction_set()
+    _C.set_instruction_set(request.param)
+    assert _C.instruction_set() == request.param
+    with hybridkern.use_backend("cpp"):
+        yield request.param
+    _C.set_instruction_set(chosen)
 
 
 @pytest.fixture(autouse=True)

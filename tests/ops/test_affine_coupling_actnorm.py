@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -191,18 +189,7 @@ def test_node_and_python_function_agree_to_the_bit(dtype: torch.dtype) -> None:
         assert_same_bits(got, run(ops.affine_coupling_actnorm, args))
 
 
-if COMPILED_BACKENDS:
-    from tests.ops.test_instruction_sets import available
-
-    @pytest.fixture(params=available())
-    def level(request: pytest.FixtureRequest) -> Iterator[None]:
-        from hybridkern import _C
-
-        chosen = _C.instruction_set()
-        _C.set_instruction_set(request.param)
-        with hybridkern.use_backend("cpp"):
-            yield
-        _C.set_instruction_set(chosen)
+if "cpp" in COMPILED_BACKENDS:
 
     @pytest.mark.usefixtures("level", "poisoned_memory")
     def test_every_instruction_set() -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
-import hybridkern
 from hybridkern import _C, ops
 from tests.ops import inputs, layouts, oracle
 from tests.ops.calls import CALLS, assert_same_bits, run
@@ -18,27 +15,7 @@ F32 = torch.float32
 SHAPES = [(5, 3, 7, 9), (3, 1), (2, 33), (2, 4, 1000)]
 
 
-def available() -> list[str]:
-    """Instruction sets of the build that this processor can run."""
-    chosen, found = _C.instruction_set(), []
-    for name in ("baseline", "avx2", "avx512"):
-        try:
-            _C.set_instruction_set(name)
-        except ValueError:
-            continue
-        found.append(name)
-    _C.set_instruction_set(chosen)
-    return found
-
-
-@pytest.fixture(autouse=True, params=available())
-def _level(request: pytest.FixtureRequest) -> Iterator[None]:
-    chosen = _C.instruction_set()
-    _C.set_instruction_set(request.param)
-    assert _C.instruction_set() == request.param
-    with hybridkern.use_backend("cpp"):
-        yield
-    _C.set_instruction_set(chosen)
+pytestmark = pytest.mark.usefixtures("level")
 
 
 def test_build_names_the_set_that_runs() -> None:

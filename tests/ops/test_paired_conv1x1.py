@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -124,18 +122,7 @@ def test_compiles(backend: str, dynamic: bool) -> None:
             torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5)
 
 
-if COMPILED_BACKENDS:
-    from tests.ops.test_instruction_sets import available
-
-    @pytest.fixture(params=available())
-    def level(request: pytest.FixtureRequest) -> Iterator[None]:
-        from hybridkern import _C
-
-        chosen = _C.instruction_set()
-        _C.set_instruction_set(request.param)
-        with hybridkern.use_backend("cpp"):
-            yield
-        _C.set_instruction_set(chosen)
+if "cpp" in COMPILED_BACKENDS:
 
     @pytest.mark.usefixtures("level")
     def test_every_instruction_set() -> None:
