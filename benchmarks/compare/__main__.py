@@ -2,7 +2,7 @@
 
 Both are copied out, their extensions built (once: builds are kept in ``.bench/extensions``), and timed by processes
 that take turns, with the benchmarks of this checkout. A ratio above 1 says that the head is faster. A second process of
-the head is the check: it must give 1.00 +- 0.05, and a revision against itself does.
+the head is the check: it must give 1.00 +- 0.05. Works that wait for memory move by more than that on a shared machine.
 """
 
 from __future__ import annotations
