@@ -16,7 +16,6 @@ from hybridkern.ops.affine_coupling import affine_coupling
 from hybridkern.reference import affine_coupling_actnorm as _reference
 
 _FORM = "int code, float clamp, float form_offset, float eps, float gain, float shift_gain"
-_DTYPES = (torch.float32, torch.float64)  # of the kernel
 
 
 def _fake_forward(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, *form: Any) -> tuple[Tensor, Tensor]:
@@ -85,13 +84,11 @@ def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: Co
 
 
 def _composed(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: CouplingForm) -> tuple[Tensor, Tensor]:
-    """From the coupling alone, for the backends and the forms without a kernel of the whole."""
+    """From the coupling alone, in one dtype, for the backends and the forms without a kernel of the whole."""
     coupled = params.shape[1] // 2 if form.has_scale else params.shape[1]
     x1, x2 = x.split((x.shape[1] - coupled, coupled), 1)
     y2, log_det = affine_coupling(x2, params, form=form)
-    working = _check.total_dtype(x)
-    y = torch.cat((x1, y2), 1).to(working) * scale.to(working) + offset.to(working)
-    return y.to(x.dtype), log_det + scale.to(working).abs().log().sum()
+    return torch.cat((x1, y2), 1) * scale + offset, log_det + scale.abs().log().sum()
 
 
 def affine_coupling_actnorm(
@@ -128,10 +125,12 @@ def affine_coupling_actnorm(
     backend = select(x, "affine_coupling")
     if backend == "reference":
         return _reference.affine_coupling_actnorm(x, params, scale, offset, resolved)
-    f = resolved
-    if backend != "cpp" or x.dtype not in _DTYPES or not f.has_scale or f.layout == "interleaved":
-        return _composed(x, params, scale, offset, f)
-    given = (x, *(value.to(x.dtype) for value in (params, scale, offset)))
-    run = _with_gradient if torch.is_grad_enabled() and any(value.requires_grad for value in given) else _forward
-    out: tuple[Tensor, Tensor] = run(*given, f.code(False), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)
-    return out
+    f, working = resolved, _check.total_dtype(x)
+    # low precision is widened here and rounded once, at the end
+    given = (x.to(working), params.to(working), scale.to(working), offset.to(working))
+    if backend != "cpp" or not f.has_scale or f.layout == "interleaved":
+        y, log_det = _composed(*given, f)
+    else:
+        run = _with_gradient if torch.is_grad_enabled() and any(value.requires_grad for value in given) else _forward
+        y, log_det = run(*given, f.code(False), f.clamp, f.offset, f.eps, f.gain, f.shift_gain)
+    return y.to(x.dtype), log_det

@@ -15,7 +15,8 @@ def affine_coupling_actnorm(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`hybridkern.ops.affine_coupling_actnorm`; arguments are taken as valid."""
     coupled = params.shape[1] // 2 if form.has_scale else params.shape[1]
+    factors = wide(scale)  # once: the gradients of both of its uses are summed before they are rounded
     x1, x2 = wide(x).split((x.shape[1] - coupled, coupled), 1)
     y2, log_det = affine_coupling(x2, wide(params), None, form, False)
-    y = torch.cat((x1, y2), 1) * wide(scale) + wide(offset)
-    return y.to(x.dtype), (log_det + wide(scale).abs().log().sum()).to(total_dtype(x))
+    y = torch.cat((x1, y2), 1) * factors + wide(offset)
+    return y.to(x.dtype), (log_det + factors.abs().log().sum()).to(total_dtype(x))

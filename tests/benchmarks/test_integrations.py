@@ -35,8 +35,9 @@ def test_sides_run(library: str) -> None:
 
 @pytest.mark.parametrize("build", [works.normflows_vectors, works.nflows_vectors, works.freia_vectors])
 def test_vectors_run(build: object) -> None:
-    sides = Work("vectors", build, (3, works.DIM), {FLOAT32: 1.5}).sides()  # type: ignore[arg-type]
+    sides = Work("vectors", build, (3, works.DIM), {FLOAT32: 1.5, ALONE: None}).sides()  # type: ignore[arg-type]
     sides[FLOAT32]()
+    sides[ALONE]()
 
 
 @pytest.mark.parametrize("library", BUILDERS)

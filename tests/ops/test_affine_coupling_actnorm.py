@@ -73,7 +73,6 @@ def check(args: Args, name: str = "freia_all_in_one", grad_layout: Layout = as_i
     assert_unchanged(args, copies)
 
 
-@pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_sizes(backend: str, size: tuple[int, int, int], dtype: torch.dtype) -> None:
@@ -98,12 +97,7 @@ def test_layouts(backend: str, layout: str, other: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "low"), [(F32, BF16), (F32, F16), (BF16, BF16), (F16, F16)], ids=str)
 def test_low_precision(backend: str, dtype: torch.dtype, low: torch.dtype) -> None:
-    args = arguments((6, 5, 7), dtype, low=low)
-    wide = run(ops.affine_coupling_actnorm, {name: value.to(F64) for name, value in args.items()})
-    for name, value in run(ops.affine_coupling_actnorm, args).items():
-        # several roundings to 8 or 11 bits on the way, each of at most eps/2 of the terms, which are of order 1 to 4
-        bound = 8 * torch.finfo(value.dtype).eps if value.dtype in (BF16, F16) else 2 * torch.finfo(dtype).eps
-        torch.testing.assert_close(value.to(F64), wide[name], rtol=4 * bound, atol=4 * bound)
+    check(arguments((6, 5, 7), dtype, low=low))
 
 
 def test_autocast_stays_in_float32(backend: str) -> None:
@@ -132,9 +126,9 @@ def test_one_output_used(backend: str, which: int) -> None:
     ones = [np.zeros((6, 12)), np.zeros(6)]
     ones[which] = ones[which] + 1
     for key, expected in expected_of(args, *ones, "freia_all_in_one").items():
-        grad = leaves[key[5:]].grad if key.startswith("grad") else None
-        if grad is not None:
-            assert_matches(grad, expected, key)
+        if key.startswith("grad"):
+            leaf = leaves[key[5:]]  # autograd may leave out a gradient that is zero
+            assert_matches(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad, expected, key)
 
 
 def test_only_some_arguments_require_gradients(backend: str) -> None:
@@ -173,11 +167,7 @@ def test_compiles(backend: str, dynamic: bool) -> None:
     compiled = torch.compile(ops.affine_coupling_actnorm, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for size in ((6, 5, 7), (4, 2, 3))[: 1 + dynamic]:
         args = arguments(size, F32)
-        got, expected = run(compiled, args), run(ops.affine_coupling_actnorm, args)
-        if backend != "reference":
-            assert_same_bits(got, expected)
-        for name, value in expected.items():
-            torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5)
+        assert_same_bits(run(compiled, args), run(ops.affine_coupling_actnorm, args))
 
 
 @pytest.mark.skipif(nodes.module is None, reason=nodes.reason)
@@ -191,7 +181,7 @@ def test_node_and_python_function_agree_to_the_bit(dtype: torch.dtype) -> None:
 
 if "cpp" in COMPILED_BACKENDS:
 
-    @pytest.mark.usefixtures("level", "poisoned_memory")
+    @pytest.mark.usefixtures("level")
     def test_every_instruction_set() -> None:
         for size in SIZES:
             check(arguments(size, F32))
