@@ -2,7 +2,7 @@
 
 from hybridkern import flows, hybrid, integrations, ops, optim
 from hybridkern.hybrid import HybridIDF
-from hybridkern.ops._select import BackendStatus, backends, use_backend
+from hybridkern.ops._backends import BackendStatus, backends, use_backend
 
 __version__ = "0.1.0"
 __all__ = [

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern.reference._dtype import wide
+from hybridkern._precision import wide
 
 
 def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:

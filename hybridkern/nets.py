@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridkern.ops.coupling_network import coupling_network, has_fused_network
+from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
 
 def mlp(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hybridkern.ops.adamax import fused_step, is_dense
+from hybridkern.ops.adamax.operator import fused_step, is_dense
 
 
 class _Group(NamedTuple):

@@ -24,8 +24,9 @@ struct LogisticNode : torch::autograd::Function<LogisticNode> {
                                                            double, bool)>("hybridkern::discretized_logistic_backward");
     const variable_list saved = ctx->get_saved_variables();
     const std::vector<double> o = options_of(ctx);
+    if (by_formulas()) return reference_gradient("discretized_logistic", saved, grads, o, 3, 5);
     auto [x, mean, log_scale] = op.call(grads[0], saved[0], saved[1], saved[2], o[0], o[1] != 0);
-    return once_differentiable({x, mean, log_scale, Tensor(), Tensor()}, saved, grads);
+    return {x, mean, log_scale, Tensor(), Tensor()};
   }
 };
 
@@ -49,8 +50,9 @@ struct MixtureNode : torch::autograd::Function<MixtureNode> {
         "hybridkern::discretized_logistic_mixture_backward");
     const variable_list saved = ctx->get_saved_variables();
     const std::vector<double> o = options_of(ctx);
+    if (by_formulas()) return reference_gradient("discretized_logistic_mixture", saved, grads, o, 4, 6);
     auto [x, logits, mean, log_scale] = op.call(grads[0], saved[0], saved[1], saved[2], saved[3], o[0], o[1] != 0);
-    return once_differentiable({x, logits, mean, log_scale, Tensor(), Tensor()}, saved, grads);
+    return {x, logits, mean, log_scale, Tensor(), Tensor()};
   }
 };
 
@@ -71,9 +73,9 @@ struct GaussianNode : torch::autograd::Function<GaussianNode> {
         const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&)>(
         "hybridkern::gaussian_log_prob_backward");
     const variable_list saved = ctx->get_saved_variables();
+    if (by_formulas()) return reference_gradient("gaussian_log_prob", saved, grads, {}, 3, 3);
     auto [x, mean, log_scale] = op.call(grads[0], saved[0], given(saved[1]), given(saved[2]));
-    return once_differentiable({x, saved[1].defined() ? mean : Tensor(), saved[2].defined() ? log_scale : Tensor()},
-                               saved, grads);
+    return {x, saved[1].defined() ? mean : Tensor(), saved[2].defined() ? log_scale : Tensor()};
   }
 };
 

@@ -46,9 +46,10 @@ struct HalvesNode : torch::autograd::Function<HalvesNode> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
+    if (by_formulas()) return reference_gradient("mirrored_halves", saved, grads, options_of(ctx), 4, 6);
     const Tensor& t = saved[0];
     auto [a, b, to_t, beta] = run_backward(rows(grads[0], t), rows(grads[1], t), t, saved[1], options_of(ctx));
-    return once_differentiable({a, b, to_t, beta, Tensor(), Tensor()}, saved, grads);
+    return {a, b, to_t, beta, Tensor(), Tensor()};
   }
 };
 
@@ -65,12 +66,13 @@ struct JoinedNode : torch::autograd::Function<JoinedNode> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
+    if (by_formulas()) return reference_gradient("mirrored_joined", saved, grads, options_of(ctx), 4, 6);
     const Tensor& t = saved[0];
     const int64_t half = t.size(1);
     const Tensor grad = rows(grads[0], t);
     auto [a, b, to_t, beta] =
         run_backward(grad.narrow(1, 0, half), grad.narrow(1, half, half), t, saved[1], options_of(ctx));
-    return once_differentiable({a, b, to_t, beta, Tensor(), Tensor()}, saved, grads);
+    return {a, b, to_t, beta, Tensor(), Tensor()};
   }
 };
 
@@ -95,6 +97,7 @@ struct PriorNode : torch::autograd::Function<PriorNode> {
         operator_handle<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                                            double, bool)>("hybridkern::discretized_logistic_backward");
     const variable_list saved = ctx->get_saved_variables();
+    if (by_formulas()) return reference_gradient("mirrored_with_prior", saved, grads, options_of(ctx), 6, 8);
     const Tensor &z = saved[0], &t = saved[1];
     Tensor grad = grads[0], grad_mean, grad_log_scale;
     if (grads[1].defined()) {
@@ -105,7 +108,7 @@ struct PriorNode : torch::autograd::Function<PriorNode> {
     const int64_t half = t.size(1);
     auto [a, b, to_t, beta] =
         run_backward(grad.narrow(1, 0, half), grad.narrow(1, half, half), t, saved[2], options_of(ctx));
-    return once_differentiable({a, b, to_t, beta, grad_mean, grad_log_scale, Tensor(), Tensor()}, saved, grads);
+    return {a, b, to_t, beta, grad_mean, grad_log_scale, Tensor(), Tensor()};
   }
 };
 

@@ -1,13 +1,56 @@
 // The Python module hybridkern._nodes: the operators with gradients as C++ autograd nodes.
+#include <torch/csrc/Exceptions.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
+#include "node.h"
 #include "nodes.h"
+
+namespace hk::nodes {
+namespace {
+
+PyObject* reference_rule = nullptr;  // lives as long as the interpreter
+
+}  // namespace
+
+variable_list reference_gradient(const char* node, const variable_list& saved, const variable_list& grads,
+                                 const std::vector<double>& options, size_t tensors, size_t arguments) {
+  pybind11::gil_scoped_acquire gil;
+  variable_list out(arguments);
+  try {
+    const auto found = pybind11::handle(reference_rule)(node, saved, grads, options).cast<pybind11::list>();
+    for (size_t i = 0; i < tensors; ++i)
+      if (!found[i].is_none()) out[i] = found[i].cast<Tensor>();
+  } catch (pybind11::error_already_set& error) {
+    error.restore();  // torch carries it through its threads as an exception of its own
+    python_error carried;
+    carried.persist();
+    throw carried;
+  }
+  return out;
+}
+
+}  // namespace hk::nodes
 
 PYBIND11_MODULE(_nodes, m) {
   namespace nodes = hk::nodes;
   m.doc() = "Autograd nodes of hybridkern's operators, for ordinary CPU tensors and the torch named in `torch`.";
   m.attr("torch") = TORCH_VERSION;
+  // What Python code raises inside a call, such as a hook of saved tensors, reaches the caller as it was raised.
+  pybind11::register_local_exception_translator([](std::exception_ptr raised) {
+    try {
+      if (raised) std::rethrow_exception(raised);
+    } catch (python_error& error) {
+      error.restore();
+    }
+  });
+  m.def(
+      "set_reference_gradient",
+      [](pybind11::function rule) {
+        Py_XDECREF(nodes::reference_rule);
+        nodes::reference_rule = rule.release().ptr();
+      },
+      "The function (node, saved, grads, options) that gives gradients which can be differentiated.");
   const auto release = pybind11::call_guard<pybind11::gil_scoped_release>();
   m.def("affine_coupling", &nodes::affine_coupling, release);
   m.def("affine_coupling_actnorm", &nodes::affine_coupling_actnorm, release);

@@ -1,4 +1,4 @@
-// What the autograd nodes share: when they may serve a call, and second derivatives that raise.
+// What the autograd nodes share: when they may serve a call, and what differentiates their backward passes.
 //
 // Unlike everything else under csrc/, these files use ATen and are tied to the torch that they were built with;
 // hybridkern/_extension.py loads them with that one only. They compute nothing: they call the operators.
@@ -7,8 +7,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/custom_function.h>
-#include <torch/csrc/autograd/functions/basic_ops.h>
-#include <torch/csrc/autograd/functions/utils.h>
 
 #include <initializer_list>
 #include <optional>
@@ -55,19 +53,16 @@ inline void keep_options(AutogradContext* ctx, std::initializer_list<double> val
 
 inline std::vector<double> options_of(AutogradContext* ctx) { return ctx->saved_data["options"].toDoubleVector(); }
 
-// Gradients that must not be differentiated: under create_graph=True they require grad through a node that raises,
-// and that leads to whatever they were computed from.
-inline variable_list once_differentiable(variable_list out, const variable_list& saved, const variable_list& grads) {
-  if (!at::GradMode::is_enabled()) return out;
-  const auto error = c10::make_intrusive<torch::autograd::Error>(
-      "trying to differentiate twice a function that was marked with @once_differentiable",
-      torch::autograd::collect_next_edges(saved, grads));
-  for (Tensor& grad : out) {
-    if (!grad.defined()) continue;
-    grad = grad.detach();
-    torch::autograd::create_gradient_edge(grad, error);
-  }
-  return out;
+// Whether a backward pass must be one that can be differentiated, or batched, itself: no kernel has a rule for that.
+inline bool by_formulas() {
+  return at::GradMode::is_enabled() ||
+         c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
 }
+
+// The gradients of the first `tensors` arguments of a call by the formulas of the reference
+// (hybridkern/ops/_autograd.py), and undefined ones for its other arguments, `arguments` in all. `options` are what
+// keep_options kept.
+variable_list reference_gradient(const char* node, const variable_list& saved, const variable_list& grads,
+                                 const std::vector<double>& options, size_t tensors, size_t arguments);
 
 }  // namespace hk::nodes

@@ -12,8 +12,8 @@ using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using OptionalPair = std::optional<std::tuple<Tensor, Tensor>>;
 
-OptionalPair affine_coupling(const Tensor& x, const Tensor& params, const OptionalTensor& log_det, bool keep_output,
-                             int64_t code, double clamp, double offset, double eps, double gain, double shift_gain);
+OptionalPair affine_coupling(const Tensor& x, const Tensor& params, const OptionalTensor& log_det, int64_t code,
+                             double clamp, double offset, double eps, double gain, double shift_gain);
 OptionalPair affine_coupling_actnorm(const Tensor& x, const Tensor& params, const Tensor& scale, const Tensor& offset,
                                      int64_t code, double clamp, double form_offset, double eps, double gain,
                                      double shift_gain);

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hybridkern import _tensors as _check
 from hybridkern.distributions import Distribution
 from hybridkern.nets import ConvNet, mlp
-from hybridkern.ops import _check
 
 NetBuilder = Callable[[int, int], nn.Module]
 

@@ -9,14 +9,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hybridkern._coupling_form import CouplingForm, resolve_form
+from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._statistics import channel_statistics, whitening
 from hybridkern.flows.base import Flow, NetBuilder, check_count, check_images, check_shape, check_vectors
 from hybridkern.flows.memory import check_mode, run_steps
 from hybridkern.nets import ConvNet, HighwayNet
-from hybridkern.ops._check import total_dtype
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 from hybridkern.transforms.glow_step import GlowStep, PairStatistics
 from hybridkern.transforms.mixing import PERMUTATIONS, Mixing
 from hybridkern.transforms.squeeze import Pair, squeeze, unsqueeze

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.flows._integer_levels import IntegerLevels
 from hybridkern.flows._multi_scale_prior import MultiScalePrior
@@ -22,7 +23,6 @@ from hybridkern.flows.base import (
     net_builder,
 )
 from hybridkern.nets import Scaled
-from hybridkern.ops._check import total_dtype
 from hybridkern.transforms.lattice import Lattice
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 

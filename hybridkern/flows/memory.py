@@ -33,6 +33,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.flows._replay import Replay
+from hybridkern.flows._second_order import differentiable_gradients, recovered
+from hybridkern.ops._autograd import by_formulas, transformed
+from hybridkern.ops._backends import as_chosen, backend_names
 
 MODES = ("store", "recompute", "invert")
 State = tuple[Tensor, ...]
@@ -80,17 +83,17 @@ def run_steps(
     """
     check_mode(memory)
     given = list(inputs) if inputs else [()] * len(steps)
-    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
         for step, own in zip(steps, given, strict=True):
             state, log_det = step(state, log_det, *own)
         return state, log_det
-    run = _Run(steps, given, state[0], memory)
+    run = Run(steps, given, state[0], memory)
     flat = [tensor for own in given for tensor in own]
     *out, log_det = _apply(run, len(state), *state, log_det, *flat, *run.params)
     return tuple(out), log_det
 
 
-class _Run:
+class Run:
     """One forward pass of a sequence, and what its backward pass has to know."""
 
     def __init__(self, steps: Sequence[nn.Module], inputs: Sequence[State], like: Tensor, memory: str) -> None:
@@ -102,6 +105,7 @@ class _Run:
         self.params = list(unique.values())
         index = {key: i for i, key in enumerate(unique)}
         self.param_index = [[index[id(p)] for p in own] for own in own_params]
+        self.names = backend_names()  # the backward pass runs on the backend of the forward pass, in any thread
         self.replay = Replay(like.device)
         low = self.replay.lowers
         self.tolerance = LOW_PRECISION_TOLERANCE if low else TOLERANCE.get(like.dtype, LOW_PRECISION_TOLERANCE)
@@ -131,6 +135,11 @@ class _Run:
                 self.remembered.append(remembered() if self.invert and remembered else ())
         return state, log_det, kept
 
+    def named(self, k: int, params: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Those of ``params``, which stand for ``self.params``, that belong to step ``k``, by their names in it."""
+        names = [name for name, param in self.steps[k].named_parameters() if param.requires_grad]
+        return {name: params[index] for name, index in zip(names, self.param_index[k], strict=True)}
+
     @contextmanager
     def again(self, k: int) -> Iterator[None]:
         """Step ``k`` is run once more inside: same random numbers, and no trace in its buffers."""
@@ -157,9 +166,13 @@ def _error(part: Tensor, kept: Tensor) -> Tensor:
     return (_sample(part) - kept).abs().amax() / kept.abs().amax().clamp(min=torch.finfo(kept.dtype).tiny)
 
 
+def _state_error(state: State, samples: State) -> Tensor:
+    return torch.stack([_error(part.detach(), kept) for part, kept in zip(state, samples, strict=True)]).amax()
+
+
 class _Steps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: _Run, parts: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, run: Run, parts: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         state, log_det, rest = tensors[:parts], tensors[parts], tensors[parts + 1 :]
         flat = rest[: len(rest) - len(run.params)]
         out, log_det, kept = run.forward(state, log_det, run.split_inputs(flat))
@@ -169,18 +182,32 @@ class _Steps(torch.autograd.Function):
         return *out, log_det
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         run, parts = ctx.run, ctx.parts
-        *grad_state, grad_log_det = grads
         count = sum(run.input_counts)
         saved = ctx.saved_tensors
         inputs = run.split_inputs(saved[:count])
         states = saved[count + len(run.params) :]
         del saved
-        backward = _from_output if run.invert else _from_inputs
-        state_grads, input_grads, param_grads = backward(run, parts, states, inputs, tuple(grad_state), grad_log_det)
-        return None, None, *state_grads, grad_log_det, *input_grads, *param_grads
+        with as_chosen(run.names):
+            own: Sequence[Tensor | None]
+            if by_formulas():
+                own, to_inputs, to_params = _with_graph(run, parts, states, inputs, grads)
+            else:
+                backward = _from_output if run.invert else _from_inputs
+                own, to_inputs, to_params = backward(run, parts, states, inputs, tuple(grads[:-1]), grads[-1])
+        return None, None, *own, grads[-1], *to_inputs, *to_params
+
+
+def _with_graph(
+    run: Run, parts: int, states: Sequence[Tensor], inputs: list[State], grads: Sequence[Tensor]
+) -> tuple[list[Tensor | None], list[Tensor | None], list[Tensor | None]]:
+    first: State = tuple(states[:parts])
+    with torch.enable_grad():
+        if run.invert:
+            first, befores = recovered(run, first, inputs, grads[-1])
+            _check(run, [_state_error(*pair) for pair in zip(befores, reversed(run.samples), strict=True)])
+        return differentiable_gradients(run, first, inputs, grads)
 
 
 _apply: Callable[..., tuple[Tensor, ...]] = _Steps.apply
@@ -189,7 +216,7 @@ _apply: Callable[..., tuple[Tensor, ...]] = _Steps.apply
 class _Gradients:
     """Gradients of inputs and parameters, filled from the last step to the first."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         self.run = run
         self.inputs: list[Grads] = [()] * len(run.steps)
         self.params: list[Tensor | None] = [None] * len(run.params)
@@ -226,7 +253,7 @@ def _differentiate(
 
 
 def _from_inputs(
-    run: _Run, parts: int, states: Sequence[Tensor], inputs: list[State], grad_state: State, grad_log_det: Tensor
+    run: Run, parts: int, states: Sequence[Tensor], inputs: list[State], grad_state: State, grad_log_det: Tensor
 ) -> tuple[State, list[Tensor | None], list[Tensor | None]]:
     gradients = _Gradients(run)
     with run.replay.autocast():
@@ -241,7 +268,7 @@ def _from_inputs(
 
 
 def _from_output(
-    run: _Run, parts: int, state: Sequence[Tensor], inputs: list[State], grad_state: State, grad_log_det: Tensor
+    run: Run, parts: int, state: Sequence[Tensor], inputs: list[State], grad_state: State, grad_log_det: Tensor
 ) -> tuple[State, list[Tensor | None], list[Tensor | None]]:
     gradients, errors = _Gradients(run), []
     current: State = tuple(state)
@@ -259,13 +286,13 @@ def _from_output(
                     run, k, current, inputs[k], params, grad_state, grad_log_det
                 )
             gradients.put(k, to_inputs, to_params)
-            errors.append(torch.stack([_error(*pair) for pair in zip(current, run.samples[k], strict=True)]).amax())
+            errors.append(_state_error(current, run.samples[k]))
     _check(run, errors)
     return grad_state, gradients.flat_inputs(), gradients.params
 
 
 def _invert(
-    run: _Run, k: int, state: State, inputs: State, params: Sequence[Tensor], grad_state: State, grad_log_det: Tensor
+    run: Run, k: int, state: State, inputs: State, params: Sequence[Tensor], grad_state: State, grad_log_det: Tensor
 ) -> tuple[State, State, Grads, Grads]:
     """A step without a backward pass of its own: inverted, then run again, each with the random numbers it had."""
     with run.again(k), torch.no_grad():
@@ -275,7 +302,7 @@ def _invert(
     return before, *grads
 
 
-def _check(run: _Run, errors: list[Tensor]) -> None:
+def _check(run: Run, errors: list[Tensor]) -> None:
     """One look at the errors of all steps, which waits for the device once. The last step comes first in them."""
     for k, error in zip(reversed(range(len(run.steps))), torch.stack(errors).tolist(), strict=True):
         if not error <= run.tolerance:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from hybridkern._coupling_form import CouplingForm, resolve_form
+from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows.base import (
@@ -21,7 +21,7 @@ from hybridkern.flows.base import (
     image_net_builder,
     net_builder,
 )
-from hybridkern.ops._check import total_dtype
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 from hybridkern.transforms import AffineCoupling, squeeze, unsqueeze
 from hybridkern.transforms.checkerboard import ImageCouplings
 

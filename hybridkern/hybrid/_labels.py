@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybridkern.ops._check import shape_text
+from hybridkern._tensors import shape_text
 
 # nll_loss silently gives 0 for its default, -100; this number no label can be
 _IGNORE_NOTHING = torch.iinfo(torch.int64).min

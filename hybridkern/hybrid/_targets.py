@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridkern.ops._check import shape_text
+from hybridkern._tensors import shape_text
 
 
 def check_finite_values(name: str, x: Tensor) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
+from hybridkern._precision import wide
 from hybridkern.distributions import standard_logistic
 from hybridkern.flows.base import check_count, integers_as
 from hybridkern.hybrid._labels import log_prob_of_labels
-from hybridkern.reference._dtype import wide
 from hybridkern.transforms.lattice import Lattice
 from hybridkern.transforms.rounding_coupling import update_part
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybridkern.integrations._layer import Options, has_hooks
-from hybridkern.ops.coupling_network import coupling_network, has_fused_network
+from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
 # Modules that compute the same whatever the strides of an image; any other may, say, view it.
 _KEEP_STRIDES = {

@@ -1,17 +1,17 @@
 """Fused functional operators: differentiable, on every backend, transparent to ``torch.compile(fullgraph=True)``."""
 
-from hybridkern._coupling_form import CouplingForm
-from hybridkern.ops import _gpu
-from hybridkern.ops.adamax import adamax_step
-from hybridkern.ops.affine_coupling import affine_coupling, affine_coupling_backward_from_output
-from hybridkern.ops.affine_coupling_actnorm import affine_coupling_actnorm
-from hybridkern.ops.coupling_network import coupling_network
-from hybridkern.ops.discretized_logistic import discretized_logistic_log_prob
-from hybridkern.ops.discretized_logistic_mixture import discretized_logistic_mixture_log_prob
-from hybridkern.ops.gaussian_log_prob import gaussian_log_prob
-from hybridkern.ops.paired_conv1x1 import paired_conv1x1
-from hybridkern.ops.rounding_coupling import rounding_coupling
-from hybridkern.ops.rounding_coupling_mirrored import (
+from hybridkern.ops import _backends, _gpu
+from hybridkern.ops.adamax.operator import adamax_step
+from hybridkern.ops.affine_coupling.form import CouplingForm
+from hybridkern.ops.affine_coupling.operator import affine_coupling, affine_coupling_backward_from_output
+from hybridkern.ops.affine_coupling_actnorm.operator import affine_coupling_actnorm
+from hybridkern.ops.coupling_network.operator import coupling_network
+from hybridkern.ops.discretized_logistic.operator import discretized_logistic_log_prob
+from hybridkern.ops.discretized_logistic_mixture.operator import discretized_logistic_mixture_log_prob
+from hybridkern.ops.gaussian_log_prob.operator import gaussian_log_prob
+from hybridkern.ops.paired_conv1x1.operator import paired_conv1x1
+from hybridkern.ops.rounding_coupling.operator import rounding_coupling
+from hybridkern.ops.rounding_coupling_mirrored.operator import (
     rounding_coupling_mirrored,
     rounding_coupling_mirrored_log_prob,
 )
@@ -32,4 +32,5 @@ __all__ = [
     "rounding_coupling_mirrored_log_prob",
 ]
 
-_gpu.attach()  # after the schemas above are defined
+_gpu.attach()  # after the operators above are registered
+_backends.set_default()

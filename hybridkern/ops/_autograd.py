@@ -1,34 +1,33 @@
-"""What the operators' autograd Functions share."""
+"""Derivatives of the operators: the first by their kernels, all others by way of the reference formulas.
+
+A :class:`Gradient` says how one call is differentiated. Its first derivative in reverse mode is one backward kernel.
+Where more is asked for, the plain PyTorch formulas take over, which autograd differentiates as often as one likes:
+
+- under forward mode and inside a transform of ``torch.func`` the whole call runs on them (:func:`transformed`);
+- where the backward pass is itself recorded (``create_graph=True``), the gradient is computed by them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.autograd.function import once_differentiable as _torch_once_differentiable
+import torch.autograd.forward_ad as forward_mode
+from torch import Tensor
 
 from hybridkern._extension import nodes
+from hybridkern.ops._operator import Outputs
 
-
-def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """PyTorch's decorator of that name, at no cost where no second derivative can be asked for.
-
-    A backward pass runs with gradients on only under ``create_graph=True``. PyTorch's wrapper enters ``no_grad`` in
-    every case, which takes about 2 us: a tenth of the backward pass of a small input.
-    """
-    guarded = _torch_once_differentiable(backward)
-
-    @wraps(backward)
-    def wrapper(ctx: Any, *grads: Any) -> Any:
-        return guarded(ctx, *grads) if torch.is_grad_enabled() else backward(ctx, *grads)
-
-    return wrapper
-
-
+Tensors = Sequence[Tensor | None]
+_NATIVE: dict[str, Gradient] = {}  # by the name of the C++ node
 _native = True
+
+
+def transformed() -> bool:
+    """Whether forward mode is on or a transform of ``torch.func`` runs, for which no kernel has a rule."""
+    return forward_mode._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @contextmanager
@@ -42,23 +41,149 @@ def python_functions() -> Iterator[None]:
         _native = before
 
 
-def with_gradient(node: str, function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """A function of the arguments of ``function.apply`` that records the operator for the backward pass.
+class Gradient(NamedTuple):
+    """How a call ``forward(backend, *tensors, *options)`` is differentiated.
+
+    Attributes:
+        name: of the node in the graph, as users see it in ``grad_fn``.
+        tensors: how many arguments are tensors (or ``None``); the options follow them.
+        forward: runs the kernels.
+        saves: from the arguments and the outputs to the tensors that are kept.
+        backward: ``(backend, saved, grads, options, needs)`` to the gradients of the tensors, by the kernels. A
+            gradient of an output is ``None`` where the loss does not depend on it.
+        reference: ``(*tensors, *options)`` to the outputs, in formulas that autograd differentiates.
+        inputs: ``(saved, grads, options)`` to the tensors for ``reference``, as differentiable functions of what was
+            saved. One in which the outputs are linear need not have been saved: zeros stand for it.
+        returns: how many outputs of ``forward`` the call returns, if not all: the others are there to be saved.
+    """
+
+    name: str
+    tensors: int
+    forward: Callable[..., Outputs]
+    saves: Callable[[Sequence[Any], Any], Tensors]
+    backward: Callable[[str, Tensors, Tensors, Sequence[Any], Sequence[bool]], Tensors]
+    reference: Callable[..., Outputs]
+    inputs: Callable[[Tensors, Tensors, Sequence[Any]], Tensors]
+    returns: int = 0
+
+
+def recorded(gradient: Gradient, node: str = "", options: Sequence[Callable[[Any], Any]] = ()) -> Callable[..., Any]:
+    """The function ``(backend, *arguments)`` that runs ``gradient.forward`` and records it for the backward pass.
 
     A Python Function costs about 20 us, forward and backward, in calls alone; the C++ node of that name, where it was
     built for this torch, a third of it. The node hands back calls that it does not serve (tensor subclasses, other
-    devices, dispatch modes, functional transforms), and ``torch.compile`` traces the Python one.
+    devices, dispatch modes), and ``torch.compile`` traces the Python one.
+
+    Args:
+        gradient: how the call is differentiated.
+        node: name of the C++ node; empty: none.
+        options: types of the options, which the C++ node hands over as numbers.
     """
-    python: Callable[..., Any] = function.apply
-    native = getattr(nodes.module, node, None)
+    python: Callable[..., Any] = _function(gradient).apply
+    native = getattr(nodes.module, node, None) if node else None
     if native is None:
         return python
+    _NATIVE[node] = gradient
+    _OPTIONS[node] = tuple(options)
 
-    def run(*args: Any) -> Any:
-        if _native and not torch.compiler.is_compiling():
+    def run(backend: str, *args: Any) -> Any:
+        if _native and backend == "cpp" and not torch.compiler.is_compiling():
             out = native(*args)
             if out is not None:
                 return out
-        return python(*args)
+        return python(backend, *args)
 
     return run
+
+
+_OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {}
+
+
+def _function(gradient: Gradient) -> type[torch.autograd.Function]:
+    count = gradient.tensors
+
+    def forward(ctx: Any, backend: str, *args: Any) -> Outputs:
+        outputs = gradient.forward(backend, *args)
+        ctx.save_for_backward(*gradient.saves(args, outputs))
+        ctx.backend, ctx.options = backend, args[count:]
+        ctx.set_materialize_grads(False)
+        return outputs[0] if gradient.returns == 1 else outputs
+
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + count]
+        if by_formulas():
+            found: Tensors = reference_gradient(gradient, saved, grads, ctx.options)
+        else:
+            found = gradient.backward(ctx.backend, saved, grads, ctx.options, needs)
+        own = [grad if need else None for grad, need in zip(found, needs, strict=True)]
+        return None, *own, *(None,) * len(ctx.options)
+
+    # named as it is made: the name of the node comes from here
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(gradient.name, (torch.autograd.Function,), methods)
+
+
+def needs_grad(*values: Tensor | None) -> bool:
+    """Whether a call on these tensors is to be recorded for the backward pass."""
+    if torch.is_grad_enabled():
+        for value in values:
+            if value is not None and value.requires_grad:
+                return True
+    return False
+
+
+def all_saved(saved: Tensors, grads: Tensors, options: Sequence[Any]) -> Tensors:
+    """``Gradient.inputs`` where what was saved are the tensors of the call, in order."""
+    return saved
+
+
+def by_formulas() -> bool:
+    """Whether a backward pass must be one that can be differentiated, or batched, itself."""
+    if torch.compiler.is_compiling():
+        return False  # AOTAutograd refuses second derivatives itself, with a message of its own
+    return torch.is_grad_enabled() or transformed()
+
+
+def reference_gradient(
+    gradient: Gradient,
+    saved: Tensors,
+    grads: Tensors,
+    options: Sequence[Any],
+    inputs: Callable[[Tensors, Tensors, Sequence[Any]], Tensors] | None = None,
+) -> list[Tensor | None]:
+    """Gradients of the tensors of a call by the reference formulas; they can be differentiated in turn.
+
+    ``inputs`` takes the place of ``gradient.inputs``.
+    """
+    with torch.enable_grad():
+        # an alias each: where one argument was computed from another, its gradient must not run into that one
+        leaves = [_alias(value) for value in (inputs or gradient.inputs)(saved, grads, options)]
+        outputs = gradient.reference(*leaves, *options)
+        found = outputs if isinstance(outputs, tuple) else (outputs,)
+        flowing = [
+            (out, grad) for out, grad in zip(found, grads, strict=True) if grad is not None and out.requires_grad
+        ]
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        if not flowing:
+            return [None] * len(leaves)
+        results = torch.autograd.grad(
+            [out for out, _ in flowing], wanted, [grad for _, grad in flowing], create_graph=True, allow_unused=True
+        )
+    by_leaf = iter(results)
+    return [None if leaf is None else next(by_leaf) for leaf in leaves]
+
+
+def _alias(value: Tensor | None) -> Tensor | None:
+    if value is None:
+        return None
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+
+
+def _native_gradient(node: str, saved: Tensors, grads: Tensors, numbers: Sequence[float]) -> list[Tensor | None]:
+    """What a C++ node calls where its kernel does not do: the same rule, by the node's name."""
+    options = [kind(number) for kind, number in zip(_OPTIONS[node], numbers, strict=False)]
+    return reference_gradient(_NATIVE[node], saved, grads, options)
+
+
+if nodes.module is not None:
+    nodes.module.set_reference_gradient(_native_gradient)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridkern.ops import _check
+from hybridkern import _tensors as _check
 
 
 def broadcast_params(named: tuple[tuple[str, Tensor], ...], shape: torch.Size | tuple[int, ...]) -> list[Tensor]:

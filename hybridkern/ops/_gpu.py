@@ -7,8 +7,8 @@ would register: while AOTAutograd functionalizes, the launcher runs with its lau
 the kernels rather than an opaque operator. (``triton_op`` itself defines a schema of its own and an eager path through
 ``custom_op`` that takes six times as long as ``.default``.)
 
-Where the CUDA library has registered a kernel for an operator, that one stays; :func:`prefer_triton` covers it for a
-time.
+Where the CUDA library has registered a kernel for an operator, that one stays under the dispatch key; whoever chooses
+Triton there calls the launcher itself (:func:`run`).
 """
 
 from __future__ import annotations
@@ -22,59 +22,75 @@ from typing import Any
 
 import torch
 from torch._subclasses.functional_tensor import FunctionalTensorMode
+from torch.nn import Parameter
 
-from hybridkern.ops._library import LIBRARY
+from hybridkern._extension import cuda_library
+from hybridkern.ops._operator import LIBRARY, OPERATORS, Operator
 
-# Operator of the library -> module of hybridkern.triton; the part before _forward and _backward is the public name.
-TRITON_MODULES = {
-    f"{module}_{part}": module
-    for module, parts in {
-        "affine_coupling": ("forward", "backward", "backward_from_output"),
-        "rounding_coupling": ("forward", "backward"),
-        "discretized_logistic": ("forward", "backward"),
-        "discretized_logistic_mixture": ("forward", "backward"),
-        "gaussian_log_prob": ("forward", "backward"),
-        "paired_conv1x1": ("forward", "backward"),
-    }.items()
-    for part in parts
-}
-TRITON_OPERATORS = frozenset(TRITON_MODULES.values())
-HAS_TRITON: bool = importlib.util.find_spec("triton") is not None
 
-native: frozenset[str] = frozenset()
-"""Names in ``TRITON_OPERATORS`` that the CUDA library serves."""
-_triton_chosen = False
+class _State:
+    """What serves CUDA tensors here."""
+
+    def __init__(self) -> None:
+        self.has_triton = importlib.util.find_spec("triton") is not None
+        self.native: frozenset[str] = frozenset()  # operators that the CUDA library serves
+        self.interpreted = False  # Triton's kernels run on CPU tensors, for tests
+
+
+state = _State()
+
+
+def triton_operators() -> frozenset[str]:
+    """Names of the operators that have Triton kernels; none where the package is missing."""
+    return frozenset(name for name, operator in OPERATORS.items() if operator.triton and state.has_triton)
 
 
 @cache
-def launcher(name: str) -> Callable[..., Any]:
-    """The launcher of operator ``name``, a plain function of tensors. Imports triton."""
-    module = importlib.import_module(f"hybridkern.triton.{TRITON_MODULES[name]}")
-    found: Callable[..., Any] = module.OPERATORS[name]
+def launcher(part: str) -> Callable[..., Any]:
+    """The launcher of a registered part of an operator, a plain function of tensors. Imports triton."""
+    module = importlib.import_module(f"hybridkern.ops.{_owner(part).name}.triton")
+    found: Callable[..., Any] = module.OPERATORS[part]
     return found
 
 
-def _stub(name: str) -> Callable[..., Any]:
+def _owner(part: str) -> Operator:
+    return next(operator for operator in OPERATORS.values() if part in operator.parts)
+
+
+def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
+    """A part of an operator on a backend that serves it: through the dispatcher, or past its kernel to Triton's."""
+    if backend == "triton" and operator.name in state.native and not torch.compiler.is_compiling():
+        if type(args[0]) in (torch.Tensor, Parameter):
+            return launcher(f"{operator.name}_{part}")(*args)
+    return operator.kernels[part](*args)
+
+
+def _stub(part: str) -> Callable[..., Any]:
     def kernel(*args: Any, **named: Any) -> Any:
-        return launcher(name)(*args, **named)
+        return launcher(part)(*args, **named)
 
     return kernel
 
 
-def _decomposition(name: str) -> Callable[..., Any]:
-    """The rule of operator ``name`` under functionalization: its launches, where Triton would serve it."""
+def _decomposition(operator: Operator, part: str) -> Callable[..., Any]:
+    """The rule of a part under functionalization: its launches, where Triton would serve it."""
 
     def rule(mode: Any, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        on_gpu = args[0].device.type == "cuda"
-        if not on_gpu or (TRITON_MODULES[name] in native and not _triton_chosen) or _exports():
+        if not _takes_triton(operator, args[0]) or _exports():
             return mode.__torch_dispatch__(op, types, args, kwargs)
-        from hybridkern.triton._launch import traced
+        from hybridkern.ops._triton.launch import traced
 
         with mode, traced():
-            return launcher(name)(*args, **kwargs)
+            return launcher(part)(*args, **kwargs)
 
     return rule
+
+
+def _takes_triton(operator: Operator, x: torch.Tensor) -> bool:
+    from hybridkern.ops._backends import choose
+
+    return x.device.type == "cuda" and choose(operator, x) == "triton"
 
 
 def _exports() -> bool:
@@ -83,40 +99,36 @@ def _exports() -> bool:
     return bool(custom_triton_ops_decomposition_disabled())
 
 
-def _is_served(name: str, key: str) -> bool:
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"hybridkern::{name}", key))
+def _is_served(part: str, key: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"hybridkern::{part}", key))
 
 
 def attach() -> None:
-    """Attach every operator that the CUDA library, loaded before, does not serve; to be called once."""
-    global native
-    native = frozenset(module for name, module in TRITON_MODULES.items() if _is_served(name, "CUDA"))
-    if not HAS_TRITON:
+    """Load the CUDA library and attach every operator that it does not serve; to be called once."""
+    if cuda_library().loaded:
+        served = [o for o in OPERATORS.values() if all(_is_served(part, "CUDA") for part in o.parts)]
+        state.native = frozenset(operator.name for operator in served)
+    if not state.has_triton:
         return
-    for name in TRITON_MODULES:
-        if not _is_served(name, "CUDA"):
-            LIBRARY.impl(name, _stub(name), "CUDA")
-        torch.library.register_torch_dispatch(
-            f"hybridkern::{name}", FunctionalTensorMode, _decomposition(name), lib=LIBRARY
-        )
+    for operator in OPERATORS.values():
+        for part in operator.parts if operator.triton else ():
+            if operator.name not in state.native:
+                LIBRARY.impl(part, _stub(part), "CUDA")
+            torch.library.register_torch_dispatch(
+                f"hybridkern::{part}", FunctionalTensorMode, _decomposition(operator, part), lib=LIBRARY
+            )
 
 
 @contextmanager
-def prefer_triton(key: str = "CUDA") -> Iterator[None]:
-    """Serve every operator of ``key`` by Triton, also those that the CUDA library has.
-
-    ``key="CPU"`` is for tests under ``TRITON_INTERPRET=1``: the same launchers on CPU tensors.
-    """
-    global _triton_chosen
-    covered = [name for name in TRITON_MODULES if key != "CUDA" or TRITON_MODULES[name] in native]
-    library = torch.library.Library("hybridkern", "IMPL") if covered else None
-    before, _triton_chosen = _triton_chosen, True
+def interpreted() -> Iterator[None]:
+    """For tests: the launchers serve CPU tensors, over the C++ kernels, in the block."""
+    library = torch.library.Library("hybridkern", "IMPL")
+    before, state.interpreted = state.interpreted, True
     try:
-        for name in covered:
-            assert library is not None
-            library.impl(name, _stub(name), key)
+        for operator in OPERATORS.values():
+            for part in operator.parts if operator.triton else ():
+                library.impl(part, _stub(part), "CPU")
         yield
     finally:
-        _triton_chosen = before
-        if library is not None:
-            library._destroy()
+        state.interpreted = before
+        library._destroy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._coupling_form import CouplingForm, resolve_form
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 
 
 class AffineCoupling(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hybridkern._coupling_form import CouplingForm
+from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.affine_coupling import AffineCoupling
 from hybridkern.transforms.squeeze import Pair
 

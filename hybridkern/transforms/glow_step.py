@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._coupling_form import CouplingForm
+from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
 

@@ -23,7 +23,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from hybridkern.reference._dtype import wide
+from hybridkern._precision import wide
 
 LATTICES = ("exact", "tutorial")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hybridkern.reference._dtype import wide
+from hybridkern._precision import wide
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 

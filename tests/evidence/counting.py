@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 import hybridkern
-from hybridkern._coupling_form import resolve_form
 from hybridkern.flows.glow import GlowLevel
+from hybridkern.ops.affine_coupling.form import resolve_form
 from tests.evidence.interpreter import recorded
 from tests.evidence.launches import Recorder, inside_operators
 from tests.evidence.subjects import on_triton

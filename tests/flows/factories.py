@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import flows
-from hybridkern._coupling_form import NAMED_FORMS
 from hybridkern.hybrid import HybridIDF
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
 
 class HybridIDFFlow(nn.Module):

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.glow.allocations import peak_bytes
 from hybridkern.integrations import _network, accelerate
-from hybridkern.ops.coupling_network import has_fused_network
+from hybridkern.ops.coupling_network.operator import has_fused_network
 from tests.integrations import freia_cases, nflows_cases, normflows_cases
 from tests.integrations.cases import Case, conv, inputs
 from tests.integrations.test_equality import difference, gradients, trained

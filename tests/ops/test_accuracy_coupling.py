@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hybridkern import ops
-from hybridkern._coupling_form import NAMED_FORMS
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 from tests._tolerances import assert_matches, to_numpy
 from tests.ops import inputs, oracle
 from tests.ops.checks import check_coupling

@@ -9,9 +9,9 @@ from torch import Tensor
 
 import hybridkern
 from hybridkern import ops
-from hybridkern._coupling_form import NAMED_FORMS
 from hybridkern._extension import nodes
 from hybridkern.ops._autograd import python_functions
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 from tests._tolerances import Expected, assert_matches, log_quantity, to_numpy
 from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs, layouts, oracle

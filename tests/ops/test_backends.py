@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
+from hybridkern.reference import gaussian_log_prob as reference_gaussian
 
 import hybridkern
 from hybridkern import ops
 from hybridkern.ops import _select
-from hybridkern.reference import gaussian_log_prob as reference_gaussian
 from tests.conftest import BACKENDS
 from tests.ops.calls import CALLS, run
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from hybridkern.reference._bounds import at_least, at_most
+from hybridkern.ops._bounds import at_least, at_most
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hybridkern import ops
-from hybridkern._coupling_form import NAMED_FORMS
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs, layouts
 from tests.ops.calls import CALLS

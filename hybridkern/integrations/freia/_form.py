@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hybridkern._coupling_form import CouplingForm
 from hybridkern.integrations._layer import Accelerated
+from hybridkern.ops.affine_coupling.form import CouplingForm
 
 FORM = "_hybridkern_form"  # its place in the ``__dict__`` of a block
 

@@ -10,11 +10,11 @@ from FrEIA.modules import all_in_one_block
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridkern._coupling_form import CouplingForm
 from hybridkern.integrations._layer import WIDE, Accelerated, fits
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations.freia._form import FORM, kept_form
 from hybridkern.ops import affine_coupling, affine_coupling_actnorm, paired_conv1x1
+from hybridkern.ops.affine_coupling.form import CouplingForm
 
 _DAMPING = 0.1  # the block multiplies all of the network's output by it
 

@@ -9,11 +9,11 @@ import torch
 from FrEIA.modules import coupling_layers as layers
 from torch import Tensor
 
-from hybridkern._coupling_form import CouplingForm
 from hybridkern.integrations._layer import Accelerated, fits
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations.freia._form import FORM, kept_form
 from hybridkern.ops import affine_coupling
+from hybridkern.ops.affine_coupling.form import CouplingForm
 
 Tensors = Sequence[Tensor]
 _SCALES = {"atan": ("atan", 1.0), "tanh": ("tanh", 1.0), "sigmoid": ("tanh", 0.5)}  # 2*sigma(a) - 1 = tanh(a/2)

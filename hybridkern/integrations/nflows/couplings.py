@@ -8,11 +8,11 @@ import torch
 from nflows.transforms import coupling
 from torch import Tensor
 
-from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.integrations._layer import WIDE, Accelerated, fits
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations.nflows._features import Arrangement, Lying, arrange, joined, parts, whole
 from hybridkern.ops import affine_coupling
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 
 _ARRANGEMENT = "_hybridkern_arrangement"
 

@@ -12,11 +12,11 @@ import torch
 from normflows.flows.affine import coupling
 from torch import Tensor
 
-from hybridkern._coupling_form import CouplingForm, resolve_form
 from hybridkern.integrations._layer import WIDE, Accelerated, fits, has_hooks
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations.normflows._halves import Pair, on_tensor
 from hybridkern.ops import affine_coupling
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 
 FORMS = {
     "exp": resolve_form("normflows_exp"),

@@ -7,10 +7,10 @@ import mmap
 import numpy as np
 import pytest
 import torch
+from hybridkern.triton import _tiles, affine_coupling
 
 from hybridkern import ops
 from hybridkern.ops import _gpu
-from hybridkern.triton import _tiles, affine_coupling
 from tests.ops import inputs
 from tests.ops.checks import (
     check_coupling,

@@ -1,0 +1,83 @@
+"""What an operator is: one object that says all that the rest of the package and the tests need to know of it.
+
+From an :class:`Operator` come the schemas and shape-only kernels registered with PyTorch, the choice of backend, the
+autograd node (:mod:`hybridkern.ops._autograd`), what :func:`hybridkern.backends` says, and the suites that treat all
+operators alike: they run over :data:`OPERATORS`. An operator is added in a folder of its own and registered here by
+being imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+LIBRARY = torch.library.Library("hybridkern", "DEF")
+OPERATORS: dict[str, Operator] = {}
+Outputs = Tensor | tuple[Tensor, ...]
+_OPTION_TYPES: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "bool": bool}
+
+
+class Sample(NamedTuple):
+    """A typical call, for tests and benchmarks.
+
+    Attributes:
+        function: from tensors to a tuple of tensors.
+        arguments: ``(shape, dtype)`` of the main tensor to its tensors by name.
+        shapes: the numbers of dimensions that the main tensor may have.
+    """
+
+    function: Callable[..., tuple[Tensor, ...]]
+    arguments: Callable[[tuple[int, ...], torch.dtype], dict[str, Tensor]]
+    shapes: tuple[int, ...] = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One operator of the library ``hybridkern``.
+
+    Attributes:
+        name: of its folder, and the beginning of the names of its registered parts.
+        schemas: what follows the name of each part: ``{"forward": "(Tensor x) -> Tensor", "backward": ...}``.
+        fakes: the shape-only kernel of each part.
+        triton: whether ``ops/<name>/triton.py`` has launchers of all parts.
+        made_of: the operator of which it is composed on the backends that have no kernel of the whole.
+        dtypes: of the main tensor, that the C++ kernels serve.
+    """
+
+    name: str
+    schemas: Mapping[str, str]
+    fakes: Mapping[str, Callable[..., Any]]
+    triton: bool = False
+    made_of: str = ""
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    kernels: dict[str, Any] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, schema in self.schemas.items():
+            full = f"{self.name}_{part}"
+            LIBRARY.define(f"{full}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+            torch.library.register_fake(f"hybridkern::{full}", self.fakes[part], lib=LIBRARY)
+            self.kernels[part] = getattr(torch.ops.hybridkern, full).default
+        OPERATORS[self.name] = self
+
+    @property
+    def parts(self) -> list[str]:
+        """Names under which its parts are registered."""
+        return [f"{self.name}_{part}" for part in self.schemas]
+
+    @property
+    def samples(self) -> dict[str, Sample]:
+        """Typical calls by name, from ``ops/<name>/sample.py``."""
+        found: dict[str, Sample] = importlib.import_module(f"hybridkern.ops.{self.name}.sample").SAMPLES
+        return found
+
+
+def option_types(kernel: Any) -> tuple[Callable[[Any], Any], ...]:
+    """Types of the arguments of a kernel that are no tensors, in order."""
+    kinds = [str(argument.type) for argument in kernel._schema.arguments]
+    return tuple(_OPTION_TYPES[kind] for kind in kinds if kind in _OPTION_TYPES)

@@ -1,0 +1,206 @@
+"""Convolutional coupling network 3x3 - ReLU - 1x1 - ReLU - 3x3 as one operator: schema, autograd, public function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybridkern import _tensors as _check
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
+from hybridkern.ops._backends import choose
+from hybridkern.ops._gpu import run
+from hybridkern.ops._operator import Operator
+from hybridkern.ops.coupling_network import reference as _reference
+
+_SIDE, _MOST, _WANTED = 32, 256, 8  # as in csrc/cpu/coupling_network
+
+
+def _up(value: int, step: int) -> int:
+    return (value + step - 1) // step
+
+
+def _hidden_size(batch: int, height: int, width: int, hidden: int) -> tuple[int, int, int]:
+    """Slices, pixels of a slice and hidden channels of the saved activations: ``Slices`` of the kernels."""
+    least: Callable[[int, int], int] = torch.sym_min
+    most: Callable[[int, int], int] = torch.sym_max
+    share = _up(batch * height * width, _WANTED)
+    target = least(most(_up(share, _SIDE) * _SIDE, _SIDE), _MOST)
+    examples = most(1, least(batch, target // most(1, height * width)))
+    rows = most(1, least(height, target // most(1, width)))
+    slices = _up(batch, examples) * _up(height, rows)
+    return slices, _up(examples * rows * width, _SIDE) * _SIDE, _up(hidden, _SIDE) * _SIDE
+
+
+def _fake_forward(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    bf16: bool,
+    save_hidden: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, _, height, width = x.shape
+    params = x.new_empty((batch, height, width, w3.shape[0])).permute(0, 3, 1, 2)
+    slices, pixels, hidden = _hidden_size(batch, height, width, w1.shape[0])
+    dtype = torch.bfloat16 if bf16 and x.dtype is torch.float32 else x.dtype
+    kept = [x.new_empty((slices if save_hidden else 0, pixels, hidden), dtype=dtype) for _ in range(2)]
+    return params, kept[0], kept[1]
+
+
+def _fake_backward(
+    grad: Tensor,
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    hidden1: Tensor,
+    hidden2: Tensor,
+    bf16: bool,
+    wants_x: bool,
+) -> tuple[Tensor, ...]:
+    batch, channels, height, width = x.shape
+    grad_x = x.new_empty((batch if wants_x else 0, height, width, channels)).permute(0, 3, 1, 2)
+    return grad_x, *(value.new_empty(value.shape) for value in (w1, b1, w2, b2, w3, b3))
+
+
+_WEIGHTS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor w3, Tensor b3"
+OPERATOR = Operator(
+    "coupling_network",
+    {
+        "forward": f"(Tensor x, {_WEIGHTS}, bool bf16, bool save_hidden) -> (Tensor, Tensor, Tensor)",
+        "backward": f"(Tensor grad, Tensor x, {_WEIGHTS}, Tensor hidden1, Tensor hidden2, bool bf16, bool wants_x) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    },
+    {"forward": _fake_forward, "backward": _fake_backward},
+    dtypes=(torch.float32, torch.float64),
+)
+_ARGUMENTS = 7  # x, three weights and three biases
+
+
+def _with_hidden(backend: str, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    out: tuple[Tensor, Tensor, Tensor] = run(OPERATOR, "forward", backend, *args)
+    return out
+
+
+def _backward(
+    backend: str, saved: Tensors, grads: Tensors, options: Sequence[Any], needs: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    out: tuple[Tensor, ...] = run(OPERATOR, "backward", backend, grads[0], *saved, options[0], needs[0])
+    return out
+
+
+def _formulas(*args: Any) -> Tensor:
+    x, w1, b1, w2, b2, w3, b3, bf16, _ = args
+    with torch.autocast(x.device.type, enabled=False):
+        return _reference.coupling_network(x, w1, b1, w2, b2, w3, b3, bf16)
+
+
+def _saves(args: Sequence[Any], outputs: Any) -> tuple[Tensor, ...]:
+    return *args[:_ARGUMENTS], *outputs[1:]
+
+
+def _inputs(saved: Tensors, grads: Tensors, options: Sequence[Any]) -> Tensors:
+    return saved[:_ARGUMENTS]
+
+
+_recorded = recorded(
+    Gradient("CouplingNetwork", _ARGUMENTS, _with_hidden, _saves, _backward, _formulas, _inputs, returns=1)
+)
+
+
+def _check_weight(name: str, value: object, x: Tensor, shape: tuple[int | None, ...], wanted: str) -> None:
+    _check.check_tensor(name, value)
+    assert isinstance(value, Tensor)
+    if value.dtype is not x.dtype:
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of x")
+    _check.check_same_device(name, value, x)
+    fits = value.ndim == len(shape) and all(
+        size >= 1 if want is None else size == want for size, want in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected {wanted}")
+
+
+def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> None:
+    _check.check_tensor("x", x)
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x: got dtype {x.dtype}, expected float32 or float64")
+    if x.ndim != 4 or x.shape[1] < 1:
+        raise ValueError(f"x: got shape {_check.shape_text(x.shape)}, expected (B, C, H, W) with a channel at least")
+    channels = x.shape[1]
+    _check_weight("w1", w1, x, (None, channels, 3, 3), f"(hidden, {channels}, 3, 3)")
+    hidden = w1.shape[0]
+    _check_weight("b1", b1, x, (hidden,), f"({hidden},)")
+    _check_weight("w2", w2, x, (hidden, hidden, 1, 1), f"({hidden}, {hidden}, 1, 1)")
+    _check_weight("b2", b2, x, (hidden,), f"({hidden},)")
+    _check_weight("w3", w3, x, (None, hidden, 3, 3), f"(out, {hidden}, 3, 3)")
+    _check_weight("b3", b3, x, (w3.shape[0],), f"({w3.shape[0]},)")
+
+
+def has_fused_network(x: Tensor) -> bool:
+    """Whether :func:`coupling_network` runs compiled kernels for ``x``; the reference is slower than convolutions."""
+    return x.is_cpu and x.dtype in OPERATOR.dtypes and choose(OPERATOR, x) == "cpp"
+
+
+def _products_in_bf16(x: Tensor) -> bool:
+    device = x.device.type
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16
+
+
+def coupling_network(
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    *,
+    save_hidden: bool = True,
+) -> Tensor:
+    r"""Network of a convolutional coupling, ``conv3(relu(conv2(relu(conv1(x)))))``, as one operator.
+
+    ``conv1`` and ``conv3`` are 3x3 with zero padding 1, ``conv2`` is 1x1; all have stride 1. The arguments are weights
+    and biases of three ``nn.Conv2d``. Under ``torch.autocast`` in bfloat16 the products read bfloat16 numbers (``x``,
+    weights, hidden activations, and in backward their gradients) and sum in float32; input, output and gradients
+    stay float32.
+
+    Args:
+        x: ``(B, C, H, W)``, float32 or float64 (or what autocast lowered, which is raised again).
+        w1, b1: ``(hidden, C, 3, 3)`` and ``(hidden,)``, in the dtype of ``x``, as all that follow.
+        w2, b2: ``(hidden, hidden, 1, 1)`` and ``(hidden,)``.
+        w3, b3: ``(out, hidden, 3, 3)`` and ``(out,)``.
+        save_hidden: keep both hidden activations for backward. Otherwise only ``x`` is kept, and they are computed
+            again, a slice of the batch at a time. The gradients are the same, to the bit.
+
+    Returns:
+        ``(B, out, H, W)`` in channels_last, dtype of ``x``.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or device.
+
+    Source: the coupling network of Glow, Kingma and Dhariwal 2018 (arXiv:1807.03039), section 3.3 and appendix B.
+    """
+    if isinstance(x, Tensor):
+        x = _check.autocast_input(x)
+    weights = (w1, b1, w2, b2, w3, b3)
+    _validate(x, *weights)
+    bf16 = _products_in_bf16(x) and x.dtype is torch.float32
+    backend = choose(OPERATOR, x)
+    if backend == "reference":
+        return _formulas(x, *weights, bf16, save_hidden)
+    params: Tensor
+    if needs_grad(x, *weights):
+        params = _recorded(backend, x, *weights, bf16, save_hidden)
+    else:
+        params = _with_hidden(backend, x, *weights, bf16, False)[0]
+    return params

@@ -1,0 +1,300 @@
+"""Discretized logistic log-probability: kernels and launchers of the operators ``discretized_logistic_*``."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hybridkern.ops._triton.density import gradient_of, is_shared, strides, total_dtype, work_of
+from hybridkern.ops._triton.launch import launch
+from hybridkern.ops._triton.layout import (
+    Output,
+    alignment,
+    extent_of,
+    foldable,
+    multiple,
+    needs_wide_offsets,
+    offsets,
+    operand,
+    order_of,
+    vector_of,
+)
+from hybridkern.ops._triton.reduce import column_sums, row_sums
+from hybridkern.ops._triton.tiles import batch_tile_of, tile_of
+from hybridkern.ops.discretized_logistic.triton_math import bin_numbers, logistic_log_prob, logistic_slopes, scale_part
+
+
+@triton.jit
+def forward_kernel(
+    x,
+    mean,
+    log_scale,
+    out,
+    rows,
+    columns,
+    extent,
+    steps,
+    chunks,
+    x_batch,
+    x_outer,
+    x_inner,
+    m_batch,
+    m_outer,
+    m_inner,
+    s_batch,
+    s_outer,
+    s_inner,
+    o_batch,
+    o_outer,
+    o_inner,
+    REDUCE: tl.constexpr,
+    BIN: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_LOW: tl.constexpr,
+    X_DENSE: tl.constexpr,
+    M_DENSE: tl.constexpr,
+    S_DENSE: tl.constexpr,
+    O_DENSE: tl.constexpr,
+    WIDE: tl.constexpr,
+    WORK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ALIGN: tl.constexpr,
+):
+    program = tl.program_id(0)
+    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
+    chunk = program % chunks
+    columns = multiple(columns, ALIGN)
+    extent = multiple(extent, ALIGN)
+    wide_row = row.to(tl.int64)[:, None]
+    x += wide_row * multiple(x_batch, ALIGN)
+    mean += wide_row * multiple(m_batch, ALIGN)
+    log_scale += wide_row * multiple(s_batch, ALIGN)
+    live = (row < rows)[:, None]
+    sums = tl.zeros([ROWS, COLUMNS], WORK)
+    for step in range(chunk * steps, (chunk + 1) * steps):
+        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        if WIDE:
+            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        mask = live & (column < columns)
+        x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
+        m_at = offsets(column, extent, multiple(m_outer, ALIGN), m_inner, M_DENSE)
+        s_at = offsets(column, extent, multiple(s_outer, ALIGN), s_inner, S_DENSE)
+        value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
+        location = tl.load(mean + m_at, mask=mask, other=0.0).to(WORK)
+        log_s = tl.load(log_scale + s_at, mask=mask, other=0.0).to(WORK)
+        log_p = logistic_log_prob(value, location, log_s, BIN, HALF, HALF_LOW)
+        if REDUCE:
+            sums += tl.where(mask, log_p, 0.0)
+        else:
+            o_at = offsets(column, extent, multiple(o_outer, ALIGN), o_inner, O_DENSE)
+            to = out + wide_row * multiple(o_batch, ALIGN) + o_at
+            tl.store(to, log_p.to(out.dtype.element_ty), mask=mask)
+    if REDUCE:
+        tl.store(out + row.to(tl.int64) * chunks + chunk, tl.sum(sums, axis=1), mask=row < rows)
+
+
+@triton.jit
+def backward_kernel(
+    grad,
+    x,
+    mean,
+    log_scale,
+    grad_x,
+    grad_mean,
+    grad_log_scale,
+    rows,
+    columns,
+    extent,
+    steps,
+    chunks,
+    g_batch,
+    g_outer,
+    g_inner,
+    x_batch,
+    x_outer,
+    x_inner,
+    m_batch,
+    m_outer,
+    m_inner,
+    s_batch,
+    s_outer,
+    s_inner,
+    gx_batch,
+    gx_outer,
+    gx_inner,
+    gp_batch,
+    gp_outer,
+    gp_inner,
+    REDUCE: tl.constexpr,
+    SHARED: tl.constexpr,
+    BIN: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_LOW: tl.constexpr,
+    G_DENSE: tl.constexpr,
+    X_DENSE: tl.constexpr,
+    M_DENSE: tl.constexpr,
+    S_DENSE: tl.constexpr,
+    GX_DENSE: tl.constexpr,
+    GP_DENSE: tl.constexpr,
+    WIDE: tl.constexpr,
+    WORK: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ALIGN: tl.constexpr,
+):
+    # A program walks along an example; or, where the batch shares the parameters, down the batch, summing.
+    program = tl.program_id(0)
+    chunk = program % chunks
+    group = program // chunks
+    columns = multiple(columns, ALIGN)
+    extent = multiple(extent, ALIGN)
+    mean_sums = tl.zeros([ROWS, COLUMNS], WORK)
+    scale_sums = tl.zeros([ROWS, COLUMNS], WORK)
+    for step in range(chunk * steps, (chunk + 1) * steps):
+        if SHARED:
+            row_tile = step
+            column_tile = group
+        else:
+            row_tile = group
+            column_tile = step
+        if WIDE:
+            column_tile = tl.full((), 0, tl.int64) + column_tile
+        row = row_tile * ROWS + tl.arange(0, ROWS)[:, None]
+        column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        wide_row = row.to(tl.int64)
+        live = row < rows
+        mask = live & (column < columns)
+        if REDUCE:
+            upstream = tl.load(grad + wide_row * g_batch, mask=live, other=0.0).to(WORK)
+        else:
+            g_at = wide_row * multiple(g_batch, ALIGN) + offsets(
+                column, extent, multiple(g_outer, ALIGN), g_inner, G_DENSE
+            )
+            upstream = tl.load(grad + g_at, mask=mask, other=0.0).to(WORK)
+        x_at = wide_row * multiple(x_batch, ALIGN) + offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
+        m_at = wide_row * multiple(m_batch, ALIGN) + offsets(column, extent, multiple(m_outer, ALIGN), m_inner, M_DENSE)
+        s_at = wide_row * multiple(s_batch, ALIGN) + offsets(column, extent, multiple(s_outer, ALIGN), s_inner, S_DENSE)
+        value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
+        location = tl.load(mean + m_at, mask=mask, other=0.0).to(WORK)
+        log_s = tl.load(log_scale + s_at, mask=mask, other=0.0).to(WORK)
+        inverse, inverse_low, exp_h, mass, _ = scale_part(log_s, BIN)
+        _, _, _, slope_x, slope_s = logistic_slopes(
+            value, location, inverse, inverse_low, exp_h, mass, BIN, HALF, HALF_LOW
+        )
+        own_x = slope_x * upstream
+        own_s = slope_s * upstream
+        gx_at = wide_row * multiple(gx_batch, ALIGN) + offsets(
+            column, extent, multiple(gx_outer, ALIGN), gx_inner, GX_DENSE
+        )
+        tl.store(grad_x + gx_at, own_x.to(grad_x.dtype.element_ty), mask=mask)
+        if SHARED:
+            mean_sums += tl.where(mask, -own_x, 0.0)
+            scale_sums += tl.where(mask, own_s, 0.0)
+        else:
+            gp_at = wide_row * multiple(gp_batch, ALIGN) + offsets(
+                column, extent, multiple(gp_outer, ALIGN), gp_inner, GP_DENSE
+            )
+            tl.store(grad_mean + gp_at, (-own_x).to(grad_mean.dtype.element_ty), mask=mask)
+            tl.store(grad_log_scale + gp_at, own_s.to(grad_log_scale.dtype.element_ty), mask=mask)
+    if SHARED:
+        at = group * COLUMNS + tl.arange(0, COLUMNS)
+        to = chunk.to(tl.int64) * columns + at
+        tl.store(grad_mean + to, tl.sum(mean_sums, axis=0), mask=at < columns)
+        tl.store(grad_log_scale + to, tl.sum(scale_sums, axis=0), mask=at < columns)
+
+
+def forward(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
+    """``discretized_logistic_forward``: see ``hybridkern/ops/discretized_logistic.py``."""
+    dtype = total_dtype(x)
+    if x.numel() == 0:
+        return x.new_zeros((x.shape[0],), dtype=dtype) if reduce else torch.empty_like(x)
+    out = Output(torch.empty((x.shape[0],), dtype=dtype, device=x.device) if reduce else torch.empty_like(x))
+    x, mean, log_scale = foldable(x), foldable(mean), foldable(log_scale)
+    order = order_of(x)
+    xo, mo, so = operand(x, order), operand(mean, order), operand(log_scale, order)
+    tile = tile_of(order.rows, order.columns, vector_of(x, mean, log_scale), reduce)
+    target = out.tensor
+    several = reduce and tile.chunks > 1
+    if several:
+        target = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device)
+    oo = xo if reduce else operand(target, order)
+    launch(
+        forward_kernel,
+        tile.programs,
+        x,
+        *(x, mean, log_scale, target),
+        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
+        *strides(xo, mo, so, oo),
+        REDUCE=reduce,
+        **bin_numbers(float(bin_width), dtype is torch.float32),
+        X_DENSE=xo.dense,
+        M_DENSE=mo.dense,
+        S_DENSE=so.dense,
+        O_DENSE=oo.dense,
+        WIDE=needs_wide_offsets(order, [xo, mo, so, oo]),
+        WORK=work_of(x),
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        ALIGN=alignment(order, [xo, mo, so, oo]),
+        num_warps=tile.warps,
+    )
+    if several:
+        row_sums(target, None, out.tensor)
+    return out.finish()
+
+
+def backward(
+    grad: Tensor, x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``discretized_logistic_backward``: gradients in ``x``, ``mean`` and ``log_scale``."""
+    grad_x = Output(torch.empty_like(x))
+    grads = [value.new_empty(value.shape) for value in (mean, log_scale)]
+    if x.numel() == 0:
+        return grad_x.finish(), grads[0].zero_(), grads[1].zero_()
+    shared = is_shared(mean, x)
+    x, mean, log_scale = foldable(x), foldable(mean), foldable(log_scale)
+    order = order_of(x)
+    grad = grad if reduce else foldable(grad)
+    go = gradient_of(grad, order, x, reduce)
+    xo, mo, so = operand(x, order), operand(mean, order), operand(log_scale, order)
+    gxo, gpo = operand(grad_x.tensor, order), operand(grads[0], order)
+    tile = (batch_tile_of(order.rows, order.columns, vector_of(x)) if shared
+            else tile_of(order.rows, order.columns, vector_of(x, mean, log_scale), False))  # fmt: skip
+    targets: list[Tensor] = grads
+    if shared:
+        partial = torch.empty((2, tile.chunks, order.columns), dtype=total_dtype(x), device=x.device)
+        targets = [partial[0], partial[1]]
+    operands = [xo, mo, so, gxo, gpo] + ([] if reduce else [go])
+    launch(
+        backward_kernel,
+        tile.programs,
+        x,
+        *(grad, x, mean, log_scale, grad_x.tensor, *targets),
+        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
+        *strides(go, xo, mo, so, gxo, gpo),
+        REDUCE=reduce,
+        SHARED=shared,
+        **bin_numbers(float(bin_width), x.dtype is not torch.float64),
+        G_DENSE=go.dense,
+        X_DENSE=xo.dense,
+        M_DENSE=mo.dense,
+        S_DENSE=so.dense,
+        GX_DENSE=gxo.dense,
+        GP_DENSE=gpo.dense,
+        WIDE=needs_wide_offsets(order, operands),
+        WORK=work_of(x),
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        ALIGN=alignment(order, operands),
+        num_warps=tile.warps,
+    )
+    if shared:
+        for source, target in zip(targets, grads, strict=True):
+            column_sums(source, target, order)
+    return grad_x.finish(), grads[0], grads[1]
+
+
+OPERATORS = {"discretized_logistic_forward": forward, "discretized_logistic_backward": backward}
