@@ -75,7 +75,7 @@ def cuda_extension(home: str) -> Extension:
     nvcc = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
     return cpp_extension.CppExtension(
         "hybridkern._cuda",
-        ["csrc/layout.cpp", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))],
+        ["csrc/layout.cpp", *sources("*/cuda.cu")],
         depends=headers(),
         include_dirs=[f"{home}/include"],
         extra_compile_args={
@@ -97,7 +97,7 @@ def nodes_extension() -> Extension:
 
     return CppExtension(
         "hybridkern._nodes",
-        sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "autograd").glob("*.cpp")),
+        ["csrc/autograd/module.cpp", *sources("*/node.cpp")],
         depends=headers(),
         include_dirs=[pybind11.get_include()],
         extra_compile_args={"cxx": ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden"]},
@@ -113,8 +113,13 @@ def built_for(name: str) -> str:
     return f"-DHK_AUTOGRAD_NODES={torch.__version__}"
 
 
+def sources(*patterns: str) -> list[str]:
+    """Files under csrc, each once."""
+    return sorted({str(p.relative_to(ROOT)) for pattern in patterns for p in (ROOT / "csrc").glob(pattern)})
+
+
 def headers() -> list[str]:
-    return sorted(str(p.relative_to(ROOT)) for kind in ("*.h", "*.cuh") for p in (ROOT / "csrc").rglob(kind))
+    return sources("**/*.h", "**/*.cuh")
 
 
 def extension_options() -> dict[str, object]:
@@ -152,14 +157,12 @@ def extension_options() -> dict[str, object]:
             super().build_extensions()
             self.extensions = [main, *built]
 
-    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp"))
-    sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").rglob("*.cpp"))
     flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
     extension = CppExtension(
         "hybridkern._C",
-        sources,
+        sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "coupling_network/*.cpp"),
         depends=headers(),
         include_dirs=[pybind11.get_include()],
         extra_compile_args={"cxx": flags},

@@ -6,7 +6,7 @@
 #include <map>
 #include <string>
 
-#include "cpu/coupling_network/network.h"
+#include "coupling_network/network.h"
 #include "cpu/kernels.h"
 
 #define HK_TEXT(...) HK_TEXT_OF(__VA_ARGS__)

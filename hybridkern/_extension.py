@@ -3,7 +3,8 @@
 Importing the module registers the CPU kernels of the operators with PyTorch's dispatcher; their schemas are defined
 in :mod:`hybridkern.ops`. A missing extension is no error: the package then runs on the reference backend.
 
-The CUDA kernels lie in a library of their own, ``hybridkern._cuda``, which is loaded only where torch sees a device.
+The CUDA kernels lie in a library of their own, ``hybridkern._cuda``, which :mod:`hybridkern.ops` loads where torch sees
+a device.
 """
 
 from __future__ import annotations
@@ -66,14 +67,10 @@ nodes: Extension = _load_nodes()
 
 
 class CudaLibrary(NamedTuple):
-    """Whether the CUDA kernels are loaded, why (not), and the operators that they serve."""
+    """Whether the CUDA kernels are loaded, and why (not)."""
 
     loaded: bool
     reason: str
-    operators: frozenset[str]
-
-
-_CUDA_OPERATORS = frozenset({"affine_coupling", "rounding_coupling", "discretized_logistic"})
 
 
 def cuda_library_path() -> Path | None:
@@ -94,7 +91,7 @@ def cuda_architectures() -> str:
 
 def _load_cuda() -> CudaLibrary:
     def missing(reason: str) -> CudaLibrary:
-        return CudaLibrary(False, reason, frozenset())
+        return CudaLibrary(False, reason)
 
     if _env.NO_EXTENSION:
         return missing("switched off by HYBRIDKERN_NO_EXT")
@@ -103,13 +100,14 @@ def _load_cuda() -> CudaLibrary:
         return missing("the CUDA library was not built (no nvcc at install time, a failed build, or HYBRIDKERN_CUDA=0)")
     if torch.version.hip is not None:
         return missing("the CUDA library does not run on ROCm")
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() or _env.PRETEND_CUDA):
         return missing("the CUDA library was built, but torch sees no CUDA device")
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         return missing(f"the CUDA library does not load with torch {torch.__version__}: {error}")
-    return CudaLibrary(True, f"compiled CUDA kernels for {cuda_architectures()}", _CUDA_OPERATORS)
+    pretended = "" if torch.cuda.is_available() else ", loaded without a device (HYBRIDKERN_PRETEND_CUDA)"
+    return CudaLibrary(True, f"compiled CUDA kernels for {cuda_architectures()}{pretended}")
 
 
 _cuda: CudaLibrary | None = None

@@ -4,7 +4,6 @@
 #include <torch/version.h>
 
 #include "node.h"
-#include "nodes.h"
 
 namespace hk::nodes {
 namespace {
@@ -51,14 +50,5 @@ PYBIND11_MODULE(_nodes, m) {
         nodes::reference_rule = rule.release().ptr();
       },
       "The function (node, saved, grads, options) that gives gradients which can be differentiated.");
-  const auto release = pybind11::call_guard<pybind11::gil_scoped_release>();
-  m.def("affine_coupling", &nodes::affine_coupling, release);
-  m.def("affine_coupling_actnorm", &nodes::affine_coupling_actnorm, release);
-  m.def("rounding_coupling", &nodes::rounding_coupling, release);
-  m.def("mirrored_halves", &nodes::mirrored_halves, release);
-  m.def("mirrored_joined", &nodes::mirrored_joined, release);
-  m.def("mirrored_with_prior", &nodes::mirrored_with_prior, release);
-  m.def("discretized_logistic", &nodes::discretized_logistic, release);
-  m.def("discretized_logistic_mixture", &nodes::discretized_logistic_mixture, release);
-  m.def("gaussian_log_prob", &nodes::gaussian_log_prob, release);
+  for (const auto definition : nodes::Registered::all()) definition(m);
 }

@@ -7,6 +7,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <initializer_list>
 #include <optional>
@@ -20,6 +21,7 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using OptionalTensor = std::optional<Tensor>;
+using OptionalPair = std::optional<std::tuple<Tensor, Tensor>>;
 
 // An ordinary CPU tensor: no subclass, no wrapper of a functional transform.
 inline bool is_ordinary(const Tensor& value) {
@@ -64,5 +66,27 @@ inline bool by_formulas() {
 // keep_options kept.
 variable_list reference_gradient(const char* node, const variable_list& saved, const variable_list& grads,
                                  const std::vector<double>& options, size_t tensors, size_t arguments);
+
+// What CouplingForm.spec packs.
+struct AffineForm {
+  int64_t code;
+  double clamp, offset, eps, gain, shift_gain;
+};
+
+// What an operator adds to the module hybridkern._nodes, found by the module through static objects of this class.
+struct Registered {
+  using Definition = void (*)(pybind11::module_&);
+  explicit Registered(Definition definition) { all().push_back(definition); }
+  static std::vector<Definition>& all() {
+    static std::vector<Definition> list;
+    return list;
+  }
+};
+
+// A function that hands back nullopt where a call is not the node's (may_serve).
+template <class Function>
+void define(pybind11::module_& m, const char* name, Function function) {
+  m.def(name, function, pybind11::call_guard<pybind11::gil_scoped_release>());
+}
 
 }  // namespace hk::nodes

@@ -9,7 +9,7 @@
 namespace hk {
 
 constexpr int64_t block_size = 1024;
-constexpr int scale_maps = 7;  // ScaleMap of math/coupling.h
+constexpr int scale_maps = 7;  // ScaleMap of affine_coupling/math.h
 
 template <class T>
 struct CouplingConstants {
@@ -49,7 +49,7 @@ struct ActnormRows {
 };
 
 // Of parameters that the batch shares, what depends on them alone: arrays `stride` apart, holding the parts of
-// ScalePart (math/logistic.h) and, last, log(mass) - excess.
+// ScalePart (discretized_logistic/math.h) and, last, log(mass) - excess.
 constexpr int prepared_arrays = 5;
 
 template <class T>
@@ -127,7 +127,7 @@ struct Kernels {
   int64_t lanes;
   // [map][negated][shift before the scale]; returns the block's sum of log s
   T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
-  // [map][negated][shift before the scale][what is known: Known of math/coupling.h]
+  // [map][negated][shift before the scale][what is known: Known of affine_coupling/math.h]
   void (*coupling_backward[scale_maps][2][2][3])(const CouplingBlock<T>&, const CouplingConstants<T>&);
   void (*actnorm_forward[scale_maps])(const ActnormRows<T>&, const CouplingConstants<T>&);  // none without scale
   void (*actnorm_backward[scale_maps])(const ActnormRows<T>&, const CouplingConstants<T>&);

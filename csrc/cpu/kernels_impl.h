@@ -1,14 +1,15 @@
-// The table of kernels.h over vectors of one instruction set; included once by each of isa_*.cpp. loops/ has the loops.
+// The table of kernels.h over vectors of one instruction set; included once by each of isa_*.cpp. An operator's loops.h
+// has its loops.
 #pragma once
 
-#include "loops/adamax.h"
-#include "loops/affine_coupling.h"
-#include "loops/affine_coupling_actnorm.h"
-#include "loops/discretized_logistic.h"
-#include "loops/discretized_logistic_mixture.h"
-#include "loops/gaussian_log_prob.h"
-#include "loops/paired_conv1x1.h"
-#include "loops/rounding_coupling.h"
+#include "../adamax/loops.h"
+#include "../affine_coupling/loops.h"
+#include "../affine_coupling_actnorm/loops.h"
+#include "../discretized_logistic/loops.h"
+#include "../discretized_logistic_mixture/loops.h"
+#include "../gaussian_log_prob/loops.h"
+#include "../paired_conv1x1/loops.h"
+#include "../rounding_coupling/loops.h"
 
 namespace hk::HK_ISA {
 

@@ -13,8 +13,8 @@
 
 #define HK_ISA cuda
 #define HK_LANES 1
-#include "../math/coupling.h"
-#include "../math/logistic.h"
+#include "../affine_coupling/math.h"
+#include "../discretized_logistic/math.h"
 #include "../math/low_precision.h"
 
 namespace hk::cuda {

@@ -13,7 +13,7 @@ from tests.evidence.nvcc import assemble, compile_cuda, nvcc_version
 from tests.evidence.static.report import Report, cubin_reports
 from tests.evidence.toolchain import ROOT
 
-SOURCES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu")))
+SOURCES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").glob("*/cuda.cu")))
 THREADS = 128  # of a block: block_threads in csrc/cuda/rows.cuh
 
 
@@ -38,7 +38,7 @@ def ptx_of(source: str) -> bytes:
     extension = setup().cuda_extension(str(setup().cuda_home()))
     options = [option for option in extension.extra_compile_args["nvcc"] if not option.startswith("-gencode")]
     options += [f"-I{folder}" for folder in extension.include_dirs]
-    kept = BUILD / build_key(nvcc_version(), *options) / f"{Path(source).stem}.ptx"
+    kept = BUILD / build_key(nvcc_version(), *options) / f"{Path(source).parent.name}.ptx"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         part = kept.with_suffix(f".{os.getpid()}.part")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from hybridkern import _extension, report
 from tests.evidence import cuda_library
@@ -63,12 +65,27 @@ def test_toolkit_is_found_by_its_compiler(setup: ModuleType, monkeypatch: pytest
     assert setup.cuda_home() == str(tmp_path)
 
 
-LOADS = """
-import sys, torch, hybridkern
-torch.ops.load_library(sys.argv[1])
-for name in sys.argv[2:]:
-    assert "CUDA: registered" in torch._C._dispatch_dump("hybridkern::" + name), name
-print("all registered")
+# The whole road of `import hybridkern` on a machine with a GPU, which only the device is missing from.
+PRETENDED = """
+import sys, hybridkern
+from torch._C import _dispatch_dump
+from torch._subclasses.fake_tensor import FakeTensorMode
+import torch
+from hybridkern.ops import _backends, _gpu
+from hybridkern.ops._operator import OPERATORS
+for name in sys.argv[1:]:
+    assert "csrc" in _dispatch_dump("hybridkern::" + name).split("CUDA: ")[1].splitlines()[0], name
+print(hybridkern.backends()["cuda"])
+with FakeTensorMode():
+    x = torch.empty(2, 3, device="cuda")
+    print(*(f"{name}:{_backends.choose(operator, x)}" for name, operator in sorted(OPERATORS.items())))
+    with hybridkern.use_backend("cuda", "reference"):
+        print(*(f"{name}:{_backends.choose(operator, x)}" for name, operator in sorted(OPERATORS.items())))
+    with hybridkern.use_backend("cuda"):
+        try:
+            _backends.choose(OPERATORS["gaussian_log_prob"], x)
+        except RuntimeError as error:
+            print(error)
 """
 needs_library = pytest.mark.skipif(
     _extension.cuda_library_path() is None, reason="this installation has no CUDA library"
@@ -76,12 +93,26 @@ needs_library = pytest.mark.skipif(
 
 
 @needs_library
-def test_library_loads_and_registers_its_operators_without_a_gpu() -> None:
-    path = str(_extension.cuda_library_path())
+def test_import_loads_the_library_and_operators_choose_it() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LOADS, path, *OPERATORS], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", PRETENDED, *OPERATORS],
+        env=os.environ | {"HYBRIDKERN_PRETEND_CUDA": "1"},
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
-    assert done.stdout.strip() == "all registered", done.stderr
+    assert done.returncode == 0, done.stderr
+    status, automatic, chosen, refused = done.stdout.splitlines()
+    assert "available=True" in status and "without a device" in status
+    native = {"affine_coupling", "affine_coupling_actnorm", "discretized_logistic", "rounding_coupling"}
+    native.add("rounding_coupling_mirrored")  # as affine_coupling_actnorm: composed of one that the library has
+    found = dict(pair.split(":") for pair in automatic.split())
+    assert {name for name, backend in found.items() if backend == "cuda"} == native
+    assert found["gaussian_log_prob"] in ("triton", "reference") and found["coupling_network"] == "reference"
+    found = dict(pair.split(":") for pair in chosen.split())
+    assert {name for name, backend in found.items() if backend == "cuda"} == native
+    assert "backend 'cuda' was chosen and has no kernel of gaussian_log_prob" in refused
 
 
 @needs_library
@@ -94,4 +125,4 @@ def test_report_names_the_architectures() -> None:
 def test_state_of_the_library_has_a_reason() -> None:
     state = _extension.cuda_library()
     assert state.reason
-    assert state.loaded == bool(state.operators)
+    assert state.loaded == (torch.cuda.is_available() and _extension.cuda_library_path() is not None)

@@ -39,7 +39,7 @@ def test_operator_tests_pass_emulated() -> None:
 def program(csrc: Path, folder: Path, sanitizer: tuple[str, ...], *options: str) -> subprocess.CompletedProcess[str]:
     """Compile the standalone test with the kernels in ``csrc`` and run it."""
     source = build.HERE / "kernels_test.cpp"
-    command = ["g++", *build.COMMON, "-O1", "-g", *sanitizer, *options, f"-I{csrc / 'cuda'}", str(source)]
+    command = ["g++", *build.COMMON, "-O1", "-g", *sanitizer, *options, f"-I{csrc}", str(source)]
     path = build.compiled("kernels_test", command, folder / ("_".join((*sanitizer, *options)).replace("/", "")))
     # without address randomization, which not every thread sanitizer stands
     return subprocess.run(["setarch", "-R", str(path)], capture_output=True, text=True, check=False)
@@ -59,28 +59,28 @@ def test_kernels_are_clean(options: tuple[str, ...]) -> None:
 # name: file, text, what stands in its place, sanitizer, what is said of it
 BUGS = {
     "write_past_the_end": (
-        "affine_coupling.cuh",
+        "affine_coupling/cuda.cuh",
         "store(c.y, place_of(c.walk, share.b, e), y);",
         "store(c.y, place_of(c.walk, share.b, e + N), y);",
         ASAN,
         "heap-buffer-overflow",
     ),
     "missing_barrier": (
-        "rows.cuh",
+        "cuda/rows.cuh",
         "warps[threadIdx.x / warp_threads] = value;\n  __syncthreads();",
         "warps[threadIdx.x / warp_threads] = value;",
         TSAN,
         "data race",
     ),
     "blocks_that_race": (
-        "discretized_logistic.cuh",
+        "discretized_logistic/cuda.cuh",
         "T* to = s.partial + slab * 2 * c.walk.row + e;",
         "T* to = s.partial + e;",
         TSAN_BLOCKS,
         "data race",
     ),
     "divergent_barrier": (
-        "rows.cuh",
+        "cuda/rows.cuh",
         "  __syncthreads();  // the sums",
         "  if (threadIdx.x < 64) __syncthreads();  // the sums",
         ASAN,
@@ -93,7 +93,7 @@ BUGS = {
 def test_a_bug_put_in_on_purpose_is_found(name: str, tmp_path: Path) -> None:
     file, text, instead, sanitizer, says = BUGS[name]
     shutil.copytree(build.ROOT / "csrc", tmp_path / "csrc")
-    path = tmp_path / "csrc" / "cuda" / file
+    path = tmp_path / "csrc" / file
     source = path.read_text()
     assert source.count(text) == 1
     path.write_text(source.replace(text, instead))

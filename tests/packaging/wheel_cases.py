@@ -181,7 +181,7 @@ def falsehoods(report: str, case: Case, torch: str) -> list[str]:
 
 def cases_of(folder: Path) -> list[Case]:
     """The cases of the wheel's own torch, with a ``PATH`` for each made below ``folder``."""
-    has_cuda_sources = (ROOT / "csrc" / "cuda").is_dir()
+    has_cuda_sources = any((ROOT / "csrc").glob("*/cuda.cu"))
     tools = f"{folder / 'venv' / 'bin'}{os.pathsep}"
     bare, no_nvcc = path_without(folder / "bare", *COMPILERS, "nvcc"), path_without(folder / "no-nvcc", "nvcc")
     built, not_built = (True, False) if has_cuda_sources else (None, None)

@@ -79,7 +79,7 @@ class CouplingForm:
         return self.scale != "none"
 
     def _code(self, inverse: bool) -> int:
-        """The discrete choices packed for the kernels; decoded by ``CouplingSpec`` in csrc/math/coupling.h."""
+        """The discrete choices packed for the kernels; decoded by ``CouplingSpec`` in csrc/affine_coupling/spec.h."""
         return (
             SCALES.index(self.scale)
             | SHIFTS.index(self.shift) << 4

@@ -1,4 +1,4 @@
-"""One element of the affine coupling: the formulas of csrc/math/coupling.h.
+"""One element of the affine coupling: the formulas of csrc/affine_coupling/math.h.
 
 The inverse of a form is a form of the same family (``S`` becomes ``1/S``, ``T`` changes its sign, "add after" becomes
 "add before"), so that one forward and one backward serve both directions.

@@ -15,7 +15,7 @@ from hybridkern.ops._gpu import run
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.coupling_network import reference as _reference
 
-_SIDE, _MOST, _WANTED = 32, 256, 8  # as in csrc/cpu/coupling_network
+_SIDE, _MOST, _WANTED = 32, 256, 8  # as in csrc/coupling_network
 
 
 def _up(value: int, step: int) -> int:

@@ -1,4 +1,4 @@
-"""One element of the discretized logistic: the formulas of csrc/math/logistic.h, where they are explained.
+"""One element of the discretized logistic: the formulas of csrc/discretized_logistic/math.h, where they are explained.
 
 ``P = mass * exp(-outside) / rest``. The numbers of the bin are its width, its half in the working precision, and what
 that half lacks.

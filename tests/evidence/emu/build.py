@@ -12,18 +12,16 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
-CUDA = ROOT / "csrc" / "cuda"
+CSRC = ROOT / "csrc"
 BUILD = ROOT / "build" / "emulation"
 TORCH = Path(torch.__file__).parent
-OPERATORS = ("affine_coupling", "rounding_coupling", "discretized_logistic")
 COMMON = ["-std=c++20", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-DHK_EMULATE", f"-I{HERE}"]
 
 
 def inputs() -> list[Path]:
     """Every file that a build reads."""
-    csrc = ROOT / "csrc"
-    shared = [*csrc.glob("*.h"), *csrc.glob("layout.cpp"), *(csrc / "math").iterdir()]
-    return sorted([*shared, *CUDA.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp")])
+    ours = [path for kind in ("*.h", "*.cuh", "*.cu", "layout.cpp") for path in CSRC.rglob(kind)]
+    return sorted([*ours, *HERE.glob("*.h"), *HERE.glob("*.cpp")])
 
 
 def build_key(*options: str) -> str:
@@ -48,12 +46,16 @@ def compiled(name: str, command: list[str], target: Path) -> Path:
 def emulated_library() -> Path:
     """``hybridkern_emulated``: the operators' ``.cu`` files for CPU tensors, as a shared library."""
     flags = [*COMMON, "-O1", "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000"]
-    flags += [f"-I{TORCH / 'include'}", f"-I{TORCH / 'include' / 'torch' / 'csrc' / 'api' / 'include'}", f"-I{CUDA}"]
+    flags += [f"-I{TORCH / 'include'}", f"-I{TORCH / 'include' / 'torch' / 'csrc' / 'api' / 'include'}", f"-I{CSRC}"]
     folder = BUILD / build_key(*flags)
-    sources = [CUDA / f"{name}.cu" for name in OPERATORS] + [HERE / "library.cpp", ROOT / "csrc" / "layout.cpp"]
+    sources = [*sorted(CSRC.glob("*/cuda.cu")), HERE / "library.cpp", CSRC / "layout.cpp"]
 
     def one(source: Path) -> Path:
-        return compiled(source.name, ["g++", *flags, "-x", "c++", "-c", str(source)], folder / f"{source.stem}.o")
+        return compiled(
+            source.name,
+            ["g++", *flags, "-x", "c++", "-c", str(source)],
+            folder / f"{source.parent.name}-{source.stem}.o",
+        )
 
     with ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(one, sources))

@@ -2,9 +2,9 @@
 // Exit status: 0 right, 1 wrong numbers, 2 what a GPU would hang on. The sanitizers end the program themselves.
 #include "cuda_shim.h"
 // after the shim, which stands in for the CUDA language
-#include "affine_coupling.cuh"
-#include "discretized_logistic.cuh"
-#include "rounding_coupling.cuh"
+#include "affine_coupling/cuda.cuh"
+#include "discretized_logistic/cuda.cuh"
+#include "rounding_coupling/cuda.cuh"
 
 using namespace hk;
 using namespace hk::cuda;

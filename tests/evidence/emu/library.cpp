@@ -1,6 +1,6 @@
 // Schemas of the .cu files compiled as an operator library for CPU tensors: hybridkern_emulated, with the schemas of
 // hybridkern.
-#include "runtime.h"
+#include "cuda/runtime.h"
 
 STABLE_TORCH_LIBRARY(hybridkern_emulated, m) {
   m.def(

@@ -1,0 +1,36 @@
+// The loop of adamax.
+#pragma once
+
+#include "../cpu/kernels.h"
+#include "../cpu/vectors.h"
+
+namespace hk::HK_ISA {
+
+template <class T>
+struct AdamaxStep {
+  using V = typename VectorOf<T>::type;
+  const AdamaxBlock<T>& block;
+  const AdamaxConstants<T>& c;
+
+  template <bool Whole>
+  HK_INLINE void step(int64_t i, int64_t count) {
+    const V param = get<Whole, V>(block.param + i, count);
+    const V grad = get<Whole, V>(block.grad + i, count) + param * c.weight_decay;
+    const V average = get<Whole, V>(block.exp_avg + i, count);
+    const V moved = average + (grad - average) * c.share;
+    const V fallen = get<Whole, V>(block.exp_inf + i, count) * c.beta2;
+    const V now = absolute(grad) + c.eps;
+    const V largest = select(fallen >= now, fallen, now);  // NaN in the gradient stays
+    put<Whole, V>(block.exp_avg + i, moved, count);
+    put<Whole, V>(block.exp_inf + i, largest, count);
+    put<Whole, V>(block.param + i, param - moved / largest * c.rate, count);
+  }
+};
+
+template <class T>
+void adamax_step(const AdamaxBlock<T>& block, const AdamaxConstants<T>& constants) {
+  AdamaxStep<T> body{block, constants};
+  for_vectors<typename VectorOf<T>::type>(block.n, body);
+}
+
+}  // namespace hk::HK_ISA

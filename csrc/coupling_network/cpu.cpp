@@ -1,0 +1,94 @@
+// coupling_network: forward and backward. Contract: hybridkern/ops.
+#include <cstring>
+#include <tuple>
+
+#include "../cpu/operand.h"
+#include "network.h"
+
+namespace hk {
+namespace {
+
+using network::Network;
+using network::Slices;
+
+const network::Kernels& kernels_for(const Tensor& x, bool bf16) {
+  if (is_double(x)) return network::baseline_double_kernels();
+  return bf16 ? network::bf16_kernels() : network::float_kernels();
+}
+
+network::Image image_of(const Tensor& tensor) {
+  return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
+}
+
+// Weights as the kernels read them.
+struct Weights {
+  Tensor w1, b1, w2, b2, w3, b3;
+};
+
+Network network_of(const Tensor& x, const Weights& w) {
+  Network net{.in = x.size(1),
+              .hidden = w.w1.size(0),
+              .out = w.w3.size(0),
+              .slices = Slices(x.size(0), x.size(2), x.size(3)),
+              .x = image_of(x)};
+  net.w1 = w.w1.const_data_ptr(), net.b1 = w.b1.const_data_ptr();
+  net.w2 = w.w2.const_data_ptr(), net.b2 = w.b2.const_data_ptr();
+  net.w3 = w.w3.const_data_ptr(), net.b3 = w.b3.const_data_ptr();
+  return net;
+}
+
+Tensor dense(const Tensor& tensor) { return torch::stable::contiguous(tensor); }
+
+Tensor empty_hidden(const Network& net, bool save, ScalarType type) {
+  const int64_t padded = (net.hidden + network::side - 1) / network::side * network::side;
+  const int64_t sizes[] = {save ? net.slices.count : 0, net.slices.blocks * network::side, padded};
+  return empty_tensor(sizes, 3, type);
+}
+
+std::tuple<Tensor, Tensor, Tensor> coupling_network_forward(const Tensor& x, const Tensor& w1, const Tensor& b1,
+                                                            const Tensor& w2, const Tensor& b2, const Tensor& w3,
+                                                            const Tensor& b3, bool bf16, bool save_hidden) {
+  const Weights weights{dense(w1), dense(b1), dense(w2), dense(b2), dense(w3), dense(b3)};
+  Network net = network_of(x, weights);
+  const ScalarType kept = bf16 && !is_double(x) ? ScalarType::BFloat16 : x.scalar_type();
+  Tensor params = empty_channels_last({x.size(0), net.out, x.size(2), x.size(3)}, x.scalar_type());
+  Tensor hidden1 = empty_hidden(net, save_hidden, kept), hidden2 = empty_hidden(net, save_hidden, kept);
+  if (x.size(0) * x.size(2) * x.size(3) > 0) {
+    net.params = params.mutable_data_ptr();
+    if (save_hidden) net.hidden1 = hidden1.mutable_data_ptr(), net.hidden2 = hidden2.mutable_data_ptr();
+    kernels_for(x, bf16).forward(net);
+  }
+  return {params, hidden1, hidden2};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coupling_network_backward(
+    const Tensor& grad, const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
+    const Tensor& w3, const Tensor& b3, const Tensor& hidden1, const Tensor& hidden2, bool bf16, bool wants_x) {
+  const Weights weights{dense(w1), dense(b1), dense(w2), dense(b2), dense(w3), dense(b3)};
+  Network net = network_of(x, weights);
+  Tensor grad_x = empty_channels_last({wants_x ? x.size(0) : 0, x.size(1), x.size(2), x.size(3)}, x.scalar_type());
+  Tensor grads[] = {empty_shaped_like(w1), empty_shaped_like(b1), empty_shaped_like(w2),
+                    empty_shaped_like(b2), empty_shaped_like(w3), empty_shaped_like(b3)};
+  if (x.size(0) * x.size(2) * x.size(3) > 0) {
+    net.grad = image_of(grad);
+    if (wants_x) net.grad_x = grad_x.mutable_data_ptr();
+    if (hidden1.size(0) > 0) {
+      net.hidden1 = const_cast<void*>(hidden1.const_data_ptr());
+      net.hidden2 = const_cast<void*>(hidden2.const_data_ptr());
+    }
+    void** targets[] = {&net.grad_w1, &net.grad_b1, &net.grad_w2, &net.grad_b2, &net.grad_w3, &net.grad_b3};
+    for (int i = 0; i < 6; ++i) *targets[i] = grads[i].mutable_data_ptr();
+    kernels_for(x, bf16).backward(net);
+  } else {
+    for (Tensor& each : grads) torch::stable::zero_(each);
+  }
+  return {grad_x, grads[0], grads[1], grads[2], grads[3], grads[4], grads[5]};
+}
+
+}  // namespace
+}  // namespace hk
+
+STABLE_TORCH_LIBRARY_IMPL(hybridkern, CPU, m) {
+  m.impl("coupling_network_forward", TORCH_BOX(&hk::coupling_network_forward));
+  m.impl("coupling_network_backward", TORCH_BOX(&hk::coupling_network_backward));
+}
