@@ -75,7 +75,7 @@ def cuda_extension(home: str) -> Extension:
     nvcc = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
     return cpp_extension.CppExtension(
         "hybridkern._cuda",
-        ["csrc/layout.cpp", *sources("*/cuda.cu")],
+        ["csrc/check.cpp", "csrc/layout.cpp", *sources("*/cuda.cu")],
         depends=headers(),
         include_dirs=[f"{home}/include"],
         extra_compile_args={

@@ -19,6 +19,8 @@ namespace hk {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+constexpr int64_t most_dims = 64;  // of a tensor that the kernels take
+
 Element element_of(const Tensor& tensor);
 
 inline bool is_double(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }

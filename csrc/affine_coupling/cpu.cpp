@@ -2,6 +2,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "spec.h"
 
@@ -99,6 +100,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
 std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor& params,
                                                    const std::optional<Tensor>& log_det, int64_t code, double clamp,
                                                    double offset, double eps, double gain, double shift_gain) {
+  check_coupling_forward(x, params, log_det, code);
   const Numbers numbers{clamp, offset, eps, gain, shift_gain};
   Tensor y = empty_matching(x);
   Tensor total = empty_totals(x, log_det && is_double(*log_det));
@@ -114,6 +116,7 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
 
 Gradients gradients(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,
                     const std::optional<Tensor>& grad_log_det, KnownKind kind, int64_t code, const Numbers& numbers) {
+  check_coupling_backward(kind == output_recover ? "y" : "known", known, params, grad_y, grad_log_det, code);
   Gradients result{empty_matching(known), empty_matching(params), std::nullopt};
   Writable grad_x(result.x), grad_params(result.params);
   std::optional<Writable> recovered;

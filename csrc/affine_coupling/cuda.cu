@@ -1,6 +1,7 @@
 // affine_coupling: forward, backward from the input, backward from the output. Contract: hybridkern/ops.
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cuda/plan.h"
 #include "spec.h"
 // after the shim
@@ -84,6 +85,7 @@ void backward(const Tensor& known, const Tensor& params, const MaybeTensor& grad
 std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det,
                                                    int64_t code, double clamp, double offset, double eps, double gain,
                                                    double shift_gain) {
+  check_coupling_forward(x, params, log_det, code);
   const OnDeviceOf device(x);
   const CouplingSettings settings{clamp, offset, eps, gain, shift_gain};
   const CouplingSpec spec(code, eps);
@@ -98,6 +100,7 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
 
 Gradients gradients(const Tensor& known, const Tensor& params, const MaybeTensor& grad_y,
                     const MaybeTensor& grad_log_det, KnownKind kind, int64_t code, const CouplingSettings& settings) {
+  check_coupling_backward(kind == output_recover ? "y" : "known", known, params, grad_y, grad_log_det, code);
   const OnDeviceOf device(known);
   const CouplingSpec spec(code, settings.eps);
   Gradients result{torch::stable::empty_like(known), torch::stable::empty_like(params), std::nullopt};

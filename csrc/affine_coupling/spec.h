@@ -1,6 +1,8 @@
 // What the three affine_coupling operators are told about the form, decoded; for the CPU and the CUDA kernels.
 #pragma once
 
+#include <string>
+#include "../check.h"
 #include "../layout.h"
 
 namespace hk {
@@ -27,6 +29,13 @@ struct CouplingSpec {
   }
   bool has_scale() const { return map != 0; }
 };
+
+// Refuses a code that CouplingForm does not make: the kernels look it up in their tables.
+inline void check_code(int64_t code) {
+  const int64_t map = code & 15, shift = (code >> 4) & 15, layout = (code >> 8) & 15;
+  if (code < 0 || code >= 1 << 14 || map > 5 || shift > 2 || layout > 2)
+    refuse("code", std::to_string(code), "CouplingForm.code(inverse)");
+}
 
 // Scale and shift as operands of any tensor shaped like the parameters.
 inline void split_params(const Tensor& params, const CouplingSpec& spec, const RowOrder& order, Operand& scale,

@@ -15,8 +15,6 @@ constexpr int64_t rows_per_group = 64, most_parts = 64;
 
 template <class T>
 const T* numbers_of(const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float),
-                  "affine_coupling_actnorm: all arguments must be float32, or all float64");
   return static_cast<const T*>(tensor.const_data_ptr());
 }
 
@@ -33,8 +31,6 @@ Tensor empty_rows(const Tensor& like) {
 // What both directions read; `x`, `params` and `scale` must outlive it.
 template <class T>
 ActnormRows<T> describe(const Tensor& x, const Tensor& params, const Tensor& scale, const CouplingSpec& spec) {
-  STD_TORCH_CHECK(spec.has_scale() && spec.layout != 2,
-                  "affine_coupling_actnorm: the kernel needs a form with scale, its parameters in halves");
   ActnormRows<T> rows{};
   rows.x = numbers_of<T>(x), rows.params = numbers_of<T>(params), rows.scale = numbers_of<T>(scale);
   rows.x_stride = x.stride(0), rows.params_stride = params.stride(0);
@@ -122,12 +118,30 @@ void backward(ActnormRows<T> rows, const Tensor& grad_y, const Tensor& grad_log_
   }
 }
 
+Argument check_step(const Tensor& x, const Tensor& params, const Tensor& scale, int64_t code) {
+  check_code(code);
+  const CouplingSpec spec(code, 0);
+  if (!spec.has_scale() || spec.layout == 2)
+    refuse("code", std::to_string(code), "that of a form with scale, its parameters in halves");
+  const Argument main = working_argument("x", x, 2), value("params", params);
+  check_same_type(value, main);
+  const int64_t rows = main.sizes[0], width = main.sizes[1];
+  if (value.dims != 2 || value.sizes[0] != rows || value.sizes[1] % 2 || value.sizes[1] < 2 ||
+      value.sizes[1] / 2 > width)
+    refuse("params", "shape " + text_of(value.shape()),
+           "(" + std::to_string(rows) + ", 2n) with n in 1 .. " + std::to_string(width));
+  check_exactly("scale", scale, main, {1, {width}});
+  return main;
+}
+
 std::tuple<Tensor, Tensor> affine_coupling_actnorm_forward(const Tensor& x, const Tensor& params, const Tensor& scale,
                                                            const Tensor& offset, int64_t code, double clamp,
                                                            double form_offset, double eps, double gain,
                                                            double shift_gain) {
+  const Argument main = check_step(x, params, scale, code);
   const CouplingSpec spec(code, eps);
   const CouplingSettings settings{clamp, form_offset, eps, gain, shift_gain};
+  check_exactly("offset", offset, main, {1, {main.sizes[1]}});
   Tensor y = empty_rows(x), log_det = empty_totals(x);
   const Tensor xr = with_whole_rows(x), pr = with_whole_rows(params);
   const Tensor sr = torch::stable::contiguous(scale), br = torch::stable::contiguous(offset);
@@ -141,8 +155,11 @@ std::tuple<Tensor, Tensor> affine_coupling_actnorm_forward(const Tensor& x, cons
 std::tuple<Tensor, Tensor, Tensor, Tensor> affine_coupling_actnorm_backward(
     const Tensor& grad_y, const Tensor& grad_log_det, const Tensor& x, const Tensor& params, const Tensor& scale,
     int64_t code, double clamp, double form_offset, double eps, double gain, double shift_gain) {
+  const Argument main = check_step(x, params, scale, code);
   const CouplingSpec spec(code, eps);
   const CouplingSettings settings{clamp, form_offset, eps, gain, shift_gain};
+  check_like("grad_y", grad_y, main);
+  check_totals("grad_log_det", grad_log_det, main);
   Tensor grad_x = empty_rows(x), grad_params = empty_rows(params);
   Tensor grad_scale = empty_shaped_like(scale), grad_offset = empty_shaped_like(scale);
   const Tensor gr = with_whole_rows(grad_y), xr = with_whole_rows(x), pr = with_whole_rows(params);

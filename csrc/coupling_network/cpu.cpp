@@ -2,6 +2,7 @@
 #include <cstring>
 #include <tuple>
 
+#include "../check.h"
 #include "../cpu/operand.h"
 #include "network.h"
 
@@ -37,6 +38,35 @@ Network network_of(const Tensor& x, const Weights& w) {
   return net;
 }
 
+// (B, C, H, W) and three layers, with a channel each at least; returns x.
+Argument check_network(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
+                       const Tensor& w3, const Tensor& b3) {
+  const Argument main = working_argument("x", x, 4), first("w1", w1), last("w3", w3);
+  const int64_t channels = main.sizes[1];
+  const auto is_empty = [](const Argument& weight) { return weight.dims < 1 || weight.sizes[0] < 1; };
+  if (channels < 1) refuse("x", "shape " + text_of(main.shape()), "(B, C, H, W) with a channel at least");
+  for (const Argument& weight : {first, last})
+    if (is_empty(weight)) refuse(weight.name, "shape " + text_of(weight.shape()), "an output channel at least");
+  const int64_t hidden = first.sizes[0], out = last.sizes[0];
+  check_exactly("w1", w1, main, {4, {hidden, channels, 3, 3}});
+  check_exactly("b1", b1, main, {1, {hidden}});
+  check_exactly("w2", w2, main, {4, {hidden, hidden, 1, 1}});
+  check_exactly("b2", b2, main, {1, {hidden}});
+  check_exactly("w3", w3, main, {4, {out, hidden, 3, 3}});
+  check_exactly("b3", b3, main, {1, {out}});
+  return main;
+}
+
+// What forward kept, or nothing at all: then it is computed again.
+void check_hidden(const char* name, const Tensor& tensor, const Network& net, ScalarType type, bool kept) {
+  const Argument value(name, tensor);
+  if (!kept && value.dims == 3 && value.sizes[0] == 0) return;
+  const int64_t padded = (net.hidden + network::side - 1) / network::side * network::side;
+  if (value.type != type) refuse(name, "dtype " + text_of(value.type), text_of(type) + ", as forward made it");
+  check_shape(value, {3, {net.slices.count, net.slices.blocks * network::side, padded}});
+  if (!tensor.is_contiguous()) refuse(name, "strides with gaps", "a contiguous tensor");
+}
+
 Tensor dense(const Tensor& tensor) { return torch::stable::contiguous(tensor); }
 
 Tensor empty_hidden(const Network& net, bool save, ScalarType type) {
@@ -48,6 +78,7 @@ Tensor empty_hidden(const Network& net, bool save, ScalarType type) {
 std::tuple<Tensor, Tensor, Tensor> coupling_network_forward(const Tensor& x, const Tensor& w1, const Tensor& b1,
                                                             const Tensor& w2, const Tensor& b2, const Tensor& w3,
                                                             const Tensor& b3, bool bf16, bool save_hidden) {
+  check_network(x, w1, b1, w2, b2, w3, b3);
   const Weights weights{dense(w1), dense(b1), dense(w2), dense(b2), dense(w3), dense(b3)};
   Network net = network_of(x, weights);
   const ScalarType kept = bf16 && !is_double(x) ? ScalarType::BFloat16 : x.scalar_type();
@@ -64,15 +95,21 @@ std::tuple<Tensor, Tensor, Tensor> coupling_network_forward(const Tensor& x, con
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coupling_network_backward(
     const Tensor& grad, const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2,
     const Tensor& w3, const Tensor& b3, const Tensor& hidden1, const Tensor& hidden2, bool bf16, bool wants_x) {
+  const Argument main = check_network(x, w1, b1, w2, b2, w3, b3);
+  check_exactly("grad", grad, main, {4, {x.size(0), w3.size(0), x.size(2), x.size(3)}});
   const Weights weights{dense(w1), dense(b1), dense(w2), dense(b2), dense(w3), dense(b3)};
   Network net = network_of(x, weights);
+  const bool has_hidden = hidden1.dim() > 0 && hidden1.size(0) > 0;
+  const ScalarType kept = bf16 && !is_double(x) ? ScalarType::BFloat16 : x.scalar_type();
+  check_hidden("hidden1", hidden1, net, kept, has_hidden);
+  check_hidden("hidden2", hidden2, net, kept, has_hidden);
   Tensor grad_x = empty_channels_last({wants_x ? x.size(0) : 0, x.size(1), x.size(2), x.size(3)}, x.scalar_type());
   Tensor grads[] = {empty_shaped_like(w1), empty_shaped_like(b1), empty_shaped_like(w2),
                     empty_shaped_like(b2), empty_shaped_like(w3), empty_shaped_like(b3)};
   if (x.size(0) * x.size(2) * x.size(3) > 0) {
     net.grad = image_of(grad);
     if (wants_x) net.grad_x = grad_x.mutable_data_ptr();
-    if (hidden1.size(0) > 0) {
+    if (has_hidden) {
       net.hidden1 = const_cast<void*>(hidden1.const_data_ptr());
       net.hidden2 = const_cast<void*>(hidden2.const_data_ptr());
     }

@@ -38,8 +38,6 @@ int32_t shim_type(ScalarType type) {
   }
 }
 
-constexpr int64_t most_dims = 64;  // of a torch tensor
-
 void contiguous_strides(const int64_t* sizes, int64_t dims, int64_t* strides) {
   int64_t step = 1;
   for (int64_t d = dims - 1; d >= 0; --d) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "../cpu/shared_gradients.h"
 #include "bin.h"
@@ -135,6 +136,7 @@ struct Backward {
 
 Tensor discretized_logistic_forward(const Tensor& x, const Tensor& mean, const Tensor& log_scale, double bin_width,
                                     bool reduce) {
+  check_logistic(main_argument("x", x, 1), mean, log_scale, bin_width);
   Tensor result = reduce ? empty_totals(x) : empty_matching(x);
   Writable out(result);
   const Tensor xf = foldable(x), mf = foldable(mean), sf = foldable(log_scale);
@@ -149,6 +151,9 @@ Tensor discretized_logistic_forward(const Tensor& x, const Tensor& mean, const T
 std::tuple<Tensor, Tensor, Tensor> discretized_logistic_backward(const Tensor& grad, const Tensor& x,
                                                                  const Tensor& mean, const Tensor& log_scale,
                                                                  double bin_width, bool reduce) {
+  const Argument main = main_argument("x", x, 1);
+  check_logistic(main, mean, log_scale, bin_width);
+  check_density_grad(grad, main, reduce);
   Tensor grad_x = empty_matching(x);
   Tensor grad_mean = empty_shaped_like(mean);
   Tensor grad_log_scale = empty_shaped_like(log_scale);

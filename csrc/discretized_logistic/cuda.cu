@@ -1,6 +1,7 @@
 // discretized_logistic: forward and backward. Contract: hybridkern/ops.
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cuda/plan.h"
 // after the shim
 #include "cuda.cuh"
@@ -108,6 +109,7 @@ void backward(const Tensor& grad, const Inputs& in, double width, bool reduce, c
 
 Tensor discretized_logistic_forward(const Tensor& x, const Tensor& mean, const Tensor& log_scale, double bin_width,
                                     bool reduce) {
+  check_logistic(main_argument("x", x, 1), mean, log_scale, bin_width);
   const OnDeviceOf device(x);
   Tensor result = reduce ? empty_totals(x, is_double(x)) : torch::stable::empty_like(x);
   if (result.numel() == 0) return result;
@@ -121,6 +123,9 @@ Tensor discretized_logistic_forward(const Tensor& x, const Tensor& mean, const T
 std::tuple<Tensor, Tensor, Tensor> discretized_logistic_backward(const Tensor& grad, const Tensor& x,
                                                                  const Tensor& mean, const Tensor& log_scale,
                                                                  double bin_width, bool reduce) {
+  const Argument main = main_argument("x", x, 1);
+  check_logistic(main, mean, log_scale, bin_width);
+  check_density_grad(grad, main, reduce);
   const OnDeviceOf device(x);
   Tensor grad_x = torch::stable::empty_like(x);
   Tensor grad_mean = empty_shaped_like(mean), grad_log_scale = empty_shaped_like(log_scale);

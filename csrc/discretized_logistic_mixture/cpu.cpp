@@ -4,6 +4,7 @@
 #include <memory>
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "../cpu/shared_gradients.h"
 #include "../discretized_logistic/bin.h"
@@ -208,8 +209,26 @@ struct Backward {
   }
 };
 
+// Parameters (B, K, *S), or (1, K, *S), all alike.
+void check_mixture(const Argument& x, const Tensor& logits, const Tensor& mean, const Tensor& log_scale, double width) {
+  check_bin_width(width);
+  const Argument weights("logits", logits);
+  Shape wanted = x.shape();
+  if (weights.dims != x.dims + 1 || weights.sizes[1] < 1)
+    refuse("logits", "shape " + text_of(weights.shape()),
+           "(B, K, ...) with a component at least for x of shape " + text_of(wanted));
+  std::copy_backward(wanted.sizes + 1, wanted.sizes + wanted.dims, wanted.sizes + wanted.dims + 1);
+  wanted.sizes[1] = weights.sizes[1], ++wanted.dims;
+  check_shared_param(weights, x, wanted);
+  for (const Argument& value : {Argument("mean", mean), Argument("log_scale", log_scale)}) {
+    check_param(value, x);
+    check_shape(value, weights.shape());
+  }
+}
+
 Tensor discretized_logistic_mixture_forward(const Tensor& x, const Tensor& logits, const Tensor& mean,
                                             const Tensor& log_scale, double bin_width, bool reduce) {
+  check_mixture(main_argument("x", x, 1), logits, mean, log_scale, bin_width);
   Tensor result = reduce ? empty_totals(x) : empty_matching(x);
   Writable out(result);
   const Tensor xf = foldable(x), lf = foldable(logits, 3), mf = foldable(mean, 3), sf = foldable(log_scale, 3);
@@ -226,6 +245,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> discretized_logistic_mixture_backward
                                                                                  const Tensor& mean,
                                                                                  const Tensor& log_scale,
                                                                                  double bin_width, bool reduce) {
+  const Argument main = main_argument("x", x, 1);
+  check_mixture(main, logits, mean, log_scale, bin_width);
+  check_density_grad(grad, main, reduce);
   Tensor grad_x = empty_matching(x);
   Tensor grad_logits = empty_shaped_like(logits);
   Tensor grad_mean = empty_shaped_like(mean);

@@ -3,6 +3,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "../cpu/shared_gradients.h"
 
@@ -87,7 +88,17 @@ void backward(const Tensor& grad, const Inputs& in, const Outputs& out, int64_t 
 
 Optional foldable_if(const Optional& tensor) { return tensor ? Optional(foldable(*tensor)) : Optional(); }
 
+void check_params(const Argument& x, const Optional& mean, const Optional& log_scale) {
+  if (mean) check_shared_param(Argument("mean", *mean), x, x.shape());
+  if (log_scale) check_shared_param(Argument("log_scale", *log_scale), x, x.shape());
+  // one of them alone tells whether the batch shares them
+  if (mean && log_scale && mean->size(0) != log_scale->size(0))
+    refuse("log_scale", "shape " + text_of(Argument("", *log_scale).shape()),
+           text_of(Argument("", *mean).shape()) + ", the shape of mean");
+}
+
 Tensor gaussian_log_prob_forward(const Tensor& x, const Optional& mean, const Optional& log_scale) {
+  check_params(main_argument("x", x, 1), mean, log_scale);
   Tensor out = empty_totals(x);
   const Tensor xf = foldable(x);
   const Optional mf = foldable_if(mean), sf = foldable_if(log_scale);
@@ -106,6 +117,9 @@ Tensor empty_gradient(const Tensor& x, const Optional& param) {
 
 std::tuple<Tensor, Tensor, Tensor> gaussian_log_prob_backward(const Tensor& grad, const Tensor& x, const Optional& mean,
                                                               const Optional& log_scale) {
+  const Argument main = main_argument("x", x, 1);
+  check_params(main, mean, log_scale);
+  check_totals("grad", grad, main);
   Tensor grad_x = empty_matching(x);
   Tensor grad_mean = empty_gradient(x, mean), grad_log_scale = empty_gradient(x, log_scale);
   Writable target(grad_x);

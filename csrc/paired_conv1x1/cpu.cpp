@@ -3,6 +3,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../check.h"
 #include "../cpu/operand.h"
 
 namespace hk {
@@ -126,25 +127,35 @@ void backward(const Halves& grad, const Halves& in, const Halves& out, int64_t r
   }
 }
 
-void check_weight(const Tensor& first, const Tensor& weight, const Optional& bias) {
+// Weight and bias have the precision that is computed in.
+Argument check_halves(const Tensor& first, const Tensor& second, const Tensor& weight) {
+  const Argument main = main_argument("first", first, 2), matrix("weight", weight);
+  check_like("second", second, main);
+  const int64_t channels = 2 * main.sizes[1];
   const ScalarType wanted = is_double(first) ? ScalarType::Double : ScalarType::Float;
-  STD_TORCH_CHECK(weight.scalar_type() == wanted && weight.is_contiguous(),
-                  "paired_conv1x1: the weight must be contiguous and of the precision that is computed in");
-  STD_TORCH_CHECK(!bias || (bias->scalar_type() == wanted && bias->is_contiguous()),
-                  "paired_conv1x1: the bias must be contiguous and of the precision that is computed in");
+  if (matrix.type != wanted) refuse("weight", "dtype " + text_of(matrix.type), text_of(wanted));
+  check_device(matrix, main);
+  check_shape(matrix, {2, {channels, channels}});
+  return matrix;
 }
+
+Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
 
 std::tuple<Tensor, Tensor> paired_conv1x1_forward(const Tensor& first, const Tensor& second, const Tensor& weight,
                                                   const Optional& bias) {
-  check_weight(first, weight, bias);
+  const Argument matrix = check_halves(first, second, weight);
+  if (bias) check_exactly("bias", *bias, matrix, {1, {matrix.sizes[0]}});
   Tensor y_first = empty_matching(first), y_second = empty_matching(second);
+  if (first.size(1) == 0) return {y_first, y_second};
+  const Tensor w = dense(weight);
+  const Optional b = bias ? Optional(dense(*bias)) : Optional();
   Writable to_first(y_first), to_second(y_second);
   const Tensor ff = foldable(first), sf = foldable(second);
   const Halves in(ff, sf), out(to_first.tensor, to_second.tensor);
   if (is_double(first))
-    forward<double>(in, out, first.size(0), weight, bias);
+    forward<double>(in, out, first.size(0), w, b);
   else
-    forward<float>(in, out, first.size(0), weight, bias);
+    forward<float>(in, out, first.size(0), w, b);
   to_first.finish();
   to_second.finish();
   return {y_first, y_second};
@@ -153,17 +164,22 @@ std::tuple<Tensor, Tensor> paired_conv1x1_forward(const Tensor& first, const Ten
 std::tuple<Tensor, Tensor, Tensor, Tensor> paired_conv1x1_backward(const Tensor& grad_first, const Tensor& grad_second,
                                                                    const Tensor& first, const Tensor& second,
                                                                    const Tensor& weight) {
-  check_weight(first, weight, std::nullopt);
+  check_halves(first, second, weight);
+  const Argument main("first", first);
+  check_like("grad_first", grad_first, main);
+  check_like("grad_second", grad_second, main);
   Tensor to_first = empty_matching(first), to_second = empty_matching(second), to_weight = empty_shaped_like(weight);
   const int64_t outputs = weight.size(0);
   Tensor to_bias = empty_tensor(&outputs, 1, weight.scalar_type());
+  if (outputs == 0) return {to_first, to_second, to_weight, to_bias};
+  const Tensor w = dense(weight);
   Writable target_first(to_first), target_second(to_second);
   const Tensor ff = foldable(first), sf = foldable(second), gf = foldable(grad_first), gs = foldable(grad_second);
   const Halves in(ff, sf), grad(gf, gs), out(target_first.tensor, target_second.tensor);
   if (is_double(first))
-    backward<double>(grad, in, out, first.size(0), weight, to_weight, to_bias);
+    backward<double>(grad, in, out, first.size(0), w, to_weight, to_bias);
   else
-    backward<float>(grad, in, out, first.size(0), weight, to_weight, to_bias);
+    backward<float>(grad, in, out, first.size(0), w, to_weight, to_bias);
   target_first.finish();
   target_second.finish();
   return {to_first, to_second, to_weight, to_bias};

@@ -2,6 +2,7 @@
 #include <optional>
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cpu/operand.h"
 
 namespace hk {
@@ -60,6 +61,7 @@ double backward(const Tensor& grad, const Tensor& t, T beta, T sign, Tensor& gra
 }
 
 Tensor rounding_coupling_forward(const Tensor& x, const Tensor& t, const std::optional<Tensor>& beta, bool inverse) {
+  check_rounding("x", x, t, beta);
   Tensor y = empty_matching(x);
   Writable out(y);
   const Tensor xf = foldable(x), tf = foldable(t);
@@ -74,6 +76,7 @@ Tensor rounding_coupling_forward(const Tensor& x, const Tensor& t, const std::op
 
 std::tuple<Tensor, Tensor> rounding_coupling_backward(const Tensor& grad, const Tensor& t, const Tensor& beta,
                                                       bool inverse) {
+  check_rounding("grad", grad, t, beta);
   Tensor grad_t = empty_matching(t), grad_beta = empty_matching(beta);
   Writable out(grad_t);
   const Tensor gf = foldable(grad), tf = foldable(t);

@@ -1,6 +1,7 @@
 // rounding_coupling: forward and backward. Contract: hybridkern/ops.
 #include <tuple>
 
+#include "../contracts.h"
 #include "../cuda/plan.h"
 // after the shim
 #include "cuda.cuh"
@@ -9,6 +10,7 @@ namespace hk::cuda {
 namespace {
 
 Tensor rounding_coupling_forward(const Tensor& x, const Tensor& t, const std::optional<Tensor>& beta, bool inverse) {
+  check_rounding("x", x, t, beta);
   const OnDeviceOf device(x);
   Tensor y = torch::stable::empty_like(x);
   if (x.numel() == 0) return y;
@@ -32,6 +34,7 @@ Tensor rounding_coupling_forward(const Tensor& x, const Tensor& t, const std::op
 
 std::tuple<Tensor, Tensor> rounding_coupling_backward(const Tensor& grad, const Tensor& t, const Tensor& beta,
                                                       bool inverse) {
+  check_rounding("grad", grad, t, beta);
   const OnDeviceOf device(grad);
   Tensor grad_t = torch::stable::empty_like(t), grad_beta = torch::stable::empty_like(beta);
   Writable out(grad_t);

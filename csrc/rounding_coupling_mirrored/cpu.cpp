@@ -4,6 +4,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "../check.h"
 #include "../cpu/operand.h"
 
 namespace hk {
@@ -18,10 +19,6 @@ struct Rows {
 
 template <class T>
 Rows<const T> rows_of(const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float),
-                  "rounding_coupling_mirrored: all arguments must be float32, or all float64");
-  STD_TORCH_CHECK(tensor.stride(1) == 1 || tensor.size(1) <= 1 || tensor.size(0) == 0,
-                  "rounding_coupling_mirrored: rows must be contiguous");
   return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0)};
 }
 
@@ -84,10 +81,21 @@ double backward(const Tensor& first, const Tensor& second, const Tensor& t, T be
   return total;
 }
 
+void check_factor(const Tensor& beta, int64_t index, const Argument& main) {
+  const Argument factors("beta", beta);
+  check_same_type(factors, main);
+  if (factors.dims != 1) refuse("beta", "shape " + text_of(factors.shape()), "one dimension");
+  if (index < 0 || index >= factors.sizes[0])
+    refuse("index", std::to_string(index), "one of the " + std::to_string(factors.sizes[0]) + " places of beta");
+}
+
+// Rows without gaps, at any distance.
+Tensor with_whole_rows(const Tensor& matrix) {
+  return matrix.stride(1) == 1 || matrix.size(1) <= 1 ? matrix : torch::stable::contiguous(matrix);
+}
+
 template <class T>
 T element(const Tensor& values, int64_t index) {
-  STD_TORCH_CHECK(values.scalar_type() == (sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float),
-                  "rounding_coupling_mirrored: beta must have the dtype of the other arguments");
   return static_cast<const T*>(values.const_data_ptr())[index * values.stride(0)];
 }
 
@@ -98,11 +106,16 @@ Tensor empty_matrix(const Tensor& like, int64_t columns) {
 
 Tensor rounding_coupling_mirrored_forward(const Tensor& a, const Tensor& b, const Tensor& t, const Tensor& beta,
                                           int64_t index, bool lattice) {
+  const Argument main = working_argument("a", a, 2);
+  check_like("b", b, main);
+  check_like("t", t, main);
+  check_factor(beta, index, main);
   Tensor z = empty_matrix(a, 2 * a.size(1));
+  const Tensor ar = with_whole_rows(a), br = with_whole_rows(b), tr = with_whole_rows(t);
   if (is_double(a))
-    forward<double>(a, b, t, element<double>(beta, index), lattice, z);
+    forward<double>(ar, br, tr, element<double>(beta, index), lattice, z);
   else
-    forward<float>(a, b, t, element<float>(beta, index), lattice, z);
+    forward<float>(ar, br, tr, element<float>(beta, index), lattice, z);
   return z;
 }
 
@@ -116,15 +129,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rounding_coupling_mirrored_backward(c
                                                                                const Tensor& second, const Tensor& t,
                                                                                const Tensor& beta, int64_t index,
                                                                                bool lattice) {
+  const Argument main = working_argument("t", t, 2);
+  check_like("first", first, main);
+  check_like("second", second, main);
+  check_factor(beta, index, main);
   const int64_t half = t.size(1);
+  const Tensor fr = with_whole_rows(first), sr = with_whole_rows(second), tr = with_whole_rows(t);
   Tensor grad_a = empty_matrix(t, half), grad_b = empty_matrix(t, half), grad_t = empty_matrix(t, half);
   Tensor grad_beta = empty_shaped_like(beta);
   if (is_double(t))
     write_at<double>(grad_beta, index,
-                     backward<double>(first, second, t, element<double>(beta, index), lattice, grad_a, grad_b, grad_t));
+                     backward<double>(fr, sr, tr, element<double>(beta, index), lattice, grad_a, grad_b, grad_t));
   else
     write_at<float>(grad_beta, index,
-                    backward<float>(first, second, t, element<float>(beta, index), lattice, grad_a, grad_b, grad_t));
+                    backward<float>(fr, sr, tr, element<float>(beta, index), lattice, grad_a, grad_b, grad_t));
   return {grad_a, grad_b, grad_t, grad_beta};
 }
 

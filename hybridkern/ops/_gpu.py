@@ -25,6 +25,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn import Parameter
 
 from hybridkern._extension import cuda_library
+from hybridkern.ops._contracts import checked
 from hybridkern.ops._operator import LIBRARY, OPERATORS, Operator
 
 
@@ -69,7 +70,7 @@ def _stub(part: str) -> Callable[..., Any]:
     def kernel(*args: Any, **named: Any) -> Any:
         return launcher(part)(*args, **named)
 
-    return kernel
+    return checked(part, kernel)
 
 
 def _decomposition(operator: Operator, part: str) -> Callable[..., Any]:

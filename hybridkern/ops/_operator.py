@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hybridkern.ops._contracts import checked
+
 LIBRARY = torch.library.Library("hybridkern", "DEF")
 OPERATORS: dict[str, Operator] = {}
 Outputs = Tensor | tuple[Tensor, ...]
@@ -43,7 +45,7 @@ class Operator:
     Attributes:
         name: of its folder, and the beginning of the names of its registered parts.
         schemas: what follows the name of each part: ``{"forward": "(Tensor x) -> Tensor", "backward": ...}``.
-        fakes: the shape-only kernel of each part.
+        fakes: the shape-only kernel of each part; called only with arguments that fit the contract.
         triton: whether ``ops/<name>/triton.py`` has launchers of all parts.
         made_of: the operator of which it is composed on the backends that have no kernel of the whole.
         dtypes: of the main tensor, that the C++ kernels serve.
@@ -61,7 +63,7 @@ class Operator:
         for part, schema in self.schemas.items():
             full = f"{self.name}_{part}"
             LIBRARY.define(f"{full}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-            torch.library.register_fake(f"hybridkern::{full}", self.fakes[part], lib=LIBRARY)
+            torch.library.register_fake(f"hybridkern::{full}", checked(full, self.fakes[part]), lib=LIBRARY)
             self.kernels[part] = getattr(torch.ops.hybridkern, full).default
         OPERATORS[self.name] = self
 

@@ -20,7 +20,7 @@ COMMON = ["-std=c++20", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-DHK
 
 def inputs() -> list[Path]:
     """Every file that a build reads."""
-    ours = [path for kind in ("*.h", "*.cuh", "*.cu", "layout.cpp") for path in CSRC.rglob(kind)]
+    ours = [path for kind in ("*.h", "*.cuh", "*.cu", "check.cpp", "layout.cpp") for path in CSRC.rglob(kind)]
     return sorted([*ours, *HERE.glob("*.h"), *HERE.glob("*.cpp")])
 
 
@@ -48,7 +48,7 @@ def emulated_library() -> Path:
     flags = [*COMMON, "-O1", "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000"]
     flags += [f"-I{TORCH / 'include'}", f"-I{TORCH / 'include' / 'torch' / 'csrc' / 'api' / 'include'}", f"-I{CSRC}"]
     folder = BUILD / build_key(*flags)
-    sources = [*sorted(CSRC.glob("*/cuda.cu")), HERE / "library.cpp", CSRC / "layout.cpp"]
+    sources = [*sorted(CSRC.glob("*/cuda.cu")), HERE / "library.cpp", CSRC / "check.cpp", CSRC / "layout.cpp"]
 
     def one(source: Path) -> Path:
         return compiled(
