@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,8 +20,35 @@ def check_tensor(name: str, value: object) -> None:
     """``value`` must be a floating-point tensor of a supported dtype."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+    check_dense(name, value)
     if value.dtype not in FLOATS:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected float32, float64, bfloat16 or float16")
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """``value`` must be an ordinary tensor: not sparse, not nested, not in a layout of oneDNN."""
+    if value.layout is not torch.strided or value.is_nested:
+        what = "a nested tensor" if value.is_nested else f"layout {value.layout}"
+        raise TypeError(f"{name}: got {what}, expected an ordinary dense tensor, layout torch.strided")
+
+
+def flag(name: str, value: object) -> bool:
+    """``value``, which must be True or False, of Python or NumPy."""
+    if value is not True and value is not False and type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
+
+
+def check_number(name: str, value: object, wanted: str = "a finite number", least: float = -math.inf) -> None:
+    """``value`` must be a finite number, not below ``least``."""
+    try:
+        number = math.nan if isinstance(value, (str, bytes, Tensor)) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= least):
+        raise (ValueError if isinstance(value, (int, float)) else TypeError)(
+            f"{name}: got {value!r}, expected {wanted}"
+        )
 
 
 def check_batched(name: str, value: object, at_least: int = 1) -> None:
@@ -33,7 +62,7 @@ def check_batched(name: str, value: object, at_least: int = 1) -> None:
 
 def check_same_device(name: str, value: Tensor, x: Tensor, main: str = "x") -> None:
     """``value`` must lie on the device of ``x``, which the operator's caller knows as ``main``."""
-    if value.device != x.device:
+    if not (value.is_cpu and x.is_cpu) and value.device != x.device:
         raise ValueError(f"{name}: got device {value.device}, expected {x.device}, the device of {main}")
 
 
@@ -53,9 +82,14 @@ def check_param(name: str, value: object, x: Tensor, main: str = "x") -> None:
     check_same_device(name, value, x, main)
 
 
+def has_autocast(device: str) -> bool:
+    """Whether autocast is on for a type of device; there is none for meta tensors."""
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
 def autocast_input(x: Tensor) -> Tensor:
     """``x`` in float32 where autocast lowered it: under autocast the flow itself stays in float32."""
-    if x.dtype in LOW and torch.is_autocast_enabled(x.device.type):
+    if x.dtype in LOW and has_autocast(x.device.type):
         return x.float()
     return x
 

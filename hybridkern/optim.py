@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hybridkern.ops.adamax.operator import fused_step, is_dense
+from hybridkern._optim_state import begin, mend
+from hybridkern.ops._backends import choose
+from hybridkern.ops.adamax.operator import DTYPES, OPERATOR, fused_step
 
 
-class _Group(NamedTuple):
-    """What the steps of one group of parameters share, found once: the parameters and their state."""
+class _Counts(NamedTuple):
+    """Steps of some parameters: the elements are what their states hold, so that one addition counts for all."""
+
+    steps: Tensor  # (N,)
+    views: list[Tensor]
+
+
+class _Found(NamedTuple):
+    """Parameters of one group that have a gradient, with what belongs to each of them."""
 
     params: list[Tensor]
-    exp_avgs: list[Tensor]
-    exp_infs: list[Tensor]
-    steps: Tensor  # (N,): its elements are what the states hold, so that one addition counts for all
-    views: list[Tensor]
+    grads: list[Tensor]
+    states: list[dict[str, Any]]
+
+    def lists(self) -> tuple[list[Tensor], ...]:
+        """The four lists of a step; what the states hold is read anew."""
+        averages = [state["exp_avg"] for state in self.states]
+        return self.params, self.grads, averages, [state["exp_inf"] for state in self.states]
 
 
 class Adamax(torch.optim.Adamax):
     """:class:`torch.optim.Adamax`, its options and its state, with a fused step for parameters on the CPU.
 
     PyTorch has fused steps of Adam, AdamW, SGD and Adagrad, but none of Adamax, which integer flows are trained with.
-    Where this one does not apply (other devices, sparse gradients, ``maximize``, ``differentiable``, ``capturable``)
-    PyTorch's own runs. Checkpoints of either class load into the other.
+    Where this one does not apply (other devices, sparse gradients, ``maximize``, ``differentiable``, ``capturable``,
+    parameters that share memory) PyTorch's own runs. Checkpoints of either class load into the other.
+
+    ``state`` is read, and held against the parameters, in every step: an entry that does not fit its parameter is a
+    ``TypeError`` or ``ValueError`` that names it, before anything of its group is written.
 
     Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 2.
     """
@@ -38,65 +54,87 @@ class Adamax(torch.optim.Adamax):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        chosen = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        if not all(map(_is_fused, self.param_groups, chosen)):
-            super().step()
-            return loss
-        for place, (group, params) in enumerate(zip(self.param_groups, chosen, strict=True)):
-            if params:
-                _step(group, self._group(place, params))
+        left = [rest for place, group in enumerate(self.param_groups) for rest in self._fused(place, group)]
+        if left:
+            self._step_of_pytorch(left)
         return loss
 
-    def _group(self, place: int, params: list[Tensor]) -> _Group:
-        """State of these parameters of one group; a new one after loading, or where other ones have gradients."""
-        groups: dict[int, _Group] = self.__dict__.setdefault("_groups", {})
+    def _fused(self, place: int, group: dict[str, Any]) -> list[dict[str, Any]]:
+        """The fused step of a group; returns what is left of the group for PyTorch's own."""
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return []
+        grads = [p.grad for p in params]
+        if not _applies(group, params[0], grads):
+            return [group]
+        states = [self.state[p] for p in params]
+        if not all(states):
+            begin(params, states)
+        counts = self._counts(place, states)
+        steps = [step + 1 for step in counts.steps.tolist()]
+        found = _Found(params, grads, states)
+        if steps.count(steps[0]) == len(steps):
+            if not self._run(group, found, steps[0]):
+                return [group]
+            counts.steps.add_(1)
+            return []
+        left = []
+        for step in set(steps):
+            wanted = [mine == step for mine in steps]
+            some = _Found(*(_those(values, wanted) for values in found))
+            if self._run(group, some, step):
+                torch._foreach_add_(_those(counts.views, wanted), 1)
+            else:
+                left.append({**group, "params": some.params})
+        return left
+
+    def _counts(self, place: int, states: list[dict[str, Any]]) -> _Counts:
+        """The steps of these states; in new tensors after loading, or where other parameters have gradients."""
+        groups: dict[int, _Counts] = self.__dict__.setdefault("_groups", {})
         kept = groups.get(place)
-        if (
-            kept is None
-            or len(kept.params) != len(params)
-            or any(p is not mine for p, mine in zip(params, kept.params, strict=True))
-            or any(self.state[p]["step"] is not view for p, view in zip(params, kept.views, strict=True))
-        ):
-            kept = groups[place] = self._new_group(params)
+        own = [state.get("step") for state in states]
+        if kept is None or len(kept.views) != len(own) or not all(map(is_, own, kept.views)):
+            steps = torch.tensor([float(state["step"]) for state in states])
+            kept = groups[place] = _Counts(steps, list(steps.unbind()))
+            for state, view in zip(states, kept.views, strict=True):
+                state["step"] = view
         return kept
 
-    def _new_group(self, params: list[Tensor]) -> _Group:
-        states = [self.state[p] for p in params]
-        for param, state in zip(params, states, strict=True):
-            if not state:
-                state["step"] = torch.zeros(())
-                state["exp_avg"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-                state["exp_inf"] = torch.zeros_like(param, memory_format=torch.preserve_format)
-            for name in ("exp_avg", "exp_inf"):
-                if state[name].stride() != param.stride():  # a checkpoint of a model in another memory format
-                    state[name] = torch.empty_like(param).copy_(state[name])
-        steps = torch.tensor([float(state["step"]) for state in states])
-        views = list(steps.unbind())
-        for state, view in zip(states, views, strict=True):
-            state["step"] = view
-        averages, largest = ([state[name] for state in states] for name in ("exp_avg", "exp_inf"))
-        return _Group(params, averages, largest, steps, views)
+    def _run(self, group: dict[str, Any], found: _Found, step: float) -> bool:
+        """One step of parameters with one count; False where the kernel does not take them, and nothing is written."""
+        rate = group["lr"] / (1 - group["betas"][0] ** step)
+        numbers = (rate, *group["betas"], group["eps"], group["weight_decay"])
+        try:
+            fused_step(found.lists(), *numbers)
+            return True
+        except (KeyError, RuntimeError, ValueError):
+            if not mend(self, found.params, found.states):
+                return False
+        try:
+            fused_step(found.lists(), *numbers)
+            return True
+        except (RuntimeError, ValueError):
+            return False
+
+    def _step_of_pytorch(self, groups: list[dict[str, Any]]) -> None:
+        step = torch.optim.Adamax.step
+        if getattr(step, "hooked", False):  # by an optimizer of that class; the hooks of this one have run
+            step = step.__wrapped__  # type: ignore[attr-defined]
+        every, self.param_groups = self.param_groups, groups
+        try:
+            step(self)
+        finally:
+            self.param_groups = every
 
 
-def _is_fused(group: dict[str, Any], params: list[Tensor]) -> bool:
+def _applies(group: dict[str, Any], first: Tensor, grads: list[Tensor]) -> bool:
+    """Whether the fused step may serve a group, as far as that is cheaply seen; the kernel looks closer."""
     if group["maximize"] or group["differentiable"] or group["capturable"] or isinstance(group["lr"], Tensor):
         return False
-    return all(p.is_cpu and is_dense(p) and _matches(p, p.grad) for p in params)
+    if not first.is_cpu or first.dtype not in DTYPES or [g.layout for g in grads].count(torch.strided) < len(grads):
+        return False
+    return choose(OPERATOR, first) == "cpp"
 
 
-def _matches(param: Tensor, grad: Tensor | None) -> bool:
-    return grad is not None and grad.layout is torch.strided and grad.stride() == param.stride()
-
-
-def _step(group: dict[str, Any], found: _Group) -> None:
-    steps = found.steps.add_(1).tolist()
-    grads = [p.grad for p in found.params if p.grad is not None]
-    lists = (found.params, grads, found.exp_avgs, found.exp_infs)
-    for step in set(steps):
-        same = lists if steps.count(step) == len(steps) else _those(lists, [mine == step for mine in steps])
-        rate = group["lr"] / (1 - group["betas"][0] ** step)
-        fused_step(*same, rate, *group["betas"], group["eps"], group["weight_decay"])
-
-
-def _those(lists: tuple[list[Tensor], ...], wanted: list[bool]) -> list[list[Tensor]]:
-    return [[value for value, want in zip(values, wanted, strict=True) if want] for values in lists]
+def _those(values: list[Any], wanted: list[bool]) -> list[Any]:
+    return [value for value, want in zip(values, wanted, strict=True) if want]

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reference",),
     ("triton",),
     ("ops",),
-    ("transforms", "distributions", "nets", "optim"),
+    ("transforms", "distributions", "nets", "optim", "_optim_state"),
     ("flows",),
     ("hybrid",),
     ("integrations",),

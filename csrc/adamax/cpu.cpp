@@ -3,17 +3,10 @@
 #include <vector>
 
 #include "../cpu/operand.h"
+#include "lists.h"
 
 namespace hk {
 namespace {
-
-struct Settings {
-  double rate, beta1, beta2, eps, weight_decay;
-};
-
-struct Lists {
-  const std::vector<Tensor>&params, &grads, &exp_avgs, &exp_infs;
-};
 
 template <class T>
 struct Parameter {
@@ -22,9 +15,9 @@ struct Parameter {
   int64_t size, first_block;
 };
 
-// The tensors are dense and of one order (hybridkern/ops), so they are arrays here.
+// The tensors are dense and of one order (check_adamax), so they are arrays here.
 template <class T>
-std::vector<Parameter<T>> arrays_of(const Lists& lists, int64_t& blocks) {
+std::vector<Parameter<T>> arrays_of(const AdamaxLists& lists, int64_t& blocks) {
   std::vector<Parameter<T>> out;
   blocks = 0;
   for (size_t i = 0; i < lists.params.size(); ++i) {
@@ -38,7 +31,7 @@ std::vector<Parameter<T>> arrays_of(const Lists& lists, int64_t& blocks) {
 }
 
 template <class T>
-void step(const Lists& lists, const Settings& s) {
+void step(const AdamaxLists& lists, const AdamaxSettings& s) {
   int64_t blocks;
   const std::vector<Parameter<T>> parameters = arrays_of<T>(lists, blocks);
   const AdamaxConstants<T> constants{static_cast<T>(s.rate), static_cast<T>(1 - s.beta1), static_cast<T>(s.beta2),
@@ -61,9 +54,10 @@ void step(const Lists& lists, const Settings& s) {
 void adamax_step(const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
                  const std::vector<Tensor>& exp_avgs, const std::vector<Tensor>& exp_infs, double rate, double beta1,
                  double beta2, double eps, double weight_decay) {
+  const AdamaxLists lists{params, grads, exp_avgs, exp_infs};
+  const AdamaxSettings settings{rate, beta1, beta2, eps, weight_decay};
+  check_adamax(lists, settings);
   if (params.empty()) return;
-  const Lists lists{params, grads, exp_avgs, exp_infs};
-  const Settings settings{rate, beta1, beta2, eps, weight_decay};
   if (is_double(params[0]))
     step<double>(lists, settings);
   else
