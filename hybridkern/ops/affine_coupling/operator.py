@@ -98,7 +98,8 @@ _recorded = recorded(_GRADIENT, "affine_coupling", option_types(OPERATOR.kernels
 def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") -> None:
     if (
         isinstance(x, Tensor) and isinstance(params, Tensor)
-        and x.dtype is params.dtype is torch.float32 and x.device == params.device
+        and x.dtype is params.dtype is torch.float32 and x.layout is params.layout is torch.strided
+        and ((x.is_cpu and params.is_cpu) or x.device == params.device) and not (x.is_nested or params.is_nested)
         and (shape := x.shape)[1:] and params.shape == (shape[0], shape[1] * (1 + form.has_scale), *shape[2:])
     ):  # fmt: skip
         return  # the usual call pays for one look only
@@ -117,6 +118,7 @@ def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") ->
 def _validate_total(name: str, value: Tensor, x: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+    _check.check_dense(name, value)
     if value.dtype is not torch.float32 and value.dtype is not torch.float64:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected float32 or float64")
     if value.shape != x.shape[:1]:
@@ -157,6 +159,8 @@ def affine_coupling(
     table 1, for ``"glow"``; the named forms follow the code of the libraries they are named after.
     """
     resolved = resolve_form(form)
+    if type(inverse) is not bool:
+        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _validate(x, params, resolved)
@@ -197,6 +201,8 @@ def affine_coupling_backward_from_output(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or name.
     """
     resolved = resolve_form(form)
+    if type(inverse) is not bool:
+        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     _validate(y, params, resolved, "y")
     _check.check_tensor("grad_y", grad_y)
     if grad_y.shape != y.shape or grad_y.dtype is not y.dtype:

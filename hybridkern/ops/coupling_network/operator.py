@@ -153,7 +153,7 @@ def has_fused_network(x: Tensor) -> bool:
 
 def _products_in_bf16(x: Tensor) -> bool:
     device = x.device.type
-    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) is torch.bfloat16
+    return _check.has_autocast(device) and torch.get_autocast_dtype(device) is torch.bfloat16
 
 
 def coupling_network(
@@ -193,6 +193,7 @@ def coupling_network(
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     weights = (w1, b1, w2, b2, w3, b3)
+    save_hidden = _check.flag("save_hidden", save_hidden)
     _validate(x, *weights)
     bf16 = _products_in_bf16(x) and x.dtype is torch.float32
     backend = choose(OPERATOR, x)

@@ -74,6 +74,10 @@ def _validate(x: Tensor, t: Tensor, beta: Tensor | None) -> None:
             f"t: got shape {_check.shape_text(t.shape)}, expected {_check.shape_text(x.shape)}, the shape of x"
         )
     if beta is not None:
+        if not isinstance(beta, Tensor):
+            raise TypeError(
+                f"beta: got {type(beta).__name__}, expected a number, a torch.Tensor of one element or None"
+            )
         _check.check_tensor("beta", beta)
         _check.check_same_device("beta", beta, x)
         if beta.numel() != 1:
@@ -105,6 +109,8 @@ def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = Non
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _check.check_batched("x", x)
+    if type(inverse) is not bool:
+        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     if isinstance(beta, (int, float)):
         # no tensor on the host: copying it to a device would wait, and cannot be captured in a CUDA graph
         beta = torch.full((), float(beta), dtype=_check.total_dtype(x), device=x.device)

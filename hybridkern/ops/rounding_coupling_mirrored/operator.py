@@ -166,8 +166,10 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
     if (
         isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(t, Tensor) and isinstance(beta, Tensor)
         and a.dtype is b.dtype is t.dtype is beta.dtype is torch.float32
+        and a.layout is b.layout is t.layout is beta.layout is torch.strided
+        and not (a.is_nested or b.is_nested or t.is_nested or beta.is_nested)
         and a.ndim == 2 and a.shape == b.shape == t.shape
-        and a.device == b.device == t.device == beta.device
+        and ((a.is_cpu and b.is_cpu and t.is_cpu and beta.is_cpu) or a.device == b.device == t.device == beta.device)
         and beta.ndim == 1 and isinstance(index, int) and 0 <= index < beta.shape[0]
     ):  # fmt: skip
         return  # the usual call pays for one look only
@@ -244,6 +246,8 @@ def rounding_coupling_mirrored(
     """
     _validate(a, b, t, beta, index)
     _check_lattice(lattice)
+    if type(join) is not bool:
+        join = _check.flag("join", join)  # type: ignore[unreachable]  # a caller may not be typed
     exact = lattice == "exact"
     backend = choose(OPERATOR, a)
     if backend != "cpp":
