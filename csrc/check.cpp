@@ -18,16 +18,18 @@ int64_t span_of(const int64_t* sizes, const int64_t* strides, int64_t dims) {
   return last + 1;
 }
 
+int64_t size_of(ScalarType type) {
+  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;  // of others the type is refused
+}
+
 // A storage that was freed or cut (storage.resize_) holds less than its tensors say.
 void check_memory(const Argument& value) {
   AtenTensorHandle handle = value.tensor.get();
-  int64_t* strides;
   int64_t offset, bytes;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &strides));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_offset(handle, &offset));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
-  const int64_t span = span_of(value.sizes, strides, value.dims);
-  const int64_t needed = span == 0 ? 0 : (offset + span) * static_cast<int64_t>(value.tensor.element_size());
+  const int64_t span = span_of(value.sizes, value.strides, value.dims);
+  const int64_t needed = span == 0 ? 0 : (offset + span) * size_of(value.type);
   if (bytes < needed)
     refuse(value.name, "a storage of " + std::to_string(bytes) + " bytes", std::to_string(needed) + " bytes");
 }
@@ -76,12 +78,14 @@ std::string text_of(ScalarType type) {
 Argument::Argument(const char* name_, const Tensor& tensor_)
     : name(name_), tensor(tensor_), type(tensor_.scalar_type()) {
   AtenTensorHandle handle = tensor.get();
-  int64_t* own;
+  int64_t *own, *steps;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle, &dims));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle, &own));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &steps));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(handle, &device));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(handle, &device_index));
-  sizes = own;
+  if (device != aoti_torch_device_type_cpu())
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(handle, &device_index));
+  sizes = own, strides = steps;
   if (dims > most_dims) refuse(name, std::to_string(dims) + " dimensions", std::to_string(most_dims) + " at most");
   check_memory(*this);
 }
@@ -97,6 +101,10 @@ bool Argument::has(const Shape& wanted) const {
   return dims == wanted.dims && std::equal(sizes, sizes + dims, wanted.sizes);
 }
 
+bool Argument::has_shape_of(const Argument& other) const {
+  return dims == other.dims && std::equal(sizes, sizes + dims, other.sizes);
+}
+
 void check_shape(const Argument& value, const Shape& wanted) {
   if (!value.has(wanted)) refuse(value.name, "shape " + text_of(value.shape()), text_of(wanted));
 }
@@ -104,6 +112,11 @@ void check_shape(const Argument& value, const Shape& wanted) {
 void check_device(const Argument& value, const Argument& main) {
   if (value.device == main.device && value.device_index == main.device_index) return;
   refuse(value.name, "device " + device_text(value), device_text(main) + ", the device of " + main.name);
+}
+
+void check_shape_of(const Argument& value, const Argument& other) {
+  if (value.has_shape_of(other)) return;
+  refuse(value.name, "shape " + text_of(value.shape()), text_of(other.shape()) + ", the shape of " + other.name);
 }
 
 Argument main_argument(const char* name, const Tensor& tensor, int64_t least) {
@@ -139,8 +152,7 @@ void check_same_type(const Argument& value, const Argument& main) {
 void check_like(const char* name, const Tensor& tensor, const Argument& main) {
   const Argument value(name, tensor);
   check_same_type(value, main);
-  if (value.dims != main.dims || !std::equal(value.sizes, value.sizes + value.dims, main.sizes))
-    refuse(name, "shape " + text_of(value.shape()), text_of(main.shape()) + ", the shape of " + main.name);
+  check_shape_of(value, main);
 }
 
 void check_exactly(const char* name, const Tensor& tensor, const Argument& main, const Shape& wanted) {

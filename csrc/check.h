@@ -21,13 +21,14 @@ struct Argument {
   Argument(const char* name, const Tensor& tensor);
   Shape shape() const;
   bool has(const Shape& wanted) const;
+  bool has_shape_of(const Argument& other) const;
 
   const char* name;
   const Tensor& tensor;
-  const int64_t* sizes;
+  const int64_t *sizes, *strides;
   int64_t dims;
   ScalarType type;
-  int32_t device, device_index;
+  int32_t device, device_index = -1;
 };
 
 [[noreturn]] void refuse(const std::string& name, const std::string& got, const std::string& expected);
@@ -36,6 +37,7 @@ std::string text_of(const Shape& shape);
 std::string text_of(ScalarType type);
 
 void check_shape(const Argument& value, const Shape& wanted);
+void check_shape_of(const Argument& value, const Argument& other);
 void check_device(const Argument& value, const Argument& main);
 
 // The argument that the others are held against: of a floating-point type, with `least` dimensions at least.

@@ -35,27 +35,31 @@ inline void check_coupling_backward(const char* name, const Tensor& known, const
 inline void check_rounding(const char* name, const Tensor& x, const Tensor& t, const std::optional<Tensor>& beta) {
   const Argument main = main_argument(name, x, 1), value("t", t);
   check_param(value, main);
-  check_shape(value, main.shape());
+  check_shape_of(value, main);
   if (beta) check_one_element("beta", *beta, main);
 }
 
 inline void check_bin_width(double width) { check_range("bin_width", width, 1e-6, 1e6); }
 
 // A parameter of a density: of that shape, or with 1 in the place of the batch.
-inline void check_shared_param(const Argument& value, const Argument& x, Shape wanted) {
-  check_param(value, x);
+inline void check_shared_shape(const Argument& value, Shape wanted) {
   if (value.has(wanted)) return;
   const std::string full = text_of(wanted);
   wanted.sizes[0] = 1;
   if (!value.has(wanted)) refuse(value.name, "shape " + text_of(value.shape()), full + " or " + text_of(wanted));
 }
 
+inline void check_shared_param(const Argument& value, const Argument& x) {
+  check_param(value, x);
+  if (!value.has_shape_of(x)) check_shared_shape(value, x.shape());
+}
+
 inline void check_logistic(const Argument& x, const Tensor& mean, const Tensor& log_scale, double bin_width) {
   check_bin_width(bin_width);
   const Argument location("mean", mean), scale("log_scale", log_scale);
-  check_shared_param(location, x, x.shape());
+  check_shared_param(location, x);
   check_param(scale, x);
-  check_shape(scale, location.shape());
+  check_shape_of(scale, location);
 }
 
 // The gradient of what a density returned: a number for each example, or for each element.

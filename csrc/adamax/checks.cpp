@@ -11,37 +11,53 @@ namespace {
 
 std::string at(const char* list, size_t i) { return std::string(list) + "[" + std::to_string(i) + "]"; }
 
-std::string strides_of(const Tensor& tensor) {
-  Shape strides{tensor.dim(), {}};
-  std::copy_n(tensor.strides().data(), strides.dims, strides.sizes);
+std::string strides_of(const Argument& value) {
+  Shape strides{value.dims, {}};
+  std::copy_n(value.strides, value.dims, strides.sizes);
   return "strides " + text_of(strides);
 }
 
+int64_t elements_of(const Argument& value) {
+  int64_t count = 1;
+  for (int64_t d = 0; d < value.dims; ++d) count *= value.sizes[d];
+  return count;
+}
+
+bool is_contiguous(const Argument& value) {
+  int64_t step = 1;
+  for (int64_t d = value.dims - 1; d >= 0; step *= value.sizes[d--])
+    if (value.sizes[d] != 1 && value.strides[d] != step) return false;
+  return true;
+}
+
 // Whether the elements fill one stretch of memory, each place once.
-bool is_dense(const Tensor& tensor) {
-  if (tensor.is_contiguous()) return true;
-  const auto sizes = tensor.sizes(), strides = tensor.strides();
+bool is_dense(const Argument& value) {
+  if (is_contiguous(value)) return true;
   int64_t order[most_dims], dims = 0, step = 1;
-  for (int64_t d = 0; d < tensor.dim(); ++d)
-    if (sizes[d] != 1) order[dims++] = d;
-  std::sort(order, order + dims, [&](int64_t a, int64_t b) { return strides[a] < strides[b]; });
-  for (int64_t k = 0; k < dims; step *= sizes[order[k++]])
-    if (strides[order[k]] != step) return false;
+  for (int64_t d = 0; d < value.dims; ++d)
+    if (value.sizes[d] != 1) order[dims++] = d;
+  std::sort(order, order + dims, [&](int64_t a, int64_t b) { return value.strides[a] < value.strides[b]; });
+  for (int64_t k = 0; k < dims; step *= value.sizes[order[k++]])
+    if (value.strides[order[k]] != step) return false;
+  return true;
+}
+
+// Whether elements of one place in both tensors lie equally far from their first ones; shapes are the same.
+bool lie_alike(const Argument& value, const Argument& param) {
+  for (int64_t d = 0; d < param.dims; ++d)
+    if (value.strides[d] != param.strides[d] && param.sizes[d] != 1) return false;
   return true;
 }
 
 // Of the shape, type, device and order in memory of its parameter.
-void check_beside(const char* list, size_t i, const Argument& value, const Argument& param) {
-  const std::string expected = ", that of " + at("params", i);
-  if (value.type != param.type) refuse(at(list, i), "dtype " + text_of(value.type), text_of(param.type) + expected);
-  if (value.device != param.device || value.device_index != param.device_index)
-    refuse(at(list, i), "another device", "the device of " + at("params", i));
-  if (!value.has(param.shape()))
-    refuse(at(list, i), "shape " + text_of(value.shape()), text_of(param.shape()) + expected);
-  const auto strides = value.tensor.strides(), wanted = param.tensor.strides();
-  for (int64_t d = 0; d < param.dims; ++d)
-    if (strides[d] != wanted[d] && param.sizes[d] != 1 && param.tensor.numel() > 0)
-      refuse(at(list, i), strides_of(value.tensor), strides_of(param.tensor) + expected);
+void check_beside(const char* list, size_t i, const Argument& value, const Argument& param, int64_t elements) {
+  const auto wrong = [&](const std::string& got, const std::string& expected) {
+    refuse(at(list, i), got, expected + ", that of " + at("params", i));
+  };
+  if (value.type != param.type) wrong("dtype " + text_of(value.type), text_of(param.type));
+  if (value.device != param.device || value.device_index != param.device_index) wrong("another device", "the device");
+  if (!value.has_shape_of(param)) wrong("shape " + text_of(value.shape()), text_of(param.shape()));
+  if (elements > 0 && !lie_alike(value, param)) wrong(strides_of(value), strides_of(param));
 }
 
 // The memory of one tensor of a call.
@@ -83,12 +99,12 @@ void check_lists(const AdamaxLists& lists) {
         (param.type != ScalarType::Float && param.type != ScalarType::Double))
       refuse(at("params", i), "dtype " + text_of(param.type),
              i == 0 ? "float32 or float64" : text_of(lists.params[0].scalar_type()) + ", that of params[0]");
-    if (!is_dense(param.tensor)) refuse(at("params", i), strides_of(param.tensor), "strides without gaps");
+    const int64_t elements = elements_of(param), bytes = elements * (param.type == ScalarType::Double ? 8 : 4);
+    if (elements > 0 && !is_dense(param)) refuse(at("params", i), strides_of(param), "strides without gaps");
     for (uint32_t list = 0; list < 4; ++list) {
       const Tensor& tensor = (*all[list])[i];
-      if (list > 0) check_beside(names[list], i, Argument(names[list], tensor), param);
+      if (list > 0) check_beside(names[list], i, Argument(names[list], tensor), param, elements);
       const char* data = static_cast<const char*>(tensor.const_data_ptr());
-      const int64_t bytes = param.tensor.numel() * (param.type == ScalarType::Double ? 8 : 4);
       if (bytes > 0) stretches.push_back({data, data + bytes, list, static_cast<uint32_t>(i)});
     }
   }

@@ -219,10 +219,11 @@ void check_mixture(const Argument& x, const Tensor& logits, const Tensor& mean, 
            "(B, K, ...) with a component at least for x of shape " + text_of(wanted));
   std::copy_backward(wanted.sizes + 1, wanted.sizes + wanted.dims, wanted.sizes + wanted.dims + 1);
   wanted.sizes[1] = weights.sizes[1], ++wanted.dims;
-  check_shared_param(weights, x, wanted);
+  check_param(weights, x);
+  check_shared_shape(weights, wanted);
   for (const Argument& value : {Argument("mean", mean), Argument("log_scale", log_scale)}) {
     check_param(value, x);
-    check_shape(value, weights.shape());
+    check_shape_of(value, weights);
   }
 }
 

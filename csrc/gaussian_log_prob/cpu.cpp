@@ -89,12 +89,11 @@ void backward(const Tensor& grad, const Inputs& in, const Outputs& out, int64_t 
 Optional foldable_if(const Optional& tensor) { return tensor ? Optional(foldable(*tensor)) : Optional(); }
 
 void check_params(const Argument& x, const Optional& mean, const Optional& log_scale) {
-  if (mean) check_shared_param(Argument("mean", *mean), x, x.shape());
-  if (log_scale) check_shared_param(Argument("log_scale", *log_scale), x, x.shape());
+  if (mean) check_shared_param(Argument("mean", *mean), x);
+  if (log_scale) check_shared_param(Argument("log_scale", *log_scale), x);
   // one of them alone tells whether the batch shares them
   if (mean && log_scale && mean->size(0) != log_scale->size(0))
-    refuse("log_scale", "shape " + text_of(Argument("", *log_scale).shape()),
-           text_of(Argument("", *mean).shape()) + ", the shape of mean");
+    check_shape_of(Argument("log_scale", *log_scale), Argument("mean", *mean));
 }
 
 Tensor gaussian_log_prob_forward(const Tensor& x, const Optional& mean, const Optional& log_scale) {

@@ -1,0 +1,88 @@
+"""Random calls of the registered operators, past the checks of the public functions."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tests.ops import layouts
+from tests.ops.random_mutations import mutate
+from tests.ops.test_registration import (
+    actnorm_samples,
+    adamax_samples,
+    coupling_samples,
+    mirrored_samples,
+    network_samples,
+    other_samples,
+    paired_samples,
+)
+
+CLEAR = re.compile(r"^\w+(\[\d+\])?: got .*, expected .*", re.DOTALL)
+# The dispatcher's own: no kernel for such tensors, or a value that the schema does not take.
+OF_PYTORCH = (
+    "Could not run 'hybridkern::",
+    "Expected a value of type",
+    "Unable to cast",
+    "Argument types did not match",
+)
+
+
+def _samples() -> list[tuple[Any, tuple[Any, ...]]]:
+    made = []
+    for size in ((3, 4, 5, 6), (0, 4, 5), (17, 33)):
+        for kind in (coupling_samples, paired_samples, other_samples):
+            made += kind(size, layouts.contiguous, torch.float32)
+            made += kind(size, layouts.transposed if len(size) == 4 else layouts.contiguous, torch.bfloat16)
+    return [*made, *adamax_samples(), *mirrored_samples(3, 4), *actnorm_samples(3, 2, 2), *network_samples()]
+
+
+SAMPLES = _samples()
+
+
+def _copied(value: Any) -> Any:
+    """Memory of its own, where a tensor has any."""
+    if isinstance(value, list):
+        return [_copied(one) for one in value]
+    if type(value) is not Tensor or value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        return value
+    is_whole = value.device.type == "cpu" and value.untyped_storage().nbytes() > 0
+    return value.clone() if is_whole and not value.is_inference() else value
+
+
+def _shapes(out: Any) -> list[tuple[Any, torch.dtype]]:
+    return [(tuple(value.shape), value.dtype) for value in ((out,) if isinstance(out, Tensor) else out or ())]
+
+
+def _fake_outcome(operator: Any, arguments: dict[str, Any]) -> list[tuple[Any, torch.dtype]] | Exception:
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+            faked = torch.utils._pytree.tree_map_only(Tensor, mode.from_tensor, arguments)
+            return _shapes(operator(*faked.values()))
+    except Exception as error:
+        return error
+
+
+def raw_outcome(r: random.Random) -> tuple[str, str]:
+    """The class of a random call of a registered operator: refused clearly, or accepted and shaped as its fake says."""
+    operator, args = r.choice(SAMPLES)
+    names = [argument.name for argument in operator.default._schema.arguments]
+    arguments = dict(zip(names, args, strict=False))
+    changed = [mutate(r, arguments) for _ in range(r.choice((0, 1, 1, 1, 2)))]
+    what = f"{operator} ({'; '.join(changed)})"
+    try:
+        got: Any = _shapes(operator(*(_copied(value) for value in arguments.values())))
+    except Exception as error:
+        if CLEAR.match(str(error)) or any(text in str(error) for text in OF_PYTORCH):
+            return "raw refused", ""
+        return "unclear", f"{what}: {type(error).__name__}: {error}"
+    if any("meta" in text or "subclass" in text for text in changed):
+        return "raw accepted", ""
+    expected = _fake_outcome(operator.default, arguments)
+    if isinstance(expected, Exception):
+        return "fake refuses", f"{what}: {type(expected).__name__}: {expected}"
+    return ("raw accepted", "") if got == expected else ("fake differs", f"{what}: {got}, fake {expected}")
