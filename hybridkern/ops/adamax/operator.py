@@ -98,11 +98,7 @@ def fused_step(lists: Sequence[list[Tensor]], rate: float, beta1: float, beta2: 
         ValueError: tensors that do not match, have gaps, lie in different orders, or share memory; or a number out of
             its range.
     """
-from hybridkern import _tensors as _check
-from hybridkern.ops import _memory
-from hybridkern.ops._backends import choose
-from hybridkern.ops._operator import LIBRARY, Operator
-from hybridkern.ops.adamax import reference as _reference
+    OPERATOR.kernels["step"](*lists, rate, beta1, beta2, *numbers)
 
 
 @torch.no_grad()
