@@ -19,8 +19,18 @@ def total_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
+def in_transform() -> bool:
+    """Whether a transform of ``torch.func`` runs (``vmap``, ``jvp``, ``grad`` and what is made of them)."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def like(value: Tensor, x: Tensor) -> Tensor:
-    """``value`` in the dtype and the strides of ``torch.empty_like(x)``, whatever strides its arguments had."""
+    """``value`` in the dtype and the strides of ``torch.empty_like(x)``, whatever strides its arguments had.
+
+    Inside a transform of ``torch.func`` strides say nothing, and nothing batched can be written to what is not.
+    """
+    if in_transform():
+        return value.to(x.dtype)
     return torch.empty_like(x).copy_(value)
 
 

@@ -90,6 +90,24 @@ def test_log_probability_at_infinity_is_minus_infinity(backend: str, x: float) -
     assert bool((ops.gaussian_log_prob(value) == -torch.inf).all())
 
 
+@pytest.mark.parametrize(("log_scale", "bound"), [(-70.0, -69.0), (-80.0, -69.0), (61.0, 60.0), (85.0, 60.0)])
+@pytest.mark.parametrize("distance", [0.0, 3.0, -1e4])
+def test_scales_are_held_as_the_docstring_says(backend: str, distance: float, log_scale: float, bound: float) -> None:
+    """Value and gradients are those at the bound; above it the value falls on by what is cut off."""
+    x, mean, weights = torch.full((1, 1), distance), torch.zeros(1, 2, 1), torch.zeros(1, 2, 1)
+    for call in (
+        lambda x, s: ops.discretized_logistic_log_prob(x, mean[:, 0], s[:, 0]),
+        lambda x, s: ops.discretized_logistic_mixture_log_prob(x, weights, mean, s),
+    ):
+        results = []
+        for value in (log_scale, bound):
+            leaves = finite_leaves([x, torch.full((1, 2, 1), value)])
+            out = call(*leaves)
+            results.append((out.detach() + max(value - bound, 0.0), *torch.autograd.grad(out, leaves)))
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=1e-6)
+
+
 def test_overflow_of_the_scale_is_infinite(backend: str) -> None:
     params = torch.tensor([[100.0, 0.5], [-200.0, 0.5]])
     y, log_det = ops.affine_coupling(torch.ones(2, 1), params)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hybridkern._precision import like, per_example, total_dtype, wide
-from hybridkern.ops._bounds import at_least, at_most
+from hybridkern.ops._bounds import at_least, at_most, log_sigmoid
 from hybridkern.ops.affine_coupling.form import ATAN_FACTOR, CouplingForm
 
 
@@ -30,12 +29,12 @@ def log_scale(raw: Tensor, form: CouplingForm) -> Tensor:
         # log(sigma(v) + eps) near 1 loses its digits; log1p(eps - sigma(-v)) does not
         upper = torch.log1p(form.eps - torch.sigmoid(-at_least(v, 0.0)))
         lower = torch.log(torch.sigmoid(at_most(v, 0.0)) + form.eps)
-        log_s = F.logsigmoid(v) if form.eps == 0 else torch.where(v > 0, upper, lower)
+        log_s = log_sigmoid(v) if form.eps == 0 else torch.where(v > 0, upper, lower)
     elif form.scale == "tanh":
         log_s = form.clamp * torch.tanh(v)
     elif form.scale == "atan":
         log_s = form.clamp * ATAN_FACTOR * torch.atan(v)
-    else:
+    else:  # its second derivative jumps at 0, from 2 / clamp to -2 / clamp; abs gives what lies between, 0
         log_s = v / (1 + v.abs() / form.clamp)
     return -log_s if form.negate else log_s
 

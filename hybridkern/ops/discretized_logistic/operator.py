@@ -82,10 +82,15 @@ def discretized_logistic_log_prob(
     ``(1 - exp(-2h)) sigma(h - u) sigma(h + u)``. Its gradients are computed from the same exponentials, so they are
     neither clipped nor floored.
 
+    The scale is held between ``exp(-69)`` and ``exp(60)``, on every backend. Below, the bin holds everything or nothing
+    to every digit, and outside the bin ``log p`` falls as at ``exp(-69)``. Above, the mass is proportional to
+    ``1/scale``: ``log p`` is that at ``exp(60)`` less ``log_scale - 60``, which is exact to every digit where
+    ``|x - mean|`` is far below ``exp(60)``, about 1e26. Gradients beyond a bound are those at the bound, not 0.
+
     Args:
         x: values, ``(B, *S)``; float32, float64, bfloat16 or float16. Usually on the lattice of ``bin_width``.
         mean, log_scale: location and log of the scale, broadcast to ``x``; dtype of ``x``, or bfloat16 or float16
-            beside float32 ``x``.
+            beside float32 ``x``. Log-scales below -69 or above 60 are held there, as said above.
         bin_width: width of the bin, in the units of ``x``; from 1e-6 to 1e6.
         reduction: ``"none"`` or ``"sum"``, which sums over each example.
 

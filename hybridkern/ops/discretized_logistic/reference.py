@@ -1,8 +1,8 @@
 """Discretized logistic log-probability in plain PyTorch.
 
-With ``u = |x - mean| / scale``, ``h = bin / (2 scale)``, ``w = u - h`` and ``b = u + h`` the logistic's mass in
-``[x - bin/2, x + bin/2]`` is ``(1 - exp(-2h)) sigma(-w) sigma(b)``: symmetric in ``x - mean``, with no difference of
-two nearly equal numbers, hence exact in both tails.
+With ``v = (x - mean) / scale`` and ``h = bin / (2 scale)`` the logistic's mass in ``[x - bin/2, x + bin/2]`` is
+``(1 - exp(-2h)) sigma(h - v) sigma(h + v)``: symmetric in ``v`` without its absolute value, so that every derivative at
+``x = mean`` is right, and with no difference of two nearly equal numbers, hence exact in both tails.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hybridkern._precision import like, per_example, total_dtype, wide
-from hybridkern.ops._bounds import at_least, at_most
+from hybridkern.ops._bounds import at_least, at_most, held, log_sigmoid
 
-# Below this log-scale the mass is 0 or 1 to every digit. The bound comes before the exponential, so that neither the
-# formulas nor their gradients meet 0 * infinity.
-MIN_LOG_SCALE = -69.0
+# Log-scales beyond are held there, as in the kernels: below, the bin holds everything or nothing; above, the mass is
+# proportional to 1 / scale. The bounds come before the exponential, so that neither the formulas nor their gradients
+# meet 0 * infinity.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -69.0, 60.0
+_FINITE = 1e300
 
 
 def _log_bin_mass(log_scale: Tensor, inverse_scale: Tensor, bin_width: float) -> Tensor:
@@ -34,11 +35,12 @@ def _log_bin_mass(log_scale: Tensor, inverse_scale: Tensor, bin_width: float) ->
 
 def elementwise_log_prob(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float) -> Tensor:
     """The log-probability of each element, in the precision of the arguments."""
-    inverse_scale = torch.exp(-at_least(log_scale, MIN_LOG_SCALE))
-    distance = (x - mean).abs()
-    below = (distance - bin_width / 2) * inverse_scale
-    above = (distance + bin_width / 2) * inverse_scale
-    return _log_bin_mass(log_scale, inverse_scale, bin_width) + F.logsigmoid(-below) + F.logsigmoid(above)
+    inverse_scale = torch.exp(-held(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE))
+    distance, half = x - mean, bin_width / 2
+    # where x is infinite, one factor is 1 whatever the scale: its derivatives must not be 0 * infinity
+    below = at_most(half - distance, _FINITE) * inverse_scale
+    above = at_most(half + distance, _FINITE) * inverse_scale
+    return _log_bin_mass(log_scale, inverse_scale, bin_width) + log_sigmoid(below) + log_sigmoid(above)
 
 
 def reduce(log_p: Tensor, x: Tensor, reduction: str) -> Tensor:

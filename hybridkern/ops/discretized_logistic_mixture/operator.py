@@ -83,6 +83,10 @@ def discretized_logistic_mixture_log_prob(
     ``log sum_k softmax(logits)_k P_k(x)`` with ``P_k`` as in :func:`discretized_logistic_log_prob`: no floor, exact
     in the tails.
 
+    Each scale is held between ``exp(-69)`` and ``exp(60)``, as there: below, ``P_k`` falls outside its bin as at
+    ``exp(-69)``; above, ``P_k`` is that at ``exp(60)`` times ``exp(60)/scale``. Gradients beyond a bound are those at
+    the bound.
+
     Args:
         x: values, ``(B, *S)``; float32, float64, bfloat16 or float16.
         logits, mean, log_scale: unnormalized log-weights, locations and log-scales, each broadcast to

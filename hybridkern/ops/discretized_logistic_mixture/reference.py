@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._precision import wide
+from hybridkern.ops._bounds import log_sum_exp
 from hybridkern.ops.discretized_logistic.reference import elementwise_log_prob, reduce
 
 
@@ -15,4 +16,7 @@ def discretized_logistic_mixture_log_prob(
     """See :func:`hybridkern.ops.discretized_logistic_mixture_log_prob`; arguments are taken as valid."""
     component = elementwise_log_prob(wide(x).unsqueeze(1), wide(mean), wide(log_scale), bin_width)
     log_weight = torch.log_softmax(wide(logits), dim=1)
-    return reduce(torch.logsumexp(log_weight + component, dim=1), x, reduction)
+    # the largest component first: far out the weights would vanish beside it
+    top = component.detach().amax(1, keepdim=True)
+    top = torch.where(top.isinf(), 0.0, top)
+    return reduce(log_sum_exp(log_weight + (component - top), 1) + top.squeeze(1), x, reduction)

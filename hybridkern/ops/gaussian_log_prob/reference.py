@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from hybridkern._precision import per_example, total_dtype, wide
-from hybridkern.ops._bounds import at_least
+from hybridkern.ops._bounds import held
 
-# Keeps the inverse scale finite in float64, so that neither the density nor its gradients meet 0 * infinity.
+# Log-scales below are held there: the inverse scale stays finite in float64, so that neither the density nor its
+# gradients meet 0 * infinity.
 MIN_LOG_SCALE = -700.0
 
 
@@ -20,5 +21,5 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) 
     log_p = -0.5 * math.log(2 * math.pi) - 0.5 * z**2
     if log_scale is not None:
         log_s = wide(log_scale)
-        log_p = -0.5 * math.log(2 * math.pi) - log_s - 0.5 * (z * torch.exp(-at_least(log_s, MIN_LOG_SCALE))) ** 2
+        log_p = -0.5 * math.log(2 * math.pi) - log_s - 0.5 * (z * torch.exp(-held(log_s, MIN_LOG_SCALE, math.inf))) ** 2
     return per_example(log_p).to(total_dtype(x))

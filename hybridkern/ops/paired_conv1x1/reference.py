@@ -13,6 +13,6 @@ def paired_conv1x1(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor |
     x = torch.cat([wide(first), wide(second)], 1)
     y = torch.einsum("oi,bi...->bo...", wide(weight), x)
     if bias is not None:
-        y = y + wide(bias).view(-1, *(1,) * (x.ndim - 2))
+        y = y + wide(bias).reshape(-1, *(1,) * (x.ndim - 2))
     y_first, y_second = y.chunk(2, 1)
     return like(y_first, first), like(y_second, second)

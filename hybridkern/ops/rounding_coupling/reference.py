@@ -8,14 +8,12 @@ from torch import Tensor
 from hybridkern._precision import like
 
 
-class _RoundStraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return torch.round(x)
+def _round_straight_through(x: Tensor) -> Tensor:
+    """``x`` rounded half to even, exactly, with the derivative 1 of the zero that is added.
 
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:
-        return grad
+    No ``autograd.Function``: its forward mode and ``vmap`` would keep ``torch.compile`` from tracing it.
+    """
+    return torch.round(x.detach()) + torch.where(x.isfinite(), x - x.detach(), 0.0)
 
 
 def rounding_coupling(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) -> Tensor:
@@ -26,5 +24,5 @@ def rounding_coupling(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) 
     """
     working = torch.float64 if x.dtype is torch.float64 else torch.float32
     shift = t.to(working) if beta is None else beta.to(working).reshape(()) * t.to(working)
-    step = _RoundStraightThrough.apply(shift)  # type: ignore[no-untyped-call]
+    step = _round_straight_through(shift)
     return like(x.to(working) - step if inverse else x.to(working) + step, x)

@@ -1,0 +1,353 @@
+"""The reference formulas under every way PyTorch differentiates: against finite differences of their values.
+
+All other backends turn to these formulas where no kernel serves: second derivatives, forward mode, ``torch.func``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.autograd.forward_ad as fw
+from mpmath import mp
+from torch import Tensor
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+
+import hybridkern
+from hybridkern import ops
+from hybridkern.ops import CouplingForm
+from tests.ops import inputs
+
+F64 = torch.float64
+STEP = 1e-5
+
+
+class Case(NamedTuple):
+    """A call, its arguments, how many of them hold one row an example, and what the derivatives are those of."""
+
+    function: Callable[..., tuple[Tensor, ...]]
+    arguments: tuple[Tensor, ...]
+    batched: int
+    smooth: Callable[..., tuple[Tensor, ...]] | None = None
+
+
+def _normal(*shape: int, seed: int = 0, scale: float = 0.7) -> Tensor:
+    return inputs.normal(seed + len(shape) + 7 * sum(shape), shape, F64, scale=scale)
+
+
+def _coupling(form: str | CouplingForm, inverse: bool, channels: int) -> Case:
+    params = _normal(2, channels, 2, seed=1)
+    params[0, 0, 0] = 0.01 if form == "zuko" else 0.0  # where the formulas change branches; zuko's is a true kink
+    return Case(
+        lambda x, p, total: ops.affine_coupling(x, p, total, form=form, inverse=inverse),
+        (_normal(2, 2, 2), params, _normal(2)),
+        3,
+    )
+
+
+def _logistic(bin_width: float, reduction: str, tie: bool) -> Case:
+    x, mean = _normal(2, 3, scale=3.0), _normal(2, 3, seed=5)
+    return Case(
+        lambda *a: (ops.discretized_logistic_log_prob(*a, bin_width=bin_width, reduction=reduction),),
+        (mean.clone() if tie else x, mean, _normal(2, 3, seed=6)),
+        3,
+    )
+
+
+def _mixture(reduction: str, tie: bool) -> Case:
+    mean = _normal(2, 3, 2, seed=2)
+    return Case(
+        lambda *a: (ops.discretized_logistic_mixture_log_prob(*a, bin_width=0.5, reduction=reduction),),
+        (mean[:, 0].clone() if tie else _normal(2, 2, scale=3.0), _normal(2, 3, 2), mean, _normal(2, 3, 2, seed=3)),
+        4,
+    )
+
+
+def _rounded(inverse: bool) -> Case:
+    return Case(
+        lambda x, t, beta: (ops.rounding_coupling(x, t, beta=beta, inverse=inverse),),
+        (_normal(2, 3, scale=5.0).round(), _normal(2, 3, seed=1, scale=3.0), torch.tensor(1.7, dtype=F64)),
+        2,
+        lambda x, t, beta: (x - beta * t if inverse else x + beta * t,),
+    )
+
+
+def _mirrored(lattice: str) -> Case:
+    """The tutorial's way multiplies after rounding: the derivative in the factor is the rounded number."""
+
+    def smooth(a: Tensor, b: Tensor, t: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
+        return (torch.cat([a, b + beta[1] * t], 1).flip(1),)
+
+    t = _normal(2, 2, seed=2, scale=3.0)
+    return Case(
+        lambda *a: (ops.rounding_coupling_mirrored(*a, 1, lattice=lattice, join=True),),
+        (_normal(2, 2), _normal(2, 2, seed=1), t if lattice == "exact" else t.round(), _normal(2, seed=3)),
+        3,
+        smooth,
+    )
+
+
+def _network() -> Case:
+    weights = (_normal(3, 1, 3, 3), _normal(3), _normal(3, 3, 1, 1), _normal(3, seed=1), _normal(2, 3, 3, 3))
+    return Case(lambda *a: (ops.coupling_network(*a),), (_normal(2, 1, 2, 2), *weights, _normal(2)), 1)
+
+
+CASES = {
+    **{
+        f"{name}, inverse {i}": _coupling(name, i, 4)
+        for name in ("exp", "glow", "nflows", "zuko")
+        for i in (False, True)
+    },
+    "realnvp": _coupling("realnvp", False, 4),
+    "freia": _coupling("freia", True, 4),
+    "normflows": _coupling("normflows", False, 4),
+    "additive": _coupling("additive", False, 2),
+    "sigmoid at its kink": _coupling(CouplingForm("sigmoid", eps=0.05, negate=True), False, 4),
+    "logistic": _logistic(1.0, "none", False),
+    "logistic, narrow, sum": _logistic(0.01, "sum", False),
+    "logistic at the mean": _logistic(1.0, "none", True),
+    "mixture": _mixture("none", False),
+    "mixture at a mean, sum": _mixture("sum", True),
+    "gaussian": Case(lambda *a: (ops.gaussian_log_prob(*a),), (_normal(2, 3), _normal(3), _normal(1, 3, seed=4)), 1),
+    "standard gaussian": Case(lambda x: (ops.gaussian_log_prob(x),), (_normal(2, 3),), 1),
+    "coupling and actnorm": Case(
+        lambda *a: ops.affine_coupling_actnorm(*a),
+        (_normal(2, 3), _normal(2, 4), torch.tensor([0.7, -1.3, 2.0], dtype=F64), _normal(3)),
+        2,
+    ),
+    "paired conv1x1": Case(
+        lambda *a: ops.paired_conv1x1(*a), (_normal(2, 1, 2), _normal(2, 1, 2, seed=1), _normal(2, 2), _normal(2)), 2
+    ),
+    "coupling network": _network(),
+    "rounding": _rounded(False),
+    "rounding, inverse": _rounded(True),
+    "rounding mirrored": _mirrored("exact"),
+    "rounding mirrored, tutorial": _mirrored("tutorial"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _reference() -> Iterator[None]:
+    with hybridkern.use_backend("reference"):
+        yield
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def joined(outputs: tuple[Tensor, ...]) -> Tensor:
+    """All outputs as one vector."""
+    return torch.cat([out.reshape(-1) for out in outputs])
+
+
+def flat(case: Case, *, smooth: bool = False) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The call as a map from one vector to another, and the vector of its arguments."""
+    function = case.smooth if smooth and case.smooth else case.function
+    sizes = [value.numel() for value in case.arguments]
+    shapes = [value.shape for value in case.arguments]
+
+    def of(vector: Tensor) -> Tensor:
+        return joined(function(*(part.reshape(s) for part, s in zip(vector.split(sizes), shapes, strict=True))))
+
+    return of, joined(case.arguments)
+
+
+def differences(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """The Jacobian by central differences."""
+    steps = STEP * torch.eye(len(at), dtype=F64)
+    return torch.stack([(function(at + step) - function(at - step)) / (2 * STEP) for step in steps], -1)
+
+
+def close(got: Tensor, expected: Tensor, tolerance: float = 1e-7) -> None:
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_jacobian_in_both_modes(case: Case) -> None:
+    function, at = flat(case)
+    expected = differences(flat(case, smooth=True)[0], at)
+    close(jacfwd(function)(at), expected)
+    close(jacrev(function)(at), expected)
+    close(torch.autograd.functional.jacobian(function, at), expected)
+
+
+def test_forward_mode(case: Case) -> None:
+    function, at = flat(case)
+    tangent = _normal(len(at), seed=9)
+    expected = differences(flat(case, smooth=True)[0], at) @ tangent
+    value, got = jvp(function, (at,), (tangent,))
+    assert torch.equal(value, function(at))
+    close(got, expected)
+    with torch.no_grad(), fw.dual_level():
+        dual = fw.unpack_dual(function(fw.make_dual(at, tangent)))
+    close(dual.tangent, expected)
+
+
+def test_hessian(case: Case) -> None:
+    """All pairs of arguments; the gradient itself is held to differences above."""
+    function, at = flat(case)
+    weights = _normal(len(function(at)), seed=11)
+
+    def loss(vector: Tensor) -> Tensor:
+        return function(vector) @ weights
+
+    smooth = flat(case, smooth=True)[0]
+    expected = differences(lambda vector: jacrev(lambda v: smooth(v) @ weights)(vector), at)
+    close(hessian(loss)(at), expected)  # forward over reverse
+    close(jacrev(jacrev(loss))(at), expected)
+    close(jacfwd(jacfwd(loss))(at), expected)
+    close(torch.autograd.functional.hessian(loss, at), expected)
+
+
+def test_vmap_over_each_argument_alone_and_over_all(case: Case) -> None:
+    count = len(case.arguments)
+    stacks = [torch.stack([value, value + 0.25, value - 0.5]) for value in case.arguments]
+    for batched in (*([i] for i in range(count)), list(range(count))):
+        where = tuple(0 if i in batched else None for i in range(count))
+        given = [stacks[i] if i in batched else value for i, value in enumerate(case.arguments)]
+        got = vmap(case.function, where)(*given)
+        for row in range(3):
+            alone = case.function(*(value[row] if i in batched else value for i, value in enumerate(given)))
+            for ours, theirs in zip(got, alone, strict=True):
+                close(ours[row], theirs, 1e-12)
+
+
+def test_gradients_of_each_example(case: Case) -> None:
+    """``vmap(grad(...))`` with one example a call, in the arguments that hold a row of each."""
+    count = len(case.arguments)
+    own = tuple(range(case.batched))
+
+    def loss(*args: Tensor) -> Tensor:
+        rows = [value[None] if i in own else value for i, value in enumerate(args)]
+        return joined(case.function(*rows)).sin().sum()
+
+    where = tuple(0 if i in own else None for i in range(count))
+    got = vmap(grad(loss, tuple(range(count))), where)(*case.arguments)
+    for row in range(len(case.arguments[0])):
+        leaves = [
+            (value[row] if i in own else value).clone().requires_grad_() for i, value in enumerate(case.arguments)
+        ]
+        for ours, theirs in zip(got, torch.autograd.grad(loss(*leaves), leaves), strict=True):
+            close(ours[row], theirs, 1e-12)
+
+
+@pytest.mark.parametrize("number", [0.5, 1.5, 2.5, -0.5, -3.5, 1e30, torch.inf, -torch.inf, torch.nan])
+def test_rounding_is_exact_in_every_transform(number: float) -> None:
+    t = torch.full((1, 1), number, dtype=F64)
+    zero = torch.zeros_like(t)
+    expected = torch.round(t)
+    for got in (
+        ops.rounding_coupling(zero, t),
+        vmap(ops.rounding_coupling)(zero[None], t[None])[0],
+        jvp(lambda t: ops.rounding_coupling(zero, t), (t,), (t,))[0],
+        vmap(lambda u: jvp(lambda u: ops.rounding_coupling(zero[0], u), (u,), (u,))[0])(t),
+    ):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_softsign_at_its_kink() -> None:
+    """The second derivative of ``v / (1 + |v| / clamp)`` jumps at 0: what lies between both sides is taken."""
+
+    def log_s(a: Tensor) -> Tensor:
+        return ops.affine_coupling(torch.zeros(1, 1, dtype=F64), torch.stack([a, a])[None], form="zuko")[1][0]
+
+    zero = torch.zeros((), dtype=F64)
+    second = hessian(log_s)
+    sides = second(zero + 1e-12) + second(zero - 1e-12)
+    assert second(zero) == 0 and abs(sides) < 1e-10 < abs(second(zero + 1e-12))
+
+
+SECOND = [  # bin, x - mean, log_scale: ties, both tails, narrow and wide bins, the far ends of the scale
+    (1.0, 0.0, 0.0), (1.0, 0.0, -3.0), (1.0, 0.0, 8.0), (1e-3, 0.0, 1.0), (0.5, 1e-9, 0.3), (1.0, 0.5, 0.0),
+    (1.0, -0.5, -2.0), (1.0, 45.0, 0.0), (1.0, -45.0, 0.0), (1e-2, 60.0, 0.4), (1e-2, -60.0, 0.4), (1.0, 700.0, 0.0),
+    (1.0, 3.0, -4.0), (1.0, 0.499, -6.0), (1.0, 2.0, 20.0), (1.0, 0.0, 40.0), (1e-6, 1e-7, -14.0), (0.01, 0.3, 0.0),
+]  # fmt: skip
+
+
+def _second_derivatives(bin_width: float, distance: float, log_scale: float) -> list[list[float]]:
+    """Of the logistic in ``x`` and ``log_scale``, in arithmetic of many digits."""
+
+    def log_mass(d: mp.mpf, s: mp.mpf) -> mp.mpf:
+        half, scale = mp.mpf(bin_width) / 2, mp.exp(s)
+        return mp.log(1 / (1 + mp.exp(-(d + half) / scale)) - 1 / (1 + mp.exp(-(d - half) / scale)))
+
+    with mp.workdps(800):
+        at = (mp.mpf(distance), mp.mpf(log_scale))
+        xx, xs, ss = (mp.diff(log_mass, at, order) for order in ((2, 0), (1, 1), (0, 2)))
+        return [[float(xx), float(xs)], [float(xs), float(ss)]]
+
+
+@pytest.mark.parametrize(("bin_width", "distance", "log_scale"), SECOND)
+def test_second_derivatives_of_the_logistic(bin_width: float, distance: float, log_scale: float) -> None:
+    expected = torch.tensor(_second_derivatives(bin_width, distance, log_scale), dtype=F64)
+    at = torch.tensor([distance, log_scale], dtype=F64)
+    x, mean = torch.zeros((), dtype=F64), torch.zeros((), dtype=F64)
+
+    def log_p(at: Tensor) -> Tensor:
+        return ops.discretized_logistic_log_prob((x + at[0])[None], mean[None], at[1][None], bin_width=bin_width)[0]
+
+    def by_the_mean(at: Tensor) -> Tensor:
+        return ops.discretized_logistic_log_prob(x[None], (mean - at[0])[None], at[1][None], bin_width=bin_width)[0]
+
+    for function in (log_p, by_the_mean):
+        for way in (hessian, lambda f: lambda at: torch.autograd.functional.hessian(f, at)):
+            # in units of the scale; the curvature along x is precise, relatively, in the far tails too
+            unit = torch.tensor([torch.exp(-at[1]), 1.0], dtype=F64)
+            got, wanted = (value / unit[:, None] / unit for value in (way(function)(at), expected))
+            torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-15)
+            torch.testing.assert_close(got[0, 0], wanted[0, 0], rtol=1e-9, atol=0)
+
+
+def _grads(function: Callable[..., Tensor], *arguments: Tensor) -> list[Tensor]:
+    leaves = [value.clone().requires_grad_() for value in arguments]
+    return list(torch.autograd.grad(function(*leaves).sum(), leaves))
+
+
+@pytest.mark.parametrize("log_scale", [0.0, -69.0, -200.0])
+@pytest.mark.parametrize("logits", [[0.0, 0.0, 0.0], [0.0, 1.0, -2.0]], ids=["even", "uneven"])
+def test_mixture_of_components_that_tie_far_out(logits: list[float], log_scale: float) -> None:
+    """Their log-probabilities are so large that their number's logarithm is nothing beside them: the weights share."""
+    x, weights = torch.tensor([[1e30]], dtype=F64), torch.softmax(torch.tensor(logits, dtype=F64), 0)
+    parameters = [
+        torch.tensor(value, dtype=F64).reshape(1, 3, 1) for value in (logits, [0.0, 1.0, 2.0], [log_scale] * 3)
+    ]
+    of_x, of_logits, of_mean, of_scale = _grads(ops.discretized_logistic_mixture_log_prob, x, *parameters)
+    slope, growth = _grads(
+        lambda x, s: ops.discretized_logistic_log_prob(x, torch.zeros_like(x), s), x, parameters[2][:, 0]
+    )
+    close(of_x, slope, 1e-12)
+    close(of_mean.flatten(), -weights * slope.flatten(), 1e-12)
+    close(of_scale.flatten(), weights * growth.flatten(), 1e-12)
+    close(of_logits, torch.zeros_like(of_logits), 1e-12)
+
+
+@pytest.mark.parametrize("log_scale", [-70.0, -300.0, 61.0, 90.0])
+def test_scales_beyond_the_bounds_keep_their_gradient(log_scale: float) -> None:
+    """Beyond the bounds the scale is held, and the gradient is that at the bound."""
+    bound = min(max(log_scale, -69.0), 60.0)
+    x, mean = torch.tensor([[3.0], [0.25]], dtype=F64), torch.zeros(2, 1, dtype=F64)
+    beyond, at_bound = (torch.full((2, 1), value, dtype=F64) for value in (log_scale, bound))
+    for ours, theirs in zip(
+        _grads(ops.discretized_logistic_log_prob, x, mean, beyond),
+        _grads(ops.discretized_logistic_log_prob, x, mean, at_bound),
+        strict=True,
+    ):
+        close(ours, theirs, 1e-12)
+    assert log_scale > 0 or _grads(ops.discretized_logistic_log_prob, x, mean, beyond)[2][0] > 1e29
+
+
+def test_no_derivative_is_nan_at_infinity_or_at_the_bounds() -> None:
+    """First and second derivatives where a factor is 0 and another infinite."""
+    numbers = [0.0, 1.0, -1e30, 1e200]
+    scales = [0.0, -69.0, -1e30, -800.0, 60.0, 1e30]
+    for x in (*numbers, torch.inf, -torch.inf):
+        for log_scale in scales:
+            at = torch.tensor([x, log_scale], dtype=F64)
+            for function in (ops.discretized_logistic_log_prob, ops.gaussian_log_prob):
+                if function is ops.gaussian_log_prob and not abs(x) < 1e20:
+                    continue  # its square overflows
+                of = lambda at, f=function: f(at[:1, None], torch.zeros(1, 1, dtype=F64), at[1:, None]).sum()  # noqa: E731
+                assert not torch.autograd.functional.jacobian(of, at).isnan().any(), (function, x, log_scale)
