@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.autograd.forward_ad as forward_mode
 from torch import Tensor
 
 _NO_FLOAT64 = ("mps",)
@@ -20,14 +21,15 @@ def total_dtype(x: Tensor) -> torch.dtype:
 
 
 def in_transform() -> bool:
-    """Whether a transform of ``torch.func`` runs (``vmap``, ``jvp``, ``grad`` and what is made of them)."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether forward mode is on or a transform of ``torch.func`` runs (``vmap``, ``grad``, what is made of them)."""
+    return forward_mode._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def like(value: Tensor, x: Tensor) -> Tensor:
     """``value`` in the dtype and the strides of ``torch.empty_like(x)``, whatever strides its arguments had.
 
-    Inside a transform of ``torch.func`` strides say nothing, and nothing batched can be written to what is not.
+    Inside a transform of ``torch.func`` or forward mode strides say nothing, and nothing batched can be written to what
+    is not.
     """
     if in_transform():
         return value.to(x.dtype)

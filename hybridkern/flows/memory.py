@@ -32,9 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridkern._precision import in_transform
 from hybridkern.flows._replay import Replay
 from hybridkern.flows._second_order import differentiable_gradients, recovered
-from hybridkern.ops._autograd import by_formulas, transformed
+from hybridkern.ops._autograd import by_formulas
 from hybridkern.ops._backends import as_chosen, backend_names
 
 MODES = ("store", "recompute", "invert")
@@ -83,7 +84,7 @@ def run_steps(
     """
     check_mode(memory)
     given = list(inputs) if inputs else [()] * len(steps)
-    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
+    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or in_transform():
         for step, own in zip(steps, given, strict=True):
             state, log_det = step(state, log_det, *own)
         return state, log_det

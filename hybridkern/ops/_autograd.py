@@ -3,7 +3,7 @@
 A :class:`Gradient` says how one call is differentiated. Its first derivative in reverse mode is one backward kernel.
 Where more is asked for, the plain PyTorch formulas take over, which autograd differentiates as often as one likes:
 
-- under forward mode and inside a transform of ``torch.func`` the whole call runs on them (:func:`transformed`);
+- under forward mode and inside a transform of ``torch.func`` the whole call runs on them;
 - where the backward pass is itself recorded (``create_graph=True``), the gradient is computed by them.
 """
 
@@ -14,20 +14,15 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-import torch.autograd.forward_ad as forward_mode
 from torch import Tensor
 
 from hybridkern._extension import nodes
+from hybridkern._precision import in_transform
 from hybridkern.ops._operator import Outputs
 
 Tensors = Sequence[Tensor | None]
 _NATIVE: dict[str, Gradient] = {}  # by the name of the C++ node
 _native = True
-
-
-def transformed() -> bool:
-    """Whether forward mode is on or a transform of ``torch.func`` runs, for which no kernel has a rule."""
-    return forward_mode._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @contextmanager
@@ -141,7 +136,7 @@ def by_formulas() -> bool:
     """Whether a backward pass must be one that can be differentiated, or batched, itself."""
     if torch.compiler.is_compiling():
         return False  # AOTAutograd refuses second derivatives itself, with a message of its own
-    return torch.is_grad_enabled() or transformed()
+    return torch.is_grad_enabled() or in_transform()
 
 
 def reference_gradient(
@@ -155,28 +150,42 @@ def reference_gradient(
 
     ``inputs`` takes the place of ``gradient.inputs``.
     """
+    given = (inputs or gradient.inputs)(saved, grads, options)
+    wanted = [value for value in given if value is not None]
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        by_place = iter(values)
+        outputs = gradient.reference(*(None if value is None else next(by_place) for value in given), *options)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    results = (_pulled if in_transform() else _differentiated)(run, wanted, grads)
+    by_leaf = iter(results)
+    return [None if value is None else next(by_leaf) for value in given]
+
+
+_Formulas = Callable[..., tuple[Tensor, ...]]
+
+
+def _differentiated(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tensors:
+    """By autograd, which records it."""
     with torch.enable_grad():
         # an alias each: where one argument was computed from another, its gradient must not run into that one
-        leaves = [_alias(value) for value in (inputs or gradient.inputs)(saved, grads, options)]
-        outputs = gradient.reference(*leaves, *options)
-        found = outputs if isinstance(outputs, tuple) else (outputs,)
+        leaves = [v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for v in given]
         flowing = [
-            (out, grad) for out, grad in zip(found, grads, strict=True) if grad is not None and out.requires_grad
+            (out, grad) for out, grad in zip(run(*leaves), grads, strict=True) if grad is not None and out.requires_grad
         ]
-        wanted = [leaf for leaf in leaves if leaf is not None]
         if not flowing:
             return [None] * len(leaves)
-        results = torch.autograd.grad(
-            [out for out, _ in flowing], wanted, [grad for _, grad in flowing], create_graph=True, allow_unused=True
-        )
-    by_leaf = iter(results)
-    return [None if leaf is None else next(by_leaf) for leaf in leaves]
+        outputs, incoming = zip(*flowing, strict=True)
+        return torch.autograd.grad(outputs, leaves, incoming, create_graph=True, allow_unused=True)
 
 
-def _alias(value: Tensor | None) -> Tensor | None:
-    if value is None:
-        return None
-    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+def _pulled(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tensors:
+    """By ``torch.func``, for tensors that carry batches or tangents: leaves cannot be made of those."""
+    outputs, pull = torch.func.vjp(run, *given)
+    incoming = [torch.zeros_like(out) if grad is None else grad for out, grad in zip(outputs, grads, strict=True)]
+    found: Tensors = pull(tuple(grad.to(out.dtype) for grad, out in zip(incoming, outputs, strict=True)))
+    return found
 
 
 def _native_gradient(node: str, saved: Tensors, grads: Tensors, numbers: Sequence[float]) -> list[Tensor | None]:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from hybridkern import _env
 from hybridkern._extension import cuda_library, extension
+from hybridkern._precision import in_transform
 from hybridkern.ops import _gpu
-from hybridkern.ops._autograd import transformed
 from hybridkern.ops._operator import Operator
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
@@ -168,7 +168,7 @@ def choose(operator: Operator, x: Tensor) -> str:
     Raises:
         RuntimeError: backends were chosen explicitly, and none serves the operator on this device and dtype.
     """
-    if transformed():
+    if in_transform():
         return "reference"
     names = state.names()
     if not names:

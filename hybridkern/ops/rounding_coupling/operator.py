@@ -56,7 +56,8 @@ def _backward(
 
 def _inputs(saved: Tensors, grads: Tensors, options: Sequence[Any]) -> tuple[Tensor | None, ...]:
     assert grads[0] is not None
-    zero = torch.zeros_like(grads[0])
+    # not zeros_like: a gradient may be a batch of gradients, and what is differentiated must not be
+    zero = torch.zeros(grads[0].shape, dtype=grads[0].dtype, device=grads[0].device)
     return zero, *(saved or (zero, None))
 
 

@@ -1,0 +1,217 @@
+"""The rows that are operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hybridkern import ops
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS, resolve_form
+from tests.derivatives.subject import Subject, normal
+
+Make = Callable[[], Subject]
+_ROWS = ("x", "params", "log_det")
+
+
+def _coupling(form: str, inverse: bool, shape: tuple[int, ...] = (2, 2)) -> Make:
+    def make() -> Subject:
+        outputs = shape[1] * (1 + resolve_form(form).has_scale)
+        tensors = {
+            "x": normal(0, *shape),
+            "params": normal(1, shape[0], outputs, *shape[2:]),
+            "log_det": normal(2, shape[0]),
+        }
+        return Subject(
+            lambda x, params, log_det: ops.affine_coupling(x, params, log_det, form=form, inverse=inverse),
+            tensors,
+            _ROWS,
+        )
+
+    return make
+
+
+def _without_total() -> Subject:
+    return Subject(
+        lambda x, params: ops.affine_coupling(x, params), {"x": normal(0, 2, 2), "params": normal(1, 2, 4)}, _ROWS[:2]
+    )
+
+
+def _from_output(form: str, inverse: bool) -> Make:
+    def make() -> Subject:
+        outputs = 2 * (1 + resolve_form(form).has_scale)
+        tensors = {
+            "y": normal(0, 2, 2),
+            "params": normal(1, 2, outputs),
+            "grad_y": normal(2, 2, 2),
+            "grad_log_det": normal(3, 2),
+        }
+        return Subject(
+            lambda **t: ops.affine_coupling_backward_from_output(**t, form=form, inverse=inverse),
+            tensors,
+            tuple(tensors),
+            main="y",
+        )
+
+    return make
+
+
+def _actnorm(form: str) -> Make:
+    def make() -> Subject:
+        outputs = 1 + resolve_form(form).has_scale
+        tensors = {
+            "x": normal(0, 2, 3),
+            "params": normal(1, 2, outputs),
+            "scale": normal(2, 3) + torch.tensor([1.0, -2.0, 1.0]),
+            "offset": normal(3, 3),
+        }
+        return Subject(lambda **t: ops.affine_coupling_actnorm(**t, form=form), tensors, ("x", "params"))
+
+    return make
+
+
+def _through(value: Tensor) -> Tensor:
+    """Rounded, with the derivatives of what is not."""
+    return value + (value.round() - value).detach()
+
+
+def _rounding(beta: bool, inverse: bool) -> Make:
+    def make() -> Subject:
+        tensors = {"x": normal(0, 2, 3, scale=5.0).round(), "t": normal(1, 2, 3, scale=3.0)}
+        sign = -1 if inverse else 1
+        if not beta:
+            return Subject(
+                lambda x, t: (ops.rounding_coupling(x, t, inverse=inverse),),
+                tensors,
+                ("x", "t"),
+                main="t",
+                smooth=lambda x, t: (x + sign * _through(t),),
+            )
+        return Subject(
+            lambda x, t, beta: (ops.rounding_coupling(x, t, beta=beta, inverse=inverse),),
+            tensors | {"beta": torch.tensor([1.7], dtype=torch.float64)},
+            ("x", "t"),
+            main="t",
+            smooth=lambda x, t, beta: (x + sign * _through(beta * t),),
+        )
+
+    return make
+
+
+def _mirrored_tensors() -> dict[str, Tensor]:
+    a, b = normal(0, 2, 2, scale=5.0).round(), normal(1, 2, 2, scale=5.0).round()
+    return {"a": a, "b": b, "t": normal(2, 2, 2, scale=3.0), "beta": torch.tensor([0.3, 1.7], dtype=torch.float64)}
+
+
+def _mirrored_smooth(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, lattice: str) -> Tensor:
+    y = b + (_through(beta[1] * t) if lattice == "exact" else beta[1] * _through(t))
+    return torch.cat((a, y), 1).flip(1)
+
+
+def _mirrored(lattice: str, join: bool) -> Make:
+    def function(**t: Tensor) -> tuple[Tensor, ...]:
+        out = ops.rounding_coupling_mirrored(**t, index=1, lattice=lattice, join=join)
+        return (out,) if isinstance(out, Tensor) else out
+
+    def smooth(**t: Tensor) -> tuple[Tensor, ...]:
+        z = _mirrored_smooth(**t, lattice=lattice)
+        return (z,) if join else (z[:, :2], z[:, 2:])
+
+    return lambda: Subject(function, _mirrored_tensors(), ("a", "b", "t"), main="t", smooth=smooth)
+
+
+def _mirrored_log_prob(lattice: str) -> Make:
+    def smooth(mean: Tensor, log_scale: Tensor, **t: Tensor) -> tuple[Tensor, ...]:
+        z = _mirrored_smooth(**t, lattice=lattice)
+        scale = log_scale.exp()
+        ends = [torch.sigmoid((z + half - mean) / scale) for half in (0.5, -0.5)]
+        return z, (ends[0] - ends[1]).log().sum(1)
+
+    def make() -> Subject:
+        tensors = _mirrored_tensors() | {"mean": normal(4, 1, 4), "log_scale": normal(5, 1, 4) + 1.0}
+        return Subject(
+            lambda **t: ops.rounding_coupling_mirrored_log_prob(**t, index=1, lattice=lattice),
+            tensors,
+            ("a", "b", "t"),
+            main="t",
+            smooth=smooth,
+        )
+
+    return make
+
+
+def _density(kind: str, shared: str, reduction: str) -> Make:
+    def make() -> Subject:
+        shape = {"own": (2, 2), "one row": (1, 2), "vector": (2,), "scalar": ()}[shared]
+        names = ("mean", "log_scale")
+        if kind == "mixture":
+            names, shape = ("logits", *names), {"own": (2, 3, 2)}.get(shared, (1, 3, 2))
+        tensors = {"x": normal(0, 2, 2, scale=2.0)} | {n: normal(i, *shape) for i, n in enumerate(names, 1)}
+        call = ops.discretized_logistic_mixture_log_prob if kind == "mixture" else ops.discretized_logistic_log_prob
+        return Subject(
+            lambda **t: (call(**t, bin_width=0.8, reduction=reduction),),
+            tensors,
+            tuple(tensors) if shared == "own" else ("x",),
+        )
+
+    return make
+
+
+def _gaussian(*names: str, shape: tuple[int, ...] = (2, 3)) -> Make:
+    def make() -> Subject:
+        tensors = {"x": normal(0, 2, 3)} | {n: normal(i, *shape) for i, n in enumerate(names, 1)}
+        rows = tuple(tensors) if shape == (2, 3) else ("x",)
+        return Subject(lambda **t: (ops.gaussian_log_prob(**t),), tensors, rows)
+
+    return make
+
+
+def _paired(bias: bool) -> Make:
+    def make() -> Subject:
+        tensors = {"first": normal(0, 2, 1, 2), "second": normal(1, 2, 1, 2), "weight": normal(2, 2, 2)}
+        tensors |= {"bias": normal(3, 2)} if bias else {}
+        return Subject(lambda **t: ops.paired_conv1x1(**t), tensors, ("first", "second"), main="first")
+
+    return make
+
+
+def _network(save_hidden: bool) -> Make:
+    def make() -> Subject:
+        shapes = {
+            "x": (2, 1, 3, 2), "w1": (3, 1, 3, 3), "b1": (3,), "w2": (3, 3, 1, 1), "b2": (3,), "w3": (2, 3, 3, 3),
+            "b3": (2,),
+        }  # fmt: skip
+        tensors = {name: normal(i, *shape) for i, (name, shape) in enumerate(shapes.items())}
+        return Subject(lambda **t: (ops.coupling_network(**t, save_hidden=save_hidden),), tensors, ("x",))
+
+    return make
+
+
+OPERATORS: dict[str, Make] = {
+    **{f"{form}{' inverse' * inv}": _coupling(form, inv) for form in NAMED_FORMS for inv in (False, True)},
+    "glow on images": _coupling("glow", False, (2, 1, 2, 1)),
+    "coupling without a total": _without_total,
+    **{f"from output, {f}{' inverse' * i}": _from_output(f, i) for f in ("glow", "nflows", "additive") for i in (0, 1)},
+    **{f"actnorm, {form}": _actnorm(form) for form in ("freia_all_in_one", "exp", "additive", "normflows")},
+    **{f"rounding{', beta' * b}{', inverse' * i}": _rounding(b, i) for b in (False, True) for i in (False, True)},
+    **{f"mirrored {lat}{', joined' * j}": _mirrored(lat, j) for lat in ("exact", "tutorial") for j in (False, True)},
+    **{f"mirrored log_prob {lattice}": _mirrored_log_prob(lattice) for lattice in ("exact", "tutorial")},
+    **{
+        f"{kind}, {shared}, {reduction}": _density(kind, shared, reduction)
+        for kind in ("logistic", "mixture")
+        for shared in ("own", "one row")
+        for reduction in ("none", "sum")
+    },
+    "logistic, vector, sum": _density("logistic", "vector", "sum"),
+    "logistic, scalar, sum": _density("logistic", "scalar", "sum"),
+    "gaussian": _gaussian("mean", "log_scale"),
+    "gaussian, shared": _gaussian("mean", "log_scale", shape=(3,)),
+    "gaussian, mean": _gaussian("mean"),
+    "gaussian, log_scale": _gaussian("log_scale"),
+    "gaussian, standard": _gaussian(),
+    "paired": _paired(True),
+    "paired without bias": _paired(False),
+    "network": _network(True),
+    "network that forgets": _network(False),
+}
