@@ -19,9 +19,9 @@ from benchmarks._case import Case, Run, Sides, with_grads
 from benchmarks._results import AGAIN, EAGER, OURS
 from benchmarks.tutorial import Tutorial
 from hybridkern.hybrid import HybridIDF
-from hybridkern.recipes.digits_tutorial import RECIPE, TutorialTask
-from hybridkern.recipes.module import HybridModule
-from hybridkern.recipes.recipe import DataShape
+from hybridkern.lab.recipes.digits_tutorial import RECIPE, TutorialTask
+from hybridkern.lab.recipes.module import HybridModule
+from hybridkern.lab.recipes.recipe import DataShape
 
 _FLOWS = 2
 _STEPS_COMPARED = 3

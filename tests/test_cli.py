@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hybridkern.cli import app
+from hybridkern.lab.cli import app
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def test_options_that_are_out_of_range_are_usage_errors():
 def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path):
     out = tmp_path / "run"
     endless = ("--set", "patience=1000")  # the run may not end before the signal comes
-    arguments = [sys.executable, "-m", "hybridkern.cli", "train", "digits-tutorial", "--out", str(out), *endless]
+    arguments = [sys.executable, "-m", "hybridkern.lab.cli", "train", "digits-tutorial", "--out", str(out), *endless]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:

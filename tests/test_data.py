@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridkern.data import DataError, load_digits, load_npz
+from hybridkern.lab.data import DataError, load_digits, load_npz
 
 RNG = np.random.default_rng(0)
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hybridkern"
 
 # Bottom to top. A name covers the module and everything below it; modules of one layer may import each other.
+# The laboratory is cut once more: its parts are `lab.<part>`.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_env", "_coupling_form", "_extension", "_C", "_nodes"),
     ("reference",),
@@ -24,9 +25,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hybrid",),
     ("integrations",),
     ("",),  # hybridkern/__init__.py: gathers the public names of the layers above this line
-    ("data", "recipes", "plots", "report"),
-    ("reproduce",),
-    ("cli", "__main__"),
+    ("report",),
+    ("lab",),  # hybridkern/lab/__init__.py, which says what the laboratory is
+    ("lab.data", "lab.recipes", "lab.plots"),
+    ("lab.reproduce",),
+    ("lab.cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
@@ -35,7 +38,7 @@ TRAINING = {"lightning", "matplotlib", "pooch", "rich", "safetensors", "scipy", 
 FOREIGN = {
     "triton": {"triton"},
     "integrations": {"FrEIA", "nflows", "normflows", "pytest"},
-    **dict.fromkeys((*LAYERS[-3], *LAYERS[-2], *LAYERS[-1]), TRAINING),
+    **dict.fromkeys((name for name in RANK if name.startswith("lab.")), TRAINING),
 }
 ALLOWED_INCLUDES = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/", "pybind11/")
 
@@ -45,8 +48,13 @@ def sources() -> list[Path]:
 
 
 def layer_of(path: Path) -> str:
-    top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return "" if top == "__init__" else top
+    return layer(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def layer(parts: tuple[str, ...]) -> str:
+    """The layer of a module, by its path in the package."""
+    top = parts[0] if parts and parts[0] != "__init__" else ""
+    return f"lab.{parts[1]}" if top == "lab" and parts[1:] not in ((), ("__init__",)) else top
 
 
 def is_module(dotted: str) -> bool:
@@ -73,16 +81,16 @@ def imports(path: Path) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_downward(path: Path) -> None:
-    layer = layer_of(path)
-    assert layer in RANK, f"{path.relative_to(ROOT)}: no layer of LAYERS holds it"
+    own = layer_of(path)
+    assert own in RANK, f"{path.relative_to(ROOT)}: no layer of LAYERS holds it"
     wrong = []
     for line, name in imports(path):
         parts = name.split(".")
         if parts[0] == "hybridkern":
-            target = parts[1] if len(parts) > 1 else ""
-            if target not in RANK or RANK[target] > RANK[layer]:
+            target = layer(tuple(parts[1:]))
+            if target not in RANK or RANK[target] > RANK[own]:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}, which lies above it")
-        elif parts[0] not in sys.stdlib_module_names | {"torch", "numpy"} | FOREIGN.get(layer, set()):
+        elif parts[0] not in sys.stdlib_module_names | {"torch", "numpy"} | FOREIGN.get(own, set()):
             wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}, which this layer must do without")
     assert not wrong, "\n".join(wrong)
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from hybridkern.recipes.callbacks import Last
-from hybridkern.recipes.workflow import Run, train
+from hybridkern.lab.recipes.callbacks import Last
+from hybridkern.lab.recipes.workflow import Run, train
 
 
 class StopAt(pl.Callback):

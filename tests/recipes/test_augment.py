@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hybridkern.recipes.augment import distorted, shifted
+from hybridkern.lab.recipes.augment import distorted, shifted
 
 
 def _moved_by_hand(image: torch.Tensor, down: int, across: int) -> torch.Tensor:

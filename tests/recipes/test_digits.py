@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from hybridkern.data import load_digits
-from hybridkern.recipes import digits
-from hybridkern.recipes.digits import DigitsConfig, HybridTask
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.module import HybridModule
-from hybridkern.recipes.recipe import DataShape
+from hybridkern.lab.data import load_digits
+from hybridkern.lab.recipes import digits
+from hybridkern.lab.recipes.digits import DigitsConfig, HybridTask
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.module import HybridModule
+from hybridkern.lab.recipes.recipe import DataShape
 from tests.recipes.conftest import run
 
 SHAPE = DataShape((8, 8), 10, 17, 64)

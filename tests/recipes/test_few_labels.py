@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from hybridkern.data import Split
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.evaluation import evaluating
-from hybridkern.recipes.images.batches import TrainingBatches, dequantized, seeded
-from hybridkern.recipes.images.official import MNIST
-from hybridkern.recipes.images.semi import SemiSupervisedTask
-from hybridkern.recipes.images.sources import load, load_ood
-from hybridkern.recipes.recipe import get_recipe
+from hybridkern.lab.data import Split
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images.batches import TrainingBatches, dequantized, seeded
+from hybridkern.lab.recipes.images.official import MNIST
+from hybridkern.lab.recipes.images.semi import SemiSupervisedTask
+from hybridkern.lab.recipes.images.sources import load, load_ood
+from hybridkern.lab.recipes.recipe import get_recipe
 from tests.recipes.conftest import run
 from tests.recipes.images import SMALL, npz
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from hybridkern.data import DataError, Split
-from hybridkern.recipes.augment import translated
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.images import batches
-from hybridkern.recipes.images.batches import FixedBatches, TrainingBatches
-from hybridkern.recipes.images.config import ImagesConfig
-from hybridkern.recipes.images.official import SVHN
-from hybridkern.recipes.images.sources import load, load_ood
+from hybridkern.lab.data import DataError, Split
+from hybridkern.lab.recipes.augment import translated
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images import batches
+from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
+from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.official import SVHN
+from hybridkern.lab.recipes.images.sources import load, load_ood
 from tests.recipes.images import arrays, npz
 
 

@@ -18,17 +18,17 @@ import torch
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.evaluation import evaluating
-from hybridkern.recipes.images.batches import dequantized, seeded
-from hybridkern.recipes.images.evaluation import score
-from hybridkern.recipes.images.official import SVHN
-from hybridkern.recipes.images.pace import Pace, factor
-from hybridkern.recipes.images.sources import load
-from hybridkern.recipes.images.task import ImageTask
-from hybridkern.recipes.report import result_table
-from hybridkern.recipes.sampling import sample_run
-from hybridkern.recipes.workflow import evaluate_run, load_run
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images.batches import dequantized, seeded
+from hybridkern.lab.recipes.images.evaluation import score
+from hybridkern.lab.recipes.images.official import SVHN
+from hybridkern.lab.recipes.images.pace import Pace, factor
+from hybridkern.lab.recipes.images.sources import load
+from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.report import result_table
+from hybridkern.lab.recipes.sampling import sample_run
+from hybridkern.lab.recipes.workflow import evaluate_run, load_run
 from tests.recipes.conftest import run
 from tests.recipes.images import SMALL, npz
 from tests.recipes.test_resume import assert_same
@@ -148,7 +148,17 @@ def test_run_that_was_killed_resumes_to_the_same_weights(tmp_path):
     common = ["--data", data, "--epochs", "30", "--batch-size", "8", "--threads", "1", *settings]
 
     def command(out: str, *more: str) -> list[str]:
-        return [sys.executable, "-m", "hybridkern.cli", "train", "svhn", "--out", str(tmp_path / out), *common, *more]
+        return [
+            sys.executable,
+            "-m",
+            "hybridkern.lab.cli",
+            "train",
+            "svhn",
+            "--out",
+            str(tmp_path / out),
+            *common,
+            *more,
+        ]
 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole = subprocess.Popen(command("whole"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -13,12 +13,12 @@ import pooch
 import pytest
 from scipy.io import savemat
 
-from hybridkern.data import DataError
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.images import official
-from hybridkern.recipes.images.config import ImagesConfig
-from hybridkern.recipes.images.official import MNIST, SVHN
-from hybridkern.recipes.images.sources import load, load_ood
+from hybridkern.lab.data import DataError
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images import official
+from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.official import MNIST, SVHN
+from hybridkern.lab.recipes.images.sources import load, load_ood
 
 RNG = np.random.default_rng(0)
 

@@ -10,10 +10,10 @@ import signal
 import pytest
 import torch
 
-from hybridkern.recipes import digits
-from hybridkern.recipes.batches import Batches
-from hybridkern.recipes.digits import DigitsConfig
-from hybridkern.recipes.errors import RecipeError
+from hybridkern.lab.recipes import digits
+from hybridkern.lab.recipes.batches import Batches
+from hybridkern.lab.recipes.digits import DigitsConfig
+from hybridkern.lab.recipes.errors import RecipeError
 from tests.recipes.conftest import StopAt, run
 
 SETTINGS = {"epochs": 3, "seed": 1}
@@ -75,7 +75,7 @@ def test_interrupted_evaluation_leaves_no_result_and_is_made_up_for(tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("hybridkern.recipes.workflow.evaluate", interrupted)
+        patch.setattr("hybridkern.lab.recipes.workflow.evaluate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run("digits-tutorial", tmp_path / "a", epochs=1)
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["checkpoints", "config.json"]
@@ -129,7 +129,7 @@ def test_resume_refuses_other_settings_recipes_and_folders(tmp_path):
 def test_order_is_that_of_a_plain_pytorch_loop():
     from torch.utils.data import DataLoader, TensorDataset
 
-    from hybridkern.data import Split
+    from hybridkern.lab.data import Split
 
     split = Split(torch.arange(100.0)[:, None], torch.arange(100))
     torch.manual_seed(5)

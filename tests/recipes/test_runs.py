@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from matplotlib.image import imread
 from torch import nn
 
-from hybridkern.data import load_digits
-from hybridkern.recipes import digits_tutorial
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.evaluation import draw, evaluate
-from hybridkern.recipes.files import replacing, write_json
-from hybridkern.recipes.recipe import DataShape, get_recipe
-from hybridkern.recipes.task import Task, Terms
-from hybridkern.recipes.workflow import evaluate_run, load_run
+from hybridkern.lab.data import load_digits
+from hybridkern.lab.recipes import digits_tutorial
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import draw, evaluate
+from hybridkern.lab.recipes.files import replacing, write_json
+from hybridkern.lab.recipes.recipe import DataShape, get_recipe
+from hybridkern.lab.recipes.task import Task, Terms
+from hybridkern.lab.recipes.workflow import evaluate_run, load_run
 from tests.recipes.conftest import run
 
 FILES = {

@@ -14,17 +14,17 @@ from rich.console import Console
 from scipy.integrate import trapezoid
 from scipy.stats import norm
 
-from hybridkern.data import DataError
-from hybridkern.recipes.cubic import RECIPE as CUBIC_RECIPE
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.flights import clocks, load_flights
-from hybridkern.recipes.moons import RECIPE as MOONS
-from hybridkern.recipes.recipe import DataShape
-from hybridkern.recipes.sampling import sample_run
-from hybridkern.recipes.vectors import training
-from hybridkern.recipes.vectors.results import score
-from hybridkern.recipes.vectors.task import Regression
-from hybridkern.recipes.workflow import load_run
+from hybridkern.lab.data import DataError
+from hybridkern.lab.recipes.cubic import RECIPE as CUBIC_RECIPE
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.flights import clocks, load_flights
+from hybridkern.lab.recipes.moons import RECIPE as MOONS
+from hybridkern.lab.recipes.recipe import DataShape
+from hybridkern.lab.recipes.sampling import sample_run
+from hybridkern.lab.recipes.vectors import training
+from hybridkern.lab.recipes.vectors.results import score
+from hybridkern.lab.recipes.vectors.task import Regression
+from hybridkern.lab.recipes.workflow import load_run
 from tests.recipes.conftest import run
 
 CUBIC = {"epochs": 12, "starts": 2}

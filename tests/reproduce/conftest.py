@@ -8,10 +8,10 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from hybridkern.data import read_arrays
-from hybridkern.reproduce import experiment
-from hybridkern.reproduce.experiment import Experiment, Request
-from hybridkern.reproduce.result import Column, Result, Row, Table
+from hybridkern.lab.data import read_arrays
+from hybridkern.lab.reproduce import experiment
+from hybridkern.lab.reproduce.experiment import Experiment, Request
+from hybridkern.lab.reproduce.result import Column, Result, Row, Table
 
 
 def load(request: Request):

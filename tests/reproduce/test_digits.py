@@ -9,8 +9,8 @@ import torch
 from matplotlib.image import imread
 from rich.console import Console
 
-from hybridkern.reproduce import digits
-from hybridkern.reproduce.workflow import reproduce
+from hybridkern.lab.reproduce import digits
+from hybridkern.lab.reproduce.workflow import reproduce
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.reproduce.budget import Budget
-from hybridkern.reproduce.experiment import experiment_names, get_experiment
-from hybridkern.reproduce.workflow import Reproduction, reproduce
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.reproduce.budget import Budget
+from hybridkern.lab.reproduce.experiment import experiment_names, get_experiment
+from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
 from tests.test_cli import call
 
 PAGE = """\

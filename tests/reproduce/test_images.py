@@ -14,15 +14,15 @@ import torch
 from matplotlib.image import imread
 from rich.console import Console
 
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.recipes.evaluation import evaluating
-from hybridkern.recipes.images.evaluation import score
-from hybridkern.recipes.images.published import MNIST_ROWS, SVHN_ROWS
-from hybridkern.recipes.workflow import load_run
-from hybridkern.reproduce import mnist, mnist_semi, ood_failure, svhn, sweep
-from hybridkern.reproduce.experiment import get_experiment
-from hybridkern.reproduce.ordering import Ordering, sentences
-from hybridkern.reproduce.workflow import Reproduction, reproduce
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images.evaluation import score
+from hybridkern.lab.recipes.images.published import MNIST_ROWS, SVHN_ROWS
+from hybridkern.lab.recipes.workflow import load_run
+from hybridkern.lab.reproduce import mnist, mnist_semi, ood_failure, svhn, sweep
+from hybridkern.lab.reproduce.experiment import get_experiment
+from hybridkern.lab.reproduce.ordering import Ordering, sentences
+from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
 from tests.recipes.images import SMALL, arrays, npz
 
 SHORT = 0.01  # minutes of each model

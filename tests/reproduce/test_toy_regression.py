@@ -8,8 +8,8 @@ from matplotlib.image import imread
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from hybridkern.recipes.cubic import draw
-from hybridkern.reproduce.toy_regression import figures, gaussian_process, kernel_density, modes, truth
+from hybridkern.lab.recipes.cubic import draw
+from hybridkern.lab.reproduce.toy_regression import figures, gaussian_process, kernel_density, modes, truth
 from tests.reproduce.test_frame import done
 
 

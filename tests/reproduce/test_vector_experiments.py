@@ -7,8 +7,8 @@ import pytest
 from matplotlib.image import imread
 from scipy.stats import norm
 
-from hybridkern.recipes.errors import RecipeError
-from hybridkern.reproduce import flights as experiment
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.reproduce import flights as experiment
 from tests.recipes.test_vectors import flights
 from tests.reproduce.test_frame import done
 

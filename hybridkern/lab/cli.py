@@ -1,0 +1,279 @@
+"""The command line: ``hybridkern train | evaluate | sample | reproduce | backends``.
+
+Exit codes: 0 done, 1 something was wrong with the data or a folder, 2 wrong usage, 130 interrupted (resumable).
+Heavy imports wait until a command needs them, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.table import Table
+except ModuleNotFoundError as missing:
+    sys.exit(f"hybridkern: the command line needs '{missing.name}'; install it with: pip install 'hybridkern[train]'")
+
+if TYPE_CHECKING:
+    from hybridkern.lab.recipes.recipe import Published
+
+app = typer.Typer(
+    help="Train, evaluate and sample flow-based hybrid models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's choice")]
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="cifar10, cubic, digits, digits-tutorial, flights, mnist, moons, svhn.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Images instead of the recipe's own.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="The most passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
+    lam: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of -log p(x) in nats beside -log p(y|x); mnist and svhn: per dimension, lam / D.",
+            show_default="recipe's",
+        ),
+    ] = None,
+    lattice: Annotated[
+        str | None, typer.Option(help="exact: round(beta t), stays on integers; tutorial: beta round(t), leaves them.")
+    ] = None,
+    parts: Annotated[int | None, typer.Option(help="Parts a coupling updates (digits-tutorial: 1 or 4).")] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the official files (mnist, svhn).")
+    ] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Test images in a file of their own (mnist, svhn).")
+    ] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch the official files into --data-root.")] = False,
+    ood: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time of training; the schedule follows it.")] = None,
+    train_size: Annotated[int | None, typer.Option(min=1, help="Only the first so many training images.")] = None,
+    validation: Annotated[int | None, typer.Option(min=0, help="Training images held out for the curves.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32 or bf16, the precision of the networks (mnist, svhn).")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="store, recompute or invert: activations of the flow (mnist, svhn).")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Processes that share each batch (mnist, svhn).")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe, as in config.json."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order and samples.")] = None,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder.", show_default="runs/RECIPE, or the next free one")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train RECIPE; write weights, figures and plots to a run folder."""
+    with _errors_in_one_line():
+        from hybridkern.lab.recipes.recipe import get_recipe, recipe_names
+        from hybridkern.lab.recipes.run_folder import RunFolder, free_folder
+
+        _check_usage("RECIPE", recipe, recipe_names(), out, resume)
+        options: dict[str, object] = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
+        options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
+        options |= {"data_root": data_root and str(data_root), "test_data": test_data and str(test_data), "ood": ood}
+        options |= {"minutes": minutes, "train_size": train_size, "validation": validation}
+        options |= {"precision": precision, "memory": memory, "devices": devices}
+        options |= get_recipe(recipe).config.parsed(recipe, option or [])
+        folder = out or free_folder(recipe)
+        _set_threads(threads)
+        try:
+            from hybridkern.lab.recipes import workflow
+
+            run = workflow.train(
+                recipe, options, folder, resume=resume, download=download, console=Console(stderr=True)
+            )
+        except KeyboardInterrupt:
+            _say_how_to_resume(f"train {recipe}", folder, RunFolder(folder).config)
+            raise typer.Exit(130) from None
+        published = get_recipe(recipe).published(run.record.config)
+        _show(f"{recipe}, seed {run.record.config.seed}", {"this run": run.metrics}, published)
+        _print_lines(Console(), [*run.pictures, folder / "metrics.json"])
+
+
+@app.command()
+def evaluate(
+    folder: Directory,
+    ood: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Evaluate a finished run again on its test data, beside the figures it was written with."""
+    with _errors_in_one_line():
+        from hybridkern.lab.recipes.files import read_json
+        from hybridkern.lab.recipes.run_folder import RunFolder
+        from hybridkern.lab.recipes.workflow import evaluate_run
+
+        _set_threads(threads)
+        record, metrics, drawn = evaluate_run(folder, ood)
+        stored = read_json(RunFolder(folder).metrics)
+        metrics["valid_likelihood"] = stored["valid_likelihood"]
+        _show(f"{record.recipe.name}: {folder}", {"now": metrics, "metrics.json": stored})
+        _print_lines(Console(), drawn)
+
+
+@app.command()
+def sample(
+    folder: Directory,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 64,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .png picture or an .npz array.", show_default="DIR/sampled.png"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw samples from a finished run's model."""
+    with _errors_in_one_line():
+        from hybridkern.lab.recipes.sampling import sample_run
+
+        _print_lines(Console(), [sample_run(folder, n, out, seed)])
+
+
+@app.command()
+def reproduce(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="An experiment; an unknown name lists all.", show_default=False)
+    ],
+    minutes: Annotated[
+        float | None, typer.Option(help="Wall time of all its training.", show_default="the experiment's")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Its data.")] = None,
+    test_data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Test data in a file of their own.")
+    ] = None,
+    ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Another set to score.")] = None,
+    data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of drawn data, weights and order.", show_default="0")] = None,
+    threads: Threads = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="runs/reproduce-NAME, or the next free one")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment in --out.")] = False,
+) -> None:
+    """Do an experiment of the literature: a table beside the published one, a picture and a JSON file."""
+    with _errors_in_one_line():
+        from hybridkern.lab.recipes.run_folder import free_folder
+        from hybridkern.lab.reproduce.experiment import experiment_names
+        from hybridkern.lab.reproduce.workflow import reproduce as run
+        from hybridkern.lab.reproduce.writing import for_console
+
+        _check_usage("NAME", name, experiment_names(), out, resume)
+        folder = out or free_folder(f"reproduce-{name}")
+        _set_threads(threads)
+        sources: dict[str, Any] = {"data": data, "test_data": test_data, "ood": ood, "data_root": data_root}
+        try:
+            done = run(name, folder, minutes=minutes, seed=seed, resume=resume, **sources)
+        except KeyboardInterrupt:
+            _say_how_to_resume(f"reproduce {name}", folder, folder / "experiment.json")
+            raise typer.Exit(130) from None
+        console = Console()
+        for table in done.result.tables:
+            console.print(for_console(table))
+        _print_lines(console, [*done.result.conditions, *done.result.shortfalls, *done.paths])
+
+
+@app.command()
+def backends() -> None:
+    """List the backends of the operators, and why one is missing."""
+    import hybridkern
+
+    table = Table()
+    for column in ("backend", "available", "reason"):
+        table.add_column(column)
+    for name, status in hybridkern.backends().items():
+        table.add_row(name, "yes" if status.available else "no", status.reason)
+    Console().print(table)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Turns what a user can put right into one line on standard error and exit code 1; warnings into a line each."""
+    from hybridkern.lab.data import DataError
+    from hybridkern.lab.recipes.errors import RecipeError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield
+    except (RecipeError, DataError) as error:
+        typer.echo(f"hybridkern: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    typer.echo(f"hybridkern: note: {message}", err=True)
+
+
+def _print_lines(console: Console, lines: Iterable[object]) -> None:
+    for line in lines:
+        console.print(str(line), soft_wrap=True, highlight=False, markup=False)
+
+
+def _check_usage(what: str, name: str, names: list[str], out: Path | None, resume: bool) -> None:
+    if name not in names:
+        typer.echo(f"hybridkern: {what}: got '{name}', expected one of {', '.join(names)}", err=True)
+        raise typer.Exit(2)
+    if resume and out is None:
+        typer.echo("hybridkern: --resume: needs the folder of the run, --out DIR", err=True)
+        raise typer.Exit(2)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _say_how_to_resume(command: str, folder: Path, begun: Path) -> None:
+    if begun.exists():
+        typer.echo(f"\nInterrupted. Go on where it was with: hybridkern {command} --out {folder} --resume", err=True)
+    else:
+        typer.echo("\nInterrupted before anything was written.", err=True)
+
+
+def _show(title: str, columns: dict, published: Published | None = None) -> None:
+    from hybridkern.lab.recipes.report import notes, result_table
+
+    console = Console()
+    console.print(result_table(title, columns, published))
+    for note in notes([*columns.values()]):
+        console.print(note, highlight=False)
+
+
+def main() -> None:
+    """Entry point of the ``hybridkern`` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What a run is made of: one frozen dataclass a recipe, written to ``config.json`` and read back from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from hybridkern.lab.recipes.errors import RecipeError
+
+OPTIMIZERS = ("adamax", "adam", "adamw")
+SCHEDULES = ("constant", "onecycle", "cosine")
+LATTICES = ("exact", "tutorial")
+_C = TypeVar("_C", bound="Config")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings common to all recipes; a recipe adds its model's settings as further fields.
+
+    Attributes:
+        data: path of an ``.npz`` file (see :mod:`hybridkern.lab.data`), or ``None`` for the recipe's own data.
+        epochs: the most passes over the training part.
+        batch_size: examples a step.
+        lam: weight of the negative log-likelihood in nats per example: ``loss = -log p(y|x) - lam * log p(x)``.
+            ``None``: ``1/D``, D being the dimensions of an example.
+        seed: of the first weights, the order of the data and the samples.
+        patience: training stops after more than this many epochs without a lower validation loss.
+        optimizer, lr, weight_decay: one of ``OPTIMIZERS``, its learning rate and decoupled weight decay.
+        beta2: decay of the optimizer's running average of squared gradients.
+        prior_lr: factor on the learning rate of the prior's parameters, which then have no weight decay; for models
+            that say which those are.
+        schedule: of the learning rate; one of ``SCHEDULES``, ``lr`` being its highest value.
+        warmup: share of the steps in which ``"onecycle"`` rises.
+        clip: largest norm of the gradient, or ``None``.
+        ema: decay of the running average of the weights that is validated and kept, or ``None`` for the weights
+            themselves.
+    """
+
+    data: str | None = None
+    epochs: int = 100
+    batch_size: int = 64
+    lam: float | None = None
+    seed: int = 0
+    patience: int = 20
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    prior_lr: float = 1.0
+    schedule: str = "constant"
+    warmup: float = 0.3
+    clip: float | None = None
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected a whole number from 1 on")
+        for name in ("seed", "patience"):
+            if not 0 <= getattr(self, name) < 2**32:
+                raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected a whole number from 0 on")
+        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
+            raise RecipeError(f"--lam: got {self.lam}, expected a finite number that is not negative")
+        self.require_one_of("optimizer", OPTIMIZERS)
+        self.require_one_of("schedule", SCHEDULES)
+
+    def require_one_of(self, name: str, choices: tuple[Any, ...]) -> None:
+        """Raises RecipeError where the field holds none of the choices."""
+        if getattr(self, name) not in choices:
+            listed = ", ".join(map(str, choices))
+            raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)!r}, expected one of {listed}")
+
+    def updated(self: _C, recipe: str, options: dict[str, Any]) -> _C:
+        """This configuration with the options that were given (those not ``None``).
+
+        Raises:
+            RecipeError: the recipe has no such option, or its value is out of range.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        for name in given:
+            if name not in self.names():
+                raise RecipeError(f"--{_flag(name)}: the recipe '{recipe}' has no such option")
+        return dataclasses.replace(self, **given)
+
+    def parsed(self, recipe: str, settings: list[str]) -> dict[str, Any]:
+        """Settings given as ``NAME=VALUE``, by name, in the type that the recipe's own value has.
+
+        Raises:
+            RecipeError: no such form, setting or type.
+        """
+        values: dict[str, Any] = {}
+        types = get_type_hints(type(self))
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals or name not in types:
+                listed = ", ".join(self.names())
+                raise RecipeError(f"--set: got '{setting}', expected NAME=VALUE with one of {recipe}'s names: {listed}")
+            kinds = [kind for kind in (get_args(types[name]) or (types[name],)) if kind is not type(None)]
+            try:
+                values[name] = kinds[0](text)
+            except ValueError as error:
+                raise RecipeError(f"--set: {name}: got '{text}', expected {kinds[0].__name__}") from error
+        return values
+
+    def weight(self, dim: int) -> float:
+        """The weight of the likelihood for examples of ``dim`` dimensions: ``lam``, or ``1/dim`` where it is unset."""
+        return 1.0 / dim if self.lam is None else self.lam
+
+    def lam_record(self, dim: int) -> dict[str, Any]:
+        """What ``metrics.json`` says of the weight of the likelihood."""
+        convention = "loss = -log p(y|x) - lam * log p(x), nats per example"
+        return {"lam": self.weight(dim), "lam_convention": convention}
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all settings."""
+        return [field.name for field in dataclasses.fields(cls)]
+
+    @classmethod
+    def from_json(cls: type[_C], values: dict[str, Any]) -> _C:
+        """The configuration that ``dataclasses.asdict`` wrote; unknown names are an error, missing ones the default."""
+        unknown = sorted(set(values) - set(cls.names()))
+        if unknown:
+            raise RecipeError(f"config.json: this version knows no setting '{unknown[0]}'")
+        return cls(**values)
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,65 @@
+"""The model of a configuration: Glow, and a classifier on its latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybridkern import flows
+from hybridkern.hybrid import HybridModel, heads
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.semi import SemiSupervisedTask
+from hybridkern.lab.recipes.images.task import ImageTask, TopCategorical
+from hybridkern.lab.recipes.recipe import DataShape
+
+
+def build(config: ImagesConfig, data: DataShape) -> ImageTask:
+    """The model of a configuration for images of this shape, with torch's global generator.
+
+    Raises:
+        RecipeError: the images cannot be halved ``levels`` times, or a setting of the flow is unknown to it.
+    """
+    height, width, *colours = data.shape
+    channels = colours[0] if colours else 1
+    factor = 2**config.levels
+    if height % factor or width % factor:
+        raise RecipeError(
+            f"--levels: got {config.levels}, expected one by whose power of two ({factor}) both sides of an image of "
+            f"{height} x {width} can be divided"
+        )
+    try:
+        flow = flows.Glow(
+            (channels, height, width),
+            levels=config.levels,
+            steps=config.steps,
+            hidden=config.hidden,
+            form=config.form,
+            net=config.net,
+            norm=config.norm,
+            permutation=config.permutation,
+            memory=config.memory,
+        )
+    except ValueError as error:
+        raise RecipeError(f"the flow cannot be built: {error}") from error
+    head = _head(config, flow, data)
+    model, lam = HybridModel(flow, head), 1.0 if config.lam is None else config.lam
+    if config.semi_supervised:
+        weights = config.entropy_weight, config.consistency
+        task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.levels, *weights)
+    else:
+        task = ImageTask(model, lam, data.shape, data.levels, config.label_smoothing)
+    task.whiten = config.whiten and config.permutation == "conv1x1"
+    return task
+
+
+def _head(config: ImagesConfig, flow: Any, data: DataShape) -> heads.Categorical:
+    hidden = (config.head_hidden,) if config.head_hidden else ()
+    options: dict[str, Any] = {"dropout": config.head_dropout, "input_dropout": config.head_input_dropout}
+    if config.head == "all":
+        return heads.Categorical(data.dim, data.classes, hidden, activation=nn.ReLU, **options)
+    positions = torch.arange(data.dim, dtype=torch.float32)[None]
+    seen = flow.latents(positions)[-1].flatten().round().long()
+    return TopCategorical(data.dim, seen, data.classes, hidden, activation=nn.ReLU, **options)

@@ -1,0 +1,70 @@
+"""Training on images of which few have labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridkern.hybrid import HybridModel, HybridOutput, objectives
+from hybridkern.hybrid._labels import UNLABELLED
+from hybridkern.hybrid.heads import Classifier
+from hybridkern.hybrid.objectives import FlowPass
+from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.task import Terms
+
+_SURE = 0.95
+
+
+class SemiSupervisedTask(ImageTask):
+    """An :class:`~hybridkern.lab.recipes.images.task.ImageTask` that takes images without label too (``y`` is -1).
+
+    They are trained by :class:`hybridkern.hybrid.objectives.SemiSupervised`, on ``log p(x)`` and on low entropy of
+    ``p(y|x)``. With ``consistency`` a batch holds two views of each, all first ones before all second ones, and where
+    the model is sure of the first view its answer is the label of the second.
+
+    Args:
+        model, lam, shape, levels: of an ``ImageTask``.
+        entropy_weight: of the entropy, in nats, of images without label.
+        consistency: of the cross-entropy of second views, in nats.
+
+    Source: of the consistency, Sohn et al. 2020 (arXiv:2001.07685), with moves as the only augmentation.
+    """
+
+    def __init__(
+        self,
+        model: HybridModel,
+        lam: float,
+        shape: tuple[int, ...],
+        levels: int,
+        entropy_weight: float,
+        consistency: float = 0.0,
+    ) -> None:
+        super().__init__(model, lam, shape, levels)
+        self.consistency = consistency
+        self.semi_supervised = objectives.SemiSupervised(self.objective, entropy_weight)
+
+    def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
+        model = self.model
+        z, log_det = model.flow(self.images(x))
+        log_pz = model.flow.base(z)
+        weighted = FlowPass(z, self.boost * log_pz, self.boost * log_det)
+        loss = self.semi_supervised.loss(weighted, model.head, y).mean()
+        if self.consistency and self.training:
+            loss = loss + self.consistency * self._inconsistency(z[y == UNLABELLED]) / len(y)
+        with torch.no_grad():
+            terms = self._terms(HybridOutput(z, log_pz + log_det, model.head(z)), y)
+        return loss, Terms(*(part.detach() for part in terms))
+
+    def _inconsistency(self, z: Tensor) -> Tensor:
+        """Sum over the second views of their cross-entropy to the answers to the first, ``()`` in nats."""
+        head = self.model.head
+        assert isinstance(head, Classifier)
+        first, second = z.chunk(2)
+        with torch.no_grad():
+            confidence, answers = head.probabilities(head(first)).max(1)
+        return -(head.log_prob(head(second), answers) * (confidence >= _SURE)).sum()
+
+    def _terms(self, out: HybridOutput, y: Tensor) -> Terms:
+        unlabelled = y == UNLABELLED
+        terms = super()._terms(out, torch.where(unlabelled, 0, y))
+        return terms._replace(class_nll=torch.where(unlabelled, 0.0, terms.class_nll))

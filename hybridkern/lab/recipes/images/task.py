@@ -1,0 +1,129 @@
+"""A flow on images with a head on its latents, as a task."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern.hybrid import HybridModel, HybridOutput, objectives
+from hybridkern.hybrid.heads import Categorical
+from hybridkern.lab.recipes.images.batches import dequantized, seeded
+from hybridkern.lab.recipes.task import Task, Terms
+
+# actnorm starts from so many images
+_SAMPLE = 512
+_SAMPLE_SEED = 0
+
+
+class ImageTask(Task):
+    """A :class:`hybridkern.hybrid.HybridModel` of a flow on images as a task.
+
+    Images are rows of dequantized grey values in ``[0, levels)``, colours last; the flow sees them as ``(B, C, H, W)``
+    scaled to ``[-1/2, 1/2)``. Likelihoods are of the grey values: ``nll`` is ``-log p`` of the scaled image plus
+    ``D ln(levels)``, an upper bound of ``-log P(x)`` of the whole numbers in expectation over the noise.
+
+    Args:
+        model: a flow on images, and a head.
+        lam: weight of the likelihood, per dimension: that of ``-log p(x)`` is ``lam / D``.
+        shape: of an image, ``(H, W)`` or ``(H, W, C)``.
+        levels: number of grey values.
+        label_smoothing: share of the label spread over all classes, in training.
+
+    Attributes:
+        whiten: whether the flow's 1x1 convolutions start from data.
+        boost: factor on ``lam`` at this moment of the training.
+    """
+
+    whiten = False
+    boost = 1.0
+
+    def __init__(
+        self, model: HybridModel, lam: float, shape: tuple[int, ...], levels: int, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(lam / math.prod(shape))
+        self.dim = math.prod(shape)
+        self.model = model
+        self.objective = objectives.Weighted(lam, per_dimension=True)
+        self.shape = shape
+        self.levels = levels
+        self.label_smoothing = label_smoothing
+
+    def initialize(self, x: Tensor, y: Tensor) -> None:
+        sample = x[:: -(-len(x) // _SAMPLE)]  # evenly spaced: files may be sorted by class
+        images = self.images(dequantized(sample, seeded(_SAMPLE_SEED)))
+        initialize: Any = getattr(self.model.flow, "initialize", None)
+        if initialize is not None:
+            initialize(images, whiten=True) if self.whiten else initialize(images)
+
+    def images(self, x: Tensor) -> Tensor:
+        """Rows of grey values ``(B, D)`` as the flow takes them: ``(B, C, H, W)``, channels_last, about 0."""
+        height, width = self.shape[:2]
+        return (x / self.levels - 0.5).view(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+    def rows(self, images: Tensor) -> Tensor:
+        """The inverse of :meth:`images`, up to rounding."""
+        return (images.permute(0, 2, 3, 1).reshape(len(images), -1) + 0.5) * self.levels
+
+    def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
+        """The objective to minimize, and its parts without gradient, from one pass."""
+        out = self.model(self.images(x))
+        terms = self._terms(out, y)
+        log_py = -terms.class_nll
+        if self.label_smoothing:
+            mean = torch.log_softmax(out.prediction.float(), 1).mean(1)
+            log_py = torch.lerp(log_py, mean, self.label_smoothing)
+        loss = self.objective(log_py, self.boost * out.log_px, self.dim).mean()
+        return loss, Terms(*(part.detach() for part in terms))
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.loss_and_terms(x, y)[0]
+
+    def output(self, x: Tensor) -> HybridOutput:
+        """Latents, log-density of the scaled image and logits of dequantized rows ``(B, D)``."""
+        out: HybridOutput = self.model(self.images(x))
+        return out
+
+    def terms(self, x: Tensor, y: Tensor) -> Terms:
+        return self._terms(self.output(x), y)
+
+    def _terms(self, out: HybridOutput, y: Tensor) -> Terms:
+        head = self.model.head
+        nll = self.dim * math.log(self.levels) - out.log_px
+        return Terms(-head.log_prob(out.prediction, y), nll, head.predict(out.prediction))
+
+    def latent(self, x: Tensor) -> Tensor:
+        return self.model.flow(self.images(x))[0]
+
+    def invert(self, z: Tensor) -> Tensor:
+        return self.rows(self.model.flow.inverse(z)[0])
+
+    def sample(self, n: int) -> Tensor:
+        # a cell's value is its lower end
+        return self.rows(self.model.sample(n)).floor().clamp_(0, self.levels - 1)
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the classifier."""
+        return list(self.model.head.parameters())
+
+
+class TopCategorical(Categorical):
+    """A classifier that sees the latents at some positions only.
+
+    Args:
+        dim: dimensions of all latents.
+        seen: the positions ``(K,)``, int64.
+        classes, hidden, options: of :class:`hybridkern.hybrid.heads.Categorical`.
+    """
+
+    seen: Tensor
+
+    def __init__(self, dim: int, seen: Tensor, classes: int, hidden: tuple[int, ...] = (), **options: Any) -> None:
+        super().__init__(len(seen), classes, hidden, **options)
+        self.dim = dim
+        self.register_buffer("seen", seen)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z[:, self.seen])

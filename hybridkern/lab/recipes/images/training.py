@@ -1,0 +1,133 @@
+"""Sets up Lightning's training loop for a task on images and a run folder, and runs it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
+from rich.console import Console
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
+
+from hybridkern.lab.data import DataSet
+from hybridkern.lab.recipes.callbacks import AtomicCheckpointIO
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
+from hybridkern.lab.recipes.images.callbacks import ImageHistory, LastStretch, RunningAverage, StepProgress
+from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.module import ImageModule
+from hybridkern.lab.recipes.images.pace import Pace
+from hybridkern.lab.recipes.images.precision import keep_freed_memory, resolve
+from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.training import quiet_lightning
+
+_VALIDATION_BATCH = 128
+
+
+def fit(
+    task: ImageTask,
+    data: DataSet,
+    config: ImagesConfig,
+    checkpoints: Path,
+    *,
+    console: Console,
+    extra: tuple[Callback, ...] = (),
+) -> ImageHistory:
+    """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads what is kept:
+    the running average of the weights at the end, or the weights themselves where there is none.
+
+    Order of the data and all random draws depend on seed and step alone. Without ``minutes`` a run that was killed and
+    resumed ends with the weights of one that was not, bit for bit on the same machine and number of threads.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, when the loop has been shut down.
+        RecipeError: the loss is no longer finite, or a process ended.
+    """
+    keep_freed_memory()
+    passes = len(data.train) // config.batch_size
+    total = config.epochs * passes
+    pace = Pace(total, config.minutes, config.schedule, config.warmup, config.boost, config.boost_until)
+    batches = TrainingBatches(
+        data.train,
+        data.shape,
+        config.batch_size,
+        stretch=min(config.checkpoint_steps, pace.total),
+        seed=config.seed,
+        translation=config.translation,
+        done=pace.steps_done,
+        moving=partial(pace.is_before, config.translation_until),
+        redrawn=(config.redrawn, data.levels),
+        unlabelled=config.unlabelled if config.semi_supervised else 0.0,
+        views=2 if config.consistency else 1,
+        distortion=config.distortion,
+    )
+    history = ImageHistory(pace, passes, resolve(config.precision))
+    callbacks: list[Callback] = [pace, history, StepProgress(pace, data.dim, config.batch_size, console)]
+    if config.ema is not None:
+        callbacks.append(RunningAverage(config.ema, config.ema_every))
+    callbacks += [LastStretch(checkpoints), *extra]
+    module = ImageModule(task, config, max(1, torch.get_num_threads() // config.devices))
+    last = checkpoints / "last.ckpt"
+    if not _finished(last, pace):
+        validation = FixedBatches(data.validation, _VALIDATION_BATCH, config.seed) if len(data.validation) else None
+        _run(module, batches, validation, callbacks, last if last.exists() else None)
+    kept = torch.load(last, weights_only=True)
+    module.load_state_dict(kept["state_dict"])
+    for callback in (pace, history):  # trained in other processes, perhaps
+        callback.load_state_dict(kept["callbacks"][callback.state_key])
+    return history
+
+
+def _finished(last: Path, pace: Pace) -> bool:
+    """Whether the run of a checkpoint had come to its end; ``pace`` then knows of it."""
+    if not last.exists():
+        return False
+    state = torch.load(last, weights_only=True)["callbacks"][pace.state_key]
+    return bool(state["progress"] >= 1)
+
+
+def _run(
+    module: ImageModule,
+    batches: TrainingBatches,
+    validation: FixedBatches | None,
+    callbacks: list[Callback],
+    last: Path | None,
+) -> None:
+    config = module.config
+    assert isinstance(config, ImagesConfig)
+    pace = next(callback for callback in callbacks if isinstance(callback, Pace))
+    strategy: Any = "auto"
+    if config.devices > 1:
+        # started anew, not forked: a fork of a process whose threads have computed may hang
+        strategy = DDPStrategy(start_method="spawn", process_group_backend="gloo")
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=config.devices,
+            strategy=strategy,
+            precision=resolve(config.precision),
+            max_epochs=-1,
+            max_steps=pace.total,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            use_distributed_sampler=False,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            trainer.fit(module, batches, validation, ckpt_path=last)
+        except SystemExit as stop:
+            # Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on
+            if trainer.interrupted:
+                raise KeyboardInterrupt from stop
+            raise
+        except ProcessRaisedException as error:
+            raise RecipeError(f"a process of --devices failed: {str(error).strip().splitlines()[-1]}") from error
+        except ProcessExitedException as error:
+            raise RecipeError(f"a process of --devices ended: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,53 @@
+"""Samples of a finished run, as a picture or as numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from hybridkern.lab import plots
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import draw
+from hybridkern.lab.recipes.files import replacing
+from hybridkern.lab.recipes.pictures import save_figure
+from hybridkern.lab.recipes.recipe import DataShape
+from hybridkern.lab.recipes.vectors import plots as vector_plots
+from hybridkern.lab.recipes.workflow import load_run
+
+
+def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
+    """Draws ``n`` samples of the model in ``folder`` into a ``.png`` or ``.npz`` file.
+
+    The ``.npz`` file holds ``images (n, H, W[, C])`` int64 as drawn: a sample may lie outside the data's grey range;
+    or, of a recipe on vectors, ``x (n, D)`` float32.
+
+    Raises:
+        RecipeError: an unknown suffix, a file that exists or cannot be written; an unusable run folder.
+    """
+    path = out or folder / "sampled.png"
+    if path.suffix not in (".png", ".npz"):
+        raise RecipeError(f"--out: got {path}, expected a file ending in .png or .npz")
+    if out is not None and out.exists():
+        raise RecipeError(f"--out: {out} exists already; choose another file")
+    record, task = load_run(folder)
+    x = draw(task, n, seed)
+    try:
+        if path.suffix == ".png":
+            return save_figure(_figure(x, record.data), path)
+        with replacing(path) as temporary:
+            if record.data.levels:
+                np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
+            else:
+                np.savez_compressed(temporary, x=x.numpy())
+    except OSError as error:
+        raise RecipeError(f"--out: cannot write {path} ({error.strerror})") from error
+    return path
+
+
+def _figure(x: Tensor, data: DataShape) -> Figure:
+    if data.levels:
+        return plots.images(x, data.shape, data.levels, f"{len(x)} samples from the model")
+    return vector_plots.samples(x)

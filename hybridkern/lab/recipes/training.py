@@ -1,0 +1,119 @@
+"""Sets up Lightning's training loop for a task and a run folder, and runs it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
+from rich.console import Console
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from hybridkern.lab.data import DataSet
+from hybridkern.lab.recipes.batches import Batches
+from hybridkern.lab.recipes.callbacks import AtomicCheckpointIO, Best, EpochProgress, History, Last
+from hybridkern.lab.recipes.config import Config
+from hybridkern.lab.recipes.module import HybridModule
+from hybridkern.lab.recipes.task import Task
+
+_VALIDATION_BATCH = 512
+
+
+def fit(
+    task: Task,
+    data: DataSet,
+    config: Config,
+    checkpoints: Path,
+    *,
+    console: Console,
+    extra: tuple[Callback, ...] = (),
+    keep_last: bool = False,
+) -> History:
+    """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads the best weights.
+
+    With ``keep_last`` those of the last epoch are kept instead: validation then chooses nothing.
+
+    The task must just have been built after ``torch.manual_seed(config.seed)``. Order of the data and random draws
+    depend on seed and epoch alone, so an interrupted and resumed run ends with the weights of an uninterrupted one.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, when the loop has been shut down.
+        RecipeError: the loss is no longer finite.
+    """
+    batches = Batches(data.train, config.batch_size, torch.get_rng_state())
+    module = HybridModule(task, config, steps=config.epochs * len(batches))
+    history = History(keep_last)
+    # patience counts the epochs that may pass without improvement; Lightning's stops already at the last of them
+    stopping = EarlyStopping("val_loss", patience=config.patience + 1, check_on_train_epoch_end=True)
+    callbacks = [
+        history,
+        EpochProgress(history, config.epochs, console, task.error_text),
+        stopping,
+        Best(checkpoints),
+        Last(checkpoints),
+        *extra,
+    ]
+    if config.ema is not None:
+        # Buffers are copied, not averaged: the average of a permutation's integers means nothing.
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(config.ema)))
+    last = checkpoints / "last.ckpt"
+    resumed = torch.load(last, weights_only=True) if last.exists() else None
+    if resumed and _has_stopped(resumed, stopping):
+        history.load_state_dict(resumed["callbacks"][history.state_key])
+    else:
+        _run(module, batches, data, config, callbacks, last if resumed else None)
+    if keep_last:
+        return history
+    best = torch.load(checkpoints / "best.ckpt", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    return history
+
+
+def _run(
+    module: HybridModule, batches: Batches, data: DataSet, config: Config, callbacks: list[Callback], last: Path | None
+) -> None:
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=config.epochs,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            gradient_clip_val=config.clip,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            trainer.fit(module, batches, Batches(data.validation, _VALIDATION_BATCH), ckpt_path=last)
+        except SystemExit as stop:
+            # Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on
+            if trainer.interrupted:
+                raise KeyboardInterrupt from stop
+            raise
+
+
+def _has_stopped(checkpoint: dict, stopping: EarlyStopping) -> bool:
+    """Whether early stopping had ended the run of a checkpoint: Lightning would train one epoch more."""
+    state = checkpoint["callbacks"][stopping.state_key]
+    return bool(state["wait_count"] >= stopping.patience)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's notes on devices, tips and epoch limits out of a run's output; errors stay."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,221 @@
+"""From a recipe's name to a finished run folder, and back from a run folder to its model."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+import hybridkern
+from hybridkern.lab.data import DataSet
+from hybridkern.lab.recipes.config import Config
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import evaluate
+from hybridkern.lab.recipes.files import replacing, write_json
+from hybridkern.lab.recipes.pictures import draw_run
+from hybridkern.lab.recipes.recipe import DataShape, Recipe, get_recipe
+from hybridkern.lab.recipes.run_folder import RunFolder, RunRecord, changed_setting, hash_of
+from hybridkern.lab.recipes.task import Task
+from hybridkern.lab.recipes.training import fit
+
+_PATHS = ("data", "data_root", "test_data", "ood")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model with what it was trained from.
+
+    Attributes:
+        record: recipe, settings and shape of the data.
+        task: the model of the best epoch.
+        metrics: the content of ``metrics.json``.
+        pictures: paths of the plots.
+        results: what the recipe's ``evaluate`` returned: the scores behind the figures, where it has them.
+    """
+
+    record: RunRecord
+    task: Task
+    metrics: dict[str, Any]
+    pictures: list[Path]
+    results: Any = None
+
+
+def train(
+    name: str,
+    options: dict[str, Any],
+    out: Path,
+    *,
+    resume: bool = False,
+    download: bool = False,
+    console: Console | None = None,
+    extra: tuple[Callback, ...] = (),
+) -> Run:
+    """Trains the recipe ``name`` with ``options`` (settings by name; ``None`` means not given) into the folder ``out``.
+
+    Args:
+        resume: go on with the run in ``out`` from its last complete epoch; a finished one is only evaluated again.
+        download: fetch the recipe's data files where they are missing.
+        console: where the progress line goes; standard error by default.
+        extra: further Lightning callbacks.
+
+    Raises:
+        RecipeError: an option, the folder or the data is unusable; nothing has been written then.
+        DataError: the data file is unusable; nothing has been written then.
+        KeyboardInterrupt: after Ctrl-C; the folder can be resumed.
+    """
+    recipe, folder = get_recipe(name), RunFolder(out)
+    if resume:
+        folder.prepare_resumed()
+        config = _resumed_config(recipe, RunRecord.read(folder), options)
+    else:
+        config = recipe.config.updated(name, _absolute(options))
+    if download:
+        _fetch(recipe, config)
+    data = recipe.load(config)
+    record = RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config)))
+    torch.manual_seed(config.seed)
+    task = recipe.build(config, record.data)
+    task.initialize(data.train.x, data.train.y)
+    if resume:
+        _require_same_data(RunRecord.read(folder), record)
+    else:
+        folder.prepare_new()
+    record.write(folder)
+    history = (recipe.fit or fit)(
+        task, data, config, folder.checkpoints, console=console or Console(stderr=True), extra=extra
+    )
+    return _finish(folder, record, task, data, history)
+
+
+def load_run(out: Path) -> tuple[RunRecord, Task]:
+    """The settings and the trained model of a finished run folder.
+
+    Raises:
+        RecipeError: no run folder, an unfinished run, or damaged files.
+    """
+    folder = RunFolder(out)
+    record = RunRecord.read(folder)
+    if not folder.metrics.exists():
+        raise RecipeError(f"{out} holds an unfinished run; finish it with --resume")
+    with torch.random.fork_rng(devices=[]):
+        task = record.recipe.build(record.config, record.data)
+    try:
+        task.load_state_dict(load_file(folder.weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise RecipeError(f"{folder.weights}: missing or damaged ({str(error).splitlines()[0]})") from error
+    return record, task.eval()
+
+
+def evaluate_run(out: Path, ood: str | None = None) -> tuple[RunRecord, dict[str, Any], list[Path]]:
+    """Evaluates the model of a finished run folder on the test part of its data.
+
+    Args:
+        out: the run folder.
+        ood: another set to score, for recipes that do; its histogram is the only thing written.
+
+    Returns:
+        The settings, the figures, and the paths of plots written.
+
+    Raises:
+        RecipeError, DataError: as :func:`load_run`; the data file is gone or has changed, or ``ood`` cannot be used.
+    """
+    record, task = load_run(out)
+    recipe, config = record.recipe, record.config
+    if ood is not None:
+        config = config.updated(recipe.name, _absolute({"ood": ood}))
+    data = recipe.load(config)
+    _require_same_data(record, RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config))))
+    results = _evaluate(record, task, data, config)
+    drawn = recipe.draw_ood(out, task, results) if ood is not None and recipe.draw_ood else []
+    return record, results.metrics, drawn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Figures:
+    metrics: dict[str, Any]
+
+
+def _evaluate(record: RunRecord, task: Task, data: DataSet, config: Config) -> Any:
+    if record.recipe.evaluate is not None:
+        return record.recipe.evaluate(task, data, config)
+    return _Figures(evaluate(task, data.test, data.levels))
+
+
+def _fetch(recipe: Recipe, config: Config) -> None:
+    if recipe.fetch is None:
+        raise RecipeError(f"--download: the recipe '{recipe.name}' has no such option")
+    if getattr(config, "data_root", None) is None:
+        raise RecipeError("--download: needs the folder to download to, --data-root DIR")
+    recipe.fetch(config)
+
+
+def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, history: Any) -> Run:
+    results = _evaluate(record, task, data, record.config)
+    metrics = results.metrics | _circumstances(record, task, data, history)
+    with replacing(folder.weights) as temporary:
+        temporary.write_bytes(save({name: value.contiguous() for name, value in task.state_dict().items()}))
+    seed = record.config.seed
+    if record.recipe.draw is not None:
+        paths = record.recipe.draw(folder.root, task, data, history, seed, results)
+    else:
+        paths = draw_run(folder.root, task, data, history, seed)
+    write_json(folder.metrics, metrics)
+    return Run(record, task, metrics, paths, results)
+
+
+def _circumstances(record: RunRecord, task: Task, data: DataSet, history: Any) -> dict[str, Any]:
+    config = record.config
+    packages = {name: version(name) for name in ("numpy", "scikit-learn")}
+    return {
+        "valid_likelihood": record.recipe.likelihood(config),
+        **history.record(),
+        **config.lam_record(data.dim),
+        "seed": config.seed,
+        "threads": torch.get_num_threads(),
+        "parameters": sum(parameter.numel() for parameter in task.parameters()),
+        "examples": {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)},
+        "data": data.source,
+        "backends": {name: status.available for name, status in hybridkern.backends().items()},
+        "versions": {
+            "hybridkern": hybridkern.__version__,
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "python": platform.python_version(),
+            **packages,
+        },
+    }
+
+
+def _resumed_config(recipe: Recipe, record: RunRecord, options: dict[str, Any]) -> Config:
+    if record.recipe.name != recipe.name:
+        raise RecipeError(f"--resume: the folder holds a run of '{record.recipe.name}', not of '{recipe.name}'")
+    config = record.config.updated(recipe.name, _absolute(options))
+    longer = dataclasses.replace(record.config, epochs=config.epochs)
+    if config.schedule == "constant" and config.epochs >= record.config.epochs:
+        record = dataclasses.replace(record, config=longer)
+    changed = changed_setting(record.config, config)
+    if changed:
+        name, old, new = changed
+        raise RecipeError(f"--{name.replace('_', '-')}: got {new}, but the run to resume has {old}")
+    return config
+
+
+def _require_same_data(old: RunRecord, new: RunRecord) -> None:
+    if old.data_hash != new.data_hash or old.data != new.data:
+        raise RecipeError(f"{new.config.data or 'the data'}: not the data this run was trained on")
+
+
+def _absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the paths of files independent of the working folder; ``ood`` may be a name instead."""
+    paths = {name: options[name] for name in _PATHS if options.get(name) is not None}
+    named = {name: str(Path(path).resolve()) for name, path in paths.items() if name != "ood" or "." in path}
+    return options | named

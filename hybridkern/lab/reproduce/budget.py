@@ -1,0 +1,42 @@
+"""The wall time that an experiment may take for training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from hybridkern.lab.recipes.errors import RecipeError
+
+
+class Budget:
+    """A number of minutes, running from the making of the object.
+
+    Args:
+        minutes: finite and positive.
+        clock: seconds since some moment.
+
+    Raises:
+        RecipeError: ``minutes`` is not finite and positive.
+    """
+
+    def __init__(self, minutes: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if not (math.isfinite(minutes) and minutes > 0):
+            raise RecipeError(f"--minutes: got {minutes}, expected a finite, positive number")
+        self.minutes = minutes
+        self._clock = clock
+        self._start = clock()
+
+    @property
+    def spent(self) -> float:
+        """Minutes since the start."""
+        return (self._clock() - self._start) / 60
+
+    @property
+    def left(self) -> float:
+        """Minutes that are left, never below 0."""
+        return max(self.minutes - self.spent, 0.0)
+
+    def share(self, runs: int) -> float:
+        """Minutes for each of so many runs that share the whole budget evenly."""
+        return self.minutes / runs

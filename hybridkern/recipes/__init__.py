@@ -1,1 +1,0 @@
-"""Experiments by name, trained with Lightning into a run folder; see :mod:`hybridkern.recipes.workflow`."""
