@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
+from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built
+from hybridkern._calls import plain_weights
 
 
 def mlp(
@@ -35,17 +37,16 @@ def mlp(
         zero_last: start from zero output, so that a flow made of such networks starts as the identity.
 
     Raises:
-        ValueError: a size is not a positive integer, or a dropout probability is outside ``[0, 1)``.
+        TypeError: an argument of another type.
+        ValueError: a size is not positive, or a dropout probability is outside ``[0, 1)``.
     """
-    sizes = (in_features, *hidden, out_features)
-    if any(not isinstance(size, int) or size < 1 for size in sizes):
-        raise ValueError(f"mlp: got layer sizes {sizes}, expected positive integers")
-    for name, value in (("dropout", dropout), ("input_dropout", input_dropout)):
-        if not 0 <= value < 1:
-            raise ValueError(f"{name}: got {value!r}, expected a probability in [0, 1)")
+    in_features, out_features = as_size("in_features", in_features), as_size("out_features", out_features)
+    sizes = (in_features, *as_sizes("hidden", hidden), out_features)
+    dropout, input_dropout = as_probability("dropout", dropout), as_probability("input_dropout", input_dropout)
+    as_builder("activation", activation, "a function that builds an activation, such as nn.ReLU")
     layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
     for before, after in pairwise(sizes):
-        layers += [nn.Linear(before, after), activation()]
+        layers += [nn.Linear(before, after), built("activation", activation())]
         if dropout:
             layers.append(nn.Dropout(dropout))
     layers = layers[: len(layers) - (2 if dropout else 1)]
@@ -55,6 +56,27 @@ def mlp(
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
     return nn.Sequential(*layers)
+
+
+def as_probability(name: str, value: object) -> float:
+    """``value`` as a probability of dropping a unit.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: outside ``[0, 1)``.
+    """
+    return as_number(name, value, lambda p: 0 <= p < 1, "a probability in [0, 1)")
+
+
+def as_center_and_scale(center: object, scale: object) -> tuple[float, float]:
+    """Middle and half range of data as floats.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: ``center`` is not finite, or ``scale`` not finite and positive.
+    """
+    positive = "a finite number greater than 0"
+    return as_number("center", center), as_number("scale", scale, lambda s: math.isfinite(s) and s > 0, positive)
 
 
 class Scaled(nn.Module):
@@ -70,13 +92,8 @@ class Scaled(nn.Module):
 
     def __init__(self, net: nn.Module, center: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
-        if not math.isfinite(center):
-            raise ValueError(f"center: got {center!r}, expected a finite number")
-        if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale: got {scale!r}, expected a finite number greater than 0")
+        self.center, self.scale = as_center_and_scale(center, scale)
         self.net = net
-        self.center = float(center)
-        self.scale = float(scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, in_features)`` -> ``(B, out_features)``, both in the units of the data."""
@@ -88,10 +105,12 @@ class Scaled(nn.Module):
         return f"center={self.center}, scale={self.scale}"
 
 
-def _check_channels(in_channels: int, out_channels: int, hidden: int) -> None:
-    for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("hidden", hidden)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+def _channels(in_channels: object, out_channels: object, hidden: object) -> tuple[int, int, int]:
+    return as_size("in_channels", in_channels), as_size("out_channels", out_channels), as_size("hidden", hidden)
+
+
+# below the precision of float32 in what a coupling makes of it, and above what torch takes for 0 in a norm (1e-12)
+_ALL_BUT_ZERO = 1e-10
 
 
 def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -99,7 +118,8 @@ def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _zero(conv: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(conv.weight)
+    # Weights of exactly 0 have no direction and no norm: nn.utils.weight_norm and spectral_norm make NaN of them.
+    nn.init.constant_(conv.weight, _ALL_BUT_ZERO)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
@@ -107,6 +127,10 @@ def _zero(conv: nn.Conv2d) -> nn.Conv2d:
 
 class ConvNet(nn.Module):
     """Glow's coupling network: 3x3 convolution, ReLU, 1x1, ReLU, 3x3, the last one zero at the start.
+
+    On a CPU the whole network is one operator, :func:`hybridkern.ops.coupling_network`, that reads the weights. Where
+    a convolution does more when it is called (a hook, a reparametrization, pruning, an adapter or another class in its
+    place), the three are called instead.
 
     Args:
         in_channels, out_channels: channels of input and output.
@@ -117,14 +141,14 @@ class ConvNet(nn.Module):
             memory sets it to False. It changes no result; plain convolutions do not look at it.
 
     Raises:
-        ValueError: a size is not a positive integer.
+        TypeError, ValueError: a size is not a positive integer.
 
     Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), section 5; hidden weights start as there, N(0, 0.05^2).
     """
 
     def __init__(self, in_channels: int, out_channels: int, hidden: int = 512) -> None:
         super().__init__()
-        _check_channels(in_channels, out_channels, hidden)
+        in_channels, out_channels, hidden = _channels(in_channels, out_channels, hidden)
         self.conv1 = _conv3x3(in_channels, hidden)
         self.conv2 = nn.Conv2d(hidden, hidden, 1)
         self.conv3 = _zero(_conv3x3(hidden, out_channels))
@@ -136,14 +160,16 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, in_channels, H, W)`` -> ``(B, out_channels, H, W)``, channels_last where ``x`` is."""
-        convs = (self.conv1, self.conv2, self.conv3)
-        if has_fused_network(x) and all(conv.weight.dtype is x.dtype for conv in convs):
-            (w1, b1), (w2, b2), (w3, b3) = ((conv.weight, conv.bias) for conv in convs)
-            assert b1 is not None and b2 is not None and b3 is not None
-            return coupling_network(x, w1, b1, w2, b2, w3, b3, save_hidden=self.save_hidden)
-        h = F.relu_(F.conv2d(x, self.conv1.weight, self.conv1.bias, padding=1))
-        h = F.relu_(F.conv2d(h, self.conv2.weight, self.conv2.bias))
-        return F.conv2d(h, self.conv3.weight, self.conv3.bias, padding=1)
+        weights = plain_weights(self.conv1, self.conv2, self.conv3)
+        if weights is None:
+            # what stands in for a convolution may keep its output: no activation in place
+            return self.conv3(F.relu(self.conv2(F.relu(self.conv1(x)))))  # type: ignore[no-any-return]
+        w1, b1, w2, b2, w3, b3 = weights
+        if has_fused_network(x) and w1.dtype is x.dtype and w2.dtype is x.dtype and w3.dtype is x.dtype:
+            return coupling_network(x, *weights, save_hidden=self.save_hidden)
+        h = F.relu_(F.conv2d(x, w1, b1, padding=1))
+        h = F.relu_(F.conv2d(h, w2, b2))
+        return F.conv2d(h, w3, b3, padding=1)
 
 
 class _Highway(nn.Module):
@@ -175,7 +201,7 @@ class HighwayNet(nn.Module):
         layers: number of Highway layers.
 
     Raises:
-        ValueError: a size is not a positive integer.
+        TypeError, ValueError: a size is not a positive integer.
 
     Source: Srivastava et al. 2015 (arXiv:1505.00387), equation 3, gates starting at bias -2 as in its section 4;
     Nalisnick et al. 2019 (arXiv:1902.02767) for its use.
@@ -183,9 +209,8 @@ class HighwayNet(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, hidden: int = 300, layers: int = 3) -> None:
         super().__init__()
-        _check_channels(in_channels, out_channels, hidden)
-        if not isinstance(layers, int) or layers < 1:
-            raise ValueError(f"layers: got {layers!r}, expected a positive integer")
+        in_channels, out_channels, hidden = _channels(in_channels, out_channels, hidden)
+        layers = as_size("layers", layers)
         self.first = _conv3x3(in_channels, hidden)
         self.highway = nn.Sequential(*(_Highway(hidden) for _ in range(layers)))
         self.last = _zero(_conv3x3(hidden, out_channels))

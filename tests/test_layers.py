@@ -16,7 +16,7 @@ PACKAGE = ROOT / "hybridkern"
 # Bottom to top. A name covers the module and everything below it; modules of one layer may import each other.
 # The laboratory is cut once more: its parts are `lab.<part>`.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_env", "_coupling_form", "_extension", "_C", "_nodes"),
+    ("_arguments", "_calls", "_coupling_form", "_env", "_extension", "_finite", "_C", "_nodes"),
     ("reference",),
     ("triton",),
     ("ops",),

@@ -33,6 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._precision import in_transform
+from hybridkern._arguments import as_name
+from hybridkern._calls import has_hooks
 from hybridkern.flows._replay import Replay
 from hybridkern.flows._second_order import differentiable_gradients, recovered
 from hybridkern.ops._autograd import by_formulas
@@ -52,15 +54,13 @@ class ReconstructionError(ArithmeticError):
     """``memory="invert"`` could not recover the input of a step; the message names it."""
 
 
-def check_mode(memory: str) -> str:
+def check_mode(memory: object) -> str:
     """``memory`` itself.
 
     Raises:
-        ValueError: not one of the modes.
+        TypeError, ValueError: not one of the modes.
     """
-    if memory not in MODES:
-        raise ValueError(f"memory: got {memory!r}, expected 'store', 'recompute' or 'invert'")
-    return memory
+    return as_name("memory", memory, MODES)
 
 
 def run_steps(
@@ -277,7 +277,7 @@ def _from_output(
         for k in reversed(range(len(run.steps))):
             step, params = run.steps[k], gradients.own_params(k)
             with run.again(k):
-                fused = getattr(step, "backward_from_output", None)
+                fused = _fused_backward(step)
                 if fused is not None:
                     current, grad_state, to_inputs, to_params = fused(
                         current, inputs[k], run.remembered[k], grad_state, grad_log_det, params
@@ -290,6 +290,19 @@ def _from_output(
             errors.append(_state_error(current, run.samples[k]))
     _check(run, errors)
     return grad_state, gradients.flat_inputs(), gradients.params
+
+
+def _fused_backward(step: nn.Module) -> Callable[..., Any] | None:
+    """``step.backward_from_output``, unless calling ``step`` does more than that method undoes."""
+    if has_hooks((step,)) or "forward" in step.__dict__:
+        return None
+    for base in type(step).__mro__:
+        if "backward_from_output" in base.__dict__:
+            fused: Callable[..., Any] = getattr(step, "backward_from_output")  # noqa: B009
+            return fused
+        if "forward" in base.__dict__:
+            return None
+    return None
 
 
 def _invert(

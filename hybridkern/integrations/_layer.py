@@ -6,15 +6,15 @@ and every reference to it stay; it pickles and copies as it did, and the way bac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from hybridkern._calls import has_hooks as has_hooks
+
 WIDE = (torch.float32, torch.float64)  # what the fused paths take; other dtypes go the library's own way
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,6 @@ def take_off(layer: nn.Module) -> None:
     for name in ("_hybridkern", *layer.CACHES):
         layer.__dict__.pop(name, None)
     layer.__class__ = layer.library_class()  # type: ignore[assignment]
-
-
-def has_hooks(modules: Iterable[nn.Module]) -> bool:
-    """Whether someone watches a module: then it has to be called, not merely computed."""
-    return any(getattr(module, name) for module in modules for name in _HOOKS)
 
 
 def fits(x: Tensor, params: object, channels: int) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hybridkern._calls import plain_weights
 from hybridkern.integrations._layer import Options, has_hooks
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
@@ -105,32 +106,13 @@ def fused_weights(network: object) -> tuple[Tensor, ...] | None:
         chain = network.net if not has_hooks((network,)) else None
     if type(chain) is not nn.Sequential or len(chain) != 5 or has_hooks((chain, *chain)):
         return None
-    convs: list[Any] = [chain[i] for i in (0, 2, 4)]
-    first, second, third = convs
     if not (_is_relu(chain[1]) and _is_relu(chain[3])):
         return None
-    if not (_is_conv(first, 3) and _is_conv(second, 1) and _is_conv(third, 3)):
-        return None
-    if not first.out_channels == second.in_channels == second.out_channels == third.in_channels:
-        return None
-    return (first.weight, first.bias, second.weight, second.bias, third.weight, third.bias)
+    return plain_weights(chain[0], chain[2], chain[4])
 
 
 def _is_relu(module: nn.Module) -> bool:
     return type(module) is nn.ReLU or (type(module) is nn.LeakyReLU and module.negative_slope == 0)
-
-
-def _is_conv(module: nn.Module, size: int) -> bool:
-    return (
-        type(module) is nn.Conv2d
-        and module.kernel_size == (size, size)
-        and module.padding == (size // 2, size // 2)
-        and module.stride == (1, 1)
-        and module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and module.bias is not None
-    )
 
 
 def network_reason(network: nn.Module, options: Options) -> str:
