@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -34,10 +36,58 @@ def test_dequantize() -> None:
     dequantize(images, generator=torch.Generator())
     assert torch.equal(torch.get_rng_state(), state)
     assert dequantize(images.long() // 64, bits=2, dtype=torch.float64).dtype == torch.float64
-    with pytest.raises(ValueError, match="bits: got 9, expected an integer from 1 to 8"):
-        dequantize(images, bits=9)
-    with pytest.raises(TypeError, match="images: got list"):
-        dequantize([1])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int32, torch.int64, torch.float32, torch.float64])
+def test_dequantize_16_bits(dtype: torch.dtype) -> None:
+    images = torch.tensor([[0, 1, 300, 65534, 65535]]).to(dtype)
+    for to in (torch.float32, torch.float64):
+        x = dequantize(images, bits=16, dtype=to, generator=torch.Generator().manual_seed(0))
+        cells = (x.double() + 0.5) * 65536 - images.double()
+        assert x.dtype is to and cells.min() >= 0 and cells.max() < 1 and x.max() < 0.5
+
+
+BYTES = torch.tensor([[0, 40, 255]], dtype=torch.uint8)
+BAD_IMAGES = [
+    (
+        lambda: dequantize(BYTES / 255),
+        ValueError,
+        r"images: got the value 0.15\d+, expected integers from 0 to 255 .8 b",
+    ),
+    (lambda: dequantize(BYTES / 255), ValueError, r"images scaled to \[0, 1\] must be multiplied back"),
+    (
+        lambda: dequantize(BYTES, bits=5),
+        ValueError,
+        r"images: got the value 255, expected integers from 0 to 31 \(5 bits",
+    ),
+    (lambda: dequantize(BYTES.long() - 300), ValueError, "images: got the value -300, expected integers from 0 to 255"),
+    (lambda: dequantize(BYTES.char(), bits=7), ValueError, "images: got the value -1, expected integers from 0 to 127"),
+    (
+        lambda: dequantize((BYTES.long() + 1).to(torch.uint16), bits=8),
+        ValueError,
+        "images: got the value 256, expected",
+    ),
+    (lambda: dequantize(BYTES * torch.nan), ValueError, "images: got the value nan, expected integers"),
+    (lambda: dequantize(BYTES * torch.inf), ValueError, "images: got the value nan, expected integers"),
+    (lambda: dequantize(BYTES.double() - torch.inf), ValueError, "images: got the value -inf, expected integers"),
+    (lambda: dequantize(BYTES > 1), TypeError, "images: got dtype torch.bool, expected integers"),
+    (lambda: dequantize([1]), TypeError, "images: got list"),
+    (lambda: dequantize(BYTES, bits=17), ValueError, "bits: got 17, expected an integer from 1 to 16"),
+    (lambda: dequantize(BYTES, bits=0), ValueError, "bits: got 0, expected an integer from 1 to 16"),
+    (lambda: dequantize(BYTES, bits=8.0), TypeError, "bits: got 8.0, expected an integer from 1 to 16"),
+    (lambda: dequantize(BYTES, dtype=torch.float16), TypeError, "dtype: got torch.float16, expected torch.float32 or"),
+]
+
+
+@pytest.mark.parametrize(("run", "error", "message"), BAD_IMAGES)
+def test_dequantize_checks_its_images(run: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run()
+
+
+def test_dequantize_takes_what_holds_no_values() -> None:
+    assert dequantize(torch.zeros(0, 1, 4, 4, dtype=torch.uint8)).shape == (0, 1, 4, 4)
+    assert dequantize(torch.zeros(2, 3, device="meta")).is_meta
 
 
 @pytest.mark.parametrize("permutation", ["conv1x1", "shuffle", "reverse"])
@@ -68,7 +118,7 @@ def test_image_networks(build: type) -> None:
     net = build(3, 5, hidden=7)
     x = torch.randn(2, 3, 5, 6).contiguous(memory_format=torch.channels_last)
     y = net(x)
-    assert y.shape == (2, 5, 5, 6) and not y.any(), "zero at the start"
+    assert y.shape == (2, 5, 5, 6) and y.abs().max() < 1e-6, "all but zero at the start"
     assert y.is_contiguous(memory_format=torch.channels_last)
     torch.manual_seed(0)
     net = build(3, 5, hidden=64)
