@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._precision import wide
+from hybridkern._arguments import as_flag, as_size
+from hybridkern._finite import check_finite_values
 
 
 def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -60,9 +62,9 @@ def _check_sample(x: Tensor, dim: int) -> Tensor:
         raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
     if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (N, {dim}) with at least one row")
-    x = wide(x) if x.is_floating_point() else x.to(torch.float32)
-    if not x.isfinite().all():
-        raise ValueError("x: got a value that is not finite")
+    x = wide(x) if x.is_floating_point() else x.to(torch.get_default_dtype())
+    if not x.is_meta:
+        check_finite_values("x", x)
     return x
 
 
@@ -73,11 +75,15 @@ def _quantiles(x: Tensor, q: Tensor) -> Tensor:
 
 
 class Distribution(nn.Module, ABC):
-    """A distribution over vectors ``(dim,)`` whose dtype and device are those of its parameters or buffers."""
+    """A distribution over vectors ``(dim,)`` whose dtype and device are those of its parameters or buffers.
+
+    Raises:
+        TypeError, ValueError: ``dim`` is not a positive integer.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim = as_size("dim", dim)
 
     @property
     @abstractmethod
@@ -96,6 +102,12 @@ class Distribution(nn.Module, ABC):
         """:meth:`log_prob`."""
         return self.log_prob(x)
 
+    def follow(self, given: Tensor) -> None:
+        """Leaves the meta device for that of ``given``, in its dtype, with what no ``state_dict`` holds: nothing here.
+
+        A flow calls it where it is loaded by ``load_state_dict(assign=True)``.
+        """
+
 
 class DiagonalGaussian(Distribution):
     """Independent Gaussians: standard by default, with learnt ``mean`` and ``log_scale`` ``(dim,)`` if ``trainable``.
@@ -109,10 +121,16 @@ class DiagonalGaussian(Distribution):
 
     def __init__(self, dim: int, *, trainable: bool = False) -> None:
         super().__init__(dim)
+        trainable = as_flag("trainable", trainable)
         # follows the module to its device and dtype; not part of state_dict
         self.register_buffer("_like", torch.empty(0), persistent=False)
         for name in ("mean", "log_scale"):
-            self.register_parameter(name, nn.Parameter(torch.zeros(dim)) if trainable else None)
+            self.register_parameter(name, nn.Parameter(torch.zeros(self.dim)) if trainable else None)
+
+    def follow(self, given: Tensor) -> None:
+        """Samples come in the dtype of ``given``, on its device, where they would be meta tensors otherwise."""
+        if self._like.is_meta:
+            self._like = given.new_empty(0)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -143,8 +161,8 @@ class DiscretizedLogistic(Distribution):
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.mean = nn.Parameter(torch.zeros(dim))
-        self.log_scale = nn.Parameter(torch.ones(dim))
+        self.mean = nn.Parameter(torch.zeros(self.dim))
+        self.log_scale = nn.Parameter(torch.ones(self.dim))
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -185,19 +203,18 @@ class DiscretizedLogisticMixture(Distribution):
     them from data instead.
 
     Raises:
-        ValueError: ``components`` is not a positive integer.
+        TypeError, ValueError: ``components`` is not a positive integer.
 
     Source: see :func:`hybridkern.ops.discretized_logistic_mixture_log_prob`.
     """
 
     def __init__(self, dim: int, components: int = 5) -> None:
         super().__init__(dim)
-        if not isinstance(components, int) or components < 1:
-            raise ValueError(f"components: got {components!r}, expected a positive integer")
-        shape = (1, components, dim)
+        components = as_size("components", components)
+        shape = (1, components, self.dim)
         spread = torch.linspace(-1.0, 1.0, components) if components > 1 else torch.zeros(1)
         self.logits = nn.Parameter(torch.zeros(shape))
-        self.mean = nn.Parameter((2 * math.e * spread).view(1, -1, 1).repeat(1, 1, dim))
+        self.mean = nn.Parameter((2 * math.e * spread).view(1, -1, 1).repeat(1, 1, self.dim))
         self.log_scale = nn.Parameter(torch.ones(shape))
 
     @torch.no_grad()

@@ -6,20 +6,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._tensors import shape_text
-
-
-def check_finite_values(name: str, x: Tensor) -> None:
-    """Every value of ``x`` must be finite.
-
-    Raises:
-        ValueError: one is not; the message names the first and where it stands.
-    """
-    finite = x.isfinite()
-    if finite.all():
-        return
-    index = tuple((~finite).nonzero()[0].tolist())
-    place = "row " + str(index[0]) + (f", dimension {index[1]}" if len(index) > 1 else "") if index else "place 0"
-    raise ValueError(f"{name}: got {x[index].item()} in {place}, expected finite numbers only")
+from hybridkern._finite import check_finite_values, is_plain, readable
 
 
 def check_targets(y: Tensor, rows: int) -> None:
@@ -35,7 +22,7 @@ def check_targets(y: Tensor, rows: int) -> None:
         raise TypeError(f"y: got {found}, expected a floating-point tensor of real-valued targets")
     if y.shape != (rows,):
         raise ValueError(f"y: got shape {shape_text(y.shape)}, expected {shape_text((rows,))}")
-    if y.is_cpu and not torch.compiler.is_compiling():
+    if readable(y):
         check_finite_values("y", y)
 
 
@@ -51,5 +38,5 @@ def check_latents(z: Tensor, dim: int) -> None:
         raise TypeError(f"z: got {found}, expected a floating-point tensor of latents")
     if z.ndim != 2 or z.shape[1] != dim:
         raise ValueError(f"z: got shape {shape_text(z.shape)}, expected (B, {dim})")
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and is_plain(z):
         check_finite_values("z", z)

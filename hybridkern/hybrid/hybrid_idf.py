@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._precision import wide
+from hybridkern._arguments import as_number, built, short
+from hybridkern._calls import has_hooks
 from hybridkern.distributions import standard_logistic
 from hybridkern.flows.base import check_count, integers_as
 from hybridkern.hybrid._labels import log_prob_of_labels
@@ -59,17 +61,19 @@ class HybridIDF(nn.Module):
         lattice: str = "exact",
     ) -> None:
         super().__init__()
-        if len(netts) not in (1, 4):
-            raise ValueError(f"netts: got {len(netts)} functions, expected 1 or 4")
-        self.D = check_count("D", D, 2)
-        self.num_flows = check_count("num_flows", num_flows, 1)
+        _check_functions(netts)
+        if not isinstance(classnet, nn.Module):
+            raise TypeError(f"classnet: got {short(classnet)}, expected an nn.Module")
+        D = check_count("D", D, 2)  # noqa: N806
+        num_flows = check_count("num_flows", num_flows, 1)
+        self.D, self.num_flows = D, num_flows
         self.lattice = lattice
         self._lattice = Lattice(lattice)
-        self.alpha = alpha
+        self.alpha = as_number("alpha", alpha)
         self.idf_git = len(netts)
         self._names = ("t",) if len(netts) == 1 else ("t_a", "t_b", "t_c", "t_d")
         for name, build in zip(self._names, netts, strict=True):
-            setattr(self, name, nn.ModuleList(build() for _ in range(num_flows)))
+            setattr(self, name, nn.ModuleList(built("netts", build()) for _ in range(num_flows)))
         self.beta = nn.Parameter(torch.zeros(num_flows))
         self.classnet = classnet
         self.mean = nn.Parameter(torch.zeros(1, D))
@@ -165,7 +169,8 @@ class HybridIDF(nn.Module):
 
     def _class_log_probs(self, z: Tensor) -> Tensor:
         net = self.classnet
-        if type(net) is nn.Sequential and len(net) and _is_softmax(net[-1]):
+        # the softmax is left out, and the sequence not called: not where someone watches the two
+        if type(net) is nn.Sequential and len(net) and _is_softmax(net[-1]) and not has_hooks((net, net[-1])):
             for layer in list(net)[:-1]:
                 z = layer(z)
             return torch.log_softmax(z, 1)
@@ -226,6 +231,13 @@ class HybridIDF(nn.Module):
         return loss.sum() if reduction == "sum" else loss.mean()
 
 
+def _check_functions(netts: object) -> None:
+    if not isinstance(netts, (list, tuple, nn.ModuleList)) or not all(map(callable, netts)):
+        raise TypeError(f"netts: got {short(netts)}, expected a list of one or four functions that build a network")
+    if len(netts) not in (1, 4):
+        raise ValueError(f"netts: got {len(netts)} functions, expected 1 or 4")
+
+
 def _chunk_sizes(dim: int, parts: int) -> list[int]:
     """Sizes into which ``torch.chunk`` cuts ``dim``, which the tutorial's networks are built for."""
     sizes = [len(chunk) for chunk in torch.arange(dim).chunk(parts)]
@@ -240,4 +252,4 @@ def _as(t: Tensor, like: Tensor) -> Tensor:
 
 
 def _is_softmax(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Softmax) and layer.dim in (1, -1)
+    return type(layer) is nn.Softmax and layer.dim in (1, -1)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_size, short
 from hybridkern.flows import Flow
 from hybridkern.hybrid.heads import Classifier, Head
 from hybridkern.hybrid.objectives import FlowPass, Objective
@@ -36,6 +37,7 @@ class HybridModel(nn.Module):
         head: gives ``p(y|x)`` from the latents.
 
     Raises:
+        TypeError: no flow or no head.
         ValueError: the head expects another number of dimensions than the flow has.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767).
@@ -51,6 +53,9 @@ class HybridModel(nn.Module):
 
     def __init__(self, flow: Flow, head: Head) -> None:
         super().__init__()
+        for name, value, kind in (("flow", flow, Flow), ("head", head, Head)):
+            if not isinstance(value, nn.Module) or not hasattr(value, "dim"):
+                raise TypeError(f"{name}: got {short(value)}, expected a {kind.__name__.lower()}")
         if head.dim != flow.dim:
             raise ValueError(f"head: got dim {head.dim}, expected {flow.dim}, the dim of the flow")
         self.flow = flow
@@ -176,10 +181,9 @@ class HybridModel(nn.Module):
             ``(steps, B, D)``, without gradient. Latents of an integer flow are rounded, half to even.
 
         Raises:
-            ValueError: ``steps`` below 2, or shapes that differ.
+            TypeError, ValueError: ``steps`` is no integer or below 2, or shapes that differ.
         """
-        if steps < 2:
-            raise ValueError(f"steps: got {steps}, expected at least 2")
+        steps = as_size("steps", steps, 2, expected="at least 2")
         if x1.shape != x2.shape:
             raise ValueError(f"x2: got shape {tuple(x2.shape)}, expected {tuple(x1.shape)}, the shape of x1")
         (z1, _), (z2, _) = self.flow(x1), self.flow(x2)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import ops
+from hybridkern._arguments import as_flag, as_number
 from hybridkern.hybrid._labels import split_unlabelled
 from hybridkern.hybrid.heads import Classifier, Head
 
@@ -73,10 +74,21 @@ class Objective(ABC):
         return self.combine(head.log_likelihood(self.latents_for_head(latents.z), y), latents)
 
 
-def _check_lam(lam: float, *, zero: bool = True) -> None:
-    if not (math.isfinite(lam) and (lam >= 0 if zero else lam > 0)):
-        expected = "a finite number of at least 0" if zero else "a finite number greater than 0"
-        raise ValueError(f"lam: got {lam!r}, expected {expected}")
+def _from_zero(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
+
+
+def _above_zero(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+_FROM_ZERO, _ABOVE_ZERO = "a finite number of at least 0", "a finite number greater than 0"
+
+
+def _set(objective: Objective, **values: object) -> None:
+    """Sets fields of a frozen dataclass, once they are checked, to the plain numbers that they stand for."""
+    for name, value in values.items():
+        object.__setattr__(objective, name, value)
 
 
 def _weight_text(lam: float, per_dimension: bool) -> str:
@@ -104,7 +116,7 @@ class Weighted(Objective):
     proportional to ``Weighted(1, per_dimension=True)``.
 
     Raises:
-        ValueError: ``lam`` is not a finite number of at least 0.
+        TypeError, ValueError: an argument of the wrong type, or ``lam`` is not a finite number of at least 0.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), equation 7.
     """
@@ -113,7 +125,8 @@ class Weighted(Objective):
     per_dimension: bool = False
 
     def __post_init__(self) -> None:
-        _check_lam(self.lam)
+        lam = as_number("lam", self.lam, _from_zero, _FROM_ZERO)
+        _set(self, lam=lam, per_dimension=as_flag("per_dimension", self.per_dimension))
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""
@@ -133,7 +146,7 @@ class Convex(Objective):
     ``(1 - lam) * Weighted(lam / (1 - lam))``.
 
     Raises:
-        ValueError: ``lam`` is outside ``[0, 1]``.
+        TypeError, ValueError: ``lam`` is no number, or outside ``[0, 1]``.
 
     Source: Bouchard and Triggs 2004, "The tradeoff between generative and discriminative classifiers".
     """
@@ -141,8 +154,7 @@ class Convex(Objective):
     lam: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam <= 1:
-            raise ValueError(f"lam: got {self.lam!r}, expected a number from 0 to 1")
+        _set(self, lam=as_number("lam", self.lam, lambda v: 0 <= v <= 1, "a number from 0 to 1"))
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""
@@ -168,7 +180,7 @@ class JacobianWeighted(Objective):
         per_dimension: see ``lam``.
 
     Raises:
-        ValueError: ``lam`` is not finite and positive.
+        TypeError, ValueError: an argument of the wrong type, or ``lam`` is not finite and positive.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), on equation 7.
     """
@@ -177,7 +189,8 @@ class JacobianWeighted(Objective):
     per_dimension: bool = False
 
     def __post_init__(self) -> None:
-        _check_lam(self.lam, zero=False)
+        lam = as_number("lam", self.lam, _above_zero, _ABOVE_ZERO)
+        _set(self, lam=lam, per_dimension=as_flag("per_dimension", self.per_dimension))
 
     def _weight(self, dim: int) -> float:
         return self.lam / dim if self.per_dimension else self.lam
@@ -249,8 +262,8 @@ class SemiSupervised(Objective):
     def __post_init__(self) -> None:
         if not isinstance(self.base, Objective) or isinstance(self.base, SemiSupervised):
             raise TypeError(f"base: got {type(self.base).__name__}, expected an objective for labelled rows")
-        if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):
-            raise ValueError(f"entropy_weight: got {self.entropy_weight!r}, expected a finite number of at least 0")
+        weight = as_number("entropy_weight", self.entropy_weight, _from_zero, _FROM_ZERO)
+        _set(self, entropy_weight=weight, balanced=as_flag("balanced", self.balanced))
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of labelled examples ``(B,)``: that of ``base``."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_number, short
 from hybridkern.hybrid._labels import UNLABELLED, split_unlabelled
 from hybridkern.hybrid.heads import Classifier
 from hybridkern.hybrid.metrics import CoverageRisk, coverage_risk
@@ -30,7 +31,7 @@ class SelectiveClassifier(nn.Module):
             training data included. ``math.inf`` accepts everything.
 
     Raises:
-        TypeError: the head is no classifier.
+        TypeError: no hybrid model, the head is no classifier, or ``slack`` is no number.
         ValueError: ``slack`` is NaN.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), equations 9 and 10; Bishop 1994, "Novelty detection and neural
@@ -42,12 +43,13 @@ class SelectiveClassifier(nn.Module):
 
     def __init__(self, model: HybridModel, slack: float = 0.0) -> None:
         super().__init__()
+        if not isinstance(model, HybridModel):
+            raise TypeError(f"model: got {short(model)}, expected a HybridModel")
         if not isinstance(model.head, Classifier):
             raise TypeError(f"model: got a head {type(model.head).__name__}, expected a classifier")
-        if math.isnan(slack):
-            raise ValueError("slack: got nan, expected a number of nats")
+        slack = as_number("slack", slack, lambda v: not math.isnan(v), "a number of nats")
         self.model = model
-        self.slack = float(slack)
+        self.slack = slack
         self.classes = model.head.classes
         self.register_buffer("threshold", torch.full((), math.nan, dtype=torch.float64))
         self.register_buffer("class_prior", torch.full((self.classes,), math.nan, dtype=torch.float64))

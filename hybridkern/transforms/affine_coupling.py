@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
+from hybridkern._arguments import short
 
 
 class AffineCoupling(nn.Module):
@@ -20,13 +21,15 @@ class AffineCoupling(nn.Module):
         form: a named form or a :class:`~hybridkern.ops.CouplingForm`; see :func:`hybridkern.ops.affine_coupling`.
 
     Raises:
-        ValueError, TypeError: ``form`` is neither.
+        ValueError, TypeError: ``form`` is neither, or ``net`` no module.
 
     Source: Dinh et al. 2017 (arXiv:1605.08803), equations 7 and 8.
     """
 
     def __init__(self, net: nn.Module, form: str | CouplingForm = "realnvp") -> None:
         super().__init__()
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"net: got {short(net)}, expected an nn.Module")
         self.net = net
         self.form = resolve_form(form)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern.ops.affine_coupling.form import CouplingForm
+from hybridkern._arguments import as_number, as_size
 from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
 
@@ -25,6 +26,9 @@ class PairStatistics(nn.Module):
         eps: added to the variance.
         momentum: weight of a new batch in the running averages.
 
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range.
+
     Source: Dinh et al. 2017 (arXiv:1605.08803), section 3.7.
     """
 
@@ -33,8 +37,9 @@ class PairStatistics(nn.Module):
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
-        self.eps = eps
-        self.momentum = momentum
+        channels = as_size("channels", channels)
+        self.eps = as_number("eps", eps, lambda v: 0 <= v < math.inf, "a finite number of at least 0")
+        self.momentum = as_number("momentum", momentum, lambda v: 0 <= v <= 1, "a number from 0 to 1")
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("var", torch.ones(channels))
         self.used: tuple[Tensor, ...] = ()
@@ -42,8 +47,9 @@ class PairStatistics(nn.Module):
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance plus ``eps`` to normalize the halves ``(B, C/2, *S)`` by, ``(C,)`` each."""
         if not self.training or first.numel() == 0:
-            self.used = self.running()
-            return self.running()
+            mean, var = self.running()
+            self._remember(mean, var)
+            return mean, var
         dims = (0, *range(2, first.ndim))
         parts = [torch.var_mean(half, dims, correction=0) for half in (first, second)]
         var, mean = (torch.cat([part[i] for part in parts]) for i in range(2))
@@ -51,8 +57,12 @@ class PairStatistics(nn.Module):
             self.mean.lerp_(mean.detach(), self.momentum)
             self.var.lerp_(var.detach(), self.momentum)
         var = var + self.eps
-        self.used = mean.detach(), var.detach()
+        self._remember(mean, var)
         return mean, var
+
+    def _remember(self, mean: Tensor, var: Tensor) -> None:
+        if not torch.compiler.is_compiling():  # a graph keeps nothing beside its outputs
+            self.used = mean.detach(), var.detach()
 
     @torch.no_grad()
     def start(self, mean: Tensor, std: Tensor) -> None:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._precision import wide
+from hybridkern._arguments import as_name
 
 LATTICES = ("exact", "tutorial")
 
@@ -79,13 +80,11 @@ class Lattice:
             numbers, evaluated as they are.
 
     Raises:
-        ValueError: another ``kind``.
+        TypeError, ValueError: another ``kind``.
     """
 
     def __init__(self, kind: str) -> None:
-        if kind not in LATTICES:
-            raise ValueError(f"lattice: got {kind!r}, expected 'exact' or 'tutorial'")
-        self.kind = kind
+        self.kind = as_name("lattice", kind, LATTICES)
         self._checked = False
 
     def run(self, transform: Callable[[Tensor, bool], Tensor], name: str, x: Tensor, training: bool) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._precision import wide
+from hybridkern._arguments import as_name, as_size
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 
@@ -40,17 +41,19 @@ class Mixing(nn.Module):
         channels: number of channels ``C``.
         permutation: ``"conv1x1"``, or a fixed ``"shuffle"`` or ``"reverse"`` of the channels, not learnt.
 
+    Raises:
+        TypeError, ValueError: a size is not a positive integer, or an unknown ``permutation``.
+
     Source: Kingma and Dhariwal 2018 (arXiv:1807.03039), sections 3.1 and 3.2.
     """
 
     permutation: Tensor
     sign: Tensor
-    _lower: Tensor
-    _upper: Tensor
-    _identity: Tensor
 
     def __init__(self, steps: int, channels: int, permutation: str = "conv1x1") -> None:
         super().__init__()
+        steps, channels = as_size("steps", steps), as_size("channels", channels)
+        as_name("permutation", permutation, PERMUTATIONS)
         self.learnt = permutation == "conv1x1"
         self.log_scale = nn.Parameter(torch.zeros(steps, channels))
         self.shift = nn.Parameter(torch.zeros(steps, channels))
@@ -58,13 +61,10 @@ class Mixing(nn.Module):
             self.register_buffer("permutation", _permutation_matrices(steps, channels, permutation))
             return
         rotation = torch.linalg.qr(torch.randn(steps, channels, channels, dtype=torch.float64))[0]
-        order, sign, *factors = (value.float() for value in _factors(rotation))
+        order, sign, *factors = (value.to(self.shift.dtype) for value in _factors(rotation))
         self.register_buffer("permutation", order)
         self.register_buffer("sign", sign)
         self.log_diagonal, self.lower, self.upper = map(nn.Parameter, factors)
-        ones = torch.ones(channels, channels)
-        for name, mask in (("_lower", ones.tril(-1)), ("_upper", ones.triu(1)), ("_identity", torch.eye(channels))):
-            self.register_buffer(name, mask, persistent=False)
 
     def forward(self, *, inverse: bool = False) -> Mixed:
         """What each step multiplies by and adds; ``inverse=True``: what undoes it (computed in float64).
@@ -80,9 +80,9 @@ class Mixing(nn.Module):
     def _matrices(self) -> Tensor:
         if not self.learnt:
             return self.permutation
-        lower = torch.addcmul(self._identity, self.lower, self._lower)
         diagonal = torch.diag_embed(self.sign * self.log_diagonal.exp())
-        return self.permutation @ lower @ torch.addcmul(diagonal, self.upper, self._upper)
+        lower = self.lower.tril(-1) + torch.diag_embed(torch.ones_like(self.log_diagonal))
+        return self.permutation @ lower @ (self.upper.triu(1) + diagonal)
 
     @torch.no_grad()
     def normalize(self, step: int, mean: Tensor, std: Tensor) -> None:

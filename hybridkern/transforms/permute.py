@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_size
+
 
 class _Permute(torch.autograd.Function):
     # The gradient of a permutation is the opposite permutation; autograd's own rule for index_select scatters with
@@ -34,13 +36,16 @@ class Permutation(nn.Module):
 
     Args:
         dim: number of dimensions.
+
+    Raises:
+        TypeError, ValueError: ``dim`` is not a positive integer.
     """
 
     order: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.register_buffer("order", torch.randperm(dim))
+        self.register_buffer("order", torch.randperm(as_size("dim", dim)))
 
     def forward(self, x: Tensor, *, inverse: bool = False) -> Tensor:
         """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back."""

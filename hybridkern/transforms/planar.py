@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._tensors import total_dtype
+from hybridkern._arguments import as_size
 
 # The slope along the direction of the bump is at least this: at 0 the map could not be inverted.
 LEAST_SLOPE = 1e-3
@@ -47,11 +48,15 @@ class PlanarMap(nn.Module):
     Args:
         dim: dimensions of one example.
 
+    Raises:
+        TypeError, ValueError: ``dim`` is not a positive integer.
+
     Source: Rezende and Mohamed 2015 (arXiv:1505.05770), equation 10 and appendix A.1.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        dim = as_size("dim", dim)
         self.u = nn.Parameter(0.1 * torch.randn(dim))
         self.w = nn.Parameter(torch.randn(dim) / math.sqrt(dim))
         self.b = nn.Parameter(torch.zeros(()))

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern.transforms.lattice import evaluate
+from hybridkern._arguments import as_builder, as_name, as_sizes, built
+from hybridkern.transforms.lattice import LATTICES, evaluate
 from hybridkern.transforms.permute import Permutation
 
 
@@ -70,6 +71,9 @@ class RoundingCoupling(nn.Module):
         net: builds a network: ``net(in_features, out_features)``, called once a part.
         lattice: ``"exact"``: ``x + round(t)``; ``"tutorial"``: ``x + beta * round(t)`` with ``beta`` learnt from 0.
 
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range.
+
     Source: Tomczak 2020 (arXiv:2011.15056), the general invertible transformation.
     """
 
@@ -77,11 +81,14 @@ class RoundingCoupling(nn.Module):
 
     def __init__(self, sizes: Sequence[int], net: Callable[[int, int], nn.Module], *, lattice: str = "exact") -> None:
         super().__init__()
-        self.sizes = tuple(sizes)
-        self.lattice = lattice
+        self.sizes = as_sizes("sizes", sizes)
+        if len(self.sizes) < 2:
+            raise ValueError(f"sizes: got {self.sizes}, expected at least two parts")
+        self.lattice = as_name("lattice", lattice, LATTICES)
+        as_builder("net", net, "a callable (in_features, out_features) -> nn.Module")
         dim = sum(self.sizes)
         self.permutation = Permutation(dim)
-        self.nets = nn.ModuleList(net(dim - size, size) for size in self.sizes)
+        self.nets = nn.ModuleList(built("net", net(dim - size, size)) for size in self.sizes)
         self.register_parameter("beta", nn.Parameter(torch.zeros(())) if lattice == "tutorial" else None)
 
     def forward(self, x: Tensor, *, inverse: bool = False, exact: bool = False) -> Tensor:

@@ -143,7 +143,7 @@ def test_bad_samples_are_refused(build: type[DiscretizedLogistic]) -> None:
         ([[0.0] * 3], TypeError, "x: got list"),
         (torch.zeros(5, 2), ValueError, r"x: got shape \(5, 2\), expected \(N, 3\)"),
         (torch.zeros(0, 3), ValueError, "at least one row"),
-        (torch.tensor([[0.0, float("nan"), 1.0]]), ValueError, "not finite"),
+        (torch.tensor([[0.0, float("nan"), 1.0]]), ValueError, "x: got nan in row 0, dimension 1, expected"),
     ]:
         with pytest.raises(error, match=message):
             distribution.initialize(x)

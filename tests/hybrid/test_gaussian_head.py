@@ -108,7 +108,7 @@ BAD = [
         ValueError,
         "y: got targets of standard deviation 0.0, expected a positive one",
     ),
-    (lambda h: h.initialize(torch.full((5, 3), math.nan)), ValueError, "z: got latents of standard deviation nan"),
+    (lambda h: h.initialize(torch.full((5, 3), math.nan)), ValueError, "z: got nan in row 0, dimension"),
 ]
 
 

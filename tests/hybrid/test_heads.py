@@ -48,7 +48,10 @@ def test_input_dropout() -> None:
         (torch.zeros(5, 2), r"z: got shape \(5, 2\), expected \(N, 3\)"),
         (torch.zeros(0, 3), "at least one row"),
         (torch.ones(5, 3), "standard deviation 0.0, expected a finite, positive one"),
-        (torch.full((5, 3), float("nan")), "standard deviation nan"),
+        (
+            torch.full((5, 3), float("nan")),
+            "z: got nan in row 0, dimension 0 and 14 more of 15 values, expected finite",
+        ),
     ],
 )
 def test_bad_samples_are_refused(z: torch.Tensor, message: str) -> None:

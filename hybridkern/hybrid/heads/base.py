@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_size
+from hybridkern._finite import check_finite_values, is_plain
 from hybridkern.hybrid._labels import log_prob_of_labels
 from hybridkern.hybrid._targets import check_targets
 
@@ -26,14 +28,12 @@ class Head(nn.Module, ABC):
         dim: dimensions ``D`` of the latents.
 
     Raises:
-        ValueError: ``dim`` is not a positive integer.
+        TypeError, ValueError: ``dim`` is not a positive integer.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if not isinstance(dim, int) or isinstance(dim, bool) or dim < 1:
-            raise ValueError(f"dim: got {dim!r}, expected a positive integer")
-        self.dim = dim
+        self.dim = as_size("dim", dim)
 
     def initialize(self, z: Tensor, y: Tensor | None = None) -> None:
         """Sets what starts from a sample of the latents ``(N, dim)`` and targets ``(N,)``: here, nothing."""
@@ -71,14 +71,12 @@ class Classifier(Head):
         classes: number of classes, at least 2.
 
     Raises:
-        ValueError: ``dim`` or ``classes`` is too small or no integer.
+        TypeError, ValueError: ``dim`` or ``classes`` is too small or no integer.
     """
 
     def __init__(self, dim: int, classes: int) -> None:
         super().__init__(dim)
-        if not isinstance(classes, int) or classes < 2:
-            raise ValueError(f"classes: got {classes!r}, expected an integer of at least 2")
-        self.classes = classes
+        self.classes = as_size("classes", classes, 2)
 
     @abstractmethod
     def log_probabilities(self, prediction: Tensor) -> Tensor:
@@ -159,13 +157,18 @@ def standardization(z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     One scale for all, since a latent that hardly varies in the sample would be blown up by its own.
 
     Raises:
-        ValueError: ``z`` is not ``(N, dim)`` with a row, or its standard deviation is not finite and positive.
+        TypeError: ``z`` is no tensor.
+        ValueError: ``z`` is not ``(N, dim)`` with a row, a value is not finite, or none differs from another.
     """
+    if not isinstance(z, Tensor):
+        raise TypeError(f"z: got {type(z).__name__}, expected a torch.Tensor")
     if z.ndim != 2 or z.shape[1] != dim or len(z) == 0:
         raise ValueError(f"z: got shape {tuple(z.shape)}, expected (N, {dim}) with at least one row")
-    z = at_least_float32(z)
+    z = at_least_float32(z if z.is_floating_point() else z.to(torch.get_default_dtype()))
+    if is_plain(z):
+        check_finite_values("z", z)
     center = z.mean(0)
     scale = (z - center).square().mean().sqrt()
-    if not (scale.isfinite() and scale > 0):
+    if is_plain(z) and not (scale.isfinite() and scale > 0):
         raise ValueError(f"z: got latents of standard deviation {scale.item()}, expected a finite, positive one")
     return center, scale

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_flag, as_number
 from hybridkern.hybrid import _evidence
 from hybridkern.hybrid._evidence import Posterior, Statistics
 from hybridkern.hybrid._targets import check_latents, check_targets
@@ -17,11 +18,9 @@ from hybridkern.hybrid.heads.base import Regressor, at_least_float32
 _STATISTICS = ("gram", "moment", "square", "rows")
 
 
-def check_positive(name: str, value: float) -> float:
-    """``value`` as a finite, positive float; ValueError otherwise."""
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name}: got {value!r}, expected a finite, positive number")
-    return float(value)
+def check_positive(name: str, value: object) -> float:
+    """``value`` as a finite, positive float; TypeError or ValueError otherwise."""
+    return as_number(name, value, lambda v: math.isfinite(v) and v > 0, "a finite, positive number")
 
 
 class BayesianLinear(Regressor):
@@ -46,7 +45,7 @@ class BayesianLinear(Regressor):
         trainable: whether the hyperparameters (on a log scale: ``log_prior_precision``, ``log_noise``) get gradients.
 
     Raises:
-        ValueError: a number that is not finite and positive.
+        TypeError, ValueError: a number that is not finite and positive, or another argument of the wrong type.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), equation 13; Bishop 2006, "Pattern Recognition and Machine
     Learning", section 3.3.
@@ -76,11 +75,11 @@ class BayesianLinear(Regressor):
         trainable: bool = False,
     ) -> None:
         super().__init__(dim)
-        self.bias = bias
+        self.bias, trainable = as_flag("bias", bias), as_flag("trainable", trainable)
         for name, value in (("prior_precision", prior_precision), ("noise", noise)):
             start = torch.tensor(math.log(check_positive(name, value)), dtype=torch.float64)
             self.register_parameter(f"log_{name}", nn.Parameter(start, requires_grad=trainable))
-        features = dim + bias
+        features = self.dim + self.bias
         for name, shape in zip(_STATISTICS, ((features, features), (features,), (), ()), strict=True):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float64))
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_flag, as_name, as_size
 from hybridkern.hybrid import _laplace
 from hybridkern.hybrid._labels import check_labels
 from hybridkern.hybrid._logistic_normal import expected_log_sigmoid, log_expected_sigmoid
@@ -36,7 +37,8 @@ class BayesianLogistic(Classifier):
         covariance: of ``q``: ``"full"``, ``F**2`` numbers, or ``"diagonal"``.
 
     Raises:
-        ValueError: a number that is not positive, or an unknown ``covariance``.
+        TypeError, ValueError: a number that is not positive, an unknown ``covariance``, or another argument of the
+            wrong type.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), equation 14; Bishop 2006, "Pattern Recognition and Machine
     Learning", section 4.5, for the Laplace approximation.
@@ -57,15 +59,12 @@ class BayesianLogistic(Classifier):
         covariance: str = "full",
     ) -> None:
         super().__init__(dim, 2)
-        if rows is not None and (not isinstance(rows, int) or rows < 1):
-            raise ValueError(f"rows: got {rows!r}, expected a positive integer or None")
-        if covariance not in COVARIANCES:
-            raise ValueError(f"covariance: got {covariance!r}, expected 'full' or 'diagonal'")
+        as_name("covariance", covariance, COVARIANCES)
         self.prior_precision = check_positive("prior_precision", prior_precision)
-        self.rows = rows
-        self.bias = bias
+        self.rows = None if rows is None else as_size("rows", rows, expected="a positive integer or None")
+        self.bias = as_flag("bias", bias)
         self.covariance = covariance
-        features = dim + bias
+        features = self.dim + self.bias
         self.mean = nn.Parameter(torch.zeros(features))
         self.log_diagonal = nn.Parameter(torch.full((features,), -0.5 * math.log(self.prior_precision)))
         below = torch.zeros(features, features) if covariance == "full" else None

@@ -26,7 +26,7 @@ class Categorical(Classifier):
         input_dropout: dropout probability of the latents.
 
     Raises:
-        ValueError: a size or probability out of range.
+        TypeError, ValueError: a size or probability out of range, or an argument of the wrong type.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767).
     """
@@ -45,8 +45,10 @@ class Categorical(Classifier):
         input_dropout: float = 0.0,
     ) -> None:
         super().__init__(dim, classes)
-        self.net = mlp(dim, classes, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout)
-        self.register_buffer("center", torch.zeros(dim))
+        self.net = mlp(
+            self.dim, self.classes, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout
+        )
+        self.register_buffer("center", torch.zeros(self.dim))
         self.register_buffer("scale", torch.ones(()))
 
     @torch.no_grad()
@@ -60,7 +62,7 @@ class Categorical(Classifier):
             y: taken as every head takes it; labels need no preparation.
 
         Raises:
-            ValueError: another shape, a value that is not finite, or latents that do not vary at all.
+            TypeError, ValueError: no tensor, another shape, a value that is not finite, or latents that do not vary.
         """
         center, scale = standardization(z, self.dim)
         self.center.copy_(center)

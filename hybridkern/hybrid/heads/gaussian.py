@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import as_name
+from hybridkern._finite import check_finite_values, is_plain
 from hybridkern.hybrid._targets import check_targets
 from hybridkern.hybrid.heads.base import Regressor, standardization
 from hybridkern.nets import mlp
@@ -35,7 +37,8 @@ class Gaussian(Regressor):
         input_dropout: dropout probability of the latents.
 
     Raises:
-        ValueError: a size or probability out of range, or an unknown ``noise``.
+        TypeError, ValueError: a size or probability out of range, an unknown ``noise``, or an argument of the wrong
+            type.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), the regression case of the generalized linear model; noise by
     input: Nix and Weigend 1994, "Estimating the mean and variance of the target probability distribution".
@@ -63,13 +66,11 @@ class Gaussian(Regressor):
         input_dropout: float = 0.0,
     ) -> None:
         super().__init__(dim)
-        if noise not in NOISES:
-            raise ValueError(f"noise: got {noise!r}, expected 'shared' or 'input'")
-        self.noise = noise
+        self.noise = as_name("noise", noise, NOISES)
         outputs = 1 if noise == "shared" else 2
-        self.net = mlp(dim, outputs, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout)
+        self.net = mlp(self.dim, outputs, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout)
         self.log_noise = nn.Parameter(torch.zeros(())) if noise == "shared" else None
-        self.register_buffer("center", torch.zeros(dim))
+        self.register_buffer("center", torch.zeros(self.dim))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("target_center", torch.zeros(()))
         self.register_buffer("target_scale", torch.ones(()))
@@ -91,8 +92,10 @@ class Gaussian(Regressor):
         center, scale = standardization(z, self.dim)
         if y is not None:
             check_targets(y, len(z))
+            if is_plain(y):
+                check_finite_values("y", y)  # on a GPU, where check_targets does not look
             spread = y.double().std(correction=0)
-            if not spread > 0:
+            if is_plain(y) and not spread > 0:
                 raise ValueError(f"y: got targets of standard deviation {spread.item()}, expected a positive one")
             self.target_center.copy_(y.double().mean())
             self.target_scale.copy_(spread)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hybridkern._arguments import as_size
 from hybridkern.hybrid._labels import check_labels
 from hybridkern.hybrid.metrics import _check
 
@@ -68,8 +69,7 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliab
 
     Bin ``i`` of ``bins`` holds confidences in ``(i/bins, (i+1)/bins]``. Arguments and errors as for :func:`ece`.
     """
-    if not isinstance(bins, int) or bins < 1:
-        raise ValueError(f"bins: got {bins!r}, expected a positive integer")
+    bins = as_size("bins", bins)
     confidence, correct = _judged(probabilities, labels)
     index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     count = torch.bincount(index, minlength=bins)

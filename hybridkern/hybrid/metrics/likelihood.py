@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from hybridkern._arguments import as_number, as_size
 from hybridkern.hybrid._labels import log_prob_of_labels
 
 
@@ -32,14 +33,12 @@ def bits_per_dim(log_px: Tensor, dim: int, bits: float = 8) -> Tensor:
         Shape and dtype of ``log_px``.
 
     Raises:
-        ValueError: ``dim`` is not a positive integer or ``bits`` is negative.
+        TypeError, ValueError: ``dim`` is not a positive integer, or ``bits`` no number or negative.
 
     Source: Theis et al. 2016 (arXiv:1511.01844), section 3.1, for the relation of density and cell probability.
     """
-    if not isinstance(dim, int) or dim < 1:
-        raise ValueError(f"dim: got {dim!r}, expected a positive integer")
-    if not bits >= 0:
-        raise ValueError(f"bits: got {bits!r}, expected 0 or a positive number")
+    dim = as_size("dim", dim)
+    bits = as_number("bits", bits, lambda b: b >= 0, "0 or a positive number")
     return -log_px / (dim * math.log(2)) + bits
 
 

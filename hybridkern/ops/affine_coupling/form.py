@@ -20,12 +20,16 @@ negated where ``negate`` is set, and then ``y = x*s + t`` (shift ``after``), ``(
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+
 from functools import lru_cache
+from hybridkern._arguments import as_flag, as_name, as_number, short
 
 SCALES = ("none", "exp", "sigmoid", "tanh", "atan", "softsign")
 SHIFTS = ("after", "before", "subtract")
 LAYOUTS = ("scale_shift", "shift_scale", "interleaved")
+_NUMBERS = ("clamp", "offset", "eps", "gain", "shift_gain")
 ATAN_FACTOR = 0.636  # FrEIA's rounding of 2/pi; part of the form, so kept to the digit
 
 
@@ -46,6 +50,7 @@ class CouplingForm:
         negate: changes the sign of ``log s``, so that ``s`` divides.
 
     Raises:
+        TypeError: a value of another type.
         ValueError: an unknown name, or a number outside its range.
     """
 
@@ -62,11 +67,10 @@ class CouplingForm:
 
     def __post_init__(self) -> None:
         for name, choices in (("scale", SCALES), ("shift", SHIFTS), ("layout", LAYOUTS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"CouplingForm.{name}: got {getattr(self, name)!r}, expected one of {choices}")
-        for name in ("clamp", "offset", "eps", "gain", "shift_gain"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"CouplingForm.{name}: got {getattr(self, name)!r}, expected a finite number")
+            as_name(f"CouplingForm.{name}", getattr(self, name), choices)
+        for name in _NUMBERS:
+            object.__setattr__(self, name, as_number(f"CouplingForm.{name}", getattr(self, name)))
+        object.__setattr__(self, "negate", as_flag("CouplingForm.negate", self.negate))
         if self.clamp <= 0:
             raise ValueError(f"CouplingForm.clamp: got {self.clamp!r}, expected a positive number")
         if self.eps < 0:
@@ -87,6 +91,16 @@ class CouplingForm:
             | int(self.negate) << 12
             | int(inverse) << 13
         )
+
+    def numbers(self) -> tuple[float, ...]:
+        """Choices and numbers as six floats: two forms that compute the same have the same."""
+        return tuple(float(number) for number in self.spec(False))
+
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[float]) -> CouplingForm:
+        """The form whose :meth:`numbers` these are."""
+        code, *rest = numbers
+        return decoded(int(code), *rest)[0]
 
     def code(self, inverse: bool) -> int:
         """Packed discrete choices with the direction, as the kernels take them."""
@@ -121,6 +135,8 @@ NAMED_FORMS: dict[str, CouplingForm] = {
     "nflows": CouplingForm(scale="sigmoid", offset=2.0, eps=1e-3, layout="shift_scale"),
     "freia": CouplingForm(scale="atan", clamp=2.0),
     "zuko": CouplingForm(scale="softsign", clamp=-math.log(1e-3)),
+    # s from 1/e to e, whatever the network says, so that neither direction of a flow can run away through it
+    "bounded": CouplingForm(scale="tanh"),
 }
 _NORMFLOWS = NAMED_FORMS["normflows"]
 _FREIA = NAMED_FORMS["freia"]
@@ -149,4 +165,9 @@ def resolve_form(form: str | CouplingForm) -> CouplingForm:
         return found
     if isinstance(form, CouplingForm):
         return form
-    raise TypeError(f"form: got {type(form).__name__}, expected a name or a CouplingForm")
+    raise TypeError(f"form: got {short(form)}, expected a name or a CouplingForm")
+
+
+def form_text(form: CouplingForm) -> str:
+    """``form`` as :func:`resolve_form` takes it: its name where it has one."""
+    return next((repr(name) for name, named in NAMED_FORMS.items() if named == form), repr(form))
