@@ -19,6 +19,7 @@ def ours(architecture: Architecture, bf16: bool = False, memory: str = "store") 
         levels=architecture.levels,
         steps=architecture.steps,
         hidden=architecture.hidden,
+        form="glow",  # that of the peers
         memory=memory,
     )
     networks: tuple[nn.Module, ...] = tuple(m for m in model.modules() if isinstance(m, ConvNet))

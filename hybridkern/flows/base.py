@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridkern import _tensors as _check
 from hybridkern.distributions import Distribution
-from hybridkern.nets import ConvNet, mlp
+from hybridkern.nets import ConvNet, as_probability, mlp
+from hybridkern._arguments import as_builder, as_size, as_sizes, built, is_integer, is_sizes, short
+from hybridkern.flows._later import watch_finite
 
 NetBuilder = Callable[[int, int], nn.Module]
 
@@ -68,10 +72,10 @@ def check_shape(name: str, shape: object, factor: int, reason: str) -> tuple[int
         TypeError: not three integers.
         ValueError: a size that is not positive or not divisible.
     """
-    sizes = tuple(shape) if isinstance(shape, Sequence) else ()
-    if len(sizes) != 3 or any(not isinstance(size, int) or isinstance(size, bool) for size in sizes):
-        raise TypeError(f"{name}: got {shape!r}, expected three integers (C, H, W)")
-    c, h, w = sizes
+    given = list(shape) if is_sizes(shape) else []  # type: ignore[call-overload]
+    if len(given) != 3 or not all(map(is_integer, given)):
+        raise TypeError(f"{name}: got {short(shape)}, expected three integers (C, H, W)")
+    c, h, w = sizes = tuple(map(operator.index, given))
     if min(c, h, w) < 1:
         raise ValueError(f"{name}: got {sizes}, expected positive sizes (C, H, W)")
     for label, size in (("H", h), ("W", w)):
@@ -81,18 +85,16 @@ def check_shape(name: str, shape: object, factor: int, reason: str) -> tuple[int
 
 
 def check_count(name: str, value: object, least: int) -> int:
-    """``value`` as an integer of at least ``least``.
+    """``value`` as a Python integer of at least ``least``; NumPy's and torch's integers are taken too.
 
     Raises:
         TypeError: not an integer.
         ValueError: too small.
     """
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not is_integer(value):
         hint = "; this flow works on vectors (B, dim): flatten images first" if name == "dim" else ""
-        raise TypeError(f"{name}: got {value!r}, expected an integer{hint}")
-    if value < least:
-        raise ValueError(f"{name}: got {value}, expected at least {least}")
-    return value
+        raise TypeError(f"{name}: got {short(value)}, expected an integer{hint}")
+    return as_size(name, value, least, expected=f"at least {least}")
 
 
 def net_builder(
@@ -103,11 +105,39 @@ def net_builder(
     dropout: float,
     zero_last: bool,
 ) -> NetBuilder:
-    """``net`` itself, or a builder of perceptrons with these hidden layers; an ``int`` means two layers of it."""
+    """``net`` itself, or a builder of perceptrons with these hidden layers; an ``int`` means two layers of it.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range.
+    """
     if net is not None:
-        return net
-    sizes = (hidden, hidden) if isinstance(hidden, int) else tuple(hidden)
+        return checked_builder(net)
+    sizes = _widths(hidden)
+    sizes = sizes * 2 if is_integer(hidden) else sizes
+    as_builder("activation", activation, _ACTIVATION)
+    dropout = as_probability("dropout", dropout)
     return partial(mlp, hidden=sizes, activation=activation, dropout=dropout, zero_last=zero_last)
+
+
+_ACTIVATION = "a function that builds an activation, such as nn.ReLU"
+
+
+def _widths(hidden: object) -> tuple[int, ...]:
+    if is_integer(hidden):
+        return (as_size("hidden", hidden),)
+    if not is_sizes(hidden):
+        raise TypeError(f"hidden: got {short(hidden)}, expected a positive integer or a sequence of them")
+    return as_sizes("hidden", hidden)
+
+
+def checked_builder(net: object) -> NetBuilder:
+    """``net``, whose networks are checked to be modules.
+
+    Raises:
+        TypeError: not callable.
+    """
+    build = as_builder("net", net, "a callable (in_features, out_features) -> nn.Module")
+    return lambda in_features, out_features: built("net", build(in_features, out_features))
 
 
 def image_net_builder(
@@ -116,14 +146,14 @@ def image_net_builder(
     """``net`` itself, or a builder of :class:`~hybridkern.nets.ConvNet`, which has one width and its own activations.
 
     Raises:
-        ValueError: several widths, or an activation or dropout of which these networks know nothing.
+        TypeError, ValueError: several widths, or an activation or dropout of which these networks know nothing.
     """
     if net is not None:
-        return net
+        return checked_builder(net)
     if activation is not nn.LeakyReLU or dropout:
         name, value = ("dropout", dropout) if dropout else ("activation", activation)
         raise ValueError(f"{name}: got {value!r}, expected the default for images; give net to choose networks")
-    widths = {hidden} if isinstance(hidden, int) else set(hidden)
+    widths = set(_widths(hidden))
     if len(widths) != 1:
         raise ValueError(f"hidden: got {hidden!r}, expected one width for images")
     return partial(ConvNet, hidden=widths.pop())
@@ -161,6 +191,13 @@ class Flow(nn.Module, ABC):
         log_p: Tensor = self.base(z) + log_det
         return log_p
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # a base without parameters of its own has nothing to load, and would stay on the meta device
+        given = next((v for k, v in state_dict.items() if k.startswith(prefix) and v.is_floating_point()), None)
+        if given is not None:
+            self.base.follow(given)
+
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples, ``(n, *shape)``, without gradient.
@@ -168,8 +205,12 @@ class Flow(nn.Module, ABC):
         Args:
             n: number of samples, 0 or more.
             generator: source of randomness, on the flow's device; ``None`` is torch's default generator.
+
+        A sample that is not finite gives a warning, once a flow.
         """
-        return self.inverse(self.base.sample(n, generator=generator))[0]
+        x = self.inverse(self.base.sample(n, generator=generator))[0]
+        watch_finite(self, x)
+        return x
 
     def sample_and_log_prob(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """``n`` samples ``(n, *shape)`` and their log-probabilities ``(n,)`` from one pass.
@@ -178,4 +219,5 @@ class Flow(nn.Module, ABC):
         """
         z = self.base.sample(n, generator=generator)
         x, log_det = self.inverse(z)
+        watch_finite(self, x)
         return x, self.base(z) - log_det

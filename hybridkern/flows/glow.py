@@ -5,15 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridkern._tensors import total_dtype
+from hybridkern._arguments import as_flag, as_name
+from hybridkern.ops.affine_coupling.form import CouplingForm, form_text, resolve_form
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._initialized import is_initialized, known_to_compiler, mark_initialized
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
-from hybridkern.flows._statistics import channel_statistics, whitening
-from hybridkern.flows.base import Flow, NetBuilder, check_count, check_images, check_shape, check_vectors
+from hybridkern.flows._later import warn_once, watch_finite
+from hybridkern.flows._statistics import channel_statistics, finite_over_ranks, whitening
+from hybridkern.flows.base import (
+    Flow,
+    NetBuilder,
+    check_count,
+    check_images,
+    check_shape,
+    check_vectors,
+    checked_builder,
+)
 from hybridkern.flows.memory import check_mode, run_steps
 from hybridkern.nets import ConvNet, HighwayNet
 from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
@@ -21,8 +34,15 @@ from hybridkern.transforms.glow_step import GlowStep, PairStatistics
 from hybridkern.transforms.mixing import PERMUTATIONS, Mixing
 from hybridkern.transforms.squeeze import Pair, squeeze, unsqueeze
 
+DEFAULT_FORM = "bounded"
+# up to version 0.1, whose state dicts do not say it
+_FORMER_DEFAULT = "glow"
 NETS: dict[str, Callable[..., nn.Module]] = {"conv": ConvNet, "highway": HighwayNet}
 NORMS = ("actnorm", "batchnorm")
+NOT_INITIALIZED = (
+    "used before it was initialized: actnorm has scale 1 and shift 0 still, and likelihoods and samples are those of "
+    "an untrained flow. Call flow.initialize(x) with a batch of data, or load a state_dict"
+)
 
 
 class GlowLevel(nn.Module):
@@ -104,7 +124,10 @@ class Glow(Flow):
         levels: number of levels.
         steps: steps a level.
         hidden: width of the coupling networks named by ``net``.
-        form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`.
+        form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`: by default ``"bounded"``, whose scale
+            lies between ``1/e`` and ``e``. The paper's ``"glow"`` bounds it from above only: on data with many equal
+            values the inverse then comes to divide by next to nothing, and samples are infinite. The form is part of
+            ``state_dict``; loading that of another form is an error.
         net: ``"conv"`` (:class:`~hybridkern.nets.ConvNet`), ``"highway"`` (:class:`~hybridkern.nets.HighwayNet`) or a
             callable ``(in_channels, out_channels) -> nn.Module``.
         norm: ``"actnorm"``, or ``"batchnorm"`` before actnorm's (learnt) scale and shift: statistics of the batch in
@@ -128,7 +151,6 @@ class Glow(Flow):
     """
 
     _initialized: Tensor
-    _is_initialized: bool
 
     def __init__(
         self,
@@ -137,22 +159,22 @@ class Glow(Flow):
         levels: int = 3,
         steps: int = 8,
         hidden: int = 512,
-        form: str | CouplingForm = "glow",
+        form: str | CouplingForm = DEFAULT_FORM,
         net: str | NetBuilder = "conv",
         norm: str = "actnorm",
         permutation: str = "conv1x1",
         memory: str = "store",
     ) -> None:
-        check_count("levels", levels, 1)
-        check_count("steps", steps, 1)
-        check_count("hidden", hidden, 1)
+        levels, steps = check_count("levels", levels, 1), check_count("steps", steps, 1)
+        hidden = check_count("hidden", hidden, 1)
         shape = check_shape("shape", shape, 2**levels, f"2**levels = {2**levels}")
         resolved = resolve_form(form)
-        for name, value, known in (("norm", norm, NORMS), ("permutation", permutation, PERMUTATIONS)):
-            if value not in known:
-                raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
+        as_name("norm", norm, NORMS)
+        as_name("permutation", permutation, PERMUTATIONS)
         super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
         self.shape = shape
+        self.form = resolved
+        self._form_is_new = isinstance(form, str) and form == DEFAULT_FORM
         self.norm = norm
         self.permutation = permutation
         self.memory = check_mode(memory)
@@ -166,14 +188,39 @@ class Glow(Flow):
             if hasattr(module, "save_hidden"):
                 setattr(module, "save_hidden", memory == "store")  # noqa: B010
         self.register_buffer("_initialized", torch.tensor(norm != "actnorm"))
-        # the buffer is what a checkpoint holds; asking it would wait for the device
-        self._is_initialized = norm != "actnorm"
+        # of a batch on a device: whether the values that actnorm started from were finite; looked at in the next call
+        self._started_finite: Tensor | None = None
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+    def get_extra_state(self) -> Tensor:
+        """The form as numbers, which ``state_dict`` holds: parameters mean nothing without it."""
+        return torch.tensor(self.form.numbers(), dtype=torch.float64, device="cpu")
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Nothing is set: a flow keeps the form that it was built with.
+
+        Raises:
+            ValueError: ``state`` is another form's.
+        """
+        theirs = CouplingForm.from_numbers(state.tolist())
+        if theirs != self.form:
+            raise ValueError(
+                f"form: got a state_dict of form {form_text(theirs)}, expected {form_text(self.form)}, that of the "
+                f"flow; build it as Glow(..., form={form_text(theirs)})"
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        key = prefix + "_extra_state"
+        if key in state_dict:
+            self.set_extra_state(state_dict[key])
+        elif prefix + "_initialized" in state_dict and self._form_is_new:
+            raise ValueError(
+                f"form: got a state_dict that does not say it, as version 0.1 wrote them, expected Glow(..., "
+                f"form={_FORMER_DEFAULT!r}), the default then, or the form that the flow was trained with"
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
-        stored = state_dict.get(prefix + "_initialized")
-        if stored is not None:
-            self._is_initialized = bool(stored)
+        missing_keys = args[2]
+        if key in missing_keys:
+            missing_keys.remove(key)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, *, whiten: bool = False) -> None:
@@ -194,13 +241,16 @@ class Glow(Flow):
             whiten: start the 1x1 convolutions from data, too; needs ``permutation="conv1x1"``.
 
         Raises:
-            TypeError, ValueError: another type, dtype or shape; ``whiten`` without 1x1 convolutions.
+            TypeError, ValueError: another type, dtype or shape; a value that is not finite, before anything is
+                changed (on a GPU that comes from the next call of the flow, so that nothing waits here); ``whiten``
+                without 1x1 convolutions.
         """
         check_images("x", x, self.shape, self.base.dtype)
-        if whiten and self.permutation != "conv1x1":
+        if as_flag("whiten", whiten) and self.permutation != "conv1x1":
             raise ValueError(f"whiten: got True, expected permutation='conv1x1', and it is {self.permutation!r}")
         if self.norm == "actnorm" or whiten:
-            training = self.training
+            self._started_finite = finite_over_ranks("x", x)
+            modes = [module for module in self.modules() if module.training]
             self.eval()
             try:
                 state = squeeze(x.to(self.base.dtype))
@@ -209,9 +259,27 @@ class Glow(Flow):
                     first, second = level.initialize(state, whiten, split=i + 1 < len(self.levels))
                     state = squeeze(first) if i + 1 < len(self.levels) else (first, second)
             finally:
-                self.train(training)
-        self._initialized.fill_(True)
-        self._is_initialized = True
+                for module in modes:  # one by one: parts of a flow may have been frozen in evaluation mode
+                    module.training = True
+        mark_initialized(self._initialized)
+
+    def _prepare(self, x: Tensor) -> None:
+        """Starts from ``x`` if that is still to be done; in evaluation mode says so."""
+        self._check_start()
+        if is_initialized(self._initialized):
+            return
+        if self.training and len(x):
+            self.initialize(x)
+        elif not self.training:
+            warn_once(self, NOT_INITIALIZED)
+
+    def _check_start(self) -> None:
+        """Raises ValueError where values on a device, from which an earlier call started actnorm, were not finite."""
+        finite, self._started_finite = self._started_finite, None
+        if finite is not None and not finite:
+            self._initialized.fill_(False)
+            raise ValueError("x: got a value that is not finite in the batch that started actnorm, expected finite "
+                             "numbers only; the next batch in training mode starts it again")  # fmt: skip
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data -> latent.
@@ -226,8 +294,8 @@ class Glow(Flow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_images("x", x, self.shape, self.base.dtype)
-        if self.training and not self._is_initialized and len(x):
-            self.initialize(x)
+        if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
+            self._prepare(x)
         x = x.to(self.base.dtype)
         log_det = x.new_zeros(len(x), dtype=total_dtype(x))
         totals, latents = [], []
@@ -251,6 +319,8 @@ class Glow(Flow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("z", z, self.dim, self.base.dtype)
+        if not torch.compiler.is_compiling() and not is_initialized(self._initialized):
+            warn_once(self, NOT_INITIALIZED)
         z = z.to(self.base.dtype)
         log_det = z.new_zeros(len(z), dtype=total_dtype(z))
         latents, totals = self.latents(z), []
@@ -260,6 +330,7 @@ class Glow(Flow):
             totals.append(total)
             x = unsqueeze(*state)
             second = latents[i - 1]
+        watch_finite(self, x)
         return x, log_det + torch.stack(totals).sum()
 
     def latents(self, z: Tensor) -> list[Tensor]:
@@ -272,13 +343,12 @@ class Glow(Flow):
         return split_latents(z, self._shapes)
 
     def extra_repr(self) -> str:
-        """Shape, norm and memory, for ``print``."""
-        return f"shape={self.shape}, norm={self.norm!r}, memory={self.memory!r}"
+        """Shape, form, norm and memory, for ``print``."""
+        return f"shape={self.shape}, form={form_text(self.form)}, norm={self.norm!r}, memory={self.memory!r}"
 
 
 def _net_builder(net: str | NetBuilder, hidden: int) -> NetBuilder:
     if callable(net):
-        return net
-    if net not in NETS:
-        raise ValueError(f"net: got {net!r}, expected 'conv', 'highway' or a callable (in_channels, out_channels)")
+        return checked_builder(net)
+    as_name("net", net, tuple(NETS), " or a callable (in_channels, out_channels)")
     return partial(NETS[net], hidden=hidden)

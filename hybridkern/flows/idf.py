@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._tensors import total_dtype
+from hybridkern._arguments import as_name, as_size, is_sizes, short
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.flows._integer_levels import IntegerLevels
 from hybridkern.flows._multi_scale_prior import MultiScalePrior
@@ -22,16 +23,17 @@ from hybridkern.flows.base import (
     integers_as,
     net_builder,
 )
-from hybridkern.nets import Scaled
-from hybridkern.transforms.lattice import Lattice
+from hybridkern.nets import Scaled, as_center_and_scale
+from hybridkern.transforms.lattice import LATTICES, Lattice
+from hybridkern._tensors import total_dtype
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 PRIORS = ("logistic", "mixture")
 
 
 def _prior(dim: int, prior: str, components: int) -> DiscretizedLogistic | DiscretizedLogisticMixture:
-    if prior not in PRIORS:
-        raise ValueError(f"prior: got {prior!r}, expected 'logistic' or 'mixture'")
+    as_name("prior", prior, PRIORS)
+    components = as_size("components", components)
     return DiscretizedLogistic(dim) if prior == "logistic" else DiscretizedLogisticMixture(dim, components)
 
 
@@ -115,19 +117,21 @@ class IDF(Flow):
         shape: Sequence[int] | None = None,
     ) -> None:
         if (dim is None) == (shape is None):
-            raise TypeError(f"dim: got {dim!r} with shape {shape!r}, expected one of the two")
+            raise TypeError(f"dim: got {short(dim)} with shape {short(shape)}, expected one of the two")
         name, size = ("dim", dim) if shape is None else ("shape", shape)
-        images = isinstance(size, Sequence)
+        images = is_sizes(size) or shape is not None
+        levels, layers = check_count("levels", levels, 1), check_count("layers", layers, 1)
+        parts = check_count("parts", parts, 2)
+        center, scale = as_center_and_scale(center, scale)
         if images:
-            check_count("levels", levels, 1)
             sizes: tuple[int, ...] = check_shape(name, size, 2**levels, f"2**levels = {2**levels}")
             most, limit = 4 * sizes[0], "4 C"
         else:
             sizes = (check_count(name, size, 2),)
             most, limit = sizes[0], "dim"
-        check_count("layers", layers, 1)
-        if check_count("parts", parts, 2) > most:
+        if parts > most:
             raise ValueError(f"parts: got {parts}, expected at most {limit} = {most}")
+        as_name("lattice", lattice, LATTICES)
         if lattice == "tutorial" and images:
             raise ValueError("lattice: got 'tutorial', expected 'exact' for images")
         super().__init__(math.prod(sizes), _prior(math.prod(sizes), prior, components))

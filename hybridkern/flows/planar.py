@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hybridkern._finite import check_finite_values
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._later import watch_finite
 from hybridkern.flows.base import Flow, check_count, check_vectors
 from hybridkern.transforms.planar import PlanarMap
 
@@ -39,8 +41,9 @@ class Planar(Flow):
     """
 
     def __init__(self, dim: int, layers: int = 3) -> None:
-        super().__init__(check_count("dim", dim, 1), DiagonalGaussian(dim))
-        self.maps = nn.ModuleList(PlanarMap(dim) for _ in range(check_count("layers", layers, 1)))
+        dim, layers = check_count("dim", dim, 1), check_count("layers", layers, 1)
+        super().__init__(dim, DiagonalGaussian(dim))
+        self.maps = nn.ModuleList(PlanarMap(dim) for _ in range(layers))
 
     @torch.no_grad()
     def initialize(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
@@ -53,16 +56,21 @@ class Planar(Flow):
             generator: source of the draw, on a CPU; ``None`` is torch's default generator.
 
         Raises:
-            TypeError, ValueError: what :meth:`forward` raises; fewer than two rows, or rows that do not vary.
+            TypeError, ValueError: what :meth:`forward` raises; fewer than two rows, rows that do not vary, or a value
+                that is not finite. Nothing is changed then.
         """
         check_vectors("x", x, self.dim, self.base.dtype)
-        for layer in self.maps:
-            assert isinstance(layer, PlanarMap)
-            width = (x @ layer.w).std() if len(x) > 1 else x.new_zeros(())
+        if x.is_meta:
+            return
+        check_finite_values("x", x, "; nothing was changed")
+        layers = [layer for layer in self.maps if isinstance(layer, PlanarMap)]
+        widths = [(x @ layer.w).std() if len(x) > 1 else x.new_zeros(()) for layer in layers]
+        for width in widths:
             if not (width.isfinite() and width > 0):
                 raise ValueError(
                     f"x: got {len(x)} rows of standard deviation {width.item():g}, expected rows that vary"
                 )
+        for layer, width in zip(layers, widths, strict=True):
             layer.w.mul_(2 / width)
             layer.b.copy_(-x[int(torch.randint(len(x), (), generator=generator))] @ layer.w)
 
@@ -104,4 +112,6 @@ class Planar(Flow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("z", z, self.dim, self.base.dtype)
-        return self._run(z, inverse=True)
+        x, log_det = self._run(z, inverse=True)
+        watch_finite(self, x)
+        return x, log_det

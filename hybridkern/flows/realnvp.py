@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._tensors import total_dtype
+from hybridkern._arguments import is_sizes
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
+from hybridkern.flows._later import watch_finite
 from hybridkern.flows.base import (
     Flow,
     NetBuilder,
@@ -74,17 +77,18 @@ class RealNVP(Flow):
         dropout: float = 0.0,
         levels: int = 2,
     ) -> None:
-        check_count("layers", layers, 1)
+        layers = check_count("layers", layers, 1)
         resolved = resolve_form(form)
-        if isinstance(dim, Sequence):
-            check_count("levels", levels, 1)
+        levels = check_count("levels", levels, 1)
+        if is_sizes(dim):
             shape = check_shape("dim", dim, 2**levels, f"2**levels = {2**levels}")
             super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
             self.shape, self.form = shape, resolved
             build = image_net_builder(hidden, net, activation=activation, dropout=dropout)
             self._build_levels(layers, levels, build)
             return
-        super().__init__(check_count("dim", dim, 2), DiagonalGaussian(dim))
+        dim = check_count("dim", dim, 2)
+        super().__init__(dim, DiagonalGaussian(dim))
         self.form = resolved
         self.sizes = (dim - dim // 2, dim // 2)
         build = net_builder(hidden, net, activation=activation, dropout=dropout, zero_last=True)
@@ -161,6 +165,6 @@ class RealNVP(Flow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("z", z, self.dim, self.base.dtype)
-        if len(self.shape) == 3:
-            return self._image_inverse(z)
-        return self._run(z, inverse=True)
+        x, log_det = self._image_inverse(z) if len(self.shape) == 3 else self._run(z, inverse=True)
+        watch_finite(self, x)
+        return x, log_det

@@ -67,9 +67,13 @@ CONSTRUCTION = [
     (
         lambda: flows.Glow((3, 8, 8), norm="layer"),
         ValueError,
-        "norm: got 'layer', expected one of 'actnorm', 'batchnorm'",
+        "norm: got 'layer', expected 'actnorm' or 'batchnorm'",
     ),
-    (lambda: flows.Glow((3, 8, 8), permutation="x"), ValueError, "permutation: got 'x', expected one of 'conv1x1'"),
+    (
+        lambda: flows.Glow((3, 8, 8), permutation="x"),
+        ValueError,
+        "permutation: got 'x', expected 'conv1x1', 'shuffle'",
+    ),
     (lambda: flows.Glow((3, 8, 8), form="nice"), ValueError, "form: got 'nice', expected one of exp"),
     (lambda: flows.IDF(4, parts=5), ValueError, "parts: got 5, expected at most dim = 4"),
     (lambda: flows.IDF(4, parts=1), ValueError, "parts: got 1, expected at least 2"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -27,7 +29,8 @@ def test_names_the_first_layer_and_its_parameter(direction: str) -> None:
     message = r"layer 'couplings\.2\.net\.0' \(Linear\) gave NaN: its parameter 'weight' holds NaN"
     with check_finite(flow), pytest.raises(NonFiniteError, match=message):
         run(x)
-    assert run(x)[0].isnan().any(), "outside the block nothing is raised"
+    with contextlib.nullcontext() if direction == "forward" else pytest.warns(RuntimeWarning, match="not finite"):
+        assert run(x)[0].isnan().any(), "outside the block nothing is raised"
 
 
 def test_names_the_coupling_that_overflows() -> None:

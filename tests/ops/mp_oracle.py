@@ -23,6 +23,7 @@ LOG_SCALES: dict[str, Callable[[mpf], mpf]] = {
     "nflows": lambda a: mp.log(sigmoid(a + 2) + mpf(1e-3)),
     "freia": lambda a: 2 * mpf(0.636) * mp.atan(a),
     "zuko": lambda a: a / (1 + abs(a / mpf(float(mp.log(mpf(1e-3)))))),
+    "bounded": lambda a: mp.tanh(a),
     "normflows_sigmoid_inv": lambda a: -mp.log(sigmoid(a + 2)),
     "normflows_exp": lambda a: -a,
     "freia_tanh": lambda a: 2 * mp.tanh(a),

@@ -72,6 +72,7 @@ FORMS: dict[str, Form] = {
     "nflows": Form(_nflows_log_scale, _nflows_slope, "after", "shift, scale"),
     "freia": Form(lambda a: 2.0 * 0.636 * np.arctan(a), lambda a: 2.0 * 0.636 / (1.0 + a * a)),
     "zuko": Form(lambda a: a / (1.0 + np.abs(a / LOG_SLOPE)), lambda a: (1.0 + np.abs(a / LOG_SLOPE)) ** -2.0),
+    "bounded": _tanh_form(1.0, 1.0),
     "normflows_sigmoid_inv": Form(
         lambda a: softplus(-(a + 2.0)), lambda a: -sigmoid(-(a + 2.0)), "subtract", "interleaved"
     ),

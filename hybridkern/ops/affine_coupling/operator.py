@@ -147,7 +147,7 @@ def affine_coupling(
             or bfloat16 or float16 beside float32 ``x`` (converted in registers).
         log_det: running total in nats, ``(B,)``, float32 or float64; not changed. ``None`` starts at zero.
         form: a name (``"exp"``, ``"glow"``, ``"additive"``, ``"realnvp"``, ``"normflows"``, ``"nflows"``,
-            ``"freia"``, ``"zuko"`` and the variants of the last libraries) or a :class:`CouplingForm`.
+            ``"freia"``, ``"zuko"``, ``"bounded"`` and the variants of the last libraries) or a :class:`CouplingForm`.
         inverse: compute the inverse map and its log-determinant.
 
     Returns:

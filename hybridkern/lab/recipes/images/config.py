@@ -8,6 +8,7 @@ from typing import Any
 
 from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.flows.glow import DEFAULT_FORM
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MEMORIES = ("store", "recompute", "invert")
@@ -81,7 +82,7 @@ class ImagesConfig(Config):
     levels: int = 3
     steps: int = 8
     hidden: int = 256
-    form: str = "glow"
+    form: str = DEFAULT_FORM
     net: str = "conv"
     norm: str = "actnorm"
     permutation: str = "conv1x1"
