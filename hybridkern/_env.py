@@ -4,7 +4,7 @@
     Default backend of every operator: ``auto`` (the default), ``reference``, ``cpp``, ``triton`` or ``cuda``, or
     several of them in order of preference, with commas between.
 ``HYBRIDKERN_TRITON_WARPS``
-    Warps a program of the Triton kernels, in place of the table's choice (``hybridkern/ops/_triton/tiles.py``); 1 to 16.
+    Warps a program of the Triton kernels, in place of the choice of ``hybridkern/ops/_triton/tiles.py``; 1 to 16.
 ``HYBRIDKERN_NO_EXT``
     ``1``: neither build nor load the compiled extension.
 ``HYBRIDKERN_PRETEND_CUDA``

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._precision import wide
 from hybridkern._arguments import as_flag, as_size
 from hybridkern._finite import check_finite_values
+from hybridkern._precision import wide
 
 
 def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built
 from hybridkern._calls import plain_weights
+from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
 
 def mlp(

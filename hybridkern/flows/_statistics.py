@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hybridkern._precision import wide
 from hybridkern._finite import check_finite_values, is_plain
+from hybridkern._precision import wide
 
 # A channel that varies less tells nothing about its scale: dividing by it would blow up the first one that does vary.
 LEAST_STD = 1e-4

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import _tensors as _check
-from hybridkern.distributions import Distribution
-from hybridkern.nets import ConvNet, as_probability, mlp
 from hybridkern._arguments import as_builder, as_size, as_sizes, built, is_integer, is_sizes, short
+from hybridkern.distributions import Distribution
 from hybridkern.flows._later import watch_finite
+from hybridkern.nets import ConvNet, as_probability, mlp
 
 NetBuilder = Callable[[int, int], nn.Module]
 

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybridkern._tensors import total_dtype
 from hybridkern._arguments import as_flag, as_name
-from hybridkern.ops.affine_coupling.form import CouplingForm, form_text, resolve_form
+from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._initialized import is_initialized, known_to_compiler, mark_initialized
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
@@ -29,7 +28,7 @@ from hybridkern.flows.base import (
 )
 from hybridkern.flows.memory import check_mode, run_steps
 from hybridkern.nets import ConvNet, HighwayNet
-from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
+from hybridkern.ops.affine_coupling.form import CouplingForm, form_text, resolve_form
 from hybridkern.transforms.glow_step import GlowStep, PairStatistics
 from hybridkern.transforms.mixing import PERMUTATIONS, Mixing
 from hybridkern.transforms.squeeze import Pair, squeeze, unsqueeze

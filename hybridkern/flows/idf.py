@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hybridkern._tensors import total_dtype
 from hybridkern._arguments import as_name, as_size, is_sizes, short
+from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.flows._integer_levels import IntegerLevels
 from hybridkern.flows._multi_scale_prior import MultiScalePrior
@@ -25,7 +25,6 @@ from hybridkern.flows.base import (
 )
 from hybridkern.nets import Scaled, as_center_and_scale
 from hybridkern.transforms.lattice import LATTICES, Lattice
-from hybridkern._tensors import total_dtype
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 PRIORS = ("logistic", "mixture")

@@ -32,9 +32,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybridkern._precision import in_transform
 from hybridkern._arguments import as_name
 from hybridkern._calls import has_hooks
+from hybridkern._precision import in_transform
 from hybridkern.flows._replay import Replay
 from hybridkern.flows._second_order import differentiable_gradients, recovered
 from hybridkern.ops._autograd import by_formulas

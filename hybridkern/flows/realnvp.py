@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from hybridkern._tensors import total_dtype
 from hybridkern._arguments import is_sizes
-from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
+from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._later import watch_finite

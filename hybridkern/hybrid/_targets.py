@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridkern._tensors import shape_text
 from hybridkern._finite import check_finite_values, is_plain, readable
+from hybridkern._tensors import shape_text
 
 
 def check_targets(y: Tensor, rows: int) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._precision import wide
 from hybridkern._arguments import as_number, built, short
 from hybridkern._calls import has_hooks
+from hybridkern._precision import wide
 from hybridkern.distributions import standard_logistic
 from hybridkern.flows.base import check_count, integers_as
 from hybridkern.hybrid._labels import log_prob_of_labels

@@ -182,7 +182,7 @@ def _differentiated(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tens
 
 def _pulled(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tensors:
     """By ``torch.func``, for tensors that carry batches or tangents: leaves cannot be made of those."""
-    outputs, pull = torch.func.vjp(run, *given)
+    outputs, pull = torch.func.vjp(run, *given)[:2]
     incoming = [torch.zeros_like(out) if grad is None else grad for out, grad in zip(outputs, grads, strict=True)]
     found: Tensors = pull(tuple(grad.to(out.dtype) for grad, out in zip(incoming, outputs, strict=True)))
     return found

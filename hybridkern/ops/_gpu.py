@@ -58,11 +58,14 @@ def _owner(part: str) -> Operator:
     return next(operator for operator in OPERATORS.values() if part in operator.parts)
 
 
+def _is_ordinary(x: torch.Tensor) -> bool:
+    return type(x) in (torch.Tensor, Parameter) and not torch.compiler.is_compiling()
+
+
 def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
     """A part of an operator on a backend that serves it: through the dispatcher, or past its kernel to Triton's."""
-    if backend == "triton" and operator.name in state.native and not torch.compiler.is_compiling():
-        if type(args[0]) in (torch.Tensor, Parameter):
-            return launcher(f"{operator.name}_{part}")(*args)
+    if backend == "triton" and operator.name in state.native and _is_ordinary(args[0]):
+        return launcher(f"{operator.name}_{part}")(*args)
     return operator.kernels[part](*args)
 
 

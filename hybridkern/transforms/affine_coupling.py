@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 from hybridkern._arguments import short
+from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 
 
 class AffineCoupling(nn.Module):

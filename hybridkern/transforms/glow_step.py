@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern._arguments import as_number, as_size
+from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
 

@@ -23,8 +23,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from hybridkern._precision import wide
 from hybridkern._arguments import as_name
+from hybridkern._precision import wide
 
 LATTICES = ("exact", "tutorial")
 

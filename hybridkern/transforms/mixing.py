@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hybridkern._precision import wide
 from hybridkern._arguments import as_name, as_size
+from hybridkern._precision import wide
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridkern._tensors import total_dtype
 from hybridkern._arguments import as_size
+from hybridkern._tensors import total_dtype
 
 # The slope along the direction of the bump is at least this: at 0 the map could not be inverted.
 LEAST_SLOPE = 1e-3

@@ -34,7 +34,8 @@ DTYPES = (torch.float32, torch.float64)
 def _with_new_versions(keys: Any, params: list[Tensor], grads: Any, exp_avgs: Any, exp_infs: Any, *rest: float) -> None:
     torch.autograd.graph.increment_version([*params, *exp_avgs, *exp_infs])
     with torch._C._AutoDispatchBelowADInplaceOrView():
-        OPERATOR.kernels["step"].redispatch(keys & torch._C._after_ADInplaceOrView_keyset, params, grads, exp_avgs, exp_infs, *rest)
+        below = keys & torch._C._after_ADInplaceOrView_keyset
+        OPERATOR.kernels["step"].redispatch(below, params, grads, exp_avgs, exp_infs, *rest)
 
 
 # A backward pass that saved the old values of a parameter must notice. The C++ nodes see to it (csrc/autograd) where

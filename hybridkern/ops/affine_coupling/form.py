@@ -22,8 +22,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-
 from functools import lru_cache
+
 from hybridkern._arguments import as_flag, as_name, as_number, short
 
 SCALES = ("none", "exp", "sigmoid", "tanh", "atan", "softsign")

@@ -17,7 +17,6 @@ def coupling_network(
     With ``bf16``, what the products read is rounded to bfloat16 (``x``, weights, hidden activations, and through
     autograd their gradients); biases and sums stay wide.
     """
-
     if x.numel() == 0:  # F.conv2d takes no empty image
         nothing = torch.stack([value.sum() for value in (x, w1, b1, w2, b2, w3, b3)]).sum() * 0
         return nothing.to(x.dtype).expand(x.shape[0], w3.shape[0], *x.shape[2:]).contiguous()

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from hybridkern.flows.glow import DEFAULT_FORM
 from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.errors import RecipeError
-from hybridkern.flows.glow import DEFAULT_FORM
 
 PRECISIONS = ("auto", "fp32", "bf16")
 MEMORIES = ("store", "recompute", "invert")
