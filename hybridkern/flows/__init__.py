@@ -1,6 +1,6 @@
 """Normalizing flows: ordinary modules with ``forward``, ``inverse``, ``log_prob`` and ``sample``."""
 
-from hybridkern.flows.base import Flow
+from hybridkern.flows.base import Flow, FlowPass
 from hybridkern.flows.check import NonFiniteError, check_finite
 from hybridkern.flows.glow import Glow
 from hybridkern.flows.idf import IDF
@@ -8,4 +8,14 @@ from hybridkern.flows.memory import ReconstructionError
 from hybridkern.flows.planar import Planar
 from hybridkern.flows.realnvp import RealNVP
 
-__all__ = ["IDF", "Flow", "Glow", "NonFiniteError", "Planar", "RealNVP", "ReconstructionError", "check_finite"]
+__all__ = [
+    "IDF",
+    "Flow",
+    "FlowPass",
+    "Glow",
+    "NonFiniteError",
+    "Planar",
+    "RealNVP",
+    "ReconstructionError",
+    "check_finite",
+]

@@ -6,7 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,24 @@ def image_net_builder(
     return partial(ConvNet, hidden=widths.pop())
 
 
+class FlowPass(NamedTuple):
+    """What :meth:`Flow.run` gives: latents ``z`` ``(B, D)``, ``log p(z)`` and the log-determinant, ``(B,)`` nats."""
+
+    z: Tensor
+    log_pz: Tensor
+    log_det: Tensor
+
+    @property
+    def log_px(self) -> Tensor:
+        """``log p(x)`` ``(B,)`` in nats."""
+        return self.log_pz + self.log_det
+
+    @property
+    def dim(self) -> int:
+        """Dimensions ``D`` of one example."""
+        return self.z.shape[1]
+
+
 class Flow(nn.Module, ABC):
     """Base class: a subclass gives ``forward`` and ``inverse``, the rest follows from them and from ``base``.
 
@@ -187,9 +205,12 @@ class Flow(nn.Module, ABC):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density (integer flows: log-probability) of ``x`` ``(B, *shape)`` in nats: ``(B,)``, at least float32."""
+        return self.run(x).log_px
+
+    def run(self, x: Tensor) -> FlowPass:
+        """One pass over ``x`` ``(B, *shape)``: latents, ``log p(z)``, log-determinant, and ``log p(x)`` as their sum."""
         z, log_det = self(x)
-        log_p: Tensor = self.base(z) + log_det
-        return log_p
+        return FlowPass(z, self.base(z), log_det)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_size, short
 from hybridkern.flows import Flow
 from hybridkern.hybrid.heads import Classifier, Head
-from hybridkern.hybrid.objectives import FlowPass, Objective
+from hybridkern.hybrid.objectives import Objective
 
 
 class HybridOutput(NamedTuple):
@@ -63,8 +63,8 @@ class HybridModel(nn.Module):
 
     def forward(self, x: Tensor) -> HybridOutput:
         """Latents, ``log p(x)`` and prediction for ``x`` ``(B, D)``; raises what the flow raises."""
-        z, log_det = self.flow(x)
-        return HybridOutput(z, self.flow.base(z) + log_det, self.head(z))
+        latents = self.flow.run(x)
+        return HybridOutput(latents.z, latents.log_px, self.head(latents.z))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``log p(x)`` ``(B,)`` in nats."""
@@ -87,8 +87,7 @@ class HybridModel(nn.Module):
         Raises:
             TypeError, ValueError: what the flow and the head raise.
         """
-        z, log_det = self.flow(x)
-        return objective.loss(FlowPass(z, self.flow.base(z), log_det), self.head, y).mean()
+        return objective.loss(self.flow.run(x), self.head, y).mean()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:

@@ -10,35 +10,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hybridkern import ops
 from hybridkern._arguments import as_flag, as_number
+from hybridkern.flows import FlowPass
 from hybridkern.hybrid._labels import split_unlabelled
 from hybridkern.hybrid.heads import Classifier, Head
 
 _NATS = "nats per example, mean over the batch"
-
-
-class FlowPass(NamedTuple):
-    """What one pass of a flow gives: latents ``z`` ``(B, D)``, ``log p(z)`` and the log-determinant, ``(B,)`` nats."""
-
-    z: Tensor
-    log_pz: Tensor
-    log_det: Tensor
-
-    @property
-    def log_px(self) -> Tensor:
-        """``log p(x)`` ``(B,)`` in nats."""
-        return self.log_pz + self.log_det
-
-    @property
-    def dim(self) -> int:
-        """Dimensions ``D`` of one example."""
-        return self.z.shape[1]
 
 
 class Objective(ABC):
