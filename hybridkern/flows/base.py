@@ -208,7 +208,7 @@ class Flow(nn.Module, ABC):
         return self.run(x).log_px
 
     def run(self, x: Tensor) -> FlowPass:
-        """One pass over ``x`` ``(B, *shape)``: latents, ``log p(z)``, log-determinant, and ``log p(x)`` as their sum."""
+        """One pass over ``x`` ``(B, *shape)``: latents, ``log p(z)``, log-determinant, and their sum ``log p(x)``."""
         z, log_det = self(x)
         return FlowPass(z, self.base(z), log_det)
 

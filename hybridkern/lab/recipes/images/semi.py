@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hybridkern.flows import FlowPass
 from hybridkern.hybrid import HybridModel, HybridOutput, objectives
 from hybridkern.hybrid._labels import UNLABELLED
 from hybridkern.hybrid.heads import Classifier
-from hybridkern.hybrid.objectives import FlowPass
 from hybridkern.lab.recipes.images.task import ImageTask
 from hybridkern.lab.recipes.task import Terms
 
@@ -45,14 +45,14 @@ class SemiSupervisedTask(ImageTask):
 
     def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
         model = self.model
-        z, log_det = model.flow(self.images(x))
-        log_pz = model.flow.base(z)
-        weighted = FlowPass(z, self.boost * log_pz, self.boost * log_det)
+        latents = model.flow.run(self.images(x))
+        z = latents.z
+        weighted = FlowPass(z, self.boost * latents.log_pz, self.boost * latents.log_det)
         loss = self.semi_supervised.loss(weighted, model.head, y).mean()
         if self.consistency and self.training:
             loss = loss + self.consistency * self._inconsistency(z[y == UNLABELLED]) / len(y)
         with torch.no_grad():
-            terms = self._terms(HybridOutput(z, log_pz + log_det, model.head(z)), y)
+            terms = self._terms(HybridOutput(z, latents.log_px, model.head(z)), y)
         return loss, Terms(*(part.detach() for part in terms))
 
     def _inconsistency(self, z: Tensor) -> Tensor:
