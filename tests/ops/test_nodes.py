@@ -94,7 +94,7 @@ class Subclass(torch.Tensor):
 
 def test_subclasses_dispatch_modes_and_transforms_are_handed_back() -> None:
     x = torch.randn(2, 3, requires_grad=True)
-    spec = (True, 0, 1.0, 0.0, 0.0, 1.0, 1.0)
+    spec = (0, 1.0, 0.0, 0.0, 1.0, 1.0)
     params = torch.randn(2, 3)  # the form of code 0 has no scale
     assert nodes.module.affine_coupling(x, params, None, *spec) is not None
     wrapped = torch.Tensor._make_subclass(Subclass, params)
