@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hybridkern._precision import in_transform
+
 Shape = tuple[int, int, int]
 
 
@@ -25,6 +27,8 @@ def join_latents(latents: Sequence[Tensor]) -> Tensor:
 
 
 def split_latents(z: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
-    """Undoes :func:`join_latents`: views of ``z``."""
+    """Undoes :func:`join_latents`: views of ``z``, but copies inside transforms."""
     parts = z.split([math.prod(shape) for shape in shapes], 1)
-    return [part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, shapes, strict=True)]
+    images = [part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, shapes, strict=True)]
+    # convolutions under vmap cannot take channels that lie last
+    return [image.contiguous() for image in images] if in_transform() else images

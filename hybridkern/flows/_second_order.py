@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
+
+from hybridkern.ops._autograd import pulled_back
 
 if TYPE_CHECKING:
     from hybridkern.flows.memory import Run, State
@@ -28,41 +29,32 @@ def differentiable_gradients(
         inputs: those of each step.
         grads: of the last state's tensors and of the log-determinant.
     """
-    # an alias each: where the first state was computed from parameters, their gradient is that of this pass alone
-    first = tuple(_alias(part) for part in state)
-    own = [tuple(_alias(tensor) for tensor in tensors) for tensors in inputs]
-    params = [_alias(param) for param in run.params]
-    log_det = torch.zeros_like(grads[-1])
-    current = first
-    with run.replay.autocast():
-        for k, step in enumerate(run.steps):
-            with run.again(k):
-                current, log_det = functional_call(
-                    step, run.named(k, params), (current, log_det, *own[k]), tie_weights=True
-                )
-    flat = [tensor for tensors in own for tensor in tensors]
-    pairs = [pair for pair in zip((*current, log_det), grads, strict=True) if pair[0].requires_grad]
-    found = torch.autograd.grad(
-        [out for out, _ in pairs],
-        (*first, *flat, *params),
-        [grad for _, grad in pairs],
-        create_graph=True,
-        allow_unused=True,
-    )
-    a, b = len(first), len(first) + len(flat)
+    flat = [tensor for tensors in inputs for tensor in tensors]
+    # not zeros_like: a gradient may be a batch of gradients, and what is differentiated must not be
+    start = torch.zeros(grads[-1].shape, dtype=grads[-1].dtype, device=grads[-1].device)
+
+    def again(*values: Tensor) -> tuple[Tensor, ...]:
+        current, rest = values[: len(state)], values[len(state) :]
+        own, params = run.split_inputs(rest[: len(flat)]), rest[len(flat) :]
+        log_det = start
+        with run.replay.autocast():
+            for k, step in enumerate(run.steps):
+                with run.again(k, params):
+                    current, log_det = step(current, log_det, *own[k])
+        return *current, log_det
+
+    found = pulled_back(again, (*state, *flat, *run.params), grads)
+    a, b = len(state), len(state) + len(flat)
     return list(found[:a]), list(found[a:b]), list(found[b:])
 
 
 def recovered(run: Run, state: State, inputs: Sequence[State], log_det: Tensor) -> tuple[State, list[State]]:
     """The first state from the last one, as a differentiable function of it; and what each step was given."""
     befores: list[State] = []
+    start = torch.zeros(log_det.shape, dtype=log_det.dtype, device=log_det.device)
     with run.replay.autocast():
         for k in reversed(range(len(run.steps))):
             with run.again(k):
-                state, _ = run.steps[k].inverse(state, torch.zeros_like(log_det), *inputs[k])  # type: ignore[operator]
+                state, _ = run.steps[k].inverse(state, start, *inputs[k])  # type: ignore[operator]
             befores.append(state)
     return state, befores
-
-
-def _alias(value: Tensor) -> Tensor:
-    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()

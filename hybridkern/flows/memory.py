@@ -20,17 +20,20 @@ the step, beyond a tolerance.
 
 A step may offer ``backward_from_output(state, inputs, remembered, grad_state, grad_log_det, params)``, which recovers
 its input and gives the gradients at once (:class:`~hybridkern.transforms.glow_step.GlowStep` evaluates its network once
-there and not twice), and ``remembered()``, small tensors of its last forward run that it wants back then.
+there and not twice), and ``remembered()``, small tensors of its last forward run that it wants back then. A step that
+normalizes by its batch says so by ``by_batch``: its ``inverse`` alone does not undo it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
 
 from hybridkern._arguments import as_name
 from hybridkern._calls import has_hooks
@@ -101,17 +104,21 @@ class Run:
         self.steps = list(steps)
         self.invert = memory == "invert"
         self.input_counts = [len(own) for own in inputs]
-        own_params = [[p for p in step.parameters() if p.requires_grad] for step in self.steps]
+        # what the steps work with now: functional_call puts other tensors in their place, for the forward pass alone
+        self.held = [dict(chain(step.named_parameters(), step.named_buffers())) for step in self.steps]
+        self.names = [[n for n, p in step.named_parameters() if p.requires_grad] for step in self.steps]
+        own_params = [[held[name] for name in names] for held, names in zip(self.held, self.names, strict=True)]
         unique = {id(p): p for own in own_params for p in own}
         self.params = list(unique.values())
         index = {key: i for i, key in enumerate(unique)}
         self.param_index = [[index[id(p)] for p in own] for own in own_params]
-        self.names = backend_names()  # the backward pass runs on the backend of the forward pass, in any thread
+        self.backends = backend_names()  # the backward pass runs on the backend of the forward pass, in any thread
         self.replay = Replay(like.device)
         low = self.replay.lowers
         self.tolerance = LOW_PRECISION_TOLERANCE if low else TOLERANCE.get(like.dtype, LOW_PRECISION_TOLERANCE)
         self.samples: list[State] = []
         self.remembered: list[State] = []
+        self.by_batch = False
 
     def split_inputs(self, flat: Sequence[Tensor]) -> list[State]:
         """The tensors of each step."""
@@ -134,19 +141,30 @@ class Run:
                     state, log_det = step(state, log_det, *own)
                 remembered = getattr(step, "remembered", None)
                 self.remembered.append(remembered() if self.invert and remembered else ())
+                self.by_batch = self.by_batch or getattr(step, "by_batch", False)
         return state, log_det, kept
 
-    def named(self, k: int, params: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Those of ``params``, which stand for ``self.params``, that belong to step ``k``, by their names in it."""
-        names = [name for name, param in self.steps[k].named_parameters() if param.requires_grad]
-        return {name: params[index] for name, index in zip(names, self.param_index[k], strict=True)}
+    def own_params(self, k: int, params: Sequence[Tensor]) -> list[Tensor]:
+        """Those of ``params``, which stand for ``self.params``, that belong to step ``k``."""
+        return [params[index] for index in self.param_index[k]]
+
+    def leaves(self) -> list[Tensor]:
+        """The parameters, for a gradient that stops at them: what one was computed from is none of this pass."""
+        return [p if p.is_leaf else p.detach().requires_grad_() for p in self.params]
 
     @contextmanager
-    def again(self, k: int) -> Iterator[None]:
-        """Step ``k`` is run once more inside: same random numbers, and no trace in its buffers."""
-        buffers = list(self.steps[k].buffers())
+    def again(self, k: int, params: Sequence[Tensor] = ()) -> Iterator[None]:
+        """Step ``k`` is run once more inside: with the parameters (or ``params`` in their place), buffers and random
+        numbers of its first run, and no trace in the buffers.
+        """
+        step, held = self.steps[k], self.held[k]
+        wanted = held | dict(zip(self.names[k], self.own_params(k, params or self.params), strict=True))
+        present = dict(chain(step.named_parameters(), step.named_buffers()))
+        other = {name: value for name, value in wanted.items() if present.get(name) is not value}
+        buffers = [held[name] for name, _ in step.named_buffers()]
         before = [buffer.clone() for buffer in buffers]
-        with self.replay.replaying(k):
+        swapped = _reparametrize_module(step, other, tie_weights=True) if other else nullcontext()
+        with swapped, self.replay.replaying(k):
             yield
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
@@ -190,9 +208,9 @@ class _Steps(torch.autograd.Function):
         inputs = run.split_inputs(saved[:count])
         states = saved[count + len(run.params) :]
         del saved
-        with as_chosen(run.names):
+        with as_chosen(run.backends):
             own: Sequence[Tensor | None]
-            if by_formulas():
+            if by_formulas() or any(map(torch._C._functorch.is_legacy_batchedtensor, grads)):
                 own, to_inputs, to_params = _with_graph(run, parts, states, inputs, grads)
             else:
                 backward = _from_output if run.invert else _from_inputs
@@ -206,6 +224,11 @@ def _with_graph(
     first: State = tuple(states[:parts])
     with torch.enable_grad():
         if run.invert:
+            if run.by_batch:
+                raise RuntimeError(
+                    "memory='invert': second derivatives of batch norm in training mode, whose inverse knows the "
+                    "batch's statistics as constants only: expected memory='recompute' or 'store', or eval()"
+                )
             first, befores = recovered(run, first, inputs, grads[-1])
             _check(run, [_state_error(*pair) for pair in zip(befores, reversed(run.samples), strict=True)])
         return differentiable_gradients(run, first, inputs, grads)
@@ -219,6 +242,7 @@ class _Gradients:
 
     def __init__(self, run: Run) -> None:
         self.run = run
+        self.leaves = run.leaves()
         self.inputs: list[Grads] = [()] * len(run.steps)
         self.params: list[Tensor | None] = [None] * len(run.params)
 
@@ -233,9 +257,6 @@ class _Gradients:
 
     def flat_inputs(self) -> list[Tensor | None]:
         return [grad for own in self.inputs for grad in own]
-
-    def own_params(self, k: int) -> list[nn.Parameter]:
-        return [self.run.params[index] for index in self.run.param_index[k]]
 
 
 def _differentiate(
@@ -260,9 +281,9 @@ def _from_inputs(
     with run.replay.autocast():
         for k in reversed(range(len(run.steps))):
             state = tuple(states[k * parts : (k + 1) * parts])
-            with run.again(k):
+            with run.again(k, gradients.leaves):
                 grad_state, to_inputs, to_params = _differentiate(
-                    run.steps[k], state, inputs[k], gradients.own_params(k), grad_state, grad_log_det
+                    run.steps[k], state, inputs[k], run.own_params(k, gradients.leaves), grad_state, grad_log_det
                 )
             gradients.put(k, to_inputs, to_params)
     return grad_state, gradients.flat_inputs(), gradients.params
@@ -275,8 +296,8 @@ def _from_output(
     current: State = tuple(state)
     with run.replay.autocast():
         for k in reversed(range(len(run.steps))):
-            step, params = run.steps[k], gradients.own_params(k)
-            with run.again(k):
+            step, params = run.steps[k], run.own_params(k, gradients.leaves)
+            with run.again(k, gradients.leaves):
                 fused = _fused_backward(step)
                 if fused is not None:
                     current, grad_state, to_inputs, to_params = fused(
@@ -284,7 +305,7 @@ def _from_output(
                     )
             if fused is None:
                 current, grad_state, to_inputs, to_params = _invert(
-                    run, k, current, inputs[k], params, grad_state, grad_log_det
+                    run, k, current, inputs[k], gradients.leaves, grad_state, grad_log_det
                 )
             gradients.put(k, to_inputs, to_params)
             errors.append(_state_error(current, run.samples[k]))
@@ -306,13 +327,13 @@ def _fused_backward(step: nn.Module) -> Callable[..., Any] | None:
 
 
 def _invert(
-    run: Run, k: int, state: State, inputs: State, params: Sequence[Tensor], grad_state: State, grad_log_det: Tensor
+    run: Run, k: int, state: State, inputs: State, leaves: Sequence[Tensor], grad_state: State, grad_log_det: Tensor
 ) -> tuple[State, State, Grads, Grads]:
     """A step without a backward pass of its own: inverted, then run again, each with the random numbers it had."""
     with run.again(k), torch.no_grad():
         before, _ = run.steps[k].inverse(state, torch.zeros_like(grad_log_det), *inputs)  # type: ignore[operator]
-    with run.again(k):
-        grads = _differentiate(run.steps[k], before, inputs, params, grad_state, grad_log_det)
+    with run.again(k, leaves):
+        grads = _differentiate(run.steps[k], before, inputs, run.own_params(k, leaves), grad_state, grad_log_det)
     return before, *grads
 
 

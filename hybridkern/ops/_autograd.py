@@ -158,15 +158,22 @@ def reference_gradient(
         outputs = gradient.reference(*(None if value is None else next(by_place) for value in given), *options)
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
-    results = (_pulled if in_transform() else _differentiated)(run, wanted, grads)
-    by_leaf = iter(results)
+    by_leaf = iter(pulled_back(run, wanted, grads))
     return [None if value is None else next(by_leaf) for value in given]
 
 
 _Formulas = Callable[..., tuple[Tensor, ...]]
 
 
-def _differentiated(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tensors:
+def pulled_back(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:
+    """Gradients of ``given`` from those of the outputs ``run(*given)``, such that they can be differentiated in turn.
+
+    A gradient of an output is ``None`` where nothing depends on it, and one of ``given`` likewise.
+    """
+    return (_pulled if in_transform() else _differentiated)(run, given, grads)
+
+
+def _differentiated(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:
     """By autograd, which records it."""
     with torch.enable_grad():
         # an alias each: where one argument was computed from another, its gradient must not run into that one
@@ -180,7 +187,7 @@ def _differentiated(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tens
         return torch.autograd.grad(outputs, leaves, incoming, create_graph=True, allow_unused=True)
 
 
-def _pulled(run: _Formulas, given: list[Tensor], grads: Tensors) -> Tensors:
+def _pulled(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:
     """By ``torch.func``, for tensors that carry batches or tangents: leaves cannot be made of those."""
     outputs, pull = torch.func.vjp(run, *given)[:2]
     incoming = [torch.zeros_like(out) if grad is None else grad for out, grad in zip(outputs, grads, strict=True)]

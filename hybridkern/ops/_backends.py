@@ -46,6 +46,7 @@ class _State:
         self.default: tuple[str, ...] = ()  # as every name list here: empty is the automatic choice
         self.asked: ContextVar[tuple[str, ...] | None] = ContextVar("hybridkern backends", default=None)
         self.traced = threading.local()
+        self.unasked = True  # nobody has asked for anything yet: the usual case, which one look settles
         self.told = False
 
     def names(self) -> tuple[str, ...]:
@@ -126,6 +127,7 @@ def use_backend(*names: str) -> Iterator[None]:
             none of them serves: an explicit choice never falls back.
     """
     chosen = _checked(names)
+    state.unasked = False
     before = getattr(state.traced, "names", None)
     token = None if torch.compiler.is_compiling() else state.asked.set(chosen)
     state.traced.names = chosen
@@ -170,6 +172,8 @@ def choose(operator: Operator, x: Tensor) -> str:
     """
     if in_transform():
         return "reference"
+    if state.unasked and x.is_cpu and x.dtype in operator.dtypes and state.has_cpp:
+        return "cpp"
     names = state.names()
     if not names:
         if x.is_cpu and state.has_cpp and x.dtype in operator.dtypes:
@@ -227,5 +231,6 @@ def set_default() -> None:
     """Take the default from ``HYBRIDKERN_BACKEND``; to be called once, after the operators are registered."""
     try:
         state.default = _checked([name.strip() for name in _env.BACKEND.split(",")])
+        state.unasked = not state.default
     except (ValueError, RuntimeError) as error:
         raise type(error)(f"HYBRIDKERN_BACKEND={_env.BACKEND}: {error}") from None

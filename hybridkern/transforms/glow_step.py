@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
+from hybridkern._precision import in_transform
 from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
@@ -20,6 +21,8 @@ class PairStatistics(nn.Module):
 
     In training mode they are those of the batch, and running averages are kept as :class:`torch.nn.BatchNorm2d` keeps
     them; in evaluation mode they are the running ones.
+
+    Inside a transform of ``torch.func``, training mode raises RuntimeError where these averages cannot be kept.
 
     Args:
         channels: channels of both halves together.
@@ -53,9 +56,7 @@ class PairStatistics(nn.Module):
         dims = (0, *range(2, first.ndim))
         parts = [torch.var_mean(half, dims, correction=0) for half in (first, second)]
         var, mean = (torch.cat([part[i] for part in parts]) for i in range(2))
-        with torch.no_grad():
-            self.mean.lerp_(mean.detach(), self.momentum)
-            self.var.lerp_(var.detach(), self.momentum)
+        self._follow(mean.detach(), var.detach())
         var = var + self.eps
         self._remember(mean, var)
         return mean, var
@@ -63,6 +64,19 @@ class PairStatistics(nn.Module):
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         if not torch.compiler.is_compiling():  # a graph keeps nothing beside its outputs
             self.used = mean.detach(), var.detach()
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor) -> None:
+        try:
+            self.mean.lerp_(mean, self.momentum)
+            self.var.lerp_(var, self.momentum)
+        except RuntimeError as error:
+            if not in_transform():
+                raise
+            raise RuntimeError(
+                "batch norm in training mode changes its running averages, which torch.func does not allow here: call "
+                "eval() on the flow first, or make its buffers arguments of the function that is transformed"
+            ) from error
 
     @torch.no_grad()
     def start(self, mean: Tensor, std: Tensor) -> None:
@@ -95,6 +109,11 @@ class GlowStep(nn.Module):
         self.net = net
         self.form = form
         self.statistics = statistics
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether ``forward`` depends on the other examples of the batch."""
+        return self.statistics is not None and self.statistics.training
 
     def mix(self, first: Tensor, second: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """The part before the coupling: the halves mixed, and the log-determinant of batch norm, a scalar."""

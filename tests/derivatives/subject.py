@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -48,6 +49,7 @@ class Subject:
         tensors: where it is differentiated, float64.
         rows: names of the tensors that hold one row an example; all of them together make the examples.
         main: the tensor in which whole Hessians are taken: a small one.
+        refused: columns that raise RuntimeError, and words of its message.
         smooth: a function whose derivatives are the right ones, if ``function`` itself passes straight through jumps.
     """
 
@@ -56,7 +58,7 @@ class Subject:
     rows: tuple[str, ...] = ()
     main: str = "x"
     smooth: Callable[..., tuple[Tensor, ...]] | None = None
-    weights: list[Tensor] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def loss(self, tensors: Tensors) -> Tensor:
         """A number that depends on all outputs, and not linearly."""
@@ -153,6 +155,16 @@ def all_close(got: Tensors, expected: Tensors, what: str) -> None:
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         close(got[name], value, f"{what}, {name}")
+
+
+def run(column: Callable[[Subject], None], subject: Subject, recorded: str) -> None:
+    """One column of the table; where it is refused, an error that says so."""
+    with mode(recorded):
+        if column.__name__ not in subject.refused:
+            column(subject)
+            return
+        with pytest.raises(RuntimeError, match=subject.refused[column.__name__]):
+            column(subject)
 
 
 @contextmanager
