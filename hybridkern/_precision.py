@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.autograd.forward_ad as forward_mode
 from torch import Tensor
+
+from hybridkern._values import transformed
 
 _NO_FLOAT64 = ("mps",)
 
@@ -20,18 +21,13 @@ def total_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
-def in_transform() -> bool:
-    """Whether forward mode is on or a transform of ``torch.func`` runs (``vmap``, ``grad``, what is made of them)."""
-    return forward_mode._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-
-
 def like(value: Tensor, x: Tensor) -> Tensor:
     """``value`` in the dtype and the strides of ``torch.empty_like(x)``, whatever strides its arguments had.
 
     Inside a transform of ``torch.func`` or forward mode strides say nothing, and nothing batched can be written to what
     is not.
     """
-    if in_transform():
+    if transformed():
         return value.to(x.dtype)
     return torch.empty_like(x).copy_(value)
 

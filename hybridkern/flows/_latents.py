@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hybridkern._precision import in_transform
+from hybridkern._values import transformed
 
 Shape = tuple[int, int, int]
 
@@ -31,4 +31,4 @@ def split_latents(z: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
     parts = z.split([math.prod(shape) for shape in shapes], 1)
     images = [part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, shapes, strict=True)]
     # convolutions under vmap cannot take channels that lie last
-    return [image.contiguous() for image in images] if in_transform() else images
+    return [image.contiguous() for image in images] if transformed() else images

@@ -38,6 +38,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from hybridkern._arguments import as_name
 from hybridkern._calls import has_hooks
 from hybridkern._precision import in_transform
+from hybridkern._values import transformed
 from hybridkern.flows._replay import Replay
 from hybridkern.flows._second_order import differentiable_gradients, recovered
 from hybridkern.ops._autograd import by_formulas
@@ -87,7 +88,7 @@ def run_steps(
     """
     check_mode(memory)
     given = list(inputs) if inputs else [()] * len(steps)
-    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or in_transform():
+    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
         for step, own in zip(steps, given, strict=True):
             state, log_det = step(state, log_det, *own)
         return state, log_det

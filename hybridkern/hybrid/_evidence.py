@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hybridkern._values import can_look
+from hybridkern.ops._bounds import held
+
 _LOG_TWO_PI = math.log(2 * math.pi)
 
 
@@ -42,16 +45,19 @@ def statistics_of(z: Tensor, y: Tensor) -> Statistics:
 def cholesky(matrix: Tensor, what: str) -> Tensor:
     """Lower Cholesky factor of a symmetric matrix that is positive definite unless rounding spoils it.
 
+    Where no error can be raised, in compiled graphs and under ``vmap``, the factor of a singular matrix is NaN.
+
     Raises:
         ValueError: it is singular to working precision, and how to change that.
     """
     factor: Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
-    if torch.compiler.is_compiling():
-        return factor
     # A pivot of no more than rounding left over of its diagonal element: by luck a singular matrix may have a factor.
     least = len(matrix) * torch.finfo(matrix.dtype).eps * matrix.detach().diagonal()
-    if int(info) != 0 or bool((factor.detach().diagonal().square() <= least).any()):
+    singular = (info != 0) | (factor.detach().diagonal().square() <= least).any()
+    if not can_look():
+        return torch.where(singular, torch.nan, factor)
+    if bool(singular):
         raise ValueError(
             f"{what}: singular to the working precision of float64, its features being linearly dependent: expected "
             "a larger prior_precision or noise, or independent features"
@@ -99,12 +105,12 @@ def evidence(z: Tensor, y: Tensor, precision: Tensor, noise: Tensor) -> Tensor:
 
 def evidence_of_statistics(known: Statistics, precision: Tensor, noise: Tensor) -> Tensor:
     """``log p(y|Z)`` from sufficient statistics; the error is about 1e-16 of ``y'y / noise**2``."""
-    if known.rows == 0:
+    if can_look() and known.rows == 0:
         return 0 * precision
     weights = posterior(known, precision, noise)
     mean = weights.mean
     errors = known.square - 2 * mean @ known.moment + mean @ known.gram @ mean
-    return _primal(errors.clamp(min=0), weights, known.rows, precision, noise)
+    return _primal(held(errors, 0.0, math.inf), weights, known.rows, precision, noise)
 
 
 def maximize(known: Statistics) -> tuple[float, float]:

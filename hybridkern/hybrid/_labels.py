@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridkern._tensors import shape_text
+from hybridkern._values import can_look
 
 # nll_loss silently gives 0 for its default, -100; this number no label can be
 _IGNORE_NOTHING = torch.iinfo(torch.int64).min
@@ -41,11 +42,11 @@ def check_labels(y: Tensor, rows: int, classes: int) -> Tensor:
 
     Raises:
         TypeError: ``y`` is not an integer tensor.
-        ValueError: another shape, or a label outside ``0 .. classes-1``; the range is looked at on a CPU only, and
-            not in compiled graphs, since looking at the labels would wait for them.
+        ValueError: another shape, or a label outside ``0 .. classes-1``; the range is looked at on a CPU only, not in
+            compiled graphs, since looking at the labels would wait for them, and not under ``vmap``.
     """
     _check_integers(y, rows)
-    if y.is_cpu and y.numel() and not torch.compiler.is_compiling():
+    if y.is_cpu and y.numel() and can_look():
         _check_range(y, classes)
     return y.long()
 

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridkern.ops._bounds import at_least, at_most
+
 _LOG_TWO_PI = math.log(2 * math.pi)
 _WIDE = 2.0
 _STEP = 0.2  # of the trapezoidal rule, in standard deviations
@@ -54,7 +56,7 @@ def log_expected_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
     Returns:
         ``(B,)`` float64.
     """
-    narrow, broad = std.clamp(max=_WIDE), std.clamp(min=_WIDE)
+    narrow, broad = at_most(std, _WIDE), at_least(std, _WIDE)
     return torch.where(std < _WIDE, _narrow_log_sigmoid(mean, narrow), _broad_log_sigmoid(mean, broad))
 
 
@@ -63,14 +65,24 @@ def _narrow_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
     return torch.logsumexp(log_weights + F.logsigmoid(mean[:, None] + std[:, None] * nodes), 1)
 
 
+def _log_ndtr(x: Tensor) -> Tensor:
+    """Log of the normal distribution's cumulative function; ``torch.special.log_ndtr`` has no rule for ``vmap``."""
+    below, above = at_most(x, 0.0), at_least(x, 0.0)
+    tail: Tensor = torch.special.erfcx(-below / math.sqrt(2))
+    return torch.where(
+        x < 0, torch.log(tail / 2) - below.square() / 2, torch.log1p(-torch.special.erfc(above / math.sqrt(2)) / 2)
+    )
+
+
 def _broad_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
     # sigma(s) = exp(s) sigma(-s), and exp(s) tilts the Gaussian: its mean moves by the variance. Of the two ways to
     # write the expectation, the one with the larger mean has no tail to resolve.
     variance = std.square()
     mirrored = -(mean + variance)
-    factor = torch.where(mirrored > mean, mean + 0.5 * variance, torch.zeros_like(mean))
-    mean = torch.maximum(mean, mirrored)
-    log_step: Tensor = torch.special.log_ndtr(mean / std)
+    turned = mirrored > mean
+    factor = torch.where(turned, mean + 0.5 * variance, torch.zeros_like(mean))
+    mean = torch.where(turned, mirrored, mean)  # not maximum, which shares the gradient out where both are equal
+    log_step = _log_ndtr(mean / std)
     nodes, weights = (part.to(mean.device) for part in _legendre())
     column, width = mean[:, None], std[:, None]
     log_scale = log_step[:, None]
@@ -82,7 +94,7 @@ def _broad_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
 
 def expected_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
     """``E[log sigma(s)]`` for ``s ~ N(mean, std**2)``; arguments and result as :func:`log_expected_sigmoid`."""
-    narrow, broad = std.clamp(max=_WIDE), std.clamp(min=_WIDE)
+    narrow, broad = at_most(std, _WIDE), at_least(std, _WIDE)
     nodes, log_weights = (part.to(mean.device) for part in _trapezoid())
     by_trapezoid = (log_weights.exp() * F.logsigmoid(mean[:, None] + narrow[:, None] * nodes)).sum(1)
 

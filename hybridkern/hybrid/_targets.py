@@ -14,8 +14,8 @@ def check_targets(y: Tensor, rows: int) -> None:
 
     Raises:
         TypeError: not a tensor, or of another kind of dtype.
-        ValueError: another shape, or a value that is not finite. On a GPU and in compiled graphs the values are not
-            looked at, since that would wait for them.
+        ValueError: another shape, or a value that is not finite. On a GPU, in compiled graphs and under ``vmap``
+            the values are not looked at, since that would wait for them or cannot be.
     """
     if not isinstance(y, Tensor) or not y.is_floating_point():
         found = y.dtype if isinstance(y, Tensor) else type(y).__name__
@@ -31,7 +31,7 @@ def check_latents(z: Tensor, dim: int) -> None:
 
     Raises:
         TypeError: not a tensor, or of another kind of dtype.
-        ValueError: another shape, or a value that is not finite (not looked at in compiled graphs).
+        ValueError: another shape, or a value that is not finite (not looked at in compiled graphs and under ``vmap``).
     """
     if not isinstance(z, Tensor) or not z.is_floating_point():
         found = z.dtype if isinstance(z, Tensor) else type(z).__name__

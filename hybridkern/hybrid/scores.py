@@ -60,7 +60,8 @@ def typicality(log_px: Tensor, reference: Tensor) -> Tensor:
 
     Source: Nalisnick et al. 2019 (arXiv:1906.02994), equation 6, with the mean likelihood for the entropy.
     """
-    typical = _check.scores("reference", reference).mean()
+    _check.scores("reference", reference)
+    typical = reference.double().mean()
     mean = log_px.double() if log_px.ndim == 1 else log_px.double().mean(1)
     return -(mean - typical).abs().to(log_px.dtype)
 

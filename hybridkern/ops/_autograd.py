@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._extension import nodes
-from hybridkern._precision import in_transform
+from hybridkern._values import transformed
 from hybridkern.ops._operator import Outputs
 
 Tensors = Sequence[Tensor | None]
@@ -136,7 +136,7 @@ def by_formulas() -> bool:
     """Whether a backward pass must be one that can be differentiated, or batched, itself."""
     if torch.compiler.is_compiling():
         return False  # AOTAutograd refuses second derivatives itself, with a message of its own
-    return torch.is_grad_enabled() or in_transform()
+    return torch.is_grad_enabled() or transformed()
 
 
 def reference_gradient(
@@ -170,7 +170,7 @@ def pulled_back(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tens
 
     A gradient of an output is ``None`` where nothing depends on it, and one of ``given`` likewise.
     """
-    return (_pulled if in_transform() else _differentiated)(run, given, grads)
+    return (_pulled if transformed() else _differentiated)(run, given, grads)
 
 
 def _differentiated(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from hybridkern import _env
 from hybridkern._extension import cuda_library, extension
-from hybridkern._precision import in_transform
+from hybridkern._values import transformed
 from hybridkern.ops import _gpu
 from hybridkern.ops._operator import Operator
 
@@ -170,7 +170,7 @@ def choose(operator: Operator, x: Tensor) -> str:
     Raises:
         RuntimeError: backends were chosen explicitly, and none serves the operator on this device and dtype.
     """
-    if in_transform():
+    if transformed():
         return "reference"
     if state.unasked and x.is_cpu and x.dtype in operator.dtypes and state.has_cpp:
         return "cpp"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern._precision import in_transform
+from hybridkern._values import transformed
 from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
@@ -71,7 +72,7 @@ class PairStatistics(nn.Module):
             self.mean.lerp_(mean, self.momentum)
             self.var.lerp_(var, self.momentum)
         except RuntimeError as error:
-            if not in_transform():
+            if not transformed():
                 raise
             raise RuntimeError(
                 "batch norm in training mode changes its running averages, which torch.func does not allow here: call "

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_name
 from hybridkern._precision import wide
+from hybridkern._values import can_look
 
 LATTICES = ("exact", "tutorial")
 
@@ -92,7 +93,7 @@ class Lattice:
 
         Every batch evaluated exactly is checked, input and output. Batches of training steps are not, because a
         check waits for the device; but the first of them is: data that were scaled or dequantized by mistake show
-        there. Compiled graphs are not checked.
+        there. Compiled graphs and calls under ``vmap`` are not checked.
 
         Args:
             transform: the flow in one direction; its second argument asks for networks in float64.
@@ -109,7 +110,7 @@ class Lattice:
         if self.kind == "tutorial":
             return transform(x, False)
         exact = not (training and torch.is_grad_enabled())
-        checking = not torch.compiler.is_compiling()
+        checking = can_look()
         if checking and (exact or not self._checked):
             check_integers(name, x)
             self._checked = True

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._values import transformed
 
 
 class _Permute(torch.autograd.Function):
     # The gradient of a permutation is the opposite permutation; autograd's own rule for index_select scatters with
-    # additions, one index after the other.
+    # additions, one index after the other. It has no rule for forward mode, which torch.compile would refuse.
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, opposite: Tensor) -> Tensor:
         ctx.save_for_backward(opposite)
@@ -51,4 +52,6 @@ class Permutation(nn.Module):
         """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back."""
         # argsort rather than a second buffer: two buffers could be loaded or edited apart.
         opposite = torch.argsort(self.order)
+        if transformed():
+            return x.index_select(1, opposite if inverse else self.order)
         return _permute(x, opposite, self.order) if inverse else _permute(x, self.order, opposite)

@@ -10,18 +10,15 @@ from typing import NamedTuple
 
 import pytest
 import torch
-import torch.autograd.forward_ad as fw
 from mpmath import mp
 from torch import Tensor
-from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
+from torch.func import grad, hessian, jvp, vmap
 
 import hybridkern
 from hybridkern import ops
 from hybridkern.ops import CouplingForm
+from tests._derivatives import F64, check_first, check_second, check_vmap, close, flat, joined
 from tests.ops import inputs
-
-F64 = torch.float64
-STEP = 1e-5
 
 
 class Case(NamedTuple):
@@ -139,80 +136,21 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-def joined(outputs: tuple[Tensor, ...]) -> Tensor:
-    """All outputs as one vector."""
-    return torch.cat([out.reshape(-1) for out in outputs])
+def smooth(case: Case) -> Callable[[Tensor], Tensor]:
+    """What the derivatives are those of, as a map of one vector."""
+    return flat(case.smooth or case.function, case.arguments)[0]
 
 
-def flat(case: Case, *, smooth: bool = False) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The call as a map from one vector to another, and the vector of its arguments."""
-    function = case.smooth if smooth and case.smooth else case.function
-    sizes = [value.numel() for value in case.arguments]
-    shapes = [value.shape for value in case.arguments]
-
-    def of(vector: Tensor) -> Tensor:
-        return joined(function(*(part.reshape(s) for part, s in zip(vector.split(sizes), shapes, strict=True))))
-
-    return of, joined(case.arguments)
+def test_first_derivatives(case: Case) -> None:
+    check_first(*flat(case.function, case.arguments), smooth(case))
 
 
-def differences(function: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """The Jacobian by central differences."""
-    steps = STEP * torch.eye(len(at), dtype=F64)
-    return torch.stack([(function(at + step) - function(at - step)) / (2 * STEP) for step in steps], -1)
-
-
-def close(got: Tensor, expected: Tensor, tolerance: float = 1e-7) -> None:
-    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
-
-
-def test_jacobian_in_both_modes(case: Case) -> None:
-    function, at = flat(case)
-    expected = differences(flat(case, smooth=True)[0], at)
-    close(jacfwd(function)(at), expected)
-    close(jacrev(function)(at), expected)
-    close(torch.autograd.functional.jacobian(function, at), expected)
-
-
-def test_forward_mode(case: Case) -> None:
-    function, at = flat(case)
-    tangent = _normal(len(at), seed=9)
-    expected = differences(flat(case, smooth=True)[0], at) @ tangent
-    value, got = jvp(function, (at,), (tangent,))
-    assert torch.equal(value, function(at))
-    close(got, expected)
-    with torch.no_grad(), fw.dual_level():
-        dual = fw.unpack_dual(function(fw.make_dual(at, tangent)))
-    close(dual.tangent, expected)
-
-
-def test_hessian(case: Case) -> None:
-    """All pairs of arguments; the gradient itself is held to differences above."""
-    function, at = flat(case)
-    weights = _normal(len(function(at)), seed=11)
-
-    def loss(vector: Tensor) -> Tensor:
-        return function(vector) @ weights
-
-    smooth = flat(case, smooth=True)[0]
-    expected = differences(lambda vector: jacrev(lambda v: smooth(v) @ weights)(vector), at)
-    close(hessian(loss)(at), expected)  # forward over reverse
-    close(jacrev(jacrev(loss))(at), expected)
-    close(jacfwd(jacfwd(loss))(at), expected)
-    close(torch.autograd.functional.hessian(loss, at), expected)
+def test_second_derivatives(case: Case) -> None:
+    check_second(*flat(case.function, case.arguments), smooth(case))
 
 
 def test_vmap_over_each_argument_alone_and_over_all(case: Case) -> None:
-    count = len(case.arguments)
-    stacks = [torch.stack([value, value + 0.25, value - 0.5]) for value in case.arguments]
-    for batched in (*([i] for i in range(count)), list(range(count))):
-        where = tuple(0 if i in batched else None for i in range(count))
-        given = [stacks[i] if i in batched else value for i, value in enumerate(case.arguments)]
-        got = vmap(case.function, where)(*given)
-        for row in range(3):
-            alone = case.function(*(value[row] if i in batched else value for i, value in enumerate(given)))
-            for ours, theirs in zip(got, alone, strict=True):
-                close(ours[row], theirs, 1e-12)
+    check_vmap(case.function, case.arguments)
 
 
 def test_gradients_of_each_example(case: Case) -> None:

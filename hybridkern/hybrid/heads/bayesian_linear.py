@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_number
+from hybridkern._values import refuse_vmap
 from hybridkern.hybrid import _evidence
 from hybridkern.hybrid._evidence import Posterior, Statistics
 from hybridkern.hybrid._targets import check_latents, check_targets
@@ -135,7 +136,9 @@ class BayesianLinear(Regressor):
 
         Raises:
             TypeError, ValueError: another type or shape, or a value that is not finite; nothing is added then.
+            RuntimeError: inside ``torch.func.vmap``.
         """
+        refuse_vmap("BayesianLinear.observe", "it adds to buffers that all share")
         features, targets = self._rows(z, y)
         if not bool(targets.isfinite().all()):  # on a GPU, where check_targets does not look
             raise ValueError("y: got a value that is not finite, expected finite numbers only")
@@ -222,7 +225,9 @@ class BayesianLinear(Regressor):
         Raises:
             ValueError: nothing was observed, or the features explain the targets without error, so that there is no
                 maximum.
+            RuntimeError: inside ``torch.func.vmap``.
         """
+        refuse_vmap("BayesianLinear.maximize_evidence", "its search goes by what it finds")
         precision, noise = _evidence.maximize(self.statistics)
         self.log_prior_precision.fill_(math.log(precision))
         self.log_noise.fill_(math.log(noise))

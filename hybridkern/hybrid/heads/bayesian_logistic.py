@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_name, as_size
+from hybridkern._values import refuse_vmap
 from hybridkern.hybrid import _laplace
 from hybridkern.hybrid._labels import check_labels
 from hybridkern.hybrid._logistic_normal import expected_log_sigmoid, log_expected_sigmoid
@@ -16,6 +17,7 @@ from hybridkern.hybrid.heads.base import Classifier, at_least_float32
 from hybridkern.hybrid.heads.bayesian_linear import check_positive
 
 COVARIANCES = ("full", "diagonal")
+_LEAST_VARIANCE = 1e-12
 
 
 class BayesianLogistic(Classifier):
@@ -83,9 +85,9 @@ class BayesianLogistic(Classifier):
     def _logits(self, z: Tensor) -> tuple[Tensor, Tensor]:
         features = self._features(z)
         variance = (features @ self.cholesky()).square().sum(1)
-        # the square root has no slope at 0, where the logit is certain
-        std = torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
-        return features @ self.mean.double(), std
+        # the square root has a kink at 0, where what follows is smooth in the variance: without the addition, which is
+        # below what the integrals resolve, its part of second derivatives at z = 0 would be lost
+        return features @ self.mean.double(), (variance + _LEAST_VARIANCE).sqrt()
 
     def forward(self, z: Tensor) -> Tensor:
         """Mean and standard deviation of the logit, ``(B, 2)``, for latents ``z`` ``(B, dim)``.
@@ -151,7 +153,9 @@ class BayesianLogistic(Classifier):
 
         Raises:
             TypeError, ValueError: another type or shape, a label or latent out of range.
+            RuntimeError: inside ``torch.func.vmap``.
         """
+        refuse_vmap("BayesianLogistic.laplace", "it sets parameters and stops by what it finds")
         features = self._features(z)
         sign = (2 * check_labels(y, len(z), 2) - 1).to(features.dtype)
         found = _laplace.approximate(features, sign, self.prior_precision)

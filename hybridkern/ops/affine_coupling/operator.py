@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors as _check
-from hybridkern._precision import in_transform
+from hybridkern._values import transformed
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded, reference_gradient
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run
@@ -230,6 +230,6 @@ def _formulas_from_output(
     x, _ = _reference.affine_coupling(y, params, None, form, not inverse)
     grads = reference_gradient(_GRADIENT, (x, params), (grad_y, grad_log_det), spec, lambda saved, *_: (*saved, None))
     grad_x, grad_params = (torch.zeros_like(v) if g is None else g for v, g in zip((x, params), grads[:2], strict=True))
-    if not (torch.is_grad_enabled() or in_transform()):  # detached, they would lose a tangent
+    if not (torch.is_grad_enabled() or transformed()):  # detached, they would lose a tangent
         x, grad_x, grad_params = x.detach(), grad_x.detach(), grad_params.detach()
     return x, grad_x, grad_params

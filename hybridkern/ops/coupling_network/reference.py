@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridkern._precision import in_transform, wide
+from hybridkern._precision import wide
+from hybridkern._values import transformed
 
 
 def coupling_network(
@@ -27,4 +28,4 @@ def coupling_network(
     h = low(torch.relu(F.conv2d(low(x), low(w1), wide(b1), padding=1)).to(x.dtype))
     h = low(torch.relu(F.conv2d(h, low(w2), wide(b2))).to(x.dtype))
     params = F.conv2d(h, low(w3), wide(b3), padding=1).to(x.dtype)
-    return params if in_transform() else params.contiguous(memory_format=torch.channels_last)
+    return params if transformed() else params.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,41 @@
+"""Under which of PyTorch's transforms the code runs: what may be looked at, and what has a rule."""
+
+from __future__ import annotations
+
+import torch
+import torch.autograd.forward_ad as forward_mode
+
+_functorch = torch._C._functorch
+
+
+def in_transform() -> bool:
+    """Whether a transform of ``torch.func`` runs (``vmap``, ``jvp``, ``grad`` and what is made of them)."""
+    return _functorch.peek_interpreter_stack() is not None
+
+
+def transformed() -> bool:
+    """Whether forward mode is on or a transform of ``torch.func`` runs: plain operators have rules for both."""
+    return forward_mode._current_level >= 0 or in_transform()
+
+
+def can_look() -> bool:
+    """Whether Python may branch on the values of a tensor: not in compiled graphs and not inside ``vmap``.
+
+    Checks of values are left out there; what would have been an error passes on as NaN.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    stack = _functorch.get_interpreter_stack() or []
+    return all(level.key() != _functorch.TransformType.Vmap for level in stack)
+
+
+def refuse_vmap(what: str, why: str) -> None:
+    """Says that a call cannot be batched, and what to do instead.
+
+    Raises:
+        RuntimeError: inside ``vmap``.
+    """
+    if not torch.compiler.is_compiling() and not can_look():
+        raise RuntimeError(
+            f"{what}: cannot run under torch.func.vmap, since {why}; expected one call a data set, outside"
+        )
