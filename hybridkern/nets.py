@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built
+from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built, short
 from hybridkern._calls import plain_weights
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
@@ -87,12 +87,14 @@ class Scaled(nn.Module):
         center, scale: middle and half range of the data, in their units.
 
     Raises:
-        ValueError: ``center`` is not finite, or ``scale`` not finite and positive.
+        TypeError, ValueError: ``net`` is no module, ``center`` not finite, or ``scale`` not finite and positive.
     """
 
     def __init__(self, net: nn.Module, center: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
         self.center, self.scale = as_center_and_scale(center, scale)
+        if not isinstance(net, nn.Module):
+            raise TypeError(f"net: got {short(net)}, expected an nn.Module")
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hybridkern import _tensors as _check
 from hybridkern._arguments import as_builder, as_size, as_sizes, built, is_integer, is_sizes, short
+from hybridkern._autocast import has_autocast
 from hybridkern.distributions import Distribution
 from hybridkern.flows._later import watch_finite
 from hybridkern.nets import ConvNet, as_probability, mlp
@@ -31,7 +32,7 @@ def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> None:
         raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected (B, {dim})")
-    if x.dtype is not dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+    if x.dtype is not dtype and not (x.is_floating_point() and has_autocast(x.device)):
         raise TypeError(
             f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters (flow.to changes it)"
         )
@@ -60,7 +61,7 @@ def check_images(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtyp
     if x.ndim != 4 or tuple(x.shape[1:]) != shape:
         expected = "(B, " + ", ".join(map(str, shape)) + ")"
         raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected {expected}")
-    if x.dtype is not dtype and not (x.is_floating_point() and torch.is_autocast_enabled(x.device.type)):
+    if x.dtype is not dtype and not (x.is_floating_point() and has_autocast(x.device)):
         hint = "; transforms.dequantize makes it from integers" if not x.is_floating_point() else ""
         raise TypeError(f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters{hint}")
 
@@ -215,7 +216,8 @@ class Flow(nn.Module, ABC):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         # a base without parameters of its own has nothing to load, and would stay on the meta device
-        given = next((v for k, v in state_dict.items() if k.startswith(prefix) and v.is_floating_point()), None)
+        names = (name for name in state_dict if name.startswith(prefix) and not name.endswith("_extra_state"))
+        given = next((state_dict[name] for name in names if state_dict[name].is_floating_point()), None)
         if given is not None:
             self.base.follow(given)
 

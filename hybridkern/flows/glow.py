@@ -186,7 +186,8 @@ class Glow(Flow):
         for module in self.modules():
             if hasattr(module, "save_hidden"):
                 setattr(module, "save_hidden", memory == "store")  # noqa: B010
-        self.register_buffer("_initialized", torch.tensor(norm != "actnorm"))
+        # 0 or 1, and a float: averages of models, buffers included, subtract and scale what they average
+        self.register_buffer("_initialized", torch.tensor(float(norm != "actnorm")))
         # of a batch on a device: whether the values that actnorm started from were finite; looked at in the next call
         self._started_finite: Tensor | None = None
 

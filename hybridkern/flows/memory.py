@@ -88,7 +88,8 @@ def run_steps(
     """
     check_mode(memory)
     given = list(inputs) if inputs else [()] * len(steps)
-    if memory == "store" or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed():
+    plain = state[0].is_meta or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
+    if memory == "store" or plain:
         for step, own in zip(steps, given, strict=True):
             state, log_det = step(state, log_det, *own)
         return state, log_det

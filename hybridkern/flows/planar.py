@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._later import watch_finite
@@ -77,7 +78,7 @@ class Planar(Flow):
     def _run(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         log_det: Tensor | None = None
         order = range(len(self.maps))
-        with torch.autocast(x.device.type, enabled=False):  # w x loses all that the inverse needs
+        with without_autocast(x.device):  # w x loses all that the inverse needs
             x = x.to(self.base.dtype)
             for i in reversed(order) if inverse else order:
                 x, log_det = self.maps[i](x, log_det, inverse=inverse)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_name, as_size
 from hybridkern._precision import wide
+from hybridkern._autocast import without_autocast
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 
@@ -71,7 +72,7 @@ class Mixing(nn.Module):
 
         Autocast is off inside: the flow stays in the precision of its parameters.
         """
-        with torch.autocast(self.shift.device.type, enabled=False):
+        with without_autocast(self.shift.device):
             weight = self._matrices() * self.log_scale.exp()[:, None]
             bias = torch.einsum("koi,ki->ko", weight, self.shift)
             log_det = self.log_scale.sum() + self.log_diagonal.sum() if self.learnt else self.log_scale.sum()
