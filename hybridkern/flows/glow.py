@@ -297,7 +297,7 @@ class Glow(Flow):
         if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
             self._prepare(x)
         x = x.to(self.base.dtype)
-        log_det = x.new_zeros(len(x), dtype=total_dtype(x))
+        log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
         totals, latents = [], []
         for level in self.levels:
             (x, second), log_det, total = level(squeeze(x), log_det)
@@ -322,7 +322,7 @@ class Glow(Flow):
         if not torch.compiler.is_compiling() and not is_initialized(self._initialized):
             warn_once(self, NOT_INITIALIZED)
         z = z.to(self.base.dtype)
-        log_det = z.new_zeros(len(z), dtype=total_dtype(z))
+        log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
         latents, totals = self.latents(z), []
         x, second = latents[-1].chunk(2, 1)
         for i in reversed(range(len(self.levels))):

@@ -106,7 +106,7 @@ class RealNVP(Flow):
             channels *= 2
 
     def _image_forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(len(x), dtype=total_dtype(x))
+        log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
         latents = []
         for level in self.levels:
             (x, second), log_det = level(squeeze(x), log_det)
@@ -115,7 +115,7 @@ class RealNVP(Flow):
         return join_latents(latents), log_det
 
     def _image_inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        log_det = z.new_zeros(len(z), dtype=total_dtype(z))
+        log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
         latents = split_latents(z, latent_shapes(self.shape, len(self.levels)))
         x, second = latents[-1].chunk(2, 1)
         for i in reversed(range(len(self.levels))):
