@@ -220,14 +220,16 @@ class SemiSupervised(Objective):
     """``base`` on labelled rows; on rows of label -1 its part in ``p(x)``, plus ``entropy_weight`` times the entropy.
 
     Unlabelled rows teach the flow what data look like, and low entropy of ``p(y|x)`` moves the boundaries between
-    classes to where there are none. The loss is a mean over all rows, labelled or not: a batch without a label is
+    classes to where there are none. The mean of the loss over a batch is ``p(x)``'s part as a mean over all rows, the
+    labels' as a mean over the labelled and the entropy as a mean over the unlabelled ones. A batch without a label is
     trained on ``p(x)`` and entropy alone, and its labels' part is 0, not undefined.
 
     Args:
         base: objective of labelled rows. Its unlabelled part is its value for ``log p(y|x) = 0``.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled rows; 0 leaves it out.
-        balanced: the parts of ``log p(y|x)`` and of the entropy are means over the labelled and the unlabelled rows
-            of the batch, not over all of its rows: a few labels among many rows keep their weight beside ``p(x)``.
+        balanced: as said above, so that a few labels among many rows keep their weight; without it all parts are
+            sums over their rows divided by the rows of the batch. Few labels are then next to nothing beside the
+            entropy, which is smallest where every answer is the same.
 
     Raises:
         ValueError: ``entropy_weight`` is not a finite number of at least 0.
@@ -239,7 +241,7 @@ class SemiSupervised(Objective):
 
     base: Objective
     entropy_weight: float = 1.0
-    balanced: bool = False
+    balanced: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Objective) or isinstance(self.base, SemiSupervised):

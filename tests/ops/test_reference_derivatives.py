@@ -18,7 +18,7 @@ import hybridkern
 from hybridkern import ops
 from hybridkern.ops import CouplingForm
 from tests._derivatives import F64, check_first, check_second, check_vmap, close, flat, joined
-from tests.ops import inputs
+from tests.ops import inputs, mp_oracle
 
 
 class Case(NamedTuple):
@@ -260,6 +260,21 @@ def test_mixture_of_components_that_tie_far_out(logits: list[float], log_scale: 
     close(of_mean.flatten(), -weights * slope.flatten(), 1e-12)
     close(of_scale.flatten(), weights * growth.flatten(), 1e-12)
     close(of_logits, torch.zeros_like(of_logits), 1e-12)
+
+
+@pytest.mark.parametrize("far", [40.0, 1e12, 1e18])
+def test_mixture_far_out_by_its_definition(far: float) -> None:
+    """Differences of 130 digits: components that tie, and one that is out of reach of the others."""
+    rows = [[0.3, -1.0, 0.0], [0.0, 0.0, -far / 8], [0.0, 0.0, 0.0]]  # logits, means, log-scales
+    x, parameters = torch.tensor([[far]], dtype=F64), [torch.tensor(row, dtype=F64).reshape(1, 3, 1) for row in rows]
+    got = torch.stack(_grads(lambda *p: ops.discretized_logistic_mixture_log_prob(x, *p), *parameters)).flatten()
+
+    def log_p(*values: mp.mpf) -> mp.mpf:
+        return mp_oracle.mixture(mp.mpf(far), values[:3], values[3:6], values[6:], 1.0)
+
+    flat_rows = [mp.mpf(value) for row in rows for value in row]
+    expected = [float(mp_oracle.derivative(log_p, flat_rows, index)) for index in range(9)]
+    torch.testing.assert_close(got, torch.tensor(expected, dtype=F64), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("log_scale", [-70.0, -300.0, 61.0, 90.0])

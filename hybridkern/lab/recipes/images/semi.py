@@ -41,7 +41,7 @@ class SemiSupervisedTask(ImageTask):
     ) -> None:
         super().__init__(model, lam, shape, levels)
         self.consistency = consistency
-        self.semi_supervised = objectives.SemiSupervised(self.objective, entropy_weight)
+        self.semi_supervised = objectives.SemiSupervised(self.objective, entropy_weight, balanced=False)
 
     def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
         model = self.model
