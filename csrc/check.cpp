@@ -75,8 +75,9 @@ std::string text_of(ScalarType type) {
   }
 }
 
-Argument::Argument(const char* name_, const Tensor& tensor_)
-    : name(name_), tensor(tensor_), type(tensor_.scalar_type()) {
+Argument::Argument(const char* name_, const Tensor& tensor_) : name(name_), tensor(tensor_) {
+  if (!tensor.defined()) refuse(name, "None", "a tensor");  // the dispatcher takes it for one
+  type = tensor.scalar_type();
   AtenTensorHandle handle = tensor.get();
   int64_t *own, *steps;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle, &dims));

@@ -177,7 +177,7 @@ def _differentiated(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> 
     """By autograd, which records it."""
     with torch.enable_grad():
         # an alias each: where one argument was computed from another, its gradient must not run into that one
-        leaves = [v.view_as(v) if v.requires_grad else v.detach().requires_grad_() for v in given]
+        leaves = [v.view_as(v) if v.requires_grad else _leaf(v) for v in given]
         flowing = [
             (out, grad) for out, grad in zip(run(*leaves), grads, strict=True) if grad is not None and out.requires_grad
         ]
@@ -185,6 +185,11 @@ def _differentiated(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> 
             return [None] * len(leaves)
         outputs, incoming = zip(*flowing, strict=True)
         return torch.autograd.grad(outputs, leaves, incoming, create_graph=True, allow_unused=True)
+
+
+def _leaf(value: Tensor) -> Tensor:
+    # a tensor made under inference_mode cannot require a gradient; its copy can
+    return (value.clone() if value.is_inference() else value.detach()).requires_grad_()
 
 
 def _pulled(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:

@@ -40,6 +40,8 @@ def _affine(r: random.Random, make: Callable[..., Tensor], dtype: torch.dtype) -
 
 def _from_output(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
     size, (name, share) = rt.shape(r, 2), _form(r)
+    # the reference rounds the x that it recovers, which may end the range of float16
+    dtype = torch.float32 if dtype is torch.float16 else dtype
     params = (size[0], size[1] * share, *size[2:])
     tensors = {
         "y": make(size, dtype, grad=False),
@@ -107,7 +109,8 @@ def _actnorm(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str,
     rows, width, (name, share) = r.choice((0, 1, 3)), r.choice((1, 2, 5, 33)), _form(r)
     params = make((rows, r.randint(1, width) * share), rt.beside(r, dtype))
     tensors = {"x": make((rows, width), dtype), "params": params}
-    return tensors | {name: make((width,), dtype) for name in ("scale", "offset")}, {"form": name}
+    scale = make((width,), dtype, grad=False).abs() + 0.5  # not 0
+    return tensors | {"scale": scale.requires_grad_(r.random() < 0.5), "offset": make((width,), dtype)}, {"form": name}
 
 
 def _adamax(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:

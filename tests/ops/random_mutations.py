@@ -55,34 +55,35 @@ TENSOR_MUTATIONS: dict[str, Callable[[random.Random, Tensor], Any]] = {
     "integers": lambda r, v: v.nan_to_num().to(r.choice((torch.int64, torch.uint8))),
     "bool": lambda r, v: v > 0,
     "empty": lambda r, v: torch.empty((0,) * v.dim(), dtype=v.dtype),
-    "freed": _freed,
     "inference": _inference,
     "overlapping": lambda r, v: v.new_ones(sum(v.shape) + 1).as_strided(v.shape, [1] * v.dim()),
     "subclass": lambda r, v: v.as_subclass(Subclass),
 }
+# PyTorch's own functions, which some public functions call first, do not look: for the registered operators alone.
+RAW_MUTATIONS = TENSOR_MUTATIONS | {"freed": _freed}
 OTHERS = (None, [1.0], (), "x", b"x", 1.5, 3, -1, True, math.nan, math.inf, 1j, object(), torch.tensor([1.0, 2.0]))
 
 
-def _of_tensor(r: random.Random, v: Tensor) -> tuple[str, Any]:
+def _of_tensor(r: random.Random, v: Tensor, mutations: dict[str, Any]) -> tuple[str, Any]:
     if r.random() < 0.2:
         other = r.choice(OTHERS)
         return repr(other)[:20], other
-    what = r.choice(list(TENSOR_MUTATIONS))
+    what = r.choice(list(mutations))
     try:
-        return what, TENSOR_MUTATIONS[what](r, v.detach())
+        return what, mutations[what](r, v.detach())
     except Exception:  # there is none of this tensor
         return "nothing", v
 
 
-def mutate(r: random.Random, arguments: dict[str, Any]) -> str:
+def mutate(r: random.Random, arguments: dict[str, Any], raw: bool = False) -> str:
     """Changes one argument in place; says which, and how."""
     name = r.choice(list(arguments))
-    value = arguments[name]
+    value, mutations = arguments[name], RAW_MUTATIONS if raw else TENSOR_MUTATIONS
     if isinstance(value, Tensor):
-        what, arguments[name] = _of_tensor(r, value)
+        what, arguments[name] = _of_tensor(r, value, mutations)
     elif isinstance(value, list) and value and r.random() < 0.8:
         i = r.randrange(len(value))
-        what, wrong = _of_tensor(r, value[i])
+        what, wrong = _of_tensor(r, value[i], mutations)
         arguments[name] = [*value[:i], wrong, *value[i + 1 :]]
     elif isinstance(value, list):
         what = "list"

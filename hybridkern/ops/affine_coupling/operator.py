@@ -97,13 +97,16 @@ _recorded = recorded(_GRADIENT, "affine_coupling", option_types(OPERATOR.kernels
 
 
 def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") -> None:
-    if (
-        isinstance(x, Tensor) and isinstance(params, Tensor)
-        and x.dtype is params.dtype is torch.float32 and x.layout is params.layout is torch.strided
-        and ((x.is_cpu and params.is_cpu) or x.device == params.device) and not (x.is_nested or params.is_nested)
-        and (shape := x.shape)[1:] and params.shape == (shape[0], shape[1] * (1 + form.has_scale), *shape[2:])
-    ):  # fmt: skip
-        return  # the usual call pays for one look only
+    try:
+        if (
+            isinstance(x, Tensor) and isinstance(params, Tensor)
+            and x.dtype is params.dtype is torch.float32 and x.layout is params.layout is torch.strided
+            and ((x.is_cpu and params.is_cpu) or x.device == params.device)
+            and (shape := x.shape)[1:] and params.shape == (shape[0], shape[1] * (1 + form.has_scale), *shape[2:])
+        ):  # fmt: skip
+            return  # the usual call pays for one look only
+    except RuntimeError:  # a nested tensor has no shape; it is refused below
+        pass
     _check.check_batched(name, x, at_least=2)
     _check.check_param("params", params, x)
     shape = x.shape

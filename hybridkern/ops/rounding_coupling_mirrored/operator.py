@@ -163,16 +163,18 @@ _with_prior = recorded(_PRIOR_GRADIENT, "mirrored_with_prior", _OPTION_TYPES)
 
 
 def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None:
-    if (
-        isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(t, Tensor) and isinstance(beta, Tensor)
-        and a.dtype is b.dtype is t.dtype is beta.dtype is torch.float32
-        and a.layout is b.layout is t.layout is beta.layout is torch.strided
-        and not (a.is_nested or b.is_nested or t.is_nested or beta.is_nested)
-        and a.ndim == 2 and a.shape == b.shape == t.shape
-        and ((a.is_cpu and b.is_cpu and t.is_cpu and beta.is_cpu) or a.device == b.device == t.device == beta.device)
-        and beta.ndim == 1 and isinstance(index, int) and 0 <= index < beta.shape[0]
-    ):  # fmt: skip
-        return  # the usual call pays for one look only
+    try:
+        if (
+            isinstance(a, Tensor) and isinstance(b, Tensor) and isinstance(t, Tensor) and isinstance(beta, Tensor)
+            and a.dtype is b.dtype is t.dtype is beta.dtype is torch.float32
+            and a.layout is b.layout is t.layout is beta.layout is torch.strided
+            and a.ndim == 2 and a.shape == b.shape == t.shape
+            and a.is_cpu and b.is_cpu and t.is_cpu and beta.is_cpu
+            and beta.ndim == 1 and type(index) is int and 0 <= index < beta.shape[0]
+        ):  # fmt: skip
+            return  # the usual call pays for one look only
+    except RuntimeError:  # a nested tensor has no shape; it is refused below
+        pass
     _check.check_tensor("a", a)
     if a.ndim != 2:
         raise ValueError(f"a: got shape {_check.shape_text(a.shape)}, expected (B, H)")
@@ -185,7 +187,7 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
             raise ValueError(
                 f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(a.shape)}"
             )
-    if not isinstance(index, int):
+    if not isinstance(index, int) or isinstance(index, bool):
         raise TypeError(f"index: got {type(index).__name__}, expected an int")
     if beta.ndim != 1 or not 0 <= index < beta.shape[0]:
         raise ValueError(
