@@ -194,6 +194,12 @@ def _network(x: Tensor, *rest: Any) -> None:
 def _network_backward(grad: Tensor, x: Tensor, *rest: Any) -> None:
     _network(x, *rest)
     _rules.same("grad", grad, "x", x, (x.shape[0], rest[4].shape[0], *x.shape[2:]))
+    padded = (rest[0].shape[0] + 31) // 32 * 32
+    for name, kept in (("hidden1", rest[6]), ("hidden2", rest[7])):
+        if kept.ndim != 3:
+            raise ValueError(f"{name}: got shape {_check.shape_text(kept.shape)}, expected three dimensions")
+        if not isinstance(kept.shape[0], int) or kept.shape[0] > 0:
+            _rules.shape(name, kept, (kept.shape[0], kept.shape[1], padded))
 
 
 def _adamax(params: list[Tensor], grads: list[Tensor], exp_avgs: list[Tensor], exp_infs: list[Tensor], *n: Any) -> None:
