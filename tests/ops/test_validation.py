@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,7 @@ NOT_A_TENSOR = (TypeError, ("got list", "expected a torch.Tensor"))
 INTEGERS = (TypeError, ("got dtype torch.int64", "expected float32"))
 TOO_WIDE = (TypeError, ("got dtype torch.float64", "expected torch.float32", "or float16"))
 ELSEWHERE = (ValueError, ("got device meta", "expected cpu"))
+SPARSE = (TypeError, ("got layout torch.sparse_coo", "expected an ordinary dense tensor"))
 
 
 def tensor_errors(argument: str, like: torch.Tensor) -> list[Wrong]:
@@ -38,6 +40,8 @@ def tensor_errors(argument: str, like: torch.Tensor) -> list[Wrong]:
         Wrong(argument, like.long(), *INTEGERS),
         Wrong(argument, like.double(), *TOO_WIDE),
         Wrong(argument, like.to("meta"), *ELSEWHERE),
+        Wrong(argument, like.to_sparse(), *SPARSE),
+        Wrong(argument, like.to_mkldnn(), TypeError, ("got layout torch._mkldnn", "dense")),
     ]
 
 
@@ -49,6 +53,7 @@ X_ERRORS = [
     Wrong("x", [0.0], *NOT_A_TENSOR),
     Wrong("x", X.long(), *INTEGERS),
     Wrong("x", X.bool(), TypeError, ("got dtype torch.bool",)),
+    Wrong("x", X.to_sparse(), *SPARSE),
     Wrong("x", torch.tensor(1.0), ValueError, ("got shape ()", "expected (B,")),
 ]
 BIN_ERRORS = [
@@ -68,9 +73,13 @@ TOTAL_ERRORS = {
         shape_error(name, (3,), "(2,)"),
         shape_error(name, (2, 1), "(2,)"),
         Wrong(name, ROW.to("meta"), *ELSEWHERE),
+        Wrong(name, ROW.to_sparse(), *SPARSE),
     ]
     for name in ("log_det", "grad_log_det")
 }
+INVERSE_ERRORS = [
+    Wrong("inverse", value, TypeError, (f"got {value!r}", "expected True or False")) for value in ("x", 3, 1, None, [])
+]
 FORM_ERRORS = [
     Wrong("form", "gloww", ValueError, ("got 'gloww'", "glow", "CouplingForm")),
     Wrong("form", 3, TypeError, ("got int", "CouplingForm")),
@@ -90,6 +99,7 @@ def wrong_affine() -> list[Wrong]:
         *PARAMS_ERRORS,
         *TOTAL_ERRORS["log_det"],
         *FORM_ERRORS,
+        *INVERSE_ERRORS,
     ]
 
 
@@ -103,6 +113,7 @@ def wrong_from_output() -> list[Wrong]:
         Wrong("grad_y", META, *ELSEWHERE),
         *TOTAL_ERRORS["grad_log_det"],
         *FORM_ERRORS,
+        *INVERSE_ERRORS,
     ]
 
 
@@ -115,6 +126,7 @@ def wrong_rounding() -> list[Wrong]:
         shape_error("beta", (2,), "one element"),
         shape_error("beta", (0,), "one element"),
         Wrong("beta", "1", TypeError, ("got str", "torch.Tensor")),
+        *INVERSE_ERRORS,
         Wrong("beta", torch.tensor(1), *INTEGERS),
         Wrong("beta", torch.tensor(1.0, device="meta"), *ELSEWHERE),
     ]
@@ -217,6 +229,62 @@ def test_one_wrong_argument(backend: str, operator: str, wrong: Wrong) -> None:
     assert message.startswith(f"{wrong.argument}: got "), message
     assert all(part in message for part in wrong.says), message
     assert not any(bool(value.any()) for value in (X, WIDE, ROW))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("operator", GOOD)
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_nested_tensors_are_refused(backend: str, operator: str, layout: torch.layout) -> None:
+    """A nested tensor has no shape to compare: asking for it is an error of PyTorch's own."""
+    good = GOOD[operator][0]
+    for name in (name for name, value in good.items() if isinstance(value, torch.Tensor)):
+        nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=layout)
+        with pytest.raises(TypeError, match=f"{name}: got (a nested tensor|layout torch.jagged), expected an ordinary"):
+            getattr(ops, operator)(**good | {name: nested})
+
+
+def test_flags_are_true_or_false(backend: str) -> None:
+    assert torch.equal(ops.rounding_coupling(X, X + 1, inverse=np.bool_(True)), X - 1)
+    network = (torch.ones(n) for n in ((1, 1, 2, 2), (1, 1, 3, 3), (1,), (1, 1, 1, 1), (1,), (1, 1, 3, 3), (1,)))
+    with pytest.raises(TypeError, match=r"save_hidden: got \[1\], expected True or False"):
+        ops.coupling_network(*network, save_hidden=[1])
+    with pytest.raises(TypeError, match="join: got 'no', expected True or False"):
+        ops.rounding_coupling_mirrored(X, X, X, ROW3, 0, join="no")
+    with pytest.raises(TypeError, match="index: got bool, expected an int"):
+        ops.rounding_coupling_mirrored(X, X, X, ROW3, True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, BF16])
+def test_meta_tensors_give_shapes(dtype: torch.dtype) -> None:
+    """Without memory there is nothing to compute; autocast knows no such device."""
+    x, params = X.to("meta", dtype), WIDE.to("meta", dtype)
+    y, total = ops.affine_coupling(x, params)
+    assert y.is_meta and y.shape == X.shape and y.dtype is dtype and total.shape == (2,)
+
+
+ADAMAX_ERRORS = [
+    ({"params": None}, TypeError, "params: got NoneType, expected a sequence of tensors"),
+    ({"params": torch.ones(3)}, TypeError, "params: got Tensor, expected a sequence of tensors"),
+    ({"params": [1.0]}, TypeError, r"params\[0\]: got float, expected a torch.Tensor"),
+    ({"grads": [ROW3.to_sparse()]}, TypeError, r"grads\[0\]: got layout torch.sparse_coo"),
+    ({"exp_avgs": [torch.ones(1).expand(3)]}, ValueError, r"exp_avgs\[0\]: got strides \(0,\), expected elements"),
+    *(({"rate": bad}, TypeError, "rate: got .*, expected a finite number") for bad in ("x", None, torch.tensor(0.1))),
+    *(({"rate": bad}, ValueError, "rate: got .*, expected a finite number") for bad in (math.nan, math.inf)),
+    ({"betas": (2.0, -1.0)}, ValueError, r"betas: got \(2.0, -1.0\), expected numbers from 0 to below 1"),
+    ({"betas": (0.9, 1.0)}, ValueError, r"betas: got \(0.9, 1.0\)"),
+    ({"betas": (0.9, -0.1)}, ValueError, r"betas: got -0.1, expected numbers from 0"),
+    ({"betas": 0.9}, TypeError, "betas: got 0.9, expected two numbers"),
+    ({"eps": -1.0}, ValueError, "eps: got -1.0, expected a number that is not negative"),
+    ({"weight_decay": math.nan}, ValueError, "weight_decay: got nan, expected a number that is not negative"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "text"), ADAMAX_ERRORS)
+def test_wrong_arguments_of_adamax_step(backend: str, change: dict, error: type[Exception], text: str) -> None:
+    good = {name: [torch.ones(3)] for name in ("params", "grads", "exp_avgs", "exp_infs")} | {"rate": 0.1}
+    with pytest.raises(error, match=text):
+        ops.adamax_step(**good | change)
+    assert torch.equal(good["params"][0], torch.ones(3))
 
 
 def test_additive_form_takes_as_many_channels_as_x(backend: str) -> None:
