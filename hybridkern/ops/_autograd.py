@@ -106,6 +106,8 @@ def _function(gradient: Gradient) -> type[torch.autograd.Function]:
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, needs = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + count]
+        if all(grad is None for grad in grads):
+            return (None,) * len(ctx.needs_input_grad)
         if by_formulas():
             found: Tensors = reference_gradient(gradient, saved, grads, ctx.options)
         else:

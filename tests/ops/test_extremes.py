@@ -11,8 +11,8 @@ import torch
 from hybridkern import ops
 from tests.conftest import DEVICE, POISON_BYTE
 from tests.ops import inputs, oracle
-from tests.ops.calls import CALLS
 from tests.ops.extremes import BIG, assert_no_nan, check_no_nan, corners, finite_leaves
+from tests.ops.samples import SAMPLES, a_shape
 
 DTYPES = list(BIG)
 
@@ -51,15 +51,25 @@ def test_coupling_of_any_raw_scale(backend: str, name: str) -> None:
         assert_no_nan(value.detach(), [raw], name)
 
 
+# Whose outputs depend on one element of the main tensor each, or on one example.
+ELEMENTWISE = [
+    name
+    for name in SAMPLES
+    if name.partition(".")[0] not in ("adamax", "affine_coupling_actnorm", "coupling_network", "paired_conv1x1")
+    and not name.endswith("from_output")
+    and not name.startswith("rounding_coupling_mirrored")
+]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
-@pytest.mark.parametrize("name", CALLS)
-def test_non_finite_input_stays_in_its_place(backend: str, name: str, bad: float) -> None:
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_non_finite_element_stays_in_its_place(backend: str, name: str, bad: float) -> None:
     """One non-finite ``x`` in the second of three examples: every other element has the bits it had before."""
-    call = CALLS[name]
-    args = call.arguments((3, 5, 7), torch.float32)
-    before = call.function(*args.values())
+    sample = SAMPLES[name]
+    args = sample.arguments((3, 5, 7), torch.float32)
+    before = sample.function(*args.values())
     args["x"][1, 2, 3] = bad
-    for clean, dirty in zip(before, call.function(*args.values()), strict=True):
+    for clean, dirty in zip(before, sample.function(*args.values()), strict=True):
         hit = torch.zeros_like(clean, dtype=torch.bool)
         hit[(1, 2, 3) if clean.ndim == 3 else (1,)] = True
         assert torch.equal(clean[~hit], dirty[~hit])
@@ -68,16 +78,32 @@ def test_non_finite_input_stays_in_its_place(backend: str, name: str, bad: float
         assert is_log_det or bool(dirty[hit].isnan()) == (bad != bad)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_non_finite_number_stays_in_its_example(backend: str, name: str, bad: float) -> None:
+    """One in the second example of each argument in turn: the results of the others have the bits they had before."""
+    sample = SAMPLES[name]
+    shape = a_shape(sample, (4, 5, 7), (4, 7), (4, 3, 5, 7))
+    args = sample.arguments(shape, torch.float32)
+    before = sample.function(*args.values())
+    for argument, value in args.items():
+        if value.shape[0] != shape[0] or argument in ("w1", "b1", "w2", "b2", "w3", "b3"):
+            continue  # shared by the batch
+        dirty = args | {argument: value.clone()}
+        dirty[argument][1].view(-1)[0] = bad
+        for clean, got in zip(before, sample.function(*dirty.values()), strict=True):
+            assert torch.equal(clean[[0, 2, 3]], got[[0, 2, 3]]), argument
+
+
+@pytest.mark.parametrize("name", SAMPLES)
 def test_nan_in_any_argument_is_passed_on(backend: str, name: str) -> None:
-    call = CALLS[name]
-    for argument in call.arguments((2, 3, 4), torch.float32):
-        args = call.arguments((2, 3, 4), torch.float32)
-        args[argument].view(-1)[0] = float("nan")
-        outputs = call.function(*args.values())
+    sample = SAMPLES[name]
+    shape = a_shape(sample, (4, 5, 7), (4, 7), (4, 3, 5, 7))
+    for argument, value in sample.arguments(shape, torch.float32).items():
+        args = sample.arguments(shape, torch.float32) | {argument: value}
+        value.view(-1)[0] = float("nan")
+        outputs = sample.function(*args.values())
         assert any(bool(out[0].isnan().any()) for out in outputs), argument
-        shared = args[argument].shape[0] == 1
-        assert shared or not any(bool(out[1].isnan().any()) for out in outputs), argument
 
 
 @pytest.mark.parametrize("x", [float("inf"), float("-inf")])

@@ -8,7 +8,7 @@ import torch
 from hybridkern import ops
 from hybridkern.ops import CouplingForm
 from tests.ops import inputs, oracle
-from tests.ops.calls import CALLS, differentiable
+from tests.ops.samples import DIFFERENTIABLE, SAMPLES, a_shape, differentiable, upstream
 
 F64 = torch.float64
 SHAPE = (2, 2, 3)
@@ -42,36 +42,67 @@ def test_gradcheck_of_custom_forms(backend: str, scale: str, shift: str) -> None
         )
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "rounding"])
+SMOOTH = [name for name, sample in DIFFERENTIABLE.items() if sample.smooth]
+
+
+def arguments(name: str, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    sample = SAMPLES[name]
+    return sample.arguments(a_shape(sample, (3, 4, 5), (3, 4), (2, 2, 4, 3)), dtype)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
 def test_gradcheck_of_every_operator(backend: str, name: str) -> None:
-    call = CALLS[name]
-    assert torch.autograd.gradcheck(call.function, leaves(call.arguments((2, 3), F64)))
+    sample = SAMPLES[name]
+    args = leaves(sample.arguments(a_shape(sample, (2, 3), (2, 2, 3, 2)), F64))
+    assert torch.autograd.gradcheck(sample.function, args)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_each_input_may_be_the_only_one_that_requires_grad(backend: str, name: str) -> None:
-    call = CALLS[name]
-    args = call.arguments((3, 4, 5), torch.float32)
+    sample, args = SAMPLES[name], arguments(name)
     full = leaves(args)
-    outputs = differentiable(call.function(*full))
-    grads = [inputs.normal(7 + i, tuple(out.shape), out.dtype) for i, out in enumerate(outputs)]
+    outputs = sample.function(*full)
+    grads = upstream(list(outputs))
     torch.autograd.backward(outputs, grads)
     for index, value in enumerate(full):
         alone = [other.detach().requires_grad_(index == i) for i, other in enumerate(full)]
-        outs = call.function(*alone)
-        pairs = [(out, grad) for out, grad in zip(outs, grads, strict=True) if out.requires_grad]
+        pairs = [pair for pair in zip(sample.function(*alone), grads, strict=True) if pair[0].requires_grad]
         torch.autograd.backward(*zip(*pairs, strict=True))
         assert torch.equal(alone[index].grad, value.grad)
         assert all(other.grad is None for i, other in enumerate(alone) if i != index)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", SAMPLES)
 def test_nothing_is_recorded_where_no_gradient_is_wanted(backend: str, name: str) -> None:
-    call = CALLS[name]
-    args = call.arguments((3, 4, 5), torch.float32)
-    assert not any(out.requires_grad for out in call.function(*args.values()))
+    sample, args = SAMPLES[name], arguments(name)
+    assert not any(out.requires_grad for out in sample.function(*args.values()))
     with torch.no_grad():
-        assert not any(out.requires_grad for out in call.function(*leaves(args)))
+        assert not any(out.requires_grad for out in sample.function(*leaves(args)))
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_loss_of_one_output(backend: str, name: str) -> None:
+    """The same as giving the other outputs a gradient of zeros."""
+    sample, args = SAMPLES[name], arguments(name)
+    for used in range(len(sample.function(*args.values()))):
+        one, all_of_them = leaves(args), leaves(args)
+        outputs = sample.function(*one)
+        grads = [grad if i == used else torch.zeros_like(grad) for i, grad in enumerate(upstream(list(outputs)))]
+        outputs[used].backward(grads[used])
+        torch.autograd.backward(sample.function(*all_of_them), grads)
+        for got, expected in zip(one, all_of_them, strict=True):
+            assert torch.equal(torch.zeros_like(got) if got.grad is None else got.grad, expected.grad)
+
+
+@pytest.mark.parametrize("name", DIFFERENTIABLE)
+def test_gradient_of_a_plain_sum(backend: str, name: str) -> None:
+    """``sum()`` sends back a gradient of stride 0; ``ones`` must give the same."""
+    sample, args = SAMPLES[name], arguments(name)
+    summed, ones = leaves(args), leaves(args)
+    sum(out.sum() for out in differentiable(sample.function(*summed))).backward()
+    outputs = differentiable(sample.function(*ones))
+    torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(summed, ones, strict=True))
 
 
 @pytest.mark.parametrize("used", [0, 1], ids=["y", "log_det"])
@@ -90,14 +121,3 @@ def test_loss_of_one_output_of_the_coupling(backend: str, name: str, used: int) 
         value = torch.zeros_like(got) if got.grad is None else got.grad
         wanted = torch.zeros_like(got) if expected.grad is None else expected.grad
         assert torch.equal(value, wanted)
-
-
-def test_gradient_of_a_plain_sum(backend: str) -> None:
-    """``sum()`` sends back a gradient of stride 0; ``ones`` must give the same."""
-    for call in CALLS.values():
-        args = call.arguments((3, 4, 5), torch.float32)
-        summed, ones = leaves(args), leaves(args)
-        sum(out.sum() for out in differentiable(call.function(*summed))).backward()
-        outputs = differentiable(call.function(*ones))
-        torch.autograd.backward(outputs, [torch.ones_like(out) for out in outputs])
-        assert all(torch.equal(a.grad, b.grad) for a, b in zip(summed, ones, strict=True))

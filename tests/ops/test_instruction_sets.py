@@ -7,9 +7,9 @@ import torch
 
 from hybridkern import _C, ops
 from tests.ops import inputs, layouts, oracle
-from tests.ops.calls import CALLS, assert_same_bits, run
-from tests.ops.checks import check_coupling, check_gaussian, check_logistic, check_mixture, check_rounding
+from tests.ops.checks import check_coupling, check_logistic, check_mixture, check_rounding
 from tests.ops.extremes import check_no_nan, corners
+from tests.ops.samples import SAMPLES, assert_same_bits, check, run
 
 F32 = torch.float32
 SHAPES = [(5, 3, 7, 9), (3, 1), (2, 33), (2, 4, 1000)]
@@ -51,18 +51,14 @@ def test_mixture(components: int) -> None:
         check_mixture(inputs.mixture_args(components, F32, spread))
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_every_call(shared: bool) -> None:
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_operator(name: str) -> None:
+    sample = SAMPLES[name]
     for shape in SHAPES:
-        own = (1, *shape[1:]) if shared else shape
-        full = (own[0], 3, *own[1:])
-        x = {"x": inputs.normal(0, shape, F32, scale=3.0)}
-        single = x | {name: inputs.normal(i, own, F32) for i, name in enumerate(("mean", "log_scale"), 1)}
-        several = x | {name: inputs.normal(i, full, F32) for i, name in enumerate(("logits", "mean", "log_scale"), 1)}
-        check_gaussian(single)
-        for reduction in ("none", "sum"):
-            check_logistic(single, 1.0, reduction)
-            check_mixture(several, 1.0, reduction)
+        if sample.takes(shape):
+            args = sample.arguments(shape, F32)
+            check(sample, args)
+            check(sample, {key: layouts.channels_last(value) for key, value in args.items()})
 
 
 @pytest.mark.parametrize("dtype", [F32, torch.bfloat16, torch.float16], ids=str)
@@ -80,14 +76,14 @@ def test_no_nan_from_finite_numbers() -> None:
     check_no_nan(ops.gaussian_log_prob, corners(F32, 3))
 
 
-def test_same_bits_whatever_the_threads() -> None:
-    before = torch.get_num_threads()
+@pytest.mark.parametrize("name", SAMPLES)
+def test_same_bits_whatever_the_threads(name: str) -> None:
+    sample, before, results = SAMPLES[name], torch.get_num_threads(), []
+    args = sample.arguments((300, 3, 16, 16) if sample.takes((300, 3, 16, 16)) else (5000, 33), F32)
     try:
-        for call in CALLS.values():
-            args, results = call.arguments((300, 3, 16, 16), F32), []
-            for threads in (1, 3):
-                torch.set_num_threads(threads)
-                results.append(run(call.function, args))
-            assert_same_bits(*results)
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(run(sample.function, args))
     finally:
         torch.set_num_threads(before)
+    assert_same_bits(*results)

@@ -2,97 +2,88 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
-from tests.ops import inputs, layouts
-from tests.ops.checks import check_coupling, check_gaussian, check_logistic, check_mixture, check_rounding
+from tests.ops import inputs, layouts, samples
+from tests.ops.checks import assert_strides_like, check_coupling
 from tests.ops.layouts import LAYOUTS
+from tests.ops.samples import SAMPLES
 
 SHAPE = (3, 5, 6, 7)
 EXPANDED = {"over_batch": layouts.expanded_over_batch, "over_space": layouts.expanded_over_space}
 ALL = LAYOUTS | EXPANDED
 F32 = torch.float32
+# These promise outputs that lie like ``torch.empty_like`` of the main tensor.
+LIKE_X = [
+    name
+    for name in SAMPLES
+    if name.startswith(("affine_coupling.", "rounding_coupling.", "paired_conv1x1.")) or name.endswith(".elements")
+]
 
 
-def coupling_args(name: str, dtype: torch.dtype = F32):
-    x = inputs.normal(0, SHAPE, dtype)
-    return {"x": x, "params": inputs.coupling_params(name, SHAPE, dtype), "log_det": inputs.normal(2, SHAPE[:1], F32)}
+OTHERS = ("contiguous", "channels_last", "channel_slice", "transposed", "every_other", "over_batch")
 
 
-def density_args(mixture: bool = False):
-    shape = (SHAPE[0], 3, *SHAPE[1:]) if mixture else SHAPE
-    names = ("logits", "mean", "log_scale") if mixture else ("mean", "log_scale")
-    x = inputs.normal(0, SHAPE, F32, scale=2.0)
-    return {"x": x} | {name: inputs.normal(i, shape, F32) for i, name in enumerate(names, 1)}
+@cache
+def plain(name: str) -> tuple[samples.Results, samples.Results]:
+    """Row-major arguments of a sample, and its exact results."""
+    sample = SAMPLES[name]
+    args = sample.arguments(samples.a_shape(sample, SHAPE, SHAPE[1:3]), F32)
+    return args, samples.exactly(sample, args)
 
 
-@pytest.mark.parametrize("params_layout", ALL)
-@pytest.mark.parametrize("x_layout", ALL)
-def test_coupling(backend: str, x_layout: str, params_layout: str) -> None:
-    for name, inverse in (("glow", False), ("normflows", True)):
-        args = coupling_args(name)
-        args["x"], args["params"] = ALL[x_layout](args["x"]), ALL[params_layout](args["params"])
-        check_coupling(args, name, inverse)
+def place(args: dict[str, torch.Tensor], which: object, layout: str) -> dict[str, torch.Tensor]:
+    """The arguments for whose name ``which`` is true, where they have two dimensions at least, in this layout."""
+    return {key: ALL[layout](value) if which(key) and value.ndim > 1 else value for key, value in args.items()}
+
+
+@pytest.mark.parametrize("layout", ALL)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_main_tensor_beside_all_others(backend: str, name: str, layout: str) -> None:
+    """The main tensor in each layout, all others in many."""
+    args, exact = plain(name)
+    main = samples.main_name(args)
+    for other in OTHERS:
+        same = not {layout, other} & EXPANDED.keys()  # these change the numbers
+        mixed = place(place(args, main.__eq__, layout), main.__ne__, other)
+        samples.check(SAMPLES[name], mixed, exact=exact if same else None)
+
+
+@pytest.mark.parametrize("layout", ALL)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_one_argument_and_the_gradient(backend: str, name: str, layout: str) -> None:
+    """Each argument alone in the layout among channels_last ones, with gradients in it."""
+    args, exact = plain(name)
+    for argument in args:
+        mixed = place(place(args, argument.__ne__, "channels_last"), argument.__eq__, layout)
+        samples.check(SAMPLES[name], mixed, ALL[layout], None if layout in EXPANDED else exact)
+
+
+@pytest.mark.parametrize("layout", ALL)
+@pytest.mark.parametrize("name", LIKE_X)
+def test_output_lies_like_the_main_tensor(backend: str, name: str, layout: str) -> None:
+    args = place(SAMPLES[name].arguments(SHAPE, F32), lambda _: True, layout)
+    main = args[samples.main_name(args)]
+    assert_strides_like(SAMPLES[name].function(*args.values())[0], main)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_coupling_on_half_of_one_tensor(backend: str, layout: str) -> None:
     """``x`` is a slice of the features and the parameters are a slice of a wider network output."""
     for name in ("nflows", "additive"):
-        args = coupling_args(name)
-        args["x"] = LAYOUTS[layout](torch.cat([args["x"], args["x"] + 1], dim=1))[:, SHAPE[1] :]
-        args["params"] = LAYOUTS[layout](torch.cat([args["params"], args["params"]], dim=1))[
-            :, : args["params"].shape[1]
-        ]
+        x, params = inputs.normal(0, SHAPE, F32), inputs.coupling_params(name, SHAPE, F32)
+        args = {
+            "x": LAYOUTS[layout](torch.cat([x, x + 1], dim=1))[:, SHAPE[1] :],
+            "params": LAYOUTS[layout](torch.cat([params, params], dim=1))[:, : params.shape[1]],
+            "log_det": inputs.normal(2, SHAPE[:1], F32),
+        }
         check_coupling(args, name, False)
 
 
-@pytest.mark.parametrize("grad_layout", ALL)
-def test_coupling_gradient_comes_in_any_layout(backend: str, grad_layout: str) -> None:
-    for place in (layouts.contiguous, layouts.channels_last):
-        args = coupling_args("realnvp")
-        args["x"], args["params"] = place(args["x"]), place(args["params"])
-        check_coupling(args, "realnvp", False, ALL[grad_layout])
-
-
-def test_coupling_total_with_a_stride(backend: str) -> None:
-    args = coupling_args("exp")
-    args["log_det"] = torch.arange(6.0)[::2]
-    check_coupling(args, "exp", False)
-    args["log_det"] = torch.tensor([1.5]).expand(3)
-    check_coupling(args, "exp", False)
-
-
-@pytest.mark.parametrize("params_layout", ALL)
-@pytest.mark.parametrize("x_layout", ["contiguous", "channels_last", "channel_slice", "transposed", "every_other"])
-def test_densities(backend: str, x_layout: str, params_layout: str) -> None:
-    for check, mixture in ((check_logistic, False), (check_mixture, True), (check_gaussian, False)):
-        args = {name: ALL[params_layout](value) for name, value in density_args(mixture).items()}
-        args["x"] = ALL[x_layout](density_args()["x"])
-        check(args)
-
-
-@pytest.mark.parametrize("layout", ALL)
-def test_densities_summed_over_any_layout_of_x(backend: str, layout: str) -> None:
-    for check, mixture in ((check_logistic, False), (check_mixture, True)):
-        args = density_args(mixture)
-        args["x"] = ALL[layout](args["x"])
-        check(args, reduction="sum")
-    check_gaussian({"x": ALL[layout](density_args()["x"])})
-
-
-@pytest.mark.parametrize("grad_layout", ALL)
-def test_density_gradient_comes_in_any_layout(backend: str, grad_layout: str) -> None:
-    check_logistic(density_args(), grad_layout=ALL[grad_layout])
-    check_mixture(density_args(mixture=True), grad_layout=ALL[grad_layout])
-
-
-@pytest.mark.parametrize("x_layout", ALL)
-@pytest.mark.parametrize("t_layout", ALL)
-def test_rounding(backend: str, x_layout: str, t_layout: str) -> None:
-    x = ALL[x_layout](inputs.normal(0, SHAPE, F32, scale=9.0).round())
-    args = {"x": x, "t": ALL[t_layout](inputs.normal(1, SHAPE, F32, scale=3.0)), "beta": torch.tensor([1.75])}
-    check_rounding(args, grad_layout=ALL[t_layout])
-    del args["beta"]
-    check_rounding(args, inverse=True, grad_layout=ALL[x_layout])
+@pytest.mark.parametrize("total", [torch.arange(6.0)[::2], torch.tensor([1.5]).expand(3)], ids=["strided", "expanded"])
+def test_coupling_total_with_a_stride(backend: str, total: torch.Tensor) -> None:
+    args = {"x": inputs.normal(0, SHAPE, F32), "params": inputs.coupling_params("exp", SHAPE, F32)}
+    check_coupling(args | {"log_det": total.to(args["x"].device)}, "exp", False)

@@ -7,13 +7,32 @@ import torch
 
 from hybridkern import ops
 from tests.ops import inputs, layouts, oracle
-from tests.ops.checks import check_coupling, check_gaussian, check_logistic, check_mixture, check_rounding
+from tests.ops.checks import check_coupling, check_rounding
+from tests.ops.samples import SAMPLES, a_shape, check
 
 F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
 PAIRS = [(F32, BF16), (F32, F16), (BF16, BF16), (F16, F16)]  # dtypes of x and of the parameters
 SHAPE = (5, 3, 7, 9)
 
+SERVED = [
+    (name, x_dtype, dtype)
+    for name, sample in SAMPLES.items()
+    for x_dtype, dtype in PAIRS
+    if x_dtype in sample.dtypes and (sample.lower or x_dtype is dtype)
+]
+
 with_pairs = pytest.mark.parametrize(("x_dtype", "dtype"), PAIRS, ids=str)
+
+
+@pytest.mark.parametrize(("name", "x_dtype", "dtype"), SERVED, ids=str)
+def test_every_operator(backend: str, name: str, x_dtype: torch.dtype, dtype: torch.dtype) -> None:
+    """Results are those of the same numbers in float64, rounded once, in row-major memory and channels_last."""
+    sample = SAMPLES[name]
+    args = sample.arguments(a_shape(sample, SHAPE, SHAPE[:2]), x_dtype)
+    args = {key: value.to(dtype) if key in sample.lower else value for key, value in args.items()}
+    for place in (layouts.contiguous, layouts.channels_last):
+        got = check(sample, {key: place(value) for key, value in args.items()})
+        assert all(value.dtype in (x_dtype, F32) for key, value in got.items() if key.startswith("out"))
 
 
 @with_pairs
@@ -40,20 +59,6 @@ def test_totals_are_float32_and_may_start_in_float64(backend: str, x_dtype: torc
     assert ops.discretized_logistic_log_prob(x, mean, mean, reduction="sum").dtype is F32
     assert ops.discretized_logistic_log_prob(x, mean, mean).dtype is x_dtype
     assert ops.gaussian_log_prob(x, mean, mean).dtype is F32
-
-
-@with_pairs
-@pytest.mark.parametrize("reduction", ["none", "sum"])
-@pytest.mark.parametrize("shared", [False, True])
-def test_densities(backend: str, shared: bool, reduction: str, x_dtype: torch.dtype, dtype: torch.dtype) -> None:
-    own = (1, *SHAPE[1:]) if shared else SHAPE
-    full = (own[0], 3, *own[1:])
-    args = {"x": inputs.normal(0, SHAPE, x_dtype, scale=3.0)}
-    single = args | {name: inputs.normal(i, own, dtype) for i, name in enumerate(("mean", "log_scale"), 1)}
-    check_logistic(single, 1.0, reduction)
-    check_gaussian(single)
-    several = {name: inputs.normal(i, full, dtype) for i, name in enumerate(("logits", "mean", "log_scale"), 1)}
-    check_mixture(args | several, 1.0, reduction)
 
 
 @with_pairs
@@ -103,10 +108,12 @@ def test_autocast_keeps_x_and_totals_in_float32(backend: str) -> None:
             ops.discretized_logistic_log_prob(low, params[:, :6], params[:, 6:]),
             ops.discretized_logistic_mixture_log_prob(low, *params.view(4, 2, 6).repeat(3, 1, 1, 1)),
             ops.gaussian_log_prob(low, params[:, :6]),
+            *ops.paired_conv1x1(low, low, torch.eye(12)),
+            *ops.affine_coupling_actnorm(low, params[:, :6], torch.ones(6), torch.zeros(6)),
         ]
         results[0].sum().backward()
     assert params.dtype is BF16
-    assert [value.dtype for value in results] == [F32] * 8
+    assert [value.dtype for value in results] == [F32] * 12
     assert net.weight.grad.dtype is F32
     outside = ops.affine_coupling(x, params)
     assert all(torch.equal(a, b) for a, b in zip(results[:2], outside, strict=True))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.ops import inputs
-from tests.ops.checks import check_coupling, check_gaussian, check_logistic, check_mixture, check_rounding
+from tests.ops import inputs, samples
+from tests.ops.checks import check_mixture
 from tests.ops.layouts import channels_last
+from tests.ops.samples import SAMPLES
 
 SHAPES = [
+    (),
+    (5,),
+    (4097,),
     (1, 1),
     (3, 7),
     (1, 31),
@@ -26,50 +30,35 @@ SHAPES = [
     (2, 3, 3, 5, 7),
     (2, 1, 3, 1, 2, 3),
 ]
-EMPTY = [(0, 4), (0, 3, 4, 4), (2, 0), (2, 0, 4, 4), (2, 3, 0, 4), (0, 0)]
-DTYPES = [torch.float32, torch.float64]
-IDS = {"ids": lambda value: str(value).replace(" ", "")}
+EMPTY = [(0,), (0, 4), (0, 3, 4, 4), (2, 0), (2, 0, 4, 4), (2, 3, 0, 4), (0, 0), (2, 3, 4, 0, 2)]
+EXACT = (torch.float32, torch.float64)
+TAKEN = [(name, shape) for name, sample in SAMPLES.items() for shape in SHAPES + EMPTY if sample.takes(shape)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, **IDS)
-@pytest.mark.parametrize("shape", SHAPES + EMPTY, **IDS)
-def test_coupling(backend: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    for name, inverse in (("glow", False), ("additive", True), ("normflows", False), ("nflows", True)):
-        args = {"x": inputs.normal(0, shape, dtype), "params": inputs.coupling_params(name, shape, dtype)}
-        check_coupling(args, name, inverse)
-        check_coupling({key: channels_last(value) for key, value in args.items()}, name, inverse)
+@pytest.mark.parametrize(("name", "shape"), TAKEN, ids=lambda value: str(value).replace(" ", ""))
+def test_shape(backend: str, name: str, shape: tuple[int, ...]) -> None:
+    sample = SAMPLES[name]
+    for dtype in EXACT:
+        args = sample.arguments(shape, dtype)
+        samples.check(sample, args)
+        if len(shape) > 3:
+            samples.check(sample, {key: channels_last(value) for key, value in args.items()})
 
 
-@pytest.mark.parametrize("dtype", DTYPES, **IDS)
-@pytest.mark.parametrize("shape", SHAPES + EMPTY + [(5,), (0,), (4097,)], **IDS)
-def test_densities(backend: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    args = {name: inputs.normal(i, shape, dtype) for i, name in enumerate(("x", "mean", "log_scale"))}
-    check_gaussian(args)
-    check_gaussian({"x": args["x"]})
-    for reduction in ("none", "sum"):
-        check_logistic(args, reduction=reduction)
-        shared = {name: args[name] if name == "x" else args[name][:1] for name in args}
-        check_logistic(shared, reduction=reduction)
+def test_every_sample_takes_some_shapes() -> None:
+    """A sample that takes none of them would pass unseen."""
+    assert {name for name, _ in TAKEN} == set(SAMPLES)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, **IDS)
-@pytest.mark.parametrize("shape", SHAPES + EMPTY + [(5,), (0,), (4097,)], **IDS)
-def test_mixture(backend: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    args = {"x": inputs.normal(0, shape, dtype)}
+@pytest.mark.parametrize("shape", [(2, 3, 7), (3, 5, 4, 3), (0, 4)], ids=str)
+def test_parameters_of_the_whole_batch_and_of_each_example(backend: str, shape: tuple[int, ...]) -> None:
+    """Elements under shared parameters, sums under those of each example, one component."""
     for components in (1, 3):
         full = (shape[0], components, *shape[1:])
-        args |= {name: inputs.normal(i, full, dtype) for i, name in enumerate(("logits", "mean", "log_scale"), 1)}
-        for reduction in ("none", "sum"):
-            check_mixture(args, reduction=reduction)
-            check_mixture({name: args[name] if name == "x" else args[name][:1] for name in args}, reduction=reduction)
-
-
-@pytest.mark.parametrize("dtype", DTYPES, **IDS)
-@pytest.mark.parametrize("shape", SHAPES + EMPTY + [(5,), (0,), (4097,)], **IDS)
-def test_rounding(backend: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    args = {"x": inputs.normal(0, shape, dtype, scale=9.0).round(), "t": inputs.normal(1, shape, dtype, scale=3.0)}
-    check_rounding(args)
-    check_rounding(args | {"beta": torch.tensor(0.3, dtype=dtype)}, inverse=True)
+        args = {"x": inputs.normal(0, shape, torch.float32)}
+        args |= {name: inputs.normal(i, full, torch.float32) for i, name in enumerate(("logits", "mean", "log_scale"))}
+        check_mixture(args, reduction="sum")
+        check_mixture({name: value if name == "x" else value[:1] for name, value in args.items()})
 
 
 def test_mixture_weights_may_have_one_component_that_others_broadcast(backend: str) -> None:

@@ -233,6 +233,6 @@ def _formulas_from_output(
     x, _ = _reference.affine_coupling(y, params, None, form, not inverse)
     grads = reference_gradient(_GRADIENT, (x, params), (grad_y, grad_log_det), spec, lambda saved, *_: (*saved, None))
     grad_x, grad_params = (torch.zeros_like(v) if g is None else g for v, g in zip((x, params), grads[:2], strict=True))
-    if not (torch.is_grad_enabled() or transformed()):  # detached, they would lose a tangent
+    if not (needs_grad(y, params, grad_y, grad_log_det) or transformed()):  # detached, they would lose a tangent
         x, grad_x, grad_params = x.detach(), grad_x.detach(), grad_params.detach()
     return x, grad_x, grad_params

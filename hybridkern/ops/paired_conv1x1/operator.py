@@ -112,7 +112,7 @@ def paired_conv1x1(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor |
         first, second = _check.autocast_input(first), _check.autocast_input(second)
     _validate(first, second, weight, bias)
     backend = choose(OPERATOR, first)
-    if backend == "reference":
+    if backend == "reference" or not first.shape[1]:  # the kernels need a channel to stand on
         return _reference.paired_conv1x1(first, second, weight, bias)
     working = _check.total_dtype(first)
     matrix = weight.to(working).contiguous()
