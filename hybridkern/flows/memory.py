@@ -37,7 +37,6 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from hybridkern._arguments import as_name
 from hybridkern._calls import has_hooks
-from hybridkern._precision import in_transform
 from hybridkern._values import transformed
 from hybridkern.flows._replay import Replay
 from hybridkern.flows._second_order import differentiable_gradients, recovered

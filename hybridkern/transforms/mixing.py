@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_name, as_size
-from hybridkern._precision import wide
 from hybridkern._autocast import without_autocast
+from hybridkern._precision import wide
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 
