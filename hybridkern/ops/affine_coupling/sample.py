@@ -1,4 +1,4 @@
-"""Typical calls of ``affine_coupling``: the orders of shift and scale, both directions, and backward from the output."""
+"""Typical calls of ``affine_coupling``: orders of shift and scale, both directions, and backward from the output."""
 
 from __future__ import annotations
 
