@@ -62,10 +62,13 @@ def _shared_param(name: str, value: Tensor, x: Tensor, wanted: Sizes) -> None:
 
 
 def _density(x: Tensor, named: dict[str, Tensor | None], wanted: Sizes) -> None:
-    given = {name: value for name, value in named.items() if value is not None}
-    for name, value in given.items():
-        _shared_param(name, value, x, wanted)
-        _rules.shape(name, value, next(iter(given.values())).shape)
+    first: Tensor | None = None
+    for name, value in named.items():
+        if value is not None and first is None:
+            _shared_param(name, first := value, x, wanted)
+        elif value is not None and first is not None:
+            _check.check_param(name, value, x)
+            _rules.shape(name, value, first.shape)
 
 
 def _density_x(x: Tensor) -> None:

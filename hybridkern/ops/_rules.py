@@ -30,6 +30,8 @@ def shape(name: str, value: Tensor, wanted: Sizes) -> None:
         return f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(tuple(wanted))}"
 
     own = value.shape
+    if type(value) is Tensor and own == wanted:
+        return  # of an ordinary tensor no size is symbolic
     if len(own) != len(wanted) or not all(_fits(s, w, text) for s, w in zip(own, wanted, strict=True)):
         raise ValueError(text())
 

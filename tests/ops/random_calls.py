@@ -1,4 +1,4 @@
-"""``python -m tests.ops.random_calls FIRST LAST``: random calls, right and wrong ones, a seed each.
+"""``python -m tests.ops.random_calls FIRST LAST [INSTRUCTION_SET]``: random calls, right and wrong ones, a seed each.
 
 A call of a public operator runs compiled and by the reference, forward and backward; one of ``torch.ops.hybridkern``
 runs compiled and by its fake. What is not as it should be is printed, a line a seed; ``@SEED`` goes before each seed to
@@ -7,6 +7,7 @@ standard error, so that a process that dies tells where. The last line counts th
 
 from __future__ import annotations
 
+import importlib
 import random
 import re
 import sys
@@ -127,8 +128,10 @@ def public_outcome(r: random.Random, seed: int) -> tuple[str, str]:
     return ("differs", f"{what}: {found}") if found else ("right", "")
 
 
-def main(first: int, last: int) -> None:
+def main(first: int, last: int, level: str = "") -> None:
     """Runs the seeds from ``first`` to below ``last``; every fourth is a call of a registered operator."""
+    if level:
+        importlib.import_module("hybridkern._C").set_instruction_set(level)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     counts: Counter[str] = Counter()
@@ -138,9 +141,9 @@ def main(first: int, last: int) -> None:
         kind, text = raw_outcome(r) if seed % 4 == 0 else public_outcome(r, seed)
         counts[kind] += 1
         if text:
-            print(f"{seed} {kind}: {' '.join(text.split())[:400]}")
+            print(f"{seed} {kind}: {' '.join(text.split())[:400]}", flush=True)
     print(dict(sorted(counts.items())))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
