@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hybridkern._values import transformed
-
 Shape = tuple[int, int, int]
 
 
@@ -27,8 +25,6 @@ def join_latents(latents: Sequence[Tensor]) -> Tensor:
 
 
 def split_latents(z: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
-    """Undoes :func:`join_latents`: views of ``z``, but copies inside transforms."""
+    """Undoes :func:`join_latents`: views of ``z``."""
     parts = z.split([math.prod(shape) for shape in shapes], 1)
-    images = [part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, shapes, strict=True)]
-    # convolutions under vmap cannot take channels that lie last
-    return [image.contiguous() for image in images] if transformed() else images
+    return [part.unflatten(1, (h, w, c)).permute(0, 3, 1, 2) for part, (c, h, w) in zip(parts, shapes, strict=True)]

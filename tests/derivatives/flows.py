@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,15 +19,54 @@ Make = Callable[[], Subject]
 
 
 class _Asked(nn.Module):
-    """A flow of which ``functional_call`` can ask more than ``forward``."""
+    """A module of which ``functional_call`` can ask more than ``forward``."""
 
-    def __init__(self, flow: nn.Module, inverse: bool) -> None:
+    def __init__(self, inner: nn.Module, ask: Callable[[Any, Tensor], tuple[Tensor, ...]]) -> None:
         super().__init__()
-        self.flow = flow
-        self.inverse = inverse
+        self.inner = inner
+        self.ask = ask
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.flow.inverse(x) if self.inverse else (self.flow.log_prob(x), self.flow(x)[0])
+        return self.ask(self.inner, x)
+
+
+def module_subject(
+    inner: nn.Module,
+    ask: Callable[[Any, Tensor], tuple[Tensor, ...]],
+    x: Tensor,
+    *,
+    straight: bool = False,
+    refused: dict[str, str] | None = None,
+) -> Subject:
+    """What ``ask`` gets from a module, as a function of ``x`` and the parameters.
+
+    ``straight``: gradients pass straight through jumps, and ``x`` stays where it is: it lies on a lattice.
+    """
+    module = _Asked(inner, ask)
+    names = [name for name, _ in module.named_parameters()]
+
+    def at(x: Tensor, **params: Tensor) -> tuple[Tensor, ...]:
+        # names of parameters hold dots, which no name of an argument may
+        out: tuple[Tensor, ...] = functional_call(module, dict(zip(names, params.values(), strict=True)), (x,))
+        return out
+
+    params = {name.replace(".", "_"): value.detach().clone() for name, value in module.named_parameters()}
+    if not straight:
+        return Subject(at, {"x": x, **params}, ("x",), refused=refused or {})
+    smallest = min(params, key=lambda name: (params[name].numel() == 1, params[name].numel()))
+    fixed = partial(at, x)
+    return Subject(fixed, params, (), smallest, fixed, refused or {})
+
+
+def moved(module: nn.Module) -> nn.Module:
+    """In float64, its parameters moved from where they start."""
+    module = module.double()
+    if isinstance(module, flows.Glow):
+        module.initialize(data(module, 16, dtype=torch.float64))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return module
 
 
 def flow_subject(
@@ -36,26 +76,16 @@ def flow_subject(
     train: bool = False,
     refused: dict[str, str] | None = None,
 ) -> Subject:
-    """Of the parameters too, which are moved from where they start."""
+    """``log_prob`` and the latents of a flow, or its inverse."""
     torch.manual_seed(0)
-    flow = build().double()
-    if isinstance(flow, flows.Glow):
-        flow.initialize(data(flow, 16, dtype=torch.float64))
-    with torch.no_grad():
-        for parameter in flow.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    module = _Asked(flow.train(train), inverse)
+    flow = moved(build()).train(train)
     shape = (flow.dim,) if inverse else flow.shape
     x = data(flow, 2, dtype=torch.float64) if flow.discrete else normal(0, 2, *shape)
-    names = [name for name, _ in module.named_parameters()]
 
-    def function(x: Tensor, **params: Tensor) -> tuple[Tensor, ...]:
-        # names of parameters hold dots, which no name of an argument may
-        out: tuple[Tensor, ...] = functional_call(module, dict(zip(names, params.values(), strict=True)), (x,))
-        return out
+    def ask(flow: Any, x: Tensor) -> tuple[Tensor, ...]:
+        return flow.inverse(x) if inverse else (flow.log_prob(x), flow(x)[0])
 
-    params = {name.replace(".", "_"): value.detach().clone() for name, value in module.named_parameters()}
-    return Subject(function, {"x": x, **params}, ("x",), "x", None, refused or {})
+    return module_subject(flow, ask, x, straight=isinstance(flow, flows.IDF), refused=refused)
 
 
 def _row(build: Callable[[], nn.Module], **options: Any) -> Make:
@@ -92,6 +122,12 @@ def _of_kind(memory: str, kind: str) -> Make:
     return _row(_glow(**options, memory=memory), **given)
 
 
+_IDF: dict[str, Callable[[], nn.Module]] = {
+    "": lambda: flows.IDF(4, layers=2, parts=2, hidden=(3,)),
+    " of mixtures": lambda: flows.IDF(4, layers=1, parts=2, hidden=(3,), prior="mixture", components=2),
+    " of a tutorial": lambda: flows.IDF(4, layers=2, parts=2, hidden=(3,), lattice="tutorial"),
+    " of images": lambda: flows.IDF((1, 4, 4), layers=1, parts=2, hidden=2, levels=2),
+}
 FLOWS: dict[str, Make] = {
     "RealNVP": _row(lambda: flows.RealNVP(3, layers=2, hidden=(4,))),
     "RealNVP inverse": _row(lambda: flows.RealNVP(3, layers=2, hidden=(4,)), inverse=True),
@@ -99,9 +135,14 @@ FLOWS: dict[str, Make] = {
     "RealNVP images inverse": _row(lambda: flows.RealNVP((1, 2, 2), layers=2, hidden=3, levels=1), inverse=True),
     "Planar": _row(lambda: flows.Planar(3, layers=2)),
     "Planar inverse": _row(lambda: flows.Planar(2, layers=2), inverse=True),
-    "Glow inverse": _row(_glow(), inverse=True),
+    **{
+        f"IDF{kind}{' in training' * train}": _row(build, train=train)
+        for kind, build in _IDF.items()
+        for train in (False, True)
+    },
+    "Glow inverse": _row(_glow((1, 4, 2)), inverse=True),
     "Glow with its own net": _row(_glow(net=lambda i, o: nn.Conv2d(i, o, 1))),
-    "Glow with batch norm inverse": _row(_glow(norm="batchnorm"), inverse=True),
+    "Glow with batch norm inverse": _row(_glow((1, 4, 2), norm="batchnorm"), inverse=True),
     "Glow with shuffles": _row(_glow(permutation="shuffle")),
     **{
         " ".join(filter(None, ("Glow", kind, f"({memory})"))): _of_kind(memory, kind)

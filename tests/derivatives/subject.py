@@ -67,7 +67,7 @@ class Subject:
     def _loss(self, function: Callable[..., tuple[Tensor, ...]], tensors: Tensors) -> Tensor:
         terms = []
         for k, out in enumerate(function(**tensors)):
-            weights = torch.linspace(0.5 + k, -1.0, out.shape[-1], dtype=F64)
+            weights = torch.linspace(0.5 + k, -1.0, out.shape[-1] if out.ndim else 1, dtype=F64)
             terms.append((weights * out + 0.3 * out.square()).sum())
         return torch.stack(terms).sum()
 
@@ -105,11 +105,11 @@ class Subject:
     def along(self, direction: Tensors) -> Tensors:
         """The Hessian times ``direction``: differences of the expected gradient, or autograd's of ``smooth``."""
         if self.smooth is not None:
-            leaves = self.leaves()
-            first = self.grads(self._loss(self.smooth, leaves), leaves, create_graph=True)
-            return dict(
-                zip(leaves, self.grads(dot(dict(zip(leaves, first, strict=True)), direction), leaves), strict=True)
-            )
+            with use_backend("reference"):
+                leaves = self.leaves()
+                first = self.grads(self._loss(self.smooth, leaves), leaves, create_graph=True)
+                slope = dot(dict(zip(leaves, first, strict=True)), direction)
+                return dict(zip(leaves, self.grads(slope, leaves), strict=True))
         with use_backend("reference"):
             ahead, behind = (self.gradient(moved(self.tensors, direction, s)) for s in (STEP, -STEP))
         return {name: (ahead[name] - behind[name]) / (2 * STEP) for name in ahead}
