@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_name
 from hybridkern._tensors import total_dtype
+from hybridkern._values import transformed
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._initialized import is_initialized, known_to_compiler, mark_initialized
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
@@ -269,6 +270,11 @@ class Glow(Flow):
         if is_initialized(self._initialized):
             return
         if self.training and len(x):
+            if transformed():
+                raise RuntimeError(
+                    "actnorm: the first batch in training mode sets its parameters, which a transform of torch.func or "
+                    "forward mode cannot follow: expected initialize(x) before it, or eval()"
+                )
             self.initialize(x)
         elif not self.training:
             warn_once(self, NOT_INITIALIZED)
@@ -292,6 +298,7 @@ class Glow(Flow):
 
         Raises:
             TypeError, ValueError: another type, dtype or shape.
+            RuntimeError: the first batch of an actnorm in training mode, inside a transform of ``torch.func``.
         """
         check_images("x", x, self.shape, self.base.dtype)
         if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
