@@ -1,0 +1,36 @@
+"""``torch.export`` of flows, with a batch of any size, on every backend."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.flows.factories import data, make
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+class LogProb(nn.Module):
+    def __init__(self, flow: nn.Module) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.flow.log_prob(x)
+
+
+class Inverse(LogProb):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow.inverse(x)
+
+
+@pytest.mark.parametrize("name", ["glow-2-levels", "glow-batchnorm", "realnvp-2", "realnvp-images", "idf-2-parts"])
+def test_exports_with_a_dynamic_batch(name: str) -> None:
+    flow = make(name).eval()
+    x = data(flow, 7)
+    z = flow(x)[0].detach()
+    for module, given in ((flow, x), (LogProb(flow), x), (Inverse(flow), z)):
+        program = torch.export.export(module, (given[:5],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        got, expected = program.module()(given), module(given)
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
