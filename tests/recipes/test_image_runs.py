@@ -188,7 +188,7 @@ class SameOnAllRanks(pl.Callback):
         gathered = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
         torch.distributed.all_gather(gathered, values)
         assert len(gathered) == 2 and torch.equal(*gathered)
-        assert pl_module.task.model.flow._is_initialized
+        assert pl_module.task.model.flow._initialized
 
 
 def test_two_processes_train_as_one(tmp_path):

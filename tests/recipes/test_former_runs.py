@@ -1,0 +1,37 @@
+"""Runs on images of version 0.1: their form was Glow's own, and stays so, though the default is another one now."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from hybridkern._coupling_form import NAMED_FORMS
+from hybridkern.recipes.images.config import ImagesConfig
+from hybridkern.recipes.images.model import build
+from hybridkern.recipes.recipe import DataShape
+
+SHAPE = DataShape((4, 4), classes=2, levels=256, dim=16)
+SMALL = {"levels": 1, "steps": 2, "hidden": 4}
+
+
+def test_a_run_keeps_the_form_in_its_config() -> None:
+    written = dataclasses.asdict(ImagesConfig(form="glow", **SMALL))
+    task = build(ImagesConfig.from_json(written), SHAPE)
+    assert task.model.flow.form == NAMED_FORMS["glow"]
+    x = torch.randint(0, 256, (8, 16)).float()
+    task.initialize(x, torch.zeros(8, dtype=torch.long))
+    # as model.safetensors held it: no form, a truth value where a number is now
+    state = {name: value for name, value in task.state_dict().items() if not name.endswith("_extra_state")}
+    state |= {name: value.bool() for name, value in state.items() if name.endswith("_initialized")}
+    loaded = build(ImagesConfig.from_json(written), SHAPE)
+    loaded.load_state_dict(state)
+    images = task.images(x)
+    assert torch.equal(loaded.eval().model.log_prob(images), task.eval().model.log_prob(images))
+    with pytest.raises(ValueError, match="form: got a state_dict that does not say it"):
+        build(ImagesConfig(**SMALL), SHAPE).load_state_dict(state)
+
+
+def test_new_runs_are_bounded() -> None:
+    assert build(ImagesConfig(**SMALL), SHAPE).model.flow.form == NAMED_FORMS["bounded"]
