@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as _torch_module
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_METHODS = ("forward", "_conv_forward")
+_PLAIN = (nn.Parameter, Tensor)
 
 
 def has_hooks(modules: Iterable[nn.Module]) -> bool:
@@ -32,18 +31,20 @@ def is_plain_conv(module: nn.Module, size: int) -> bool:
     """
     if type(module) is not nn.Conv2d:
         return False
-    own = module._parameters
+    # attributes straight from the instance: a Glow step asks this of every convolution
+    own, params = module.__dict__, module._parameters
     return (
-        type(own.get("weight")) in (nn.Parameter, Tensor)
-        and type(own.get("bias")) in (nn.Parameter, Tensor)
-        and module.kernel_size == (size, size)
-        and module.padding == (size // 2, size // 2)
-        and module.stride == (1, 1)
-        and module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and not any(name in module.__dict__ for name in _METHODS)
-        and not any(getattr(module, name) for name in _HOOKS)
+        type(params.get("weight")) in _PLAIN
+        and type(params.get("bias")) in _PLAIN
+        and own["kernel_size"] == (size, size)
+        and own["padding"] == (size // 2, size // 2)
+        and own["stride"] == own["dilation"] == (1, 1)
+        and own["groups"] == 1
+        and own["padding_mode"] == "zeros"
+        and "forward" not in own
+        and "_conv_forward" not in own
+        and not (own["_forward_hooks"] or own["_forward_pre_hooks"])
+        and not (own["_backward_hooks"] or own["_backward_pre_hooks"])
     )
 
 
@@ -52,12 +53,11 @@ def plain_weights(first: nn.Module, second: nn.Module, third: nn.Module) -> tupl
 
     :func:`hybridkern.ops.coupling_network` takes them in this order.
     """
-    convs = (first, second, third)
-    if not all(map(is_plain_conv, convs, (3, 1, 3))) or has_hooks(()):
+    if not (is_plain_conv(first, 3) and is_plain_conv(second, 1) and is_plain_conv(third, 3)) or has_hooks(()):
         return None
-    assert isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d) and isinstance(third, nn.Conv2d)
-    if not first.out_channels == second.in_channels == second.out_channels == third.in_channels:
-        return None
-    weights = (first.weight, first.bias, second.weight, second.bias, third.weight, third.bias)
-    assert all(isinstance(weight, torch.Tensor) for weight in weights)
-    return weights  # type: ignore[return-value]
+    own = [
+        params for conv in (first, second, third) for params in (conv._parameters["weight"], conv._parameters["bias"])
+    ]
+    weights = tuple(params for params in own if params is not None)
+    hidden = weights[0].shape[0]
+    return weights if weights[2].shape[:2] == (hidden, hidden) and weights[4].shape[1] == hidden else None

@@ -20,7 +20,7 @@ def broadcast_params(named: tuple[tuple[str, Tensor], ...], shape: torch.Size | 
 
 
 def _expand(name: str, value: Tensor, target: tuple[int, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
-    if value.shape == target:
+    if value.ndim == len(target) and value.shape == target:
         return value
     try:
         return value.expand(target)

