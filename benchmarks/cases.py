@@ -5,13 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks import (
+    adamax,
     affine_coupling,
+    affine_coupling_actnorm,
     coupling_network,
     digits_tutorial,
     discretized_logistic,
     discretized_logistic_mixture,
     gaussian_log_prob,
+    paired_conv1x1,
     rounding_coupling,
+    rounding_coupling_mirrored,
 )
 from benchmarks._case import Case, operator_case
 from benchmarks._results import COUPLING_NETWORK, OPERATORS
@@ -54,8 +58,14 @@ def _small() -> list[Case]:
         "discretized_logistic (64,32), parameters (1,32)": discretized_logistic.work,
         "discretized_logistic_mixture K=5 (64,32)": discretized_logistic_mixture.work,
         "gaussian_log_prob (64,32), parameters (1,32)": gaussian_log_prob.work,
+        "affine_coupling_actnorm (64,32)": affine_coupling_actnorm.work,
+        "rounding_coupling_mirrored (64,32)": rounding_coupling_mirrored.work,
     }
-    return [operator_case(name, partial(work, *_SMALL), eager=1.8) for name, work in works.items()]
+    return [
+        *(operator_case(name, partial(work, *_SMALL), eager=1.8) for name, work in works.items()),
+        operator_case("paired_conv1x1 (64,6,16,16)", partial(paired_conv1x1.work, 64, 6, 16, 16), eager=1.0),
+        adamax.case(60, 64, 64, target=1.0),
+    ]
 
 
 def operators() -> list[Case]:

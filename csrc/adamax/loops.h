@@ -20,7 +20,8 @@ struct AdamaxStep {
     const V moved = average + (grad - average) * c.share;
     const V fallen = get<Whole, V>(block.exp_inf + i, count) * c.beta2;
     const V now = absolute(grad) + c.eps;
-    const V largest = select(fallen >= now, fallen, now);  // NaN in the gradient stays
+    const V larger = select(fallen >= now, fallen, now);         // NaN in the gradient stays,
+    const V largest = select(fallen >= fallen, larger, fallen);  // and so does that of exp_inf
     put<Whole, V>(block.exp_avg + i, moved, count);
     put<Whole, V>(block.exp_inf + i, largest, count);
     put<Whole, V>(block.param + i, param - moved / largest * c.rate, count);

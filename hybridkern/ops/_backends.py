@@ -207,7 +207,9 @@ def _why_not(name: str, operator: Operator, x: Tensor) -> str:
             return f"serves CPU tensors only, but x is on {x.device}"
         if not state.has_cpp:
             return f"is not available: {extension.reason}"
-        return "" if x.dtype in operator.dtypes else f"has no kernel of {operator.name} in {x.dtype}"
+        if x.dtype in operator.dtypes:
+            return ""
+        return f"has no kernel of {operator.name}{f' in {x.dtype}' if operator.dtypes else ''}"
     if not x.is_cuda and not (name == "triton" and _gpu.state.interpreted and x.is_cpu):
         return f"serves CUDA and ROCm tensors, but x is on {x.device}"
     served = _gpu.state.native if name == "cuda" else _gpu.triton_operators()

@@ -35,6 +35,7 @@ class Sample(NamedTuple):
         channels: the sizes that its dim 1 may have.
         dtypes: those that it may have.
         lower: the arguments that may be bfloat16 or float16 beside a float32 main tensor.
+        free: the arguments whose dtype does not follow that of the main tensor.
         differentiable: whether the outputs have gradients.
         smooth: whether these are the derivatives of the outputs; not so where they pass through a rounding.
     """
@@ -45,6 +46,7 @@ class Sample(NamedTuple):
     channels: range = range(1 << 30)
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
     lower: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
     differentiable: bool = True
     smooth: bool = True
 
@@ -60,15 +62,16 @@ class Operator:
     Attributes:
         name: of its folder, and the beginning of the names of its registered parts.
         schemas: what follows the name of each part: ``{"forward": "(Tensor x) -> Tensor", "backward": ...}``.
+            None where the formulas are all there is.
         fakes: the shape-only kernel of each part; called only with arguments that fit the contract.
         triton: whether ``ops/<name>/triton.py`` has launchers of all parts.
         made_of: the operator of which it is composed on the backends that have no kernel of the whole.
-        dtypes: of the main tensor, that the C++ kernels serve.
+        dtypes: of the main tensor, that the C++ kernels serve; none where there are no such kernels.
     """
 
     name: str
-    schemas: Mapping[str, str]
-    fakes: Mapping[str, Callable[..., Any]]
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    fakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     triton: bool = False
     made_of: str = ""
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -13,15 +13,19 @@ from benchmarks import (
     _environment,
     _markdown,
     _measure,
+    adamax,
     affine_coupling,
+    affine_coupling_actnorm,
     coupling_network,
     digits_tutorial,
     discretized_logistic,
     discretized_logistic_mixture,
     gaussian_log_prob,
     operator_table,
+    paired_conv1x1,
     plot,
     rounding_coupling,
+    rounding_coupling_mirrored,
     table,
 )
 from benchmarks._case import Case, Sides, operator_case
@@ -29,6 +33,7 @@ from benchmarks._results import AGAIN, COMPILED, EAGER, FLOOR, OURS, RESULTS, Ro
 from benchmarks.cases import by_file
 from benchmarks.conftest import doubt
 from benchmarks.test_cases import make_rows
+from hybridkern.ops._operator import OPERATORS
 
 WORKS = {
     "affine_coupling": partial(affine_coupling.work, 2, 3, 2, 2),
@@ -37,6 +42,9 @@ WORKS = {
     "discretized_logistic_mixture": partial(discretized_logistic_mixture.work, 3, 5, 2),
     "coupling_network": partial(coupling_network.work, 2, 3, False),
     "gaussian_log_prob": partial(gaussian_log_prob.work, 3, 5),
+    "affine_coupling_actnorm": partial(affine_coupling_actnorm.work, 3, 5),
+    "rounding_coupling_mirrored": partial(rounding_coupling_mirrored.work, 3, 5),
+    "paired_conv1x1": partial(paired_conv1x1.work, 2, 3, 2, 2),
 }
 ROW = Row(
     "some work", OURS, "10.00", "9.00", "11.00", "41", "1.000", "", "", "2", "a CPU", "avx2", "2.13", "2026-01-01"
@@ -59,6 +67,15 @@ def test_operators_agree_with_their_formulas(name: str, backward: bool) -> None:
     sides = case.build()
     assert set(sides.run) == {OURS, AGAIN, EAGER, FLOOR}
     sides.check()
+
+
+def test_steps_agree_with_adamax() -> None:
+    adamax.case(3, 4, 5, target=1).build().check()
+
+
+def test_every_operator_has_a_row() -> None:
+    measured = {case.name.split()[0] for cases in by_file().values() for case in cases}
+    assert set(OPERATORS) - measured == set()
 
 
 def test_floor_moves_the_bytes_of_the_forward() -> None:

@@ -77,7 +77,7 @@ class Subject:
 @contextmanager
 def on_triton() -> Iterator[None]:
     """The Triton backend serves CPU tensors in the block."""
-    from hybridkern.ops._select import interpret_triton
+    from hybridkern.ops._backends import interpret_triton
 
     with interpret_triton(), hybridkern.use_backend("triton"):
         yield

@@ -122,7 +122,7 @@ def page() -> str:
         [
             _HEAD,
             "## Launches\n",
-            'Kernels of Triton and operators of PyTorch together; "eager" is the formula of `hybridkern.reference`.\n',
+            'Kernels of Triton and operators of PyTorch together; "eager" is the reference formula.\n',
             launch_rows(),
             "\n## Triton kernels\n",
             f"Arguments: {CASE.label}. Registers a thread, widest access, occupancy and spills for {targets};",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hybridkern._coupling_form import NAMED_FORMS, CouplingForm, resolve_form
 from torch import Tensor
 
 from hybridkern import flows
-from hybridkern._coupling_form import NAMED_FORMS, CouplingForm, resolve_form
 from hybridkern.hybrid import HybridModel, heads
 
 

@@ -8,12 +8,27 @@ from contextlib import nullcontext
 import pytest
 
 import hybridkern
+from hybridkern.ops._operator import OPERATORS
 from tests.conftest import COMPILED_BACKENDS, DEVICE
+from tests.ops.samples import has_kernels
 
 # A build without the extension has nothing for these to test; test_backends.py fails where it is required.
 collect_ignore = [] if COMPILED_BACKENDS else ["test_instruction_sets.py", "test_registration.py", "test_threads.py"]
 if DEVICE.type != "cpu":
     collect_ignore += ["test_instruction_sets.py", "test_threads.py"]  # of the CPU kernels
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A sample (``name``) runs on the backends (``backend``; ``level`` is of the C++ kernels) that have its kernels."""
+    kept, dropped = [], []
+    for item in items:
+        given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        name, backend = given.get("name"), given.get("backend", "cpp" if "level" in given else None)
+        known = str(name).partition(".")[0] in OPERATORS and backend is not None
+        (kept if not known or has_kernels(name, backend) else dropped).append(item)
+    if dropped:
+        items[:] = kept
+        config.hook.pytest_deselected(items=dropped)
 
 
 def _instruction_sets() -> list[str]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import hybridkern
+from hybridkern.ops import _gpu
 from hybridkern.ops._operator import OPERATORS, Sample
 from tests._tolerances import Expected, assert_matches, to_numpy
 from tests.ops import inputs
@@ -24,6 +25,15 @@ FIRST: dict[str, Sample] = {
     name: next(iter(operator.samples.values())) for name, operator in OPERATORS.items() if operator.samples
 }
 DIFFERENTIABLE = {name: sample for name, sample in SAMPLES.items() if sample.differentiable}
+
+
+def has_kernels(name: str, backend: str) -> bool:
+    """Whether a backend serves the operator of a sample: an explicit choice does not fall back to one that does."""
+    operator = OPERATORS[name.partition(".")[0]]
+    if backend == "cpp":
+        return bool(operator.dtypes)
+    served = {"triton": _gpu.triton_operators(), "cuda": _gpu.state.native}
+    return backend == "reference" or (operator.made_of or operator.name) in served[backend]
 
 
 def a_shape(sample: Sample, *shapes: tuple[int, ...]) -> tuple[int, ...]:

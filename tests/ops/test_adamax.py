@@ -124,22 +124,6 @@ def test_closure(backend: str) -> None:
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_same_bits_for_any_number_of_threads(threads: int) -> None:
-    expected = lists(torch.float32, [(70000,), (300, 300), (5,)])
-    values = [[value.clone() for value in part] for part in expected]
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        ops.adamax_step(*expected, rate=0.1)
-        torch.set_num_threads(threads)
-        ops.adamax_step(*values, rate=0.1)
-    finally:
-        torch.set_num_threads(before)
-    for part, other in zip(values, expected, strict=True):
-        assert all(map(torch.equal, part, other))
-
-
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [

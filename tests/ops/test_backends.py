@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from hybridkern.reference import gaussian_log_prob as reference_gaussian
 
 import hybridkern
 from hybridkern import ops
-from hybridkern.ops import _select
+from hybridkern.ops._backends import choose, state
+from hybridkern.ops._operator import OPERATORS
 from tests.conftest import BACKENDS
-from tests.ops.calls import CALLS, run
+from tests.ops.samples import SAMPLES, a_shape, run
 
 FALLBACK = """
 import warnings, torch
@@ -31,7 +32,9 @@ QUIET = """
 import warnings, torch
 warnings.simplefilter("error")
 import hybridkern
-print(hybridkern.ops._select.select(torch.zeros(1)), float(hybridkern.ops.gaussian_log_prob(torch.zeros(1, 1))))
+from hybridkern.ops._backends import choose
+from hybridkern.ops.gaussian_log_prob.operator import OPERATOR
+print(choose(OPERATOR, torch.zeros(1)), float(hybridkern.ops.gaussian_log_prob(torch.zeros(1, 1))))
 """
 
 
@@ -59,27 +62,39 @@ def test_backends_names_all_with_a_reason() -> None:
 
 def test_automatic_choice_takes_the_compiled_kernels() -> None:
     with hybridkern.use_backend("auto"):
-        assert _select.select(torch.zeros(1)) == BACKENDS[-1]
+        assert choose(OPERATORS["gaussian_log_prob"], torch.zeros(1)) == BACKENDS[-1]
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_chosen_backend_is_the_one_that_runs(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the reference formulas made to raise, the reference raises and every other backend does not notice."""
-    import hybridkern.reference as reference
+def arguments(name: str) -> dict[str, torch.Tensor]:
+    sample = SAMPLES[name]
+    return sample.arguments(a_shape(sample, (2, 3), (2, 3, 4, 5)), torch.float32)
+
+
+def break_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every public function of every operator's reference.py raises ``ZeroDivisionError``."""
 
     def broken(*args: object) -> None:
         raise ZeroDivisionError
 
-    for module in ("affine_coupling", "rounding_coupling", "discretized_logistic", "discretized_logistic_mixture"):
-        function = module if "coupling" in module else f"{module}_log_prob"
-        monkeypatch.setattr(getattr(reference, module), function, broken)
-    monkeypatch.setattr(reference_gaussian, "gaussian_log_prob", broken)
-    args = CALLS[name].arguments((2, 3), torch.float32)
+    for name in OPERATORS:
+        module = importlib.import_module(f"hybridkern.ops.{name}.reference")
+        for own, value in vars(module).copy().items():
+            if getattr(value, "__module__", "") == module.__name__ and not own.startswith("_"):
+                monkeypatch.setattr(module, own, broken)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_chosen_backend_is_the_one_that_runs(backend: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reference formulas made to raise, the reference raises and every other backend does not notice."""
+    break_formulas(monkeypatch)
+    function, args = SAMPLES[name].function, arguments(name)
     if backend == "reference":
         with pytest.raises(ZeroDivisionError):
-            run(CALLS[name].function, args)
+            function(*args.values())
+    elif name.endswith("from_output"):  # where a gradient is wanted, it runs on formulas that have one
+        function(*args.values())
     else:
-        run(CALLS[name].function, args)
+        run(function, args)
 
 
 def test_unknown_backend() -> None:
@@ -89,7 +104,7 @@ def test_unknown_backend() -> None:
 
 
 def test_unavailable_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_select, "_HAS_CPP", False)
+    monkeypatch.setattr(state, "has_cpp", False)
     reason = hybridkern.backends()["cpp"].reason
     with pytest.raises(RuntimeError, match="backend 'cpp' is not available") as caught:  # noqa: SIM117
         with hybridkern.use_backend("cpp"):
@@ -98,21 +113,21 @@ def test_unavailable_backend_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_explicit_choice_never_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_select, "_HAS_CPP", True)
+    monkeypatch.setattr(state, "has_cpp", True)
     elsewhere = torch.zeros(2, 3, device="meta")
     with hybridkern.use_backend("cpp"), pytest.raises(RuntimeError, match=r"'cpp' was chosen .* x is on meta"):
         ops.gaussian_log_prob(elsewhere)
 
 
 def test_choice_nests_and_ends_with_its_block() -> None:
-    before = _select._chosen
+    before = state.names()
     with hybridkern.use_backend("reference"):
         with hybridkern.use_backend("auto"):
-            assert _select._chosen == "auto"
-        assert _select._chosen == "reference"
+            assert state.names() == ()
+        assert state.names() == ("reference",)
     with pytest.raises(KeyError), hybridkern.use_backend("reference"):
         raise KeyError
-    assert _select._chosen == before
+    assert state.names() == before
 
 
 def test_reference_fallback_is_said_once_with_the_reason() -> None:

@@ -1,18 +1,22 @@
-"""The compiled kernels as PyTorch operators: opcheck on every layout, and no silent second derivatives."""
+"""The parts of the operators as PyTorch operators: opcheck of the calls that the samples make, on every layout."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 from hybridkern import ops
-from hybridkern.ops.affine_coupling.form import NAMED_FORMS
+from hybridkern.ops._operator import OPERATORS
 from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs, layouts
-from tests.ops.calls import CALLS
+from tests.ops.samples import SAMPLES, a_shape, run
 
 pytestmark = pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
-OPERATORS = torch.ops.hybridkern
+Call = tuple[Any, tuple[Any, ...]]
 PLACES = {
     "contiguous": ((3, 4, 5, 6), layouts.contiguous),
     "channels_last": ((3, 4, 5, 6), layouts.channels_last),
@@ -25,148 +29,60 @@ PLACES = {
 }
 
 
-def spec(name: str, inverse: bool) -> tuple[float, ...]:
-    form = NAMED_FORMS[name]
-    return form.code(inverse), form.clamp, form.offset, form.eps, form.gain, form.shift_gain
+class Recorder(TorchDispatchMode):
+    """Collects the calls of our operators, one for each part and its options; they are run as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[tuple[Any, ...], Call] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs the operator and notes ours."""
+        if func.namespace == "hybridkern":
+            options = tuple(value for value in args if not isinstance(value, torch.Tensor | list))
+            self.calls[(func, *options)] = (func, tree_map_only(torch.Tensor, torch.detach, args))
+        return func(*args, **(kwargs or {}))
 
 
-def coupling_samples(shape, place, dtype) -> list[tuple]:
-    """``(operator, arguments)`` of the three coupling operators."""
-    x = place(inputs.normal(0, shape, torch.float32))
-    samples = []
-    for name, inverse in (("glow", False), ("normflows", True)) if shape[0] == 3 else (("additive", False),):
-        params = place(inputs.coupling_params(name, shape, dtype))
-        grad_y, total = place(inputs.normal(2, shape, torch.float32)), inputs.normal(3, shape[:1], torch.float32)
-        form = spec(name, inverse)
-        samples += [
-            (OPERATORS.affine_coupling_forward, (x, params, total.double() if inverse else total, *form)),
-            (OPERATORS.affine_coupling_forward, (x, params, None, *form)),
-            (OPERATORS.affine_coupling_backward, (x, params, None if inverse else grad_y, total, *form)),
-            (OPERATORS.affine_coupling_backward, (x, params, grad_y, None if inverse else total, *form)),
-            (OPERATORS.affine_coupling_backward_from_output, (x, params, grad_y, total, *form)),
-        ]
-    return samples
+def calls(name: str, shape: tuple[int, ...], place: Any, low: torch.dtype = torch.float32) -> list[Call]:
+    """What a call of a sample without gradients, and one with its backward pass, call."""
+    sample = SAMPLES[name]
+    args = sample.arguments(a_shape(sample, shape, shape[:2], (*shape[:2], 5, 2)), torch.float32)
+    args = {key: value.to(low) if key in sample.lower else value for key, value in args.items()}
+    args = {key: place(value) if value.ndim > 1 else value for key, value in args.items()}
+    with Recorder() as recorder:
+        sample.function(*args.values())
+        run(sample.function, args, place)
+    return list(recorder.calls.values())
 
 
-def adamax_samples() -> list[tuple]:
-    """``(operator, arguments)`` of the optimizer's step over two parameters."""
-    lists = [
-        [inputs.normal(3 * i + j, shape, torch.float32).abs() for j, shape in enumerate(((3, 4), (5,)))]
-        for i in range(4)
-    ]
-    return [(OPERATORS.adamax_step, (*lists, 0.1, 0.9, 0.99, 1e-8, 0.1))]
+FLAT = ("contiguous", "slice", "transposed", "empty", "odd")  # the rest is the same in two dimensions
+CASES = [(name, place) for name, sample in SAMPLES.items() for place in (PLACES if 4 in sample.shapes else FLAT)]
 
 
-def mirrored_samples(rows: int, half: int) -> list[tuple]:
-    """``(operator, arguments)`` of the fused half coupling."""
-    a, b, t = (inputs.normal(i, (rows, half), torch.float32) for i in range(3))
-    beta = torch.tensor([0.5, 2.0])
-    return [
-        (OPERATORS.rounding_coupling_mirrored_forward, (a, b, t, beta, 1, True)),
-        (OPERATORS.rounding_coupling_mirrored_backward, (a, b, t, beta, 0, False)),
-    ]
+@pytest.mark.parametrize(("name", "place"), CASES)
+def test_opcheck(backend: str, name: str, place: str) -> None:
+    for operator, args in calls(name, *PLACES[place]):
+        torch.library.opcheck(operator, args)
 
 
-def actnorm_samples(rows: int, kept: int, coupled: int) -> list[tuple]:
-    """``(operator, arguments)`` of the coupling with the scale after it."""
-    x, grad_y = (inputs.normal(i, (rows, kept + coupled), torch.float32) for i in range(2))
-    scale, offset = (inputs.normal(i, (kept + coupled,), torch.float32) for i in (2, 3))
-    samples: list[tuple] = []
-    for name, turned in (("glow", False), ("nflows", True)):
-        params = inputs.coupling_params(name, (rows, coupled), torch.float32)
-        total, form = inputs.normal(5, (rows,), torch.float32), spec(name, False)
-        if turned:
-            x, grad_y, params = (value.t().contiguous().t() for value in (x, grad_y, params))
-        samples += [
-            (OPERATORS.affine_coupling_actnorm_forward, (x, params, scale, offset, *form)),
-            (OPERATORS.affine_coupling_actnorm_backward, (grad_y, total, x, params, scale, *form)),
-        ]
-    return samples
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", [name for name, sample in SAMPLES.items() if sample.lower])
+def test_opcheck_of_low_precision_parameters(backend: str, name: str, low: torch.dtype) -> None:
+    for operator, args in calls(name, (3, 4, 5), layouts.contiguous, low):
+        torch.library.opcheck(operator, args)
 
 
-def paired_samples(shape, place, dtype) -> list[tuple]:
-    """``(operator, arguments)`` of the 1x1 convolution of two halves."""
-    first, second, grad, other = (place(inputs.normal(i, shape, dtype)) for i in range(4))
-    channels = 2 * shape[1]
-    weight, bias = inputs.normal(4, (channels, channels), torch.float32), inputs.normal(5, (channels,), torch.float32)
-    return [
-        (OPERATORS.paired_conv1x1_forward, (first, second, weight, bias)),
-        (OPERATORS.paired_conv1x1_forward, (first, second, weight, None)),
-        (OPERATORS.paired_conv1x1_backward, (grad, other, first, second, weight)),
-    ]
+def test_every_part_is_checked(backend: str) -> None:
+    """The samples reach every part of every operator that has compiled kernels."""
+    checked = {str(operator) for name in SAMPLES for operator, _ in calls(name, (2, 2), layouts.contiguous)}
+    wanted = {f"hybridkern.{part}.default" for operator in OPERATORS.values() for part in operator.parts}
+    assert checked == wanted
 
 
-def network_samples() -> list[tuple]:
-    """``(operator, arguments)`` of the coupling network; test_coupling_network.py checks more of them."""
-    x, w1, w2, w3 = (inputs.normal(i, (2, 2, n, n), torch.float32) for i, n in enumerate((4, 3, 1, 3)))
-    bias, hidden = inputs.normal(5, (2,), torch.float32), torch.empty(0, 32, 32)
-    network = (x, w1, bias, w2, bias, w3, bias)
-    return [
-        (OPERATORS.coupling_network_forward, (*network, False, True)),
-        (OPERATORS.coupling_network_backward, (x, *network, hidden, hidden, False, True)),
-    ]
-
-
-def other_samples(shape, place, dtype) -> list[tuple]:
-    """``(operator, arguments)`` of the rest."""
-    x, t, grad = (place(inputs.normal(i, shape, torch.float32)) for i in range(3))
-    row, beta, low = inputs.normal(3, shape[:1], torch.float32), torch.tensor([0.5]), t.to(dtype)
-    many = [place(inputs.normal(4 + i, (shape[0], 3 * shape[1], *shape[2:]), torch.float32)) for i in range(3)]
-    many = [value.unflatten(1, (3, shape[1])).to(dtype) for value in many]
-    samples = [
-        (OPERATORS.rounding_coupling_forward, (x, low, None, False)),
-        (OPERATORS.rounding_coupling_forward, (x, low, beta, True)),
-        (OPERATORS.rounding_coupling_backward, (grad, low, beta, True)),
-        (OPERATORS.gaussian_log_prob_forward, (x, None, low)),
-        (OPERATORS.gaussian_log_prob_forward, (x, low[:1], low[:1])),
-        (OPERATORS.gaussian_log_prob_backward, (row, x, low, None)),
-        (OPERATORS.gaussian_log_prob_backward, (row, x, low[:1], low[:1])),
-    ]
-    for reduce, upstream, mean in ((False, grad, low), (True, row, low[:1])):
-        samples.append((OPERATORS.discretized_logistic_forward, (x, mean, mean, 0.5, reduce)))
-        samples.append((OPERATORS.discretized_logistic_backward, (upstream, x, mean, mean, 0.5, reduce)))
-        samples.append((OPERATORS.discretized_logistic_mixture_forward, (x, *many, 0.5, reduce)))
-        samples.append((OPERATORS.discretized_logistic_mixture_backward, (upstream, x, *many, 0.5, reduce)))
-    return samples
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_opcheck(backend: str, place: str) -> None:
-    shape, layout = PLACES[place]
-    for samples in (coupling_samples, paired_samples, other_samples):
-        for operator, args in samples(shape, layout, torch.float32):
-            torch.library.opcheck(operator.default, args)
-
-
-@pytest.mark.parametrize("size", [(3, 4), (0, 4), (1, 1), (17, 33)], ids=str)
-def test_opcheck_of_the_fused_half_coupling(backend: str, size: tuple[int, int]) -> None:
-    for operator, args in mirrored_samples(*size):
-        torch.library.opcheck(operator.default, args)
-
-
-@pytest.mark.parametrize("size", [(3, 4, 5), (0, 2, 2), (1, 0, 1), (17, 33, 16)], ids=str)
-def test_opcheck_of_the_coupling_with_actnorm(backend: str, size: tuple[int, int, int]) -> None:
-    for operator, args in actnorm_samples(*size):
-        torch.library.opcheck(operator.default, args)
-
-
-def test_opcheck_of_low_precision_parameters(backend: str) -> None:
-    for operator, args in coupling_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
-        torch.library.opcheck(operator.default, args)
-    for operator, args in paired_samples((3, 4, 5), layouts.contiguous, torch.bfloat16):
-        torch.library.opcheck(operator.default, args)
-    for operator, args in other_samples((3, 4, 5), layouts.contiguous, torch.float16):
-        torch.library.opcheck(operator.default, args)
-
-
-def test_every_operator_is_checked(backend: str) -> None:
-    samples = [*coupling_samples((2, 2), layouts.contiguous, torch.float32)]
-    samples += other_samples((2, 2), layouts.contiguous, torch.float32) + mirrored_samples(2, 2) + adamax_samples()
-    samples += paired_samples((2, 2), layouts.contiguous, torch.float32)
-    samples += network_samples() + actnorm_samples(2, 2, 2)
-    checked = {str(operator) for operator, _ in samples}
-    names = torch._C._dispatch_get_all_op_names()
-    assert checked == {name.replace("::", ".") for name in names if name.startswith("hybridkern::")}
+def test_every_registered_operator_is_in_the_registry(backend: str) -> None:
+    names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("hybridkern::")}
+    assert names == {f"hybridkern::{part}" for operator in OPERATORS.values() for part in operator.parts}
 
 
 @pytest.mark.parametrize("name", ["glow", "normflows"])
@@ -180,13 +96,3 @@ def test_backward_from_output_is_traced(backend: str, name: str) -> None:
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
     for got, expected in zip(compiled(*args), function(*args), strict=True):
         assert torch.equal(got, expected)
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_second_derivative_is_a_clear_error(backend: str, name: str) -> None:
-    call = CALLS[name]
-    leaves = [value.detach().requires_grad_() for value in call.arguments((2, 3), torch.float64).values()]
-    out = call.function(*leaves)[0]
-    (grad,) = torch.autograd.grad((out * out).sum(), leaves[:1], create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()

@@ -8,7 +8,6 @@ import torch
 
 import hybridkern
 from hybridkern import ops
-from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs
 
 SIZES = [(1, 1), (7, 5), (64, 32), (3, 0), (0, 4), (700, 33)]
@@ -83,25 +82,6 @@ def test_strided_rows(backend: str) -> None:
     assert torch.equal(got, ops.rounding_coupling_mirrored(*copies, beta, 0, join=True))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)  # sums of plain PyTorch depend on the threads
-def test_same_bits_whatever_the_threads(backend: str, threads: int) -> None:
-    args = arguments(5000, 33, torch.float32)
-    before = torch.get_num_threads()
-
-    def gradients() -> list[torch.Tensor]:
-        out = ops.rounding_coupling_mirrored(*args, 1, join=True)
-        return [out, *torch.autograd.grad(out, args, inputs.normal(5, out.shape, torch.float32))]
-
-    try:
-        torch.set_num_threads(1)
-        one = gradients()
-        torch.set_num_threads(threads)
-        assert all(torch.equal(p, q) for p, q in zip(one, gradients(), strict=True))
-    finally:
-        torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("lattice", ["exact", "tutorial"])
 def test_with_prior_equals_its_parts(backend: str, lattice: str) -> None:
     args = arguments(9, 5, torch.float32)
@@ -129,14 +109,6 @@ def test_low_precision_takes_the_reference(backend: str, dtype: torch.dtype) -> 
     assert torch.equal(log_p, ops.discretized_logistic_log_prob(z, prior, prior, reduction="sum"))
 
 
-@pytest.mark.parametrize("argument", ["a", "mean", "log_scale"])
-def test_with_prior_names_what_is_no_tensor(backend: str, argument: str) -> None:
-    rows, prior = torch.zeros(3, 4), torch.zeros(1, 8)
-    args = {"a": rows, "b": rows, "t": rows, "beta": torch.ones(1), "index": 0, "mean": prior, "log_scale": prior}
-    with pytest.raises(TypeError, match=f"{argument}: got list, expected a torch.Tensor"):
-        ops.rounding_coupling_mirrored_log_prob(**args | {argument: [0.0]})
-
-
 def test_with_prior_of_which_one_output_is_used(backend: str) -> None:
     args = arguments(9, 5, torch.float32)
     prior = [torch.zeros(1, 10, requires_grad=True), torch.zeros(1, 10, requires_grad=True)]
@@ -146,41 +118,6 @@ def test_with_prior_of_which_one_output_is_used(backend: str) -> None:
     (by_prior,) = torch.autograd.grad(log_p.sum(), args[1])
     y = z.detach()[:, :5].flip(1)
     assert torch.equal(by_prior.sign(), -y.sign())
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({0: torch.zeros(4)}, ValueError, ("a: got shape (4,)", "(B, H)")),
-        ({1: torch.zeros(2, 4)}, ValueError, ("b: got shape (2, 4)", "(3, 4)")),
-        ({2: torch.zeros(3, 4).double()}, TypeError, ("t: got dtype torch.float64", "torch.float32")),
-        ({3: torch.zeros(())}, ValueError, ("beta: got shape ()", "index 1")),
-        ({3: torch.zeros(1)}, ValueError, ("beta: got shape (1,)", "index 1")),
-        ({2: None}, TypeError, ("t: got NoneType",)),
-    ],
-)
-def test_wrong_argument(
-    backend: str, change: dict[int, torch.Tensor], error: type[Exception], words: tuple[str, ...]
-) -> None:
-    args = [torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(2)]
-    for index, value in change.items():
-        args[index] = value
-    with pytest.raises(error) as caught:
-        ops.rounding_coupling_mirrored(*args, 1)
-    assert all(word in str(caught.value) for word in words)
-
-
-@pytest.mark.parametrize("index", ["0", 0.5])
-def test_wrong_index(backend: str, index: object) -> None:
-    args = [torch.zeros(3, 4)] * 3 + [torch.zeros(1)]
-    with pytest.raises(TypeError, match=f"index: got {type(index).__name__}, expected an int"):
-        ops.rounding_coupling_mirrored(*args, index)
-
-
-def test_wrong_lattice(backend: str) -> None:
-    args = [torch.zeros(3, 4)] * 3 + [torch.zeros(1)]
-    with pytest.raises(ValueError, match="lattice: got 'integer', expected 'exact' or 'tutorial'"):
-        ops.rounding_coupling_mirrored(*args, 0, lattice="integer")
 
 
 def test_compiled_equals_eager(backend: str) -> None:

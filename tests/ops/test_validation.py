@@ -11,10 +11,76 @@ import torch
 
 from hybridkern import ops
 from hybridkern.ops import CouplingForm
+from tests.ops.samples import SAMPLES, a_shape, main_name
 
 F64, BF16 = torch.float64, torch.bfloat16
-META = torch.zeros(2, 3, device="meta")
-X, WIDE, ROW = torch.zeros(2, 3), torch.zeros(2, 6), torch.zeros(2)
+ARGUMENTS = {
+    name: sample.arguments(a_shape(sample, (2, 3), (2, 3, 5, 4)), torch.float32) for name, sample in SAMPLES.items()
+}
+EACH = [(name, argument) for name, args in ARGUMENTS.items() for argument in args]
+BESIDE_MAIN = [(name, argument) for name, argument in EACH if argument != main_name(ARGUMENTS[name])]
+
+
+def refused(name: str, argument: str, value: object, *says: str) -> None:
+    """The sample with this argument replaced raises one clear error, and writes to no argument."""
+    args = {key: given.clone() for key, given in ARGUMENTS[name].items()}
+    with pytest.raises((TypeError, ValueError), match=rf"^{argument}(\[0\])?: got .+, expected ") as caught:
+        SAMPLES[name].function(*(args | {argument: value}).values())
+    assert all(part in str(caught.value) for part in says), str(caught.value)
+    assert all(torch.equal(given, ARGUMENTS[name][key]) for key, given in args.items())
+
+
+@pytest.mark.parametrize(("name", "argument"), EACH)
+def test_no_tensor(backend: str, name: str, argument: str) -> None:
+    refused(name, argument, [0.0], "got list", "expected a torch.Tensor")
+
+
+@pytest.mark.parametrize(("name", "argument"), EACH)
+def test_integers(backend: str, name: str, argument: str) -> None:
+    value = ARGUMENTS[name][argument]
+    refused(name, argument, value.long(), "torch.int64", "float32")
+    refused(name, argument, value.bool(), "torch.bool", "float32")
+
+
+@pytest.mark.parametrize(("name", "argument"), EACH)
+def test_another_layout(backend: str, name: str, argument: str) -> None:
+    value = ARGUMENTS[name][argument]
+    refused(name, argument, value.to_sparse(), "got layout torch.sparse_coo", "expected an ordinary dense tensor")
+    refused(name, argument, value.to_mkldnn(), "got layout torch._mkldnn", "dense")
+
+
+@pytest.mark.parametrize(("name", "argument"), BESIDE_MAIN)
+def test_on_another_device(backend: str, name: str, argument: str) -> None:
+    refused(name, argument, ARGUMENTS[name][argument].to("meta"), "got device meta", "expected cpu")
+
+
+@pytest.mark.parametrize(("name", "argument"), BESIDE_MAIN)
+def test_shape(backend: str, name: str, argument: str) -> None:
+    """One dimension too many, of a size that fits nothing."""
+    value = ARGUMENTS[name][argument]
+    refused(name, argument, value.unsqueeze(-1).expand(*value.shape, 7), f"{tuple(value.shape)}"[:-1].rstrip(","))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_dimensions_of_the_main_tensor(backend: str, name: str) -> None:
+    main = main_name(ARGUMENTS[name])
+    for dimensions in set(range(6)) - set(SAMPLES[name].shapes):
+        shape = torch.Size((2, 3, 5, 4, 1)[:dimensions])
+        refused(name, main, torch.zeros(shape), f"got shape {tuple(shape)}", "expected (B")
+
+
+@pytest.mark.parametrize(("name", "argument"), [(n, a) for n, a in EACH if a in SAMPLES[n].lower])
+def test_parameters_are_never_wider_than_the_main_tensor(backend: str, name: str, argument: str) -> None:
+    refused(name, argument, ARGUMENTS[name][argument].double(), "got dtype torch.float64", "float32", "or float16")
+
+
+STRICT = [(n, a) for n, a in BESIDE_MAIN if a not in SAMPLES[n].lower + SAMPLES[n].free]
+
+
+@pytest.mark.parametrize(("name", "argument"), STRICT)
+def test_arguments_of_one_dtype(backend: str, name: str, argument: str) -> None:
+    """What may be neither lower nor of a dtype of its own must be what the main tensor is."""
+    refused(name, argument, ARGUMENTS[name][argument].double(), "torch.float64", "torch.float32")
 
 
 class Wrong(NamedTuple):
@@ -26,36 +92,13 @@ class Wrong(NamedTuple):
     says: tuple[str, ...]
 
 
-NOT_A_TENSOR = (TypeError, ("got list", "expected a torch.Tensor"))
-INTEGERS = (TypeError, ("got dtype torch.int64", "expected float32"))
-TOO_WIDE = (TypeError, ("got dtype torch.float64", "expected torch.float32", "or float16"))
-ELSEWHERE = (ValueError, ("got device meta", "expected cpu"))
-SPARSE = (TypeError, ("got layout torch.sparse_coo", "expected an ordinary dense tensor"))
-
-
-def tensor_errors(argument: str, like: torch.Tensor) -> list[Wrong]:
-    """What every tensor beside ``x`` is checked for."""
-    return [
-        Wrong(argument, [0.0], *NOT_A_TENSOR),
-        Wrong(argument, like.long(), *INTEGERS),
-        Wrong(argument, like.double(), *TOO_WIDE),
-        Wrong(argument, like.to("meta"), *ELSEWHERE),
-        Wrong(argument, like.to_sparse(), *SPARSE),
-        Wrong(argument, like.to_mkldnn(), TypeError, ("got layout torch._mkldnn", "dense")),
-    ]
+X, WIDE, ROW = torch.zeros(2, 3), torch.zeros(2, 6), torch.zeros(2)
 
 
 def shape_error(argument: str, shape: tuple[int, ...], expected: str) -> Wrong:
     return Wrong(argument, torch.zeros(shape), ValueError, (f"got shape {shape}", f"expected {expected}"))
 
 
-X_ERRORS = [
-    Wrong("x", [0.0], *NOT_A_TENSOR),
-    Wrong("x", X.long(), *INTEGERS),
-    Wrong("x", X.bool(), TypeError, ("got dtype torch.bool",)),
-    Wrong("x", X.to_sparse(), *SPARSE),
-    Wrong("x", torch.tensor(1.0), ValueError, ("got shape ()", "expected (B,")),
-]
 BIN_ERRORS = [
     Wrong("bin_width", value, ValueError, (f"got {value!r}", "1e-06 to 1e+06"))
     for value in (0.0, -1.0, 9e-7, 1.1e6, math.nan, math.inf)
@@ -67,13 +110,9 @@ BIN_ERRORS = [
 ]
 TOTAL_ERRORS = {
     name: [
-        Wrong(name, [0.0], *NOT_A_TENSOR),
-        Wrong(name, ROW.long(), TypeError, ("got dtype torch.int64", "expected float32 or float64")),
         Wrong(name, ROW.to(BF16), TypeError, ("got dtype torch.bfloat16", "expected float32 or float64")),
         shape_error(name, (3,), "(2,)"),
         shape_error(name, (2, 1), "(2,)"),
-        Wrong(name, ROW.to("meta"), *ELSEWHERE),
-        Wrong(name, ROW.to_sparse(), *SPARSE),
     ]
     for name in ("log_det", "grad_log_det")
 }
@@ -84,33 +123,19 @@ FORM_ERRORS = [
     Wrong("form", "gloww", ValueError, ("got 'gloww'", "glow", "CouplingForm")),
     Wrong("form", 3, TypeError, ("got int", "CouplingForm")),
 ]
-PARAMS_ERRORS = [
-    *tensor_errors("params", WIDE),
-    shape_error("params", (2, 3), "(2, 6)"),
-    shape_error("params", (1, 6), "(2, 6)"),
-    shape_error("params", (2, 6, 1), "(2, 6)"),
-]
+PARAMS_ERRORS = [shape_error("params", shape, "(2, 6)") for shape in ((2, 3), (1, 6), (2, 6, 1))]
+SQUARE_ERROR = "expected torch.float32 of shape (2, 3)"
 
 
-def wrong_affine() -> list[Wrong]:
-    return [
-        *X_ERRORS,
-        Wrong("x", torch.zeros(3), ValueError, ("got shape (3,)", "expected (B, C, *S)")),
-        *PARAMS_ERRORS,
-        *TOTAL_ERRORS["log_det"],
-        *FORM_ERRORS,
-        *INVERSE_ERRORS,
-    ]
+def shape_errors(names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], expected: str) -> list[Wrong]:
+    return [shape_error(name, shape, expected) for name in names for shape in shapes]
 
 
 def wrong_from_output() -> list[Wrong]:
     return [
-        *(error._replace(argument="y") for error in X_ERRORS),
         *PARAMS_ERRORS,
-        Wrong("grad_y", [0.0], *NOT_A_TENSOR),
         Wrong("grad_y", X.double(), ValueError, ("got torch.float64", "expected torch.float32")),
-        Wrong("grad_y", torch.zeros(2, 4), ValueError, ("(2, 4)", "expected torch.float32 of shape (2, 3)")),
-        Wrong("grad_y", META, *ELSEWHERE),
+        Wrong("grad_y", torch.zeros(2, 4), ValueError, ("(2, 4)", SQUARE_ERROR)),
         *TOTAL_ERRORS["grad_log_det"],
         *FORM_ERRORS,
         *INVERSE_ERRORS,
@@ -119,79 +144,78 @@ def wrong_from_output() -> list[Wrong]:
 
 def wrong_rounding() -> list[Wrong]:
     return [
-        *X_ERRORS,
-        *tensor_errors("t", X),
-        shape_error("t", (2, 4), "(2, 3)"),
-        shape_error("t", (1, 3), "(2, 3)"),
-        shape_error("beta", (2,), "one element"),
-        shape_error("beta", (0,), "one element"),
+        *shape_errors(("t",), ((2, 4), (1, 3)), "(2, 3)"),
+        *shape_errors(("beta",), ((2,), (0,)), "one element"),
         Wrong("beta", "1", TypeError, ("got str", "torch.Tensor")),
+        Wrong("beta", torch.tensor(1), TypeError, ("got dtype torch.int64", "expected float32")),
         *INVERSE_ERRORS,
-        Wrong("beta", torch.tensor(1), *INTEGERS),
-        Wrong("beta", torch.tensor(1.0, device="meta"), *ELSEWHERE),
     ]
 
 
 def wrong_logistic() -> list[Wrong]:
-    errors = [*X_ERRORS, *BIN_ERRORS]
-    for name in ("mean", "log_scale"):
-        errors += tensor_errors(name, X)
-        errors += [shape_error(name, shape, "one that broadcasts to (2, 3)") for shape in ((4,), (3, 3), (1, 2, 3))]
-    return errors
+    shapes = ((4,), (3, 3), (1, 2, 3))
+    return [*BIN_ERRORS, *shape_errors(("mean", "log_scale"), shapes, "one that broadcasts to (2, 3)")]
 
 
 def wrong_mixture() -> list[Wrong]:
-    errors = [*X_ERRORS, *BIN_ERRORS]
-    for name in ("logits", "mean", "log_scale"):
-        errors += tensor_errors(name, torch.zeros(2, 4, 3))
-        errors += [shape_error(name, shape, "3 dimensions") for shape in ((3,), (2, 3), (1, 2, 4, 3))]
-        errors += [
-            shape_error(name, shape, "one that broadcasts to (2,") for shape in ((2, 3, 3), (3, 4, 3), (2, 4, 2))
-        ]
-    return errors
-
-
-def wrong_gaussian() -> list[Wrong]:
-    errors = list(X_ERRORS)
-    for name in ("mean", "log_scale"):
-        errors += [*tensor_errors(name, X), shape_error(name, (4,), "one that broadcasts to (2, 3)")]
-    return errors
+    names = ("logits", "mean", "log_scale")
+    return [
+        *BIN_ERRORS,
+        *shape_errors(names, ((3,), (2, 3), (1, 2, 4, 3)), "3 dimensions"),
+        *shape_errors(names, ((2, 3, 3), (3, 4, 3), (2, 4, 2)), "one that broadcasts to (2,"),
+    ]
 
 
 def wrong_paired() -> list[Wrong]:
-    errors = [
-        *(error._replace(argument="first") for error in X_ERRORS),
-        Wrong("first", torch.zeros(3), ValueError, ("got shape (3,)", "expected (B, C, *S)")),
-        Wrong("second", [0.0], *NOT_A_TENSOR),
+    return [
         Wrong("second", X.double(), ValueError, ("got torch.float64", "expected torch.float32")),
-        Wrong("second", torch.zeros(2, 4), ValueError, ("(2, 4)", "expected torch.float32 of shape (2, 3)")),
-        Wrong("second", META, *ELSEWHERE),
+        Wrong("second", torch.zeros(2, 4), ValueError, ("(2, 4)", SQUARE_ERROR)),
+        shape_error("weight", (5,), "(6, 6) for halves of 3 channels"),
+        shape_error("bias", (5,), "(6,) for halves of 3 channels"),
     ]
-    for name, value, expected in (("weight", SQUARE, "(6, 6)"), ("bias", ROW6, "(6,)")):
-        errors += [*tensor_errors(name, value), shape_error(name, (5,), f"{expected} for halves of 3 channels")]
-    return errors
 
 
 def wrong_actnorm() -> list[Wrong]:
     shapes = ((2, 3), (2, 8), (2, 0), (3, 4), (4,))
-    errors = [
-        *X_ERRORS,
-        Wrong("x", torch.zeros(2, 3, 4), ValueError, ("got shape (2, 3, 4)", "expected (B, D)")),
-        *tensor_errors("params", torch.zeros(2, 4)),
-        *(shape_error("params", shape, "(2, 2n) with n in 1 .. 3 for x of") for shape in shapes),
+    return [
+        *shape_errors(("params",), shapes, "(2, 2n) with n in 1 .. 3 for x of"),
+        *shape_errors(("scale", "offset"), ((2,), (1, 3)), "(3,)"),
         *FORM_ERRORS,
     ]
-    for name in ("scale", "offset"):
-        errors += [*tensor_errors(name, ROW3), *(shape_error(name, shape, "(3,)") for shape in ((2,), (1, 3)))]
-    return errors
 
 
+def wrong_mirrored() -> list[Wrong]:
+    return [
+        *shape_errors(("b", "t"), ((2, 4), (1, 3)), "(2, 3)"),
+        Wrong("beta", torch.zeros(()), ValueError, ("got shape () and index 1",)),
+        Wrong("beta", torch.zeros(1), ValueError, ("got shape (1,) and index 1",)),
+        Wrong("index", "0", TypeError, ("got str", "an int")),
+        Wrong("index", 0.5, TypeError, ("got float", "an int")),
+        Wrong("lattice", "integer", ValueError, ("got 'integer'", "'exact' or 'tutorial'")),
+    ]
+
+
+def wrong_network() -> list[Wrong]:
+    return [
+        Wrong("x", torch.zeros(2, 3, 4, 4, dtype=BF16), TypeError, ("torch.bfloat16", "float32 or float64")),
+        shape_error("w1", (8, 2, 3, 3), "(hidden, 3, 3, 3)"),
+        shape_error("b1", (7,), "(8,)"),
+        shape_error("w2", (8, 8, 3, 3), "(8, 8, 1, 1)"),
+        shape_error("w3", (6, 7, 3, 3), "(out, 8, 3, 3)"),
+        shape_error("b3", (5,), "(6,)"),
+    ]
+
+
+NETWORK = {"x": (2, 3, 4, 4), "w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 1, 1), "b2": (8,), "w3": (6, 8, 3, 3)}
 ROW3 = torch.ones(3)
 SQUARE, ROW6 = torch.zeros(6, 6), torch.zeros(6)
 PARTS = {"logits": torch.zeros(2, 4, 3), "mean": torch.zeros(2, 4, 3), "log_scale": torch.zeros(2, 4, 3)}
 BACK = {"y": X, "params": WIDE, "grad_y": X, "grad_log_det": ROW}
 GOOD = {
-    "affine_coupling": ({"x": X, "params": WIDE, "log_det": ROW}, wrong_affine()),
+    "affine_coupling": (
+        {"x": X, "params": WIDE, "log_det": ROW},
+        PARAMS_ERRORS + TOTAL_ERRORS["log_det"] + FORM_ERRORS + INVERSE_ERRORS,
+    ),
     "affine_coupling_backward_from_output": (BACK, wrong_from_output()),
     "affine_coupling_actnorm": (
         {"x": X, "params": torch.zeros(2, 4), "scale": ROW3, "offset": ROW3},
@@ -201,7 +225,15 @@ GOOD = {
     "rounding_coupling": ({"x": X, "t": X, "beta": 1.0}, wrong_rounding()),
     "discretized_logistic_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_logistic()),
     "discretized_logistic_mixture_log_prob": ({"x": X, **PARTS}, wrong_mixture()),
-    "gaussian_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_gaussian()),
+    "gaussian_log_prob": (
+        {"x": X, "mean": X, "log_scale": X},
+        shape_errors(("mean", "log_scale"), ((4,),), "one that broadcasts to (2, 3)"),
+    ),
+    "rounding_coupling_mirrored": ({"a": X, "b": X, "t": X, "beta": ROW, "index": 1}, wrong_mirrored()),
+    "coupling_network": (
+        {name: torch.zeros(shape) for name, shape in NETWORK.items()} | {"b3": torch.zeros(6)},
+        wrong_network(),
+    ),
 }
 ALL_WRONG = [(operator, wrong) for operator, (_, errors) in GOOD.items() for wrong in errors]
 

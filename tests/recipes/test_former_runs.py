@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-
 from hybridkern._coupling_form import NAMED_FORMS
 from hybridkern.recipes.images.config import ImagesConfig
 from hybridkern.recipes.images.model import build

@@ -13,7 +13,7 @@ import pytest
 import triton.language as tl
 from triton.runtime import interpreter
 
-from hybridkern.ops import _select
+from hybridkern.ops import _backends
 
 
 def _convert_exactly() -> None:
@@ -41,7 +41,7 @@ _convert_exactly()
 
 @pytest.fixture(scope="session", autouse=True)
 def _served() -> Iterator[None]:
-    with _select.interpret_triton(), np.errstate(all="ignore"):
+    with _backends.interpret_triton(), np.errstate(all="ignore"):
         yield
 
 

@@ -12,10 +12,12 @@ import torch
 
 import hybridkern
 from hybridkern import ops
-from hybridkern.ops import _gpu, _select
+from hybridkern.ops import _backends
+from hybridkern.ops._operator import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest.importorskip("triton", reason="the package triton is not installed")
+PARTS = [part for operator in OPERATORS.values() if operator.triton for part in operator.parts]
 
 # Fake CUDA tensors need no device; functionalization is where AOTAutograd decomposes operators.
 TRACE = """
@@ -74,18 +76,18 @@ def trace(device: str) -> list[list[int]]:
 
 def test_the_compiler_sees_the_kernels_on_a_gpu() -> None:
     counts = trace("cuda")
-    assert len(counts) == len(_gpu.TRITON_MODULES)
+    assert len(counts) == len(PARTS)
     assert all(kernels >= 1 and opaque == 0 for kernels, opaque in counts), counts
 
 
 def test_operators_stay_whole_on_a_cpu() -> None:
     counts = trace("cpu")
-    assert len(counts) == len(_gpu.TRITON_MODULES)
+    assert len(counts) == len(PARTS)
     assert all(kernels == 0 and opaque == 1 for kernels, opaque in counts), counts
 
 
 def test_every_operator_is_attached() -> None:
-    for name in _gpu.TRITON_MODULES:
+    for name in PARTS:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"hybridkern::{name}", "CUDA"), name
 
 
@@ -105,25 +107,5 @@ def test_chosen_triton_refuses_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_interpreter_must_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(RuntimeError, match="TRITON_INTERPRET: expected 1"), _select.interpret_triton():
+    with pytest.raises(RuntimeError, match="TRITON_INTERPRET: expected 1"), _backends.interpret_triton():
         pass
-
-
-def test_choice_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CUDA library where it has the operator, else Triton; an explicit choice names what is missing."""
-
-    class OnGpu:
-        is_cpu, is_cuda, device = False, True, torch.device("cuda")
-
-    x = OnGpu()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(_gpu, "native", frozenset({"affine_coupling"}))
-    monkeypatch.setattr(_select, "_chosen", "auto")
-    assert _select.select(x, "affine_coupling") == "cuda"
-    assert _select.select(x, "gaussian_log_prob") == "triton"
-    monkeypatch.setattr(_select, "_chosen", "cuda")
-    with pytest.raises(RuntimeError, match="'cuda' was chosen and has no kernel of gaussian_log_prob"):
-        _select.select(x, "gaussian_log_prob")
-    monkeypatch.setattr(_select, "_chosen", "triton")
-    with pytest.raises(RuntimeError, match="has no kernel of coupling_network"):
-        _select.select(x, "coupling_network")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors as _check
+from hybridkern._precision import wide
 from hybridkern._values import transformed
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded, reference_gradient
 from hybridkern.ops._backends import choose
@@ -230,9 +231,11 @@ def _formulas_from_output(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """In formulas that can be differentiated themselves, where somebody records them."""
     form, inverse = decoded(*spec)
-    x, _ = _reference.affine_coupling(y, params, None, form, not inverse)
-    grads = reference_gradient(_GRADIENT, (x, params), (grad_y, grad_log_det), spec, lambda saved, *_: (*saved, None))
-    grad_x, grad_params = (torch.zeros_like(v) if g is None else g for v, g in zip((x, params), grads[:2], strict=True))
+    given = wide(params)  # once: the gradients of both of its uses are summed before they are rounded
+    x, _ = _reference.affine_coupling(y, given, None, form, not inverse)
+    grads = reference_gradient(_GRADIENT, (x, given), (grad_y, grad_log_det), spec, lambda saved, *_: (*saved, None))
+    grad_x, grad_params = (torch.zeros_like(v) if g is None else g for v, g in zip((x, given), grads[:2], strict=True))
+    grad_params = grad_params.to(params.dtype)
     if not (needs_grad(y, params, grad_y, grad_log_det) or transformed()):  # detached, they would lose a tangent
         x, grad_x, grad_params = x.detach(), grad_x.detach(), grad_params.detach()
     return x, grad_x, grad_params

@@ -1,4 +1,4 @@
-"""Typical calls of ``affine_coupling``: orders of shift and scale, both directions, and backward from the output."""
+"""Typical calls of ``affine_coupling``: orders of shift and scale, both directions, backward from the output."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _coupling(form: str, inverse: bool = False) -> Sample:
             "log_det": _total(3, shape, dtype),
         }
 
-    return Sample(function, arguments, _SHAPES, lower=("params",))
+    return Sample(function, arguments, _SHAPES, lower=("params",), free=("log_det",))
 
 
 def _from_output(y: Tensor, params: Tensor, grad_y: Tensor, grad_log_det: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,5 +53,7 @@ SAMPLES = {
     "glow": _coupling("glow"),
     "nflows_inverse": _coupling("nflows", inverse=True),
     "additive": _coupling("additive"),
-    "glow_from_output": Sample(_from_output, _from_output_arguments, _SHAPES, dtypes=_EXACT, lower=("params",)),
+    "glow_from_output": Sample(
+        _from_output, _from_output_arguments, _SHAPES, dtypes=_EXACT, lower=("params",), free=("grad_log_det",)
+    ),
 }

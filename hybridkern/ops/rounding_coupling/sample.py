@@ -27,6 +27,6 @@ def _with_beta(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 SAMPLES = {
-    "scaled": Sample(_scaled, _with_beta, lower=("t",), smooth=False),
+    "scaled": Sample(_scaled, _with_beta, lower=("t",), free=("beta",), smooth=False),
     "inverse": Sample(_inverse, _plain, lower=("t",), smooth=False),
 }

@@ -7,10 +7,12 @@ import mmap
 import numpy as np
 import pytest
 import torch
-from hybridkern.triton import _tiles, affine_coupling
 
 from hybridkern import ops
 from hybridkern.ops import _gpu
+from hybridkern.ops._operator import OPERATORS
+from hybridkern.ops._triton import tiles
+from hybridkern.ops.affine_coupling import triton as affine_coupling
 from tests.ops import inputs
 from tests.ops.checks import (
     check_coupling,
@@ -37,8 +39,9 @@ def densities(shape: tuple[int, ...], own: tuple[int, ...], names: tuple[str, ..
 def test_triton_is_what_runs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every operator of the table reaches its launcher."""
     assert backend == "triton"
-    for name in _gpu.TRITON_MODULES:
-        assert _gpu.launcher(name).__module__ == f"hybridkern.triton.{_gpu.TRITON_MODULES[name]}"
+    for operator in OPERATORS.values():
+        for part in operator.parts if operator.triton else ():
+            assert _gpu.launcher(part).__module__ == f"hybridkern.ops.{operator.name}.triton"
     launches = []
     plain = affine_coupling.launch
     monkeypatch.setattr(affine_coupling, "launch", lambda *a, **k: (launches.append(a[0]), plain(*a, **k)))
@@ -52,12 +55,12 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     from hybridkern import _env
 
     monkeypatch.setattr(_env, "TRITON_WARPS", 1)
-    monkeypatch.setattr(_tiles, "LEAST", 1)
+    monkeypatch.setattr(tiles, "LEAST", 1)
 
 
 def test_two_stages(backend: str, small_tiles: None) -> None:
     shape = (2, 2, 9, 11)
-    assert _tiles.tile_of(2, 198, 4, True).chunks > 1
+    assert tiles.tile_of(2, 198, 4, True).chunks > 1
     check_coupling(coupling(shape), "glow", False)
     check_coupling(coupling(shape, "normflows"), "normflows", True)
     check_rounding({"x": inputs.normal(0, shape, F32).round(), "t": inputs.normal(1, shape, F32, scale=3.0),
