@@ -10,13 +10,14 @@ _functorch = torch._C._functorch
 
 def in_transform() -> bool:
     """Whether a transform of ``torch.func`` runs (``vmap``, ``jvp``, ``grad`` and what is made of them)."""
-    return _functorch.peek_interpreter_stack() is not None
+    # the depth, and not the stack itself: Dynamo makes an object of no stack, which is not None
+    return bool(_functorch.get_dynamic_layer_stack_depth() > 0)
 
 
 def transformed() -> bool:
     """Whether forward mode is on or a transform of ``torch.func`` runs: plain operators have rules for both."""
     # not in_transform: every call of an operator asks
-    return forward_mode._current_level >= 0 or _functorch.peek_interpreter_stack() is not None
+    return forward_mode._current_level >= 0 or _functorch.get_dynamic_layer_stack_depth() > 0
 
 
 def can_look() -> bool:
