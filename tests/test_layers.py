@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),  # hybridkern/__init__.py: gathers the public names of the layers above this line
     ("report",),
     ("lab",),  # hybridkern/lab/__init__.py, which says what the laboratory is
-    ("lab.data", "lab.recipes", "lab.plots"),
+    ("lab.archive", "lab.data", "lab.recipes", "lab.plots"),
     ("lab.reproduce",),
     ("lab.cli",),
 )

@@ -13,8 +13,6 @@ An ``.npz`` file holds one of
 from __future__ import annotations
 
 import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +20,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridkern.lab.archive import DataError, array_names, listed, read_arrays
+
 TEST_SHARE = 447 / 1797
 """Share of the examples that a file without a split gives to the test: that of the digits experiment."""
 VALIDATION_SHARE = 350 / 1350
 """Share of the training part that is held out for validation: that of the digits experiment."""
 _SPLIT_SEED = 0  # the split belongs to the data, not to the run: runs with different seeds stay comparable
-_EXACT = 2**24  # float32 holds every whole number below
+_LARGEST = 2**21  # float32 holds every whole number below 2^24; latents and samples lie further out than the data
+_CHANNELS = (1, 3)  # others could be trained on, but not drawn
+_MOST_CLASSES = 2**31
 _IMAGE_KEYS = ("images", "labels")
+_SPLIT_KEYS = ("split", "suggested_split")
 _TABLE_KEYS = ("X_train", "y_train", "X_test", "y_test")
-
-
-class DataError(ValueError):
-    """A data file that cannot be used; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -97,28 +96,15 @@ def load_npz(path: str | Path) -> DataSet:
             shape; a label lies outside ``0..K-1``; a split is empty.
     """
     path = Path(path)
-    arrays = read_arrays(path)
-    if all(key in arrays for key in _IMAGE_KEYS):
-        return _from_images(path, arrays)
-    if all(key in arrays for key in _TABLE_KEYS):
-        return _from_table(path, arrays)
+    names = array_names(path)
+    if all(key in names for key in _IMAGE_KEYS):
+        return _from_images(path, read_arrays(path, _IMAGE_KEYS + _SPLIT_KEYS))
+    if all(key in names for key in _TABLE_KEYS):
+        return _from_table(path, read_arrays(path, _TABLE_KEYS))
     raise DataError(
-        f"{path}: found the keys {listed(arrays)}, expected 'images' and 'labels', "
+        f"{path}: found the keys {listed(names)}, expected 'images' and 'labels', "
         "or 'X_train', 'y_train', 'X_test' and 'y_test'"
     )
-
-
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` file; raises DataError where it is missing or damaged."""
-    if not path.exists():
-        raise DataError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: not an .npz file, or a truncated one")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: damaged .npz file ({one_line(error)})") from error
 
 
 def _from_images(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
@@ -136,11 +122,15 @@ def _from_images(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
 
 
 def check_images(path: Path, images: np.ndarray) -> np.ndarray:
-    """``images`` as they are; raises DataError where they are not uint8 ``(N, H, W)`` or ``(N, H, W, C)``."""
+    """``images`` as they are; raises DataError where they are not uint8 ``(N, H, W)`` or ``(N, H, W, 1 or 3)``."""
     if images.dtype != np.uint8:
         raise DataError(f"{path}: images: got dtype {images.dtype}, expected uint8")
     if images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise DataError(f"{path}: images: got shape {images.shape}, expected (N, H, W) or (N, H, W, C)")
+    if images.ndim == 4 and images.shape[3] not in _CHANNELS:
+        raise DataError(f"{path}: images: got {images.shape[3]} channels, expected 1 (grey) or 3 (colours)")
+    if len(images) == 0:
+        raise DataError(f"{path}: images: got none, expected at least one")
     return images
 
 
@@ -151,8 +141,8 @@ def _from_table(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
         x = arrays[key]
         if x.ndim != 2 or x.shape[1] == 0:
             raise DataError(f"{path}: {key}: got shape {x.shape}, expected (N, D)")
-        if not _whole(x) or (x.size and not 0 <= x.min() <= x.max() < _EXACT):
-            raise DataError(f"{path}: {key}: expected whole numbers from 0 to 2^24 (integer flows model those)")
+        if not _whole(x) or (x.size and not 0 <= x.min() <= x.max() < _LARGEST):
+            raise DataError(f"{path}: {key}: expected whole numbers from 0 to 2^21 (integer flows model those)")
         parts.append((x, check_labels(path, f"y_{part}", arrays[f"y_{part}"], len(x))))
     (x, y), test = parts
     if x.shape[1] != test[0].shape[1]:
@@ -167,15 +157,9 @@ def _data_set(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], shape: tup
     for (_, y), name in zip(parts, ("training", "validation", "test"), strict=True):
         if len(y) == 0:
             raise DataError(f"{path}: the {name} part is empty")
-    present = np.unique(parts[0][1])
-    classes = len(present)
-    for _, y in parts:
-        outside = y[(y < 0) | (y >= classes)]
-        if len(outside):
-            raise DataError(
-                f"{path}: labels: got {outside[0]}, expected 0..{classes - 1}: "
-                f"whole numbers without gaps, and the training part holds {classes} classes"
-            )
+    classes = check_classes(path, *(y for _, y in parts))
+    if parts[0][0].min() == parts[0][0].max():
+        raise DataError(f"{path}: every value of the training part is {parts[0][0].min():g}, expected at least two")
     levels = 1 + int(max(x.max() for x, _ in parts))
     train, validation, test = (
         Split(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), torch.from_numpy(y.astype(np.int64)))
@@ -184,18 +168,35 @@ def _data_set(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], shape: tup
     return DataSet(train, validation, test, tuple(shape), classes, levels, source=path.name)
 
 
+def check_classes(path: Path, train: np.ndarray, *others: np.ndarray) -> int:
+    """The number of classes; raises DataError where it is 1, or labels are not ``0..K-1``, all of them in training."""
+    classes = len(np.unique(train))
+    if classes < 2:
+        raise DataError(f"{path}: labels: got {classes} class in the training part, expected at least 2")
+    for y in (train, *others):
+        outside = y[(y < 0) | (y >= classes)]
+        if len(outside):
+            raise DataError(
+                f"{path}: labels: got {outside[0]}, expected 0..{classes - 1}: "
+                f"whole numbers without gaps, and the training part holds {classes} classes"
+            )
+    return classes
+
+
 def check_labels(path: Path, key: str, labels: np.ndarray, count: int) -> np.ndarray:
     """``labels`` as int64 ``(count,)``; raises DataError where they have another shape or are no whole numbers."""
     if labels.shape != (count,):
         raise DataError(f"{path}: {key}: got shape {labels.shape}, expected ({count},), one label an example")
     if not _whole(labels):
         raise DataError(f"{path}: {key}: got {labels.dtype} values, expected int64 class numbers")
+    if labels.size and not -_MOST_CLASSES < labels.min() <= labels.max() < _MOST_CLASSES:
+        raise DataError(f"{path}: {key}: got numbers up to {labels.max()}, expected class numbers below 2^31")
     return labels.astype(np.int64)
 
 
 def split_column(path: Path, arrays: dict[str, np.ndarray], count: int) -> np.ndarray | None:
     """``split`` or ``suggested_split`` ``(count,)`` where there is one; raises DataError where it cannot be used."""
-    key = next((key for key in ("split", "suggested_split") if key in arrays), None)
+    key = next((key for key in _SPLIT_KEYS if key in arrays), None)
     if key is None:
         return None
     split = arrays[key]
@@ -223,13 +224,3 @@ def _whole(values: np.ndarray) -> bool:
     if values.dtype.kind in "iu":
         return True
     return values.dtype.kind == "f" and bool(np.isfinite(values).all() and (values == np.round(values)).all())
-
-
-def listed(arrays: dict[str, np.ndarray]) -> str:
-    """The keys of a file, for an error."""
-    return ", ".join(f"'{key}'" for key in arrays) or "none"
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__

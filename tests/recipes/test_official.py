@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
+import os
 import pickle
+import re
 import tarfile
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +18,12 @@ import pooch
 import pytest
 from scipy.io import savemat
 
+from hybridkern.lab.archive import FREE
 from hybridkern.lab.data import DataError
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images import official
 from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.formats import read_cifar10
 from hybridkern.lab.recipes.images.official import MNIST, SVHN
 from hybridkern.lab.recipes.images.sources import load, load_ood
 
@@ -121,6 +128,77 @@ def test_unusable_mnist_files_are_named(tmp_path, name, content, message):
         load(config(tmp_path), MNIST)
 
 
+def idx_head(*shape: int) -> bytes:
+    return bytes((0, 0, 8, len(shape))) + b"".join(size.to_bytes(4, "big") for size in shape)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (idx_head(2**31, 2**31, 4), "declares 18446744073709551616 bytes"),  # 2^64, which wraps to 0
+        (gzip.compress(idx_head(2**31, 2**31, 4)), "declares 18446744073709551616 bytes"),
+        (gzip.compress(idx_head(2**32 - 1, 1, 1)), "declares 4294967295 bytes"),
+        (gzip.compress(idx_head(40, 28, 28) + bytes(2**24)), "goes on after 31360 bytes"),
+        (gzip.compress(idx_head(256, 512, 1024) + bytes(2**27)), "declares 134217728 bytes"),
+        (b"", "not an idx file"),
+    ],
+)
+def test_sizes_in_idx_files_are_not_believed(tmp_path, content, message):
+    mnist_files(tmp_path, ".gz")
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=message):
+            load(config(tmp_path), MNIST)
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_packed_matlab_files_are_not_unpacked_beyond_reason(tmp_path):
+    svhn_file(tmp_path / "test_32x32.mat")
+    path = tmp_path / "train_32x32.mat"
+    path.write_bytes((tmp_path / "test_32x32.mat").read_bytes()[:128])
+    packed = zlib.compress(bytes(2 * FREE), 1)
+    path.write_bytes(path.read_bytes() + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed)
+    with pytest.raises(DataError, match=r"train_32x32\.mat: an element: declares \d+ bytes, more than"):
+        load(config(tmp_path), SVHN)
+    path.write_bytes(path.read_bytes()[:128])
+    os.truncate(path, 2**40)  # a hole, which must not be walked through
+    with pytest.raises(DataError, match="train_32x32"):
+        load(config(tmp_path), SVHN)
+
+
+def test_files_that_are_not_the_published_ones_are_said_to_be_others(tmp_path, caplog, monkeypatch):
+    values = mnist_files(tmp_path, "")
+    with caplog.at_level("WARNING", "hybridkern"):
+        data = load(config(tmp_path), MNIST)
+    assert data.source == "files in the format of mnist, not the published ones"
+    assert "not the files that mnist was published in, by their checksums: train-images-idx3-ubyte, " in caplog.text
+    sums = {name: f"sha256:{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}" for name in values}
+    caplog.clear()
+    published = dataclasses.replace(MNIST, unpacked=sums)
+    assert load(config(tmp_path), published).source == "official files of mnist" and not caplog.text
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_head(20) + bytes(range(10)) * 2)
+    sums["t10k-labels-idx1-ubyte"] = f"md5:{hashlib.md5(b'other').hexdigest()}"
+    published = dataclasses.replace(MNIST, unpacked=sums)
+    assert published.others(tmp_path) == [tmp_path / "t10k-labels-idx1-ubyte"]
+
+
+def test_unpacked_files_are_verified(tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        (tmp_path / "batch").write_bytes(b"good")
+        tar.add(tmp_path / "batch", "inside/batch")
+    monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(tmp_path / "a.tar.gz"))
+    unpacked = {"inside/batch": f"sha256:{hashlib.sha256(b'good').hexdigest()}"}
+    made_up = official.Official("made-up", ("https://a/",), {"a.tar.gz": "sha256:"}, (), (), read_cifar10, unpacked)
+    official.fetch(made_up, tmp_path)
+    unpacked["inside/batch"] = f"sha256:{hashlib.sha256(b'bad').hexdigest()}"
+    with pytest.raises(RecipeError, match="inside/batch: not the published file"):
+        official.fetch(made_up, tmp_path)
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("this must not run",)
@@ -161,18 +239,18 @@ def test_download_verifies_falls_back_and_unpacks(tmp_path, monkeypatch):
     def retrieve(url: str, known_hash: str, fname: str, path: Path) -> str:
         asked.append(url)
         source = Path(url.removeprefix("file:"))
-        if f"md5:{hashlib.md5(source.read_bytes()).hexdigest()}" != known_hash:
+        if f"sha256:{hashlib.sha256(source.read_bytes()).hexdigest()}" != known_hash:
             raise ValueError(f"hash of {url}\ndoes not match")
         path.mkdir(exist_ok=True)
         (path / fname).write_bytes(source.read_bytes())
         return str(path / fname)
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    sums = {"a.tar.gz": hashlib.md5((good / "a.tar.gz").read_bytes()).hexdigest()}
-    made_up = official.Official("made-up", (f"file:{bad}/", f"file:{good}/"), sums, (), (), official.read_cifar10)
+    sums = {"a.tar.gz": f"sha256:{hashlib.sha256((good / 'a.tar.gz').read_bytes()).hexdigest()}"}
+    made_up = official.Official("made-up", (f"file:{bad}/", f"file:{good}/"), sums, (), (), read_cifar10)
     official.fetch(made_up, root)
     assert (root / "inside/batch").read_bytes() == b"good" and len(asked) == 2
-    wrong = official.Official("made-up", (f"file:{bad}/",), sums, (), (), official.read_cifar10)
+    wrong = official.Official("made-up", (f"file:{bad}/",), sums, (), (), read_cifar10)
     with pytest.raises(RecipeError, match=r"cannot fetch a\.tar\.gz of made-up: hash of file:.* does not match"):
         official.fetch(wrong, root)
 
@@ -181,4 +259,7 @@ def test_every_official_file_has_a_checksum():
     for data in (SVHN, MNIST):
         for names in (*data.train, *data.test):
             assert any(name in data.checksums for name in names)
-    assert all(len(md5) == 32 and int(md5, 16) for data in official.BY_NAME.values() for md5 in data.checksums.values())
+    for data in official.BY_NAME.values():
+        assert all(base.startswith("https://") for base in data.base_urls)
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", checksum) for checksum in data.checksums.values())
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}", sum_) for sum_ in data.unpacked.values())

@@ -8,14 +8,14 @@ import sys
 import pytest
 from matplotlib.figure import Figure
 
-from hybridkern.lab.data import read_arrays
+from hybridkern.lab.archive import read_arrays
 from hybridkern.lab.reproduce import experiment
 from hybridkern.lab.reproduce.experiment import Experiment, Request
 from hybridkern.lab.reproduce.result import Column, Result, Row, Table
 
 
 def load(request: Request):
-    return None if request.data is None else read_arrays(request.data)
+    return None if request.data is None else read_arrays(request.data, ["stop"])
 
 
 def run(request: Request, arrays) -> Result:

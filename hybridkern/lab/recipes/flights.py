@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from hybridkern.hybrid import objectives
-from hybridkern.lab.data import DataError, DataSet, Split, listed, read_arrays
+from hybridkern.lab.archive import DataError, array_names, listed, read_arrays
+from hybridkern.lab.data import DataSet, Split
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.recipe import DataShape, Published, Recipe
 from hybridkern.lab.recipes.vectors import results
@@ -32,6 +33,7 @@ _NIGHT = 240  # hardly a flight leaves at four: a day begins there
 _EARLY = 300  # arrival is in another time zone, up to five hours behind
 _MIDYEAR = 5  # a year begins in July, so that December lies between November and January
 _HELD_OUT = 10
+_LARGEST = 1e12  # squares of it are well inside float32
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,17 @@ def load_flights(path: str | Path, clock: bool) -> DataSet:
         DataError: the file is missing or damaged, lacks a key, or holds another shape or values that are not finite.
     """
     path = Path(path)
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, KEYS)
     if any(key not in arrays for key in KEYS):
-        raise DataError(f"{path}: found the keys {listed(arrays)}, expected {', '.join(map(repr, KEYS))}")
+        raise DataError(f"{path}: found the keys {listed(array_names(path))}, expected {', '.join(map(repr, KEYS))}")
     parts = {name: _part(path, arrays, name, clock) for name in ("train", "test")}
     rows = len(parts["train"])
     if rows < _HELD_OUT:
         raise DataError(f"{path}: X_train: got {rows} rows, expected {_HELD_OUT} or more")
     cut = rows - rows // _HELD_OUT
+    for key, values in (("X_train", parts["train"].x[:cut]), ("y_train", parts["train"].y[:cut])):
+        if (values == values[0]).all():
+            raise DataError(f"{path}: {key}: every row of the training part is the same, expected at least two")
     train, held_out = (Split(parts["train"].x[part], parts["train"].y[part]) for part in (slice(cut), slice(cut, None)))
     return DataSet(train, held_out, parts["test"], (len(FEATURES),), classes=0, levels=0, source=path.name)
 
@@ -96,6 +101,9 @@ def _part(path: Path, arrays: dict[str, np.ndarray], name: str, clock: bool) -> 
     for key, values in ((f"X_{name}", x), (f"y_{name}", y)):
         if values.dtype.kind not in "iuf" or not np.isfinite(values).all():
             raise DataError(f"{path}: {key}: got {values.dtype} values, expected finite numbers only")
+        largest = float(max(values.max(), -float(values.min())))
+        if largest > _LARGEST:
+            raise DataError(f"{path}: {key}: got the magnitude {largest:g}, expected at most {_LARGEST:g}")
     x = x.astype(np.float64)
     return Split(
         torch.from_numpy((clocks(x) if clock else x).astype(np.float32)), torch.from_numpy(y.astype(np.float32))

@@ -1,28 +1,22 @@
 """The data sets in the files that their authors published: where they are, their checksums, and how they are read.
 
-Nothing is downloaded unless :func:`fetch` is called. The checksums are the MD5 sums by which these files are commonly
-verified; files that lie there already are read as they are.
+Nothing is downloaded unless :func:`fetch` is called, and then by https. What is downloaded must have the SHA-256 that
+stands here. Files that lie there already are held against it too: :func:`fetch` replaces those that differ, and reading
+them says that they are not the published ones. Source of the checksums: tensorflow-datasets, Keras and torchvision; for
+MNIST's unpacked files, the pixels themselves.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import pickle
+import hashlib
 import tarfile
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from hybridkern.lab.data import DataError, check_images, check_labels, listed, one_line
+from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.recipes.errors import RecipeError
-
-Part = tuple[np.ndarray, np.ndarray]
-"""``images (N, H, W[, C])`` uint8 and ``labels (N,)`` int64."""
+from hybridkern.lab.recipes.images.formats import Part, read_cifar10, read_mnist, read_svhn
 
 
 @dataclass(frozen=True)
@@ -32,9 +26,11 @@ class Official:
     Attributes:
         name: as the recipes call it.
         base_urls: where the files are published; the next is tried where one does not answer.
-        checksums: MD5 by file name.
+        checksums: of what is downloaded, by file name: ``"sha256:..."``.
         train, test: the files of each part, any of the alternatives of an entry will do.
         read: images and labels of the given paths.
+        unpacked: checksums of what comes out of the downloads, by name: ``"sha256:..."``, or ``"md5:..."`` where no
+            other is published.
     """
 
     name: str
@@ -43,6 +39,7 @@ class Official:
     train: tuple[tuple[str, ...], ...]
     test: tuple[tuple[str, ...], ...]
     read: Callable[[list[Path]], Part]
+    unpacked: dict[str, str] = field(default_factory=dict)
 
     def paths(self, root: Path, part: str) -> list[Path]:
         """The files of ``"train"`` or ``"test"`` under ``root``.
@@ -62,6 +59,27 @@ class Official:
         """Images and labels of ``"train"`` or ``"test"`` under ``root``; raises DataError where they cannot be read."""
         return self.read(self.paths(root, part))
 
+    def others(self, root: Path) -> list[Path]:
+        """Those of the files of both parts under ``root`` that are not the published ones, by their checksums."""
+        known = self.checksums | self.unpacked
+        paths = [*self.paths(root, "train"), *self.paths(root, "test")]
+        return [path for path in paths if not has_checksum(path, known.get(path.relative_to(root).as_posix(), ""))]
+
+
+def has_checksum(path: Path, expected: str) -> bool:
+    """Whether a file has the checksum ``"ALGORITHM:DIGEST"``; raises DataError where it cannot be read."""
+    algorithm, _, digest = expected.partition(":")
+    if not digest:
+        return False
+    found = hashlib.new(algorithm, usedforsecurity=False)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(2**20):
+                found.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({one_line(error)})") from error
+    return found.hexdigest() == digest
+
 
 def fetch(official: Official, root: Path) -> None:
     """Downloads what is missing under ``root`` and verifies its checksum; a wrong file is downloaded again.
@@ -71,105 +89,30 @@ def fetch(official: Official, root: Path) -> None:
     """
     import pooch
 
-    for name, md5 in official.checksums.items():
+    for name, checksum in official.checksums.items():
         failure = ""
         for base in official.base_urls:
             try:
-                path = pooch.retrieve(base + name, known_hash=f"md5:{md5}", fname=name, path=root)
+                path = pooch.retrieve(base + name, known_hash=checksum, fname=name, path=root)
                 break
             except (OSError, ValueError) as error:
                 failure = one_line(error)
         else:
             raise RecipeError(f"--download: cannot fetch {name} of {official.name}: {failure}")
         if name.endswith(".tar.gz"):
-            _unpack(Path(path), root)
+            _unpack(official, Path(path), root)
 
 
-def _unpack(archive: Path, root: Path) -> None:
-    with tarfile.open(archive) as tar:
-        # the filter refuses paths that lead out of the folder
-        tar.extractall(root, filter="data")
-
-
-def read_svhn(paths: list[Path]) -> Part:
-    """SVHN format 2: one ``.mat`` file with ``X (32, 32, 3, N)`` uint8 and ``y (N, 1)``, in which 10 is the digit 0."""
-    from scipy.io import loadmat
-
-    (path,) = paths
+def _unpack(official: Official, archive: Path, root: Path) -> None:
     try:
-        values = loadmat(path)
-    except Exception as error:  # a damaged file can raise anything
-        raise DataError(f"{path}: not a .mat file, or a truncated one ({one_line(error)})") from error
-    if "X" not in values or "y" not in values:
-        raise DataError(f"{path}: found the keys {listed(_own(values))}, expected 'X' and 'y'")
-    images, labels = np.asarray(values["X"]), np.asarray(values["y"])
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{path}: X: got {images.dtype} of shape {images.shape}, expected uint8 (32, 32, 3, N)")
-    images = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
-    return images, check_labels(path, "y", labels.reshape(-1), len(images)) % 10
-
-
-def read_mnist(paths: list[Path]) -> Part:
-    """MNIST: an idx file of images and one of labels, gzipped or not."""
-    images, labels = (_read_idx(path, dimensions) for path, dimensions in zip(paths, (3, 1), strict=True))
-    return check_images(paths[0], images), check_labels(paths[1], "labels", labels, len(images))
-
-
-def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: truncated or damaged ({one_line(error)})") from error
-    head = 4 + 4 * dimensions
-    # two zero bytes, the type (8: uint8), the number of dimensions; then the sizes, big-endian
-    if len(content) < head or content[:4] != bytes((0, 0, 8, dimensions)):
-        raise DataError(f"{path}: not an idx file of uint8 with {dimensions} dimension{'s' * (dimensions > 1)}")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
-    expected = int(np.prod(shape, dtype=np.int64))
-    if len(content) - head != expected:
-        raise DataError(f"{path}: truncated or damaged: got {len(content) - head} bytes, expected {expected}")
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy()  # bytes cannot be written to
-
-
-def read_cifar10(paths: list[Path]) -> Part:
-    """CIFAR-10: the Python batches, each a dictionary with ``data (N, 3072)`` uint8, colours apart, and ``labels``."""
-    parts = [_read_batch(path) for path in paths]
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
-
-
-def _read_batch(path: Path) -> Part:
-    try:
-        batch = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{path}: not a CIFAR-10 batch, or a truncated one ({one_line(error)})") from error
-    if not isinstance(batch, dict) or b"data" not in batch or b"labels" not in batch:
-        keys = [key.decode(errors="replace") for key in batch] if isinstance(batch, dict) else []
-        raise DataError(f"{path}: found the keys {', '.join(map(repr, keys)) or 'none'}, expected 'data' and 'labels'")
-    data = np.asarray(batch[b"data"])
-    if data.ndim != 2 or data.shape[1] != 3072 or data.dtype != np.uint8:
-        raise DataError(f"{path}: data: got {data.dtype} of shape {data.shape}, expected uint8 (N, 3072)")
-    images = np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return images, check_labels(path, "labels", np.asarray(batch[b"labels"]), len(images))
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Refuses everything but NumPy arrays: a pickle from elsewhere may otherwise run any code."""
-
-    _allowed = frozenset(
-        [(f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")]
-        + [("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")]
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def _own(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if not key.startswith("__")}
+        with tarfile.open(archive) as tar:
+            # the filter refuses paths that lead out of the folder
+            tar.extractall(root, filter="data")
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise RecipeError(f"--download: cannot unpack {archive} ({one_line(error)})") from error
+    for name, checksum in official.unpacked.items():
+        if not has_checksum(root / name, checksum):
+            raise RecipeError(f"--download: {root / name}: not the published file, by its checksum {checksum}")
 
 
 def _gzipped_or_not(name: str) -> tuple[str, str]:
@@ -178,10 +121,10 @@ def _gzipped_or_not(name: str) -> tuple[str, str]:
 
 SVHN = Official(
     name="svhn",
-    base_urls=("http://ufldl.stanford.edu/housenumbers/",),
+    base_urls=("https://ufldl.stanford.edu/housenumbers/",),
     checksums={
-        "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
-        "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+        "train_32x32.mat": "sha256:435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+        "test_32x32.mat": "sha256:cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
     },
     train=(("train_32x32.mat",),),
     test=(("test_32x32.mat",),),
@@ -189,23 +132,37 @@ SVHN = Official(
 )
 MNIST = Official(
     name="mnist",
-    base_urls=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
+    base_urls=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
     checksums={
-        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        "train-images-idx3-ubyte.gz": "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "train-labels-idx1-ubyte.gz": "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "t10k-images-idx3-ubyte.gz": "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "t10k-labels-idx1-ubyte.gz": "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     },
     train=(_gzipped_or_not("train-images-idx3-ubyte"), _gzipped_or_not("train-labels-idx1-ubyte")),
     test=(_gzipped_or_not("t10k-images-idx3-ubyte"), _gzipped_or_not("t10k-labels-idx1-ubyte")),
     read=read_mnist,
+    unpacked={
+        "train-images-idx3-ubyte": "sha256:ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "sha256:65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "sha256:0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "sha256:ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
 )
 CIFAR10 = Official(
     name="cifar10",
     base_urls=("https://www.cs.toronto.edu/~kriz/",),
-    checksums={"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
+    checksums={"cifar-10-python.tar.gz": "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
     train=tuple((f"cifar-10-batches-py/data_batch_{index}",) for index in range(1, 6)),
     test=(("cifar-10-batches-py/test_batch",),),
     read=read_cifar10,
+    unpacked={
+        "cifar-10-batches-py/data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
+        "cifar-10-batches-py/data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
+        "cifar-10-batches-py/data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
+        "cifar-10-batches-py/data_batch_4": "md5:634d18415352ddfa80567beed471001a",
+        "cifar-10-batches-py/data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
+        "cifar-10-batches-py/test_batch": "md5:40351d587109b95175f43aff81a1287e",
+    },
 )
 BY_NAME = {official.name: official for official in (SVHN, MNIST, CIFAR10)}

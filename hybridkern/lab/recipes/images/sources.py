@@ -6,6 +6,7 @@ front it is a channels_last tensor, without a copy.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,22 +15,15 @@ import torch
 from torch import Tensor
 
 from hybridkern.hybrid._labels import UNLABELLED
-from hybridkern.lab.data import (
-    TEST_SHARE,
-    DataError,
-    DataSet,
-    Split,
-    check_images,
-    check_labels,
-    listed,
-    read_arrays,
-    split_column,
-)
+from hybridkern.lab.archive import DataError, array_names, listed, read_arrays
+from hybridkern.lab.data import TEST_SHARE, DataSet, Split, check_classes, check_images, check_labels, split_column
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.config import ImagesConfig
-from hybridkern.lab.recipes.images.official import BY_NAME, Official, Part
+from hybridkern.lab.recipes.images.formats import Part
+from hybridkern.lab.recipes.images.official import BY_NAME, Official
 
 GREY_VALUES = 256
+_KEYS = ("images", "labels", "split", "suggested_split")
 _SPLIT_SEED = 0  # the split belongs to the data, not to the run
 
 
@@ -74,7 +68,7 @@ def load(config: ImagesConfig, official: Official) -> DataSet:
     paths = files(config, official)
     if config.data_root is not None:
         train, test = (official.load(Path(config.data_root), part) for part in ("train", "test"))
-        source = f"official files of {official.name}"
+        source = _described(official, Path(config.data_root))
     elif config.test_data is not None:
         train, test = _whole_file(paths[0]), _test_of(paths[1])
         source = f"{paths[0].name}, test: {paths[1].name}"
@@ -89,6 +83,18 @@ def load(config: ImagesConfig, official: Official) -> DataSet:
     if config.ood is not None:  # what cannot be scored should be known before hours of training
         load_ood(config.ood, config.data_root, data.shape, config.ood_size)
     return data
+
+
+def _described(official: Official, root: Path) -> str:
+    """What the record of a run says of the files; a note where they are others."""
+    others = official.others(root)
+    if not others:
+        return f"official files of {official.name}"
+    listed_paths = ", ".join(path.name for path in others)
+    logging.getLogger("hybridkern").warning(
+        "%s: not the files that %s was published in, by their checksums: %s", root, official.name, listed_paths
+    )
+    return f"files in the format of {official.name}, not the published ones"
 
 
 def load_ood(name: str, data_root: str | None, shape: tuple[int, ...], size: int | None = None) -> Scored:
@@ -107,9 +113,9 @@ def load_ood(name: str, data_root: str | None, shape: tuple[int, ...], size: int
         (images, labels), label = BY_NAME[name].load(Path(data_root), "test"), name
     else:
         path = Path(name)
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, _KEYS)
         if "images" not in arrays:
-            raise DataError(f"{path}: found the keys {listed(arrays)}, expected 'images'")
+            raise DataError(f"{path}: found the keys {listed(array_names(path))}, expected 'images'")
         images, label = check_images(path, arrays["images"]), path.stem
         labels = check_labels(path, "labels", arrays["labels"], len(images)) if "labels" in arrays else None
         split = split_column(path, arrays, len(images))
@@ -146,9 +152,9 @@ def _divided_file(path: Path) -> tuple[Part, Part]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    arrays = read_arrays(path)
+    arrays = read_arrays(path, _KEYS)
     if "images" not in arrays or "labels" not in arrays:
-        raise DataError(f"{path}: found the keys {listed(arrays)}, expected 'images' and 'labels'")
+        raise DataError(f"{path}: found the keys {listed(array_names(path))}, expected 'images' and 'labels'")
     images = check_images(path, arrays["images"])
     return images, check_labels(path, "labels", arrays["labels"], len(images)), split_column(path, arrays, len(images))
 
@@ -166,7 +172,7 @@ def _data_set(paths: list[Path], train: Part, test: Part, config: ImagesConfig, 
         )
     if len(test[1]) == 0:
         raise DataError(f"{paths[-1]}: the test part is empty")
-    classes = _classes(paths[0], labels, test[1])
+    classes = check_classes(paths[0], labels, test[1])
     return DataSet(
         train=_few_labels(_split(images[:kept], labels[:kept]), classes, config),
         validation=_split(images[kept:], labels[kept:]),
@@ -206,20 +212,6 @@ def _few_labels(train: Split, classes: int, config: ImagesConfig) -> Split:
     y = torch.full_like(train.y, UNLABELLED)
     y[chosen] = train.y[chosen]
     return Split(train.x, y)
-
-
-def _classes(path: Path, train: np.ndarray, test: np.ndarray) -> int:
-    classes = len(np.unique(train))
-    if classes < 2:
-        raise DataError(f"{path}: labels: got {classes} class in the training part, expected at least 2")
-    for labels in (train, test):
-        outside = labels[(labels < 0) | (labels >= classes)]
-        if len(outside):
-            raise DataError(
-                f"{path}: labels: got {outside[0]}, expected 0..{classes - 1}: "
-                f"whole numbers without gaps, and the training part holds {classes} classes"
-            )
-    return classes
 
 
 def _with_colours(images: np.ndarray) -> np.ndarray:
