@@ -114,6 +114,14 @@ def _grid(x: Tensor, shape: tuple[int, ...], levels: int) -> np.ndarray:
     return contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
 
 
+def bin_edges(low: float, high: float, count: int) -> list[float]:
+    """``count`` ends of bins from ``low`` to ``high``, or about them where they are the same number."""
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    edges: list[float] = np.linspace(low, high, count).tolist()
+    return edges
+
+
 def contact_sheet(tiles: np.ndarray, rows: int, columns: int, fill: float, gap: int = 1) -> np.ndarray:
     """Tiles ``(N, H, W[, C])`` side by side with a gap in the colour ``fill``; a last dimension of 1 is dropped."""
     if tiles.ndim == 4 and tiles.shape[3] == 1:

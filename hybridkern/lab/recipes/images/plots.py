@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hybridkern.lab.plots import contact_sheet, draw_sheet
+from hybridkern.lab.plots import bin_edges, contact_sheet, draw_sheet
 
 _INSIDE, _OUTSIDE, _TRAINING = "#1f5fa8", "#b3261e", "0.55"
 _BINS = 80
@@ -43,7 +43,7 @@ def histograms(axes: Axes, sets: Mapping[str, Tensor]) -> None:
     The axis leaves out the thousandth at each end: a few images far away would squeeze all others into one bar.
     """
     ends = [np.quantile(values.numpy(), (0.001, 0.999)) for values in sets.values()]
-    bins = np.linspace(min(low for low, _ in ends), max(high for _, high in ends), _BINS).tolist()
+    bins = bin_edges(min(low for low, _ in ends), max(high for _, high in ends), _BINS)
     for (name, values), colour in zip(sets.items(), (_INSIDE, _OUTSIDE), strict=False):
         axes.hist(
             values.numpy().clip(bins[0], bins[-1]), bins, density=True, alpha=0.6, color=colour,

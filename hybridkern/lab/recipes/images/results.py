@@ -65,7 +65,7 @@ def draw_run(
         "real.png": plots.images(real, shape, levels, f"{len(real)} real images of the test part"),
         "samples.png": plots.images(samples, shape, levels, f"{_SAMPLES} samples from the model"),
         "reconstructions.png": _reconstructions(task, data),
-        "interpolations.png": _interpolations(task, data),
+        **({"interpolations.png": _interpolations(task, data)} if len(data.test) > 1 else {}),
         "log_px.png": histogram(task, results),
         "confidence.png": image_plots.confidence(results.test.confidence, predicted == data.test.y),
         "training.png": image_plots.training(

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from hybridkern.lab.plots import bin_edges
+
 COLOURS = ("#1f5fa8", "#b3261e", "#3b7d3a", "0.45")
 _BINS = 80
 _POINTS = 4000
@@ -49,12 +51,10 @@ def training(curves: Mapping[str, Sequence[float]], best: int, regression: bool)
 def draw_log_densities(axes: Axes, sets: Mapping[str, Tensor]) -> None:
     """Histograms of ``log p(x)`` on one axis, which leaves out the thousandth at each end."""
     ends = [np.quantile(values.numpy(), (0.001, 0.999)) for values in sets.values()]
-    bins = np.linspace(min(low for low, _ in ends), max(high for _, high in ends), _BINS)
+    bins = bin_edges(min(low for low, _ in ends), max(high for _, high in ends), _BINS)
     for (name, values), colour in zip(sets.items(), COLOURS, strict=False):
         label = f"{name}, mean {values.mean().item():.2f}"
-        axes.hist(
-            values.numpy().clip(bins[0], bins[-1]), bins.tolist(), density=True, alpha=0.55, color=colour, label=label
-        )
+        axes.hist(values.numpy().clip(bins[0], bins[-1]), bins, density=True, alpha=0.55, color=colour, label=label)
     axes.set_xlabel("$\\log p(x)$, nats")
     axes.set_ylabel("density of rows")
     finish(axes)
@@ -88,9 +88,10 @@ def samples(drawn: Tensor, real: Tensor | None = None) -> Figure:
             axes.set_axis_off()
             continue
         low, high = np.quantile(np.concatenate([x[:, dim].numpy() for _, x in sets]), (0.001, 0.999))
-        bins = np.linspace(low, high, _BINS // 2 + 1).tolist()
+        bins = bin_edges(low, high, _BINS // 2 + 1)
         for (name, x), colour in zip(sets, COLOURS, strict=False):
-            axes.hist(x[:, dim].numpy(), bins, density=True, alpha=0.5, color=colour, label=name if dim == 0 else None)
+            shown = x[:, dim].numpy().clip(bins[0], bins[-1])
+            axes.hist(shown, bins, density=True, alpha=0.5, color=colour, label=name if dim == 0 else None)
         axes.set_title(f"dimension {dim + 1}")
         finish(axes)
     return figure
