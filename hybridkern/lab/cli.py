@@ -6,6 +6,7 @@ Heavy imports wait until a command needs them, so that ``--help`` answers at onc
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -129,13 +130,11 @@ def evaluate(
 ) -> None:
     """Evaluate a finished run again on its test data, beside the figures it was written with."""
     with _errors_in_one_line():
-        from hybridkern.lab.recipes.files import read_json
-        from hybridkern.lab.recipes.run_folder import RunFolder
-        from hybridkern.lab.recipes.workflow import evaluate_run
+        from hybridkern.lab.recipes.workflow import evaluate_run, stored_metrics
 
         _set_threads(threads)
+        stored = stored_metrics(folder)
         record, metrics, drawn = evaluate_run(folder, ood)
-        stored = read_json(RunFolder(folder).metrics)
         metrics["valid_likelihood"] = stored["valid_likelihood"]
         _show(f"{record.recipe.name}: {folder}", {"now": metrics, "metrics.json": stored})
         _print_lines(Console(), drawn)
@@ -221,12 +220,38 @@ def _errors_in_one_line() -> Iterator[None]:
     from hybridkern.lab.recipes.errors import RecipeError
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _notes_of_the_log():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             yield
     except (RecipeError, DataError) as error:
-        typer.echo(f"hybridkern: {error}", err=True)
-        raise typer.Exit(1) from None
+        fault = str(error)
+    except BrokenPipeError:
+        raise  # whoever read the output has gone; typer knows how to end then
+    except OSError as error:
+        fault = f"{error.filename or 'standard output'}: {error.strerror or error}"
+    except MemoryError:
+        fault = "not enough memory"
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        fault = "not enough memory"
+    else:
+        return
+    typer.echo(f"hybridkern: {fault}".replace("\n", "\\n"), err=True)  # names of files may hold line breaks
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _notes_of_the_log() -> Iterator[None]:
+    """What the laboratory logs, as lines on standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("hybridkern: note: %(message)s"))
+    log = logging.getLogger("hybridkern")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -18,6 +18,7 @@ import torch
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
+from hybridkern._coupling_form import resolve_form
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
@@ -26,9 +27,11 @@ from hybridkern.lab.recipes.images.official import SVHN
 from hybridkern.lab.recipes.images.pace import Pace, factor
 from hybridkern.lab.recipes.images.sources import load
 from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.recipe import DataShape, get_recipe
 from hybridkern.lab.recipes.report import result_table
 from hybridkern.lab.recipes.sampling import sample_run
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run
+from hybridkern.transforms.glow_step import GlowStep
 from tests.recipes.conftest import run
 from tests.recipes.images import SMALL, npz
 from tests.recipes.test_resume import assert_same
@@ -240,3 +243,41 @@ def test_pace_goes_by_whichever_ends_first(monkeypatch):
     pace._since -= 31
     pace._go_on(91)
     assert pace.finished
+
+
+def test_damaged_last_checkpoint_gives_way_to_the_one_before_it(tmp_path):
+    whole = run("svhn", tmp_path / "a", **small(tmp_path))
+    folder = tmp_path / "a"
+    for name in ("metrics.json", "model.safetensors"):
+        (folder / name).unlink()
+    last = folder / "checkpoints/last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    again = run("svhn", folder, resume=True)
+    for key, value in whole.task.state_dict().items():
+        assert torch.equal(value, again.task.state_dict()[key]), key
+    assert whole.metrics["training"]["error"] == again.metrics["training"]["error"]
+    for path in (last, folder / "checkpoints/last.previous.ckpt"):
+        path.write_bytes(b"")
+    with pytest.raises(RecipeError, match=r"last\.ckpt: damaged .*; remove .*/checkpoints to train from the start"):
+        run("svhn", folder, resume=True)
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    run("svhn", tmp_path / "a", **small(tmp_path))
+    run("svhn", tmp_path / "b", **small(tmp_path, hidden=12))
+    path = "checkpoints/last.ckpt"
+    (tmp_path / "a" / path).write_bytes((tmp_path / "b" / path).read_bytes())
+    with pytest.raises(RecipeError, match=r"last\.ckpt: does not fit the model \(.*got shape \(12, "):
+        run("svhn", tmp_path / "a", resume=True)
+
+
+def test_config_without_a_form_means_that_of_version_0_1(tmp_path):
+    """Whatever form Glow and RealNVP have by themselves."""
+    recipe = get_recipe("svhn")
+    config = type(recipe.config).from_json({"levels": 1, "steps": 1, "hidden": 8})
+    task = recipe.build(config, DataShape((8, 8, 3), 3, 256, 192))
+    forms = {module.form for module in task.modules() if isinstance(module, GlowStep)}
+    assert forms == {resolve_form("glow")}
+    flights = get_recipe("flights")
+    task = flights.build(flights.config, DataShape((8,), 0, 0, 8))
+    assert task.model.flow.form == resolve_form("realnvp")

@@ -12,6 +12,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.reproduce.budget import Budget
 from hybridkern.lab.reproduce.experiment import experiment_names, get_experiment
 from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
@@ -128,6 +129,22 @@ def test_the_command_shows_its_table_and_paths_and_says_how_to_resume(fake, tmp_
     np.savez("a.npz", stop=np.ones(1))
     said = call("reproduce", fake, "--data", "a.npz", "--out", "c", code=130).stderr
     assert "hybridkern reproduce fake --out c --resume" in said
+
+
+def test_folder_is_held_and_begun_anew_where_a_process_died(fake, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".experiment.5.tmp.json").touch()
+    with locked(out):
+        assert "another process is at work in this folder" in call("reproduce", fake, "--out", out, code=1).stderr
+    call("reproduce", fake, "--out", out, "--resume")
+    assert not list(out.glob(".*"))
+    (out / "results.json").unlink()
+    content = (out / "experiment.json").read_text()
+    for damaged in (content.replace("2.0", "3.0"), "[" * 100_000, "", '{"minutes": "x"}'):
+        (out / "experiment.json").write_text(damaged)
+        error = call("reproduce", fake, "--out", out, "--resume", code=1).stderr
+        assert error.startswith(f"hybridkern: {out}/experiment.json: damaged") and error.count("\n") == 1
 
 
 def test_budget_counts_down_and_is_shared():

@@ -11,15 +11,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
 from hybridkern.lab.recipes.errors import diverged
-from hybridkern.lab.recipes.files import replacing
 
 CURVES = ("val_loss", "val_nll", "val_error")
 
@@ -80,8 +77,11 @@ class History(Callback):
         return {"curves": {name: list(values) for name, values in self.curves.items()}, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.curves = {name: list(values) for name, values in state_dict["curves"].items()}
-        self.seconds = state_dict["seconds"]
+        curves = {name: [float(value) for value in state_dict["curves"][name]] for name in CURVES}
+        if len({len(values) for values in curves.values()}) > 1:
+            raise ValueError("its curves are of different lengths")
+        self.curves = curves
+        self.seconds = float(state_dict["seconds"])
 
 
 class EpochProgress(Callback):
@@ -160,13 +160,3 @@ class Last(_Checkpoint):
         if time.monotonic() - self._written >= self.seconds:
             super().on_train_epoch_end(trainer, pl_module)
             self._written = time.monotonic()
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there: an interrupted write leaves the previous one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as temporary:
-            torch.save(checkpoint, temporary)

@@ -123,7 +123,14 @@ class Config:
         """The configuration that ``dataclasses.asdict`` wrote; unknown names are an error, missing ones the default."""
         unknown = sorted(set(values) - set(cls.names()))
         if unknown:
-            raise RecipeError(f"config.json: this version knows no setting '{unknown[0]}'")
+            raise RecipeError(f"this version knows no setting '{unknown[0]}'")
+        types = get_type_hints(cls)
+        for name, value in values.items():
+            kinds = get_args(types[name]) or (types[name],)
+            # JSON writes a float that is whole as the user did
+            if type(value) not in (*kinds, *((int,) if float in kinds else ())):
+                listed = " or ".join(kind.__name__ for kind in kinds)
+                raise RecipeError(f"{name}: got {value!r}, expected {listed}")
         return cls(**values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,15 @@ class DataShape:
     def of(cls, data: DataSet) -> DataShape:
         """The shape of a data set."""
         return cls(data.shape, data.classes, data.levels, data.dim)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> DataShape:
+        """What ``dataclasses.asdict`` wrote; raises ValueError, TypeError or KeyError where that cannot be."""
+        shape = cls(tuple(values["shape"]), values["classes"], values["levels"], values["dim"])
+        numbers = (*shape.shape, shape.classes + 1, shape.levels + 1, shape.dim)
+        if any(type(number) is not int or number < 1 for number in numbers) or math.prod(shape.shape) != shape.dim:
+            raise ValueError(f"data: got {values}, expected the shape of examples")
+        return shape
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hybridkern
+from hybridkern.lab.archive import one_line
+from hybridkern.lab.data import DataError
 from hybridkern.lab.recipes.config import Config
-from hybridkern.lab.recipes.errors import RecipeError
-from hybridkern.lab.recipes.files import read_json, write_json
+from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
+from hybridkern.lab.recipes.files import is_leftover, read_file, read_json, remove_leftovers, size_of, write_sealed_json
+from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.recipe import DataShape, Recipe, get_recipe
+from hybridkern.lab.recipes.seals import tensors_are_intact, tensors_end
+
+_LARGEST_HEADER = 100_000_000  # that safetensors takes
+_KEYS = {"recipe", "hybridkern", "config", "data", "data_sha256"}
 
 
 @dataclass(frozen=True)
@@ -37,52 +46,111 @@ class RunFolder:
         """The weights of the best epoch."""
         return self.root / "model.safetensors"
 
+    def read_weights(self, sealed: bool) -> bytes:
+        """The content of :attr:`weights`.
+
+        Raises:
+            DamagedFileError: missing, truncated or changed; or ``sealed``, and there is no checksum in it.
+        """
+        path = self.weights
+        size = size_of(path)
+        try:
+            with open(path, "rb") as file:
+                head = file.read(8)
+                head += file.read(min(int.from_bytes(head, "little"), _LARGEST_HEADER))
+        except OSError as error:
+            raise DamagedFileError(f"{path}: cannot be read ({one_line(error)})") from error
+        if tensors_end(head) != size:
+            raise DamagedFileError(f"{path}: missing or damaged (truncated, or another file)")
+        content = read_file(path)
+        intact = tensors_are_intact(content)
+        if intact is False or (intact is None and sealed):
+            fault = "no checksum in it" if intact is None else "its checksum is another"
+            raise DamagedFileError(f"{path}: missing or damaged ({fault})")
+        return content
+
     @property
     def checkpoints(self) -> Path:
         """Where ``best.ckpt`` and ``last.ckpt`` lie."""
         return self.root / "checkpoints"
 
-    def prepare_new(self) -> None:
-        """Makes the folder.
+    @contextmanager
+    def new(self) -> Iterator[None]:
+        """Makes the folder, and holds it for the block.
 
         Raises:
-            RecipeError: it holds something already, or cannot be written to.
+            RecipeError: it holds something already, cannot be written to, or another process is at work in it.
         """
-        try:
+        with self._held(make=True):
             if self.metrics.exists():
                 raise RecipeError(f"--out: {self.root} holds a finished run; choose another folder, or --resume it")
             if self.config.exists():
                 raise RecipeError(f"--out: {self.root} holds an unfinished run; choose another folder, or --resume it")
-            if self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            if not self._only_begun():
                 raise RecipeError(f"--out: {self.root} exists and is no run folder; choose another folder")
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
-            self._require_writable()
-        except OSError as error:
-            raise RecipeError(f"--out: cannot write to {self.root} ({error.strerror})") from error
+            self._clear()
+            yield
 
-    def prepare_resumed(self) -> None:
-        """Raises RecipeError where there is no run to go on with, or it cannot be written to."""
-        if not self.config.exists():
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Holds the folder for the block.
+
+        A run that was killed before it wrote ``config.json`` can be gone on with too: it begins.
+
+        Raises:
+            RecipeError: there is no run to go on with, it cannot be written to, or another process is at work in it.
+        """
+        if not self.root.is_dir():
             raise RecipeError(f"--resume: {self.root} holds no run to go on with")
+        with self._held(make=False):
+            if not self.config.exists() and not self._only_begun():
+                raise RecipeError(f"--resume: {self.root} holds no run to go on with")
+            self._clear()
+            yield
+
+    @contextmanager
+    def _held(self, make: bool) -> Iterator[None]:
+        with ExitStack() as lock:
+            try:
+                if self.root.exists() and not self.root.is_dir():
+                    raise RecipeError(f"--out: {self.root} exists and is no run folder; choose another folder")
+                if make:
+                    self.root.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked(self.root))
+            except OSError as error:
+                raise RecipeError(f"--out: cannot write to {self.root} ({error.strerror})") from error
+            yield
+
+    def _only_begun(self) -> bool:
+        """Whether there is nothing in the folder but what a run makes before ``config.json``."""
+        try:
+            return all(
+                is_leftover(path) or (path == self.checkpoints and _is_empty(path)) for path in self.root.iterdir()
+            )
+        except OSError as error:
+            raise RecipeError(f"--out: cannot read {self.root} ({error.strerror})") from error
+
+    def _clear(self) -> None:
+        """Removes what a killed process left, and sees whether the folder can be written to."""
         try:
             self.checkpoints.mkdir(exist_ok=True)
-            self._require_writable()
+            with tempfile.TemporaryFile(dir=self.checkpoints), tempfile.TemporaryFile(dir=self.root):
+                pass
         except OSError as error:
             raise RecipeError(f"--out: cannot write to {self.root} ({error.strerror})") from error
-
-    def _require_writable(self) -> None:
-        with tempfile.TemporaryFile(dir=self.checkpoints):
-            pass
+        remove_leftovers(self.root)
+        remove_leftovers(self.checkpoints)
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What ``config.json`` holds."""
+    """What ``config.json`` holds; ``sealed``: whether the files of the run hold checksums. Version 0.1 wrote none."""
 
     recipe: Recipe
     config: Config
     data: DataShape
     data_hash: str | None
+    sealed: bool = True
 
     def write(self, folder: RunFolder) -> None:
         """Writes ``config.json``."""
@@ -93,7 +161,7 @@ class RunRecord:
             "data": dataclasses.asdict(self.data),
             "data_sha256": self.data_hash,
         }
-        write_json(folder.config, values)
+        write_sealed_json(folder.config, values)
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunRecord:
@@ -105,13 +173,31 @@ class RunRecord:
         if not folder.config.exists():
             raise RecipeError(f"{folder.root} is no run folder: it has no config.json")
         try:
-            values = read_json(folder.config)
+            values, sealed = read_json(folder.config)
+            unknown = set(values) - _KEYS
+            if unknown:
+                raise RecipeError(f"this version knows no '{unknown.pop()}'")
             recipe = get_recipe(values["recipe"])
             config = type(recipe.config).from_json(values["config"])
-            shape = values["data"] | {"shape": tuple(values["data"]["shape"])}
-            return cls(recipe, config, DataShape(**shape), values["data_sha256"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RecipeError(f"{folder.config}: damaged ({error})") from error
+            return cls(
+                recipe, config, DataShape.from_json(values["data"]), _hash_or_none(values["data_sha256"]), sealed
+            )
+        except DamagedFileError:
+            raise
+        except RecipeError as error:
+            raise DamagedFileError(f"{folder.config}: {error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedFileError(f"{folder.config}: damaged ({type(error).__name__}: {one_line(error)})") from error
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and all(is_leftover(path) for path in folder.iterdir())
+
+
+def _hash_or_none(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"data_sha256: got {value!r}, expected text")
+    return value
 
 
 def hash_of(files: list[Path]) -> str | None:
@@ -120,9 +206,12 @@ def hash_of(files: list[Path]) -> str | None:
         return None
     digest = hashlib.sha256()
     for path in files:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+        try:
+            with open(path, "rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({one_line(error)})") from error
     return digest.hexdigest()
 
 

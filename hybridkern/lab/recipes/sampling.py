@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hybridkern.lab import plots
+from hybridkern.lab.archive import one_line
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import draw
 from hybridkern.lab.recipes.files import replacing
@@ -33,17 +34,17 @@ def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
     if out is not None and out.exists():
         raise RecipeError(f"--out: {out} exists already; choose another file")
     record, task = load_run(folder)
-    x = draw(task, n, seed)
     try:
-        if path.suffix == ".png":
-            return save_figure(_figure(x, record.data), path)
-        with replacing(path) as temporary:
-            if record.data.levels:
-                np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
-            else:
-                np.savez_compressed(temporary, x=x.numpy())
-    except OSError as error:
-        raise RecipeError(f"--out: cannot write {path} ({error.strerror})") from error
+        x = draw(task, n, seed)
+    except ValueError as error:
+        raise RecipeError(f"{folder}: the model cannot be sampled ({one_line(error)})") from error
+    if path.suffix == ".png":
+        return save_figure(_figure(x, record.data), path)
+    with replacing(path) as temporary:
+        if record.data.levels:
+            np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
+        else:
+            np.savez_compressed(temporary, x=x.numpy())
     return path
 
 

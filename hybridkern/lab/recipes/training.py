@@ -12,12 +12,16 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, WeightAveraging
 from rich.console import Console
+from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hybridkern.lab.data import DataSet
 from hybridkern.lab.recipes.batches import Batches
-from hybridkern.lab.recipes.callbacks import AtomicCheckpointIO, Best, EpochProgress, History, Last
+from hybridkern.lab.recipes.callbacks import Best, EpochProgress, History, Last
+from hybridkern.lab.recipes.checkpoints import BEST, Restoring, Resumed, SealedCheckpointIO, newest, read_checkpoint
 from hybridkern.lab.recipes.config import Config
+from hybridkern.lab.recipes.errors import DamagedFileError
+from hybridkern.lab.recipes.fitting import require_fit
 from hybridkern.lab.recipes.module import HybridModule
 from hybridkern.lab.recipes.task import Task
 
@@ -34,7 +38,7 @@ def fit(
     extra: tuple[Callback, ...] = (),
     keep_last: bool = False,
 ) -> History:
-    """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads the best weights.
+    """Trains ``task`` in place, going on from the newest checkpoint where there is one, and loads the best weights.
 
     With ``keep_last`` those of the last epoch are kept instead: validation then chooses nothing.
 
@@ -43,7 +47,7 @@ def fit(
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, when the loop has been shut down.
-        RecipeError: the loss is no longer finite.
+        RecipeError: the loss is no longer finite, or a checkpoint is damaged or not one of this run.
     """
     batches = Batches(data.train, config.batch_size, torch.get_rng_state())
     module = HybridModule(task, config, steps=config.epochs * len(batches))
@@ -61,29 +65,52 @@ def fit(
     if config.ema is not None:
         # Buffers are copied, not averaged: the average of a permutation's integers means nothing.
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(config.ema)))
-    last = checkpoints / "last.ckpt"
-    resumed = torch.load(last, weights_only=True) if last.exists() else None
-    if resumed and _has_stopped(resumed, stopping):
-        history.load_state_dict(resumed["callbacks"][history.state_key])
+    resumed = newest(checkpoints, module, console)
+    if resumed is not None:
+        resumed.restore(history)
+        if not keep_last and history.epochs:
+            _best(checkpoints, module)  # where it is damaged, that must be known before more is trained
+    if resumed is None or not _has_stopped(resumed, stopping):
+        _run(module, batches, data, config, callbacks, resumed)
     else:
-        _run(module, batches, data, config, callbacks, last if resumed else None)
-    if keep_last:
-        return history
-    best = torch.load(checkpoints / "best.ckpt", weights_only=True)
-    module.load_state_dict(best["state_dict"])
+        module.load_state_dict(resumed.checkpoint["state_dict"])
+    if not keep_last:
+        module.load_state_dict(_best(checkpoints, module))
     return history
 
 
+def _best(checkpoints: Path, module: HybridModule) -> dict[str, Tensor]:
+    """The weights of the best epoch.
+
+    Raises:
+        DamagedFileError: they are missing or damaged.
+    """
+    path = checkpoints / BEST
+    try:
+        checkpoint = read_checkpoint(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; remove {checkpoints} to train from the start with --resume") from None
+    require_fit(path, checkpoint, module)
+    weights: dict[str, Tensor] = checkpoint["state_dict"]
+    return weights
+
+
 def _run(
-    module: HybridModule, batches: Batches, data: DataSet, config: Config, callbacks: list[Callback], last: Path | None
+    module: HybridModule,
+    batches: Batches,
+    data: DataSet,
+    config: Config,
+    callbacks: list[Callback],
+    resumed: Resumed | None,
 ) -> None:
-    with quiet_lightning():
+    restoring = Restoring(resumed)
+    with quiet_lightning(), restoring.errors():
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
             max_epochs=config.epochs,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            callbacks=[*callbacks, restoring],
+            plugins=[SealedCheckpointIO()],
             gradient_clip_val=config.clip,
             logger=False,
             enable_progress_bar=False,
@@ -91,7 +118,8 @@ def _run(
             num_sanity_val_steps=0,
         )
         try:
-            trainer.fit(module, batches, Batches(data.validation, _VALIDATION_BATCH), ckpt_path=last)
+            path = None if resumed is None else resumed.path
+            trainer.fit(module, batches, Batches(data.validation, _VALIDATION_BATCH), ckpt_path=path)
         except SystemExit as stop:
             # Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on
             if trainer.interrupted:
@@ -99,10 +127,10 @@ def _run(
             raise
 
 
-def _has_stopped(checkpoint: dict, stopping: EarlyStopping) -> bool:
+def _has_stopped(resumed: Resumed, stopping: EarlyStopping) -> bool:
     """Whether early stopping had ended the run of a checkpoint: Lightning would train one epoch more."""
-    state = checkpoint["callbacks"][stopping.state_key]
-    return bool(state["wait_count"] >= stopping.patience)
+    waited = resumed.state_of(stopping).get("wait_count")
+    return isinstance(waited, int) and waited >= stopping.patience
 
 
 @contextmanager

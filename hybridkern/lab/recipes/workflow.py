@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,21 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load
 
 import hybridkern
+from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.data import DataSet
+from hybridkern.lab.recipes.checkpoints import say, seal_all
 from hybridkern.lab.recipes.config import Config
-from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
 from hybridkern.lab.recipes.evaluation import evaluate
-from hybridkern.lab.recipes.files import replacing, write_json
+from hybridkern.lab.recipes.files import read_json, write_durably, write_sealed_json
 from hybridkern.lab.recipes.pictures import draw_run
 from hybridkern.lab.recipes.recipe import DataShape, Recipe, get_recipe
+from hybridkern.lab.recipes.report import notes, result_table
 from hybridkern.lab.recipes.run_folder import RunFolder, RunRecord, changed_setting, hash_of
+from hybridkern.lab.recipes.seals import seal_tensors
 from hybridkern.lab.recipes.task import Task
 from hybridkern.lab.recipes.training import fit
 
@@ -68,32 +73,38 @@ def train(
         extra: further Lightning callbacks.
 
     Raises:
-        RecipeError: an option, the folder or the data is unusable; nothing has been written then.
+        RecipeError: an option, the folder or the data is unusable, or another process is at work in the folder; nothing
+            has been written then. A file that cannot be written, later: what was written before can be resumed.
         DataError: the data file is unusable; nothing has been written then.
         KeyboardInterrupt: after Ctrl-C; the folder can be resumed.
     """
     recipe, folder = get_recipe(name), RunFolder(out)
-    if resume:
-        folder.prepare_resumed()
-        config = _resumed_config(recipe, RunRecord.read(folder), options)
-    else:
-        config = recipe.config.updated(name, _absolute(options))
-    if download:
-        _fetch(recipe, config)
-    data = recipe.load(config)
-    record = RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config)))
-    torch.manual_seed(config.seed)
-    task = recipe.build(config, record.data)
-    task.initialize(data.train.x, data.train.y)
-    if resume:
-        _require_same_data(RunRecord.read(folder), record)
-    else:
-        folder.prepare_new()
-    record.write(folder)
-    history = (recipe.fit or fit)(
-        task, data, config, folder.checkpoints, console=console or Console(stderr=True), extra=extra
-    )
-    return _finish(folder, record, task, data, history)
+    console = console or Console(stderr=True)
+    with ExitStack() as held:
+        before = None
+        if resume:
+            held.enter_context(folder.resumed())
+            before = RunRecord.read(folder) if folder.config.exists() else None
+        if before is None:
+            config = recipe.config.updated(name, _absolute(options))
+        else:
+            config = _resumed_config(recipe, before, options)
+        if download:
+            _fetch(recipe, config)
+        data = recipe.load(config)
+        record = RunRecord(recipe, config, DataShape.of(data), hash_of(recipe.files(config)))
+        if before is not None:
+            _require_same_data(before, record)
+        torch.manual_seed(config.seed)
+        task = recipe.build(config, record.data)
+        task.initialize(data.train.x, data.train.y)
+        if not resume:
+            held.enter_context(folder.new())
+        elif before is not None and not before.sealed:
+            seal_all(folder.checkpoints)
+        record.write(folder)
+        history = (recipe.fit or fit)(task, data, config, folder.checkpoints, console=console, extra=extra)
+        return _finish(folder, record, task, data, history, console)
 
 
 def load_run(out: Path) -> tuple[RunRecord, Task]:
@@ -106,13 +117,40 @@ def load_run(out: Path) -> tuple[RunRecord, Task]:
     record = RunRecord.read(folder)
     if not folder.metrics.exists():
         raise RecipeError(f"{out} holds an unfinished run; finish it with --resume")
-    with torch.random.fork_rng(devices=[]):
-        task = record.recipe.build(record.config, record.data)
+    content = folder.read_weights(record.sealed)
     try:
-        task.load_state_dict(load_file(folder.weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise RecipeError(f"{folder.weights}: missing or damaged ({str(error).splitlines()[0]})") from error
+        with torch.random.fork_rng(devices=[]):
+            task = record.recipe.build(record.config, record.data)
+    except (RecipeError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError) as error:
+        raise DamagedFileError(
+            f"{folder.config}: describes a model that cannot be built ({one_line(error)})"
+        ) from error
+    try:
+        task.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise DamagedFileError(f"{folder.weights}: missing or damaged ({one_line(error)})") from error
     return record, task.eval()
+
+
+def stored_metrics(out: Path) -> dict[str, Any]:
+    """The figures that a finished run was written with.
+
+    Raises:
+        RecipeError: no run folder, an unfinished run, or damaged files.
+    """
+    folder = RunFolder(out)
+    record = RunRecord.read(folder)
+    if not folder.metrics.exists():
+        raise RecipeError(f"{out} holds an unfinished run; finish it with --resume")
+    metrics, sealed = read_json(folder.metrics)
+    if record.sealed and not sealed:
+        raise DamagedFileError(f"{folder.metrics}: damaged (its checksum is missing)")
+    try:
+        result_table("", {"": metrics})
+        notes([metrics])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFileError(f"{folder.metrics}: damaged ({type(error).__name__}: {one_line(error)})") from error
+    return metrics
 
 
 def evaluate_run(out: Path, ood: str | None = None) -> tuple[RunRecord, dict[str, Any], list[Path]]:
@@ -145,9 +183,14 @@ class _Figures:
 
 
 def _evaluate(record: RunRecord, task: Task, data: DataSet, config: Config) -> Any:
-    if record.recipe.evaluate is not None:
-        return record.recipe.evaluate(task, data, config)
-    return _Figures(evaluate(task, data.test, data.levels))
+    try:
+        if record.recipe.evaluate is not None:
+            return record.recipe.evaluate(task, data, config)
+        return _Figures(evaluate(task, data.test, data.levels))
+    except DataError:
+        raise
+    except ValueError as error:  # the data have been checked: what is out of range now is what the model made of them
+        raise RecipeError(f"{data.source}: the model cannot take the test part ({one_line(error)})") from error
 
 
 def _fetch(recipe: Recipe, config: Config) -> None:
@@ -158,17 +201,20 @@ def _fetch(recipe: Recipe, config: Config) -> None:
     recipe.fetch(config)
 
 
-def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, history: Any) -> Run:
+def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, history: Any, console: Console) -> Run:
     results = _evaluate(record, task, data, record.config)
     metrics = results.metrics | _circumstances(record, task, data, history)
-    with replacing(folder.weights) as temporary:
-        temporary.write_bytes(save({name: value.contiguous() for name, value in task.state_dict().items()}))
+    write_durably(folder.weights, seal_tensors({name: value.contiguous() for name, value in task.state_dict().items()}))
     seed = record.config.seed
-    if record.recipe.draw is not None:
-        paths = record.recipe.draw(folder.root, task, data, history, seed, results)
-    else:
-        paths = draw_run(folder.root, task, data, history, seed)
-    write_json(folder.metrics, metrics)
+    try:
+        if record.recipe.draw is not None:
+            paths = record.recipe.draw(folder.root, task, data, history, seed, results)
+        else:
+            paths = draw_run(folder.root, task, data, history, seed)
+    except ValueError as error:  # a model whose samples are out of range is still a finished run
+        say(console, f"{folder.root}: not all pictures could be drawn ({one_line(error)})")
+        paths = []
+    metrics = write_sealed_json(folder.metrics, metrics)
     return Run(record, task, metrics, paths, results)
 
 

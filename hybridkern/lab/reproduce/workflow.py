@@ -66,8 +66,8 @@ def reproduce(
     request = Request(Budget(minutes), seed, out, console or Console(stderr=True), **_typed(given))
     loaded = experiment.load(request)
     asked = {"experiment": name, "minutes": minutes, "seed": seed} | {key: _absolute(key, given) for key in SOURCES}
-    folder.prepare(asked, resume)
-    return _run(experiment, request, loaded)
+    with folder.prepared(asked, resume):
+        return _run(experiment, request, loaded)
 
 
 def _run(experiment: Experiment, request: Request, loaded: Any) -> Reproduction:

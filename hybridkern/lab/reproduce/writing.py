@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table as RichTable
 
-from hybridkern.lab.recipes.files import replacing, write_json
+from hybridkern.lab.recipes.files import replacing, write_sealed_json
 from hybridkern.lab.recipes.pictures import save_figure
 from hybridkern.lab.reproduce.result import Result, Table
 
@@ -29,7 +29,7 @@ def write(result: Result, name: str, summary: str, folder: Path, facts: dict[str
     table = folder / f"{name}.md"
     with replacing(table) as temporary:
         temporary.write_text(markdown(result, name, summary, pictures), encoding="utf-8")
-    write_json(folder / "results.json", as_json(result, name) | facts)
+    write_sealed_json(folder / "results.json", as_json(result, name) | facts)
     return [table, *pictures, folder / "results.json"]
 
 

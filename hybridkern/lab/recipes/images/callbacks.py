@@ -88,8 +88,9 @@ class ImageHistory(Callback):
         return {"training": self.training, "validation": self.validation, "images": self.images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.training, self.validation = state_dict["training"], state_dict["validation"]
-        self.images = state_dict["images"]
+        self.training = {name: list(state_dict["training"][name]) for name in TRAINED}
+        self.validation = {name: list(state_dict["validation"][name]) for name in VALIDATED}
+        self.images = int(state_dict["images"])
 
 
 class StepProgress(Callback):

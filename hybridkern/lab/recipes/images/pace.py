@@ -126,8 +126,8 @@ class Pace(Callback):
         return {"seconds": self.seconds, "step": self.step, "progress": self.progress}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.seconds, self.step = state_dict["seconds"], state_dict["step"]
-        self.progress = state_dict["progress"]
+        self.seconds, self.step = float(state_dict["seconds"]), int(state_dict["step"])
+        self.progress = float(state_dict["progress"])
 
 
 def _of_first_process(seconds: float) -> float:

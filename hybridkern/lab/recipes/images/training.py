@@ -14,8 +14,16 @@ from rich.console import Console
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from hybridkern.lab.data import DataSet
-from hybridkern.lab.recipes.callbacks import AtomicCheckpointIO
+from hybridkern.lab.recipes.checkpoints import (
+    LAST,
+    Restoring,
+    Resumed,
+    SealedCheckpointIO,
+    newest,
+    read_checkpoint,
+)
 from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.fitting import require_fit
 from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
 from hybridkern.lab.recipes.images.callbacks import ImageHistory, LastStretch, RunningAverage, StepProgress
 from hybridkern.lab.recipes.images.config import ImagesConfig
@@ -37,7 +45,7 @@ def fit(
     console: Console,
     extra: tuple[Callback, ...] = (),
 ) -> ImageHistory:
-    """Trains ``task`` in place, going on from ``checkpoints/last.ckpt`` where there is one, and loads what is kept:
+    """Trains ``task`` in place, going on from the newest checkpoint where there is one, and loads what is kept:
     the running average of the weights at the end, or the weights themselves where there is none.
 
     Order of the data and all random draws depend on seed and step alone. Without ``minutes`` a run that was killed and
@@ -71,23 +79,22 @@ def fit(
         callbacks.append(RunningAverage(config.ema, config.ema_every))
     callbacks += [LastStretch(checkpoints), *extra]
     module = ImageModule(task, config, max(1, torch.get_num_threads() // config.devices))
-    last = checkpoints / "last.ckpt"
-    if not _finished(last, pace):
+    kept = newest(checkpoints, module, console)
+    if kept is None or not _finished(kept, pace):
         validation = FixedBatches(data.validation, _VALIDATION_BATCH, config.seed) if len(data.validation) else None
-        _run(module, batches, validation, callbacks, last if last.exists() else None)
-    kept = torch.load(last, weights_only=True)
-    module.load_state_dict(kept["state_dict"])
+        _run(module, batches, validation, callbacks, kept)
+        kept = Resumed(checkpoints / LAST, read_checkpoint(checkpoints / LAST, to_go_on=True))
+    require_fit(kept.path, kept.checkpoint, module)
+    module.load_state_dict(kept.checkpoint["state_dict"])
     for callback in (pace, history):  # trained in other processes, perhaps
-        callback.load_state_dict(kept["callbacks"][callback.state_key])
+        kept.restore(callback)
     return history
 
 
-def _finished(last: Path, pace: Pace) -> bool:
-    """Whether the run of a checkpoint had come to its end; ``pace`` then knows of it."""
-    if not last.exists():
-        return False
-    state = torch.load(last, weights_only=True)["callbacks"][pace.state_key]
-    return bool(state["progress"] >= 1)
+def _finished(resumed: Resumed, pace: Pace) -> bool:
+    """Whether the run of a checkpoint had come to its end."""
+    progress = resumed.state_of(pace).get("progress")
+    return isinstance(progress, (int, float)) and progress >= 1
 
 
 def _run(
@@ -95,7 +102,7 @@ def _run(
     batches: TrainingBatches,
     validation: FixedBatches | None,
     callbacks: list[Callback],
-    last: Path | None,
+    resumed: Resumed | None,
 ) -> None:
     config = module.config
     assert isinstance(config, ImagesConfig)
@@ -104,7 +111,8 @@ def _run(
     if config.devices > 1:
         # started anew, not forked: a fork of a process whose threads have computed may hang
         strategy = DDPStrategy(start_method="spawn", process_group_backend="gloo")
-    with quiet_lightning():
+    restoring = Restoring(resumed)
+    with quiet_lightning(), restoring.errors():
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=config.devices,
@@ -112,8 +120,8 @@ def _run(
             precision=resolve(config.precision),
             max_epochs=-1,
             max_steps=pace.total,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
+            callbacks=[*callbacks, restoring],
+            plugins=[SealedCheckpointIO()],
             use_distributed_sampler=False,
             logger=False,
             enable_progress_bar=False,
@@ -121,7 +129,7 @@ def _run(
             num_sanity_val_steps=0,
         )
         try:
-            trainer.fit(module, batches, validation, ckpt_path=last)
+            trainer.fit(module, batches, validation, ckpt_path=None if resumed is None else resumed.path)
         except SystemExit as stop:
             # Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on
             if trainer.interrupted:

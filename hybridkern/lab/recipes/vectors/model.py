@@ -12,6 +12,8 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.recipe import DataShape
 from hybridkern.lab.recipes.vectors.config import VectorConfig
 
+_FORM = "realnvp"  # named, so that a run means the same whatever form a flow has by itself
+
 
 def build_model(config: VectorConfig, data: DataShape) -> HybridModel:
     """Flow and head of a configuration, with torch's global generator.
@@ -27,7 +29,12 @@ def build_model(config: VectorConfig, data: DataShape) -> HybridModel:
             flow: flows.Flow = flows.Planar(data.dim, config.layers)
         else:
             flow = flows.RealNVP(
-                data.dim, config.layers, (config.hidden,) * 2, activation=nn.SiLU, dropout=config.dropout
+                data.dim,
+                config.layers,
+                (config.hidden,) * 2,
+                form=_FORM,
+                activation=nn.SiLU,
+                dropout=config.dropout,
             )
     except ValueError as error:
         raise RecipeError(f"the flow cannot be built: {error}") from error

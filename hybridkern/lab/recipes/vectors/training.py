@@ -17,6 +17,7 @@ from hybridkern.flows import Planar
 from hybridkern.lab.data import DataSet, Split
 from hybridkern.lab.recipes import training
 from hybridkern.lab.recipes.callbacks import History
+from hybridkern.lab.recipes.checkpoints import has_any
 from hybridkern.lab.recipes.vectors.config import VectorConfig
 from hybridkern.lab.recipes.vectors.task import VectorTask
 
@@ -34,7 +35,7 @@ def fit(
     extra: tuple[Callback, ...] = (),
 ) -> History:
     """Trains as :func:`hybridkern.lab.recipes.training.fit` does, whose arguments and errors it has."""
-    if config.starts > 1 and not (checkpoints / "last.ckpt").exists():
+    if config.starts > 1 and not has_any(checkpoints):
         best_start(task, data.train, config, console)
     if config.minutes is not None:
         extra = (*extra, Timer(timedelta(minutes=config.minutes), interval="epoch", verbose=False))
