@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hybridkern._calls import has_hooks as has_hooks
+from hybridkern import _calls
+from hybridkern.ops.affine_coupling.form import CouplingForm
 
 WIDE = (torch.float32, torch.float64)  # what the fused paths take; other dtypes go the library's own way
 
@@ -39,17 +40,29 @@ class Accelerated:
         REPLACEMENT: what computes it, in words for the report.
         NETWORKS: names of the attributes that hold its coupling networks.
         CACHES: names of the entries of ``__dict__`` that its methods add.
+        COUPLES: whether it is a coupling. Other layers change only in a model where a coupling does.
     """
 
     REPLACEMENT: ClassVar[str]
     NETWORKS: ClassVar[tuple[str, ...]] = ()
     CACHES: ClassVar[tuple[str, ...]] = ()
+    COUPLES: ClassVar[bool] = False
     _hybridkern: Options
 
     @classmethod
     def obstacle(cls, layer: Any) -> str:
         """Why this instance of the library's class has to stay as it is; empty if it has not."""
         return ""
+
+    @classmethod
+    def no_gain(cls, layer: Any, options: Options) -> str:
+        """Why this instance would be no faster with these options; empty if it would."""
+        return ""
+
+    @classmethod
+    def folds(cls, layer: Any) -> tuple[nn.Module, ...]:
+        """Layers inside this one that it computes beside its own work."""
+        return ()
 
     @classmethod
     def library_class(cls) -> type[nn.Module]:
@@ -71,6 +84,19 @@ def take_off(layer: nn.Module) -> None:
     layer.__class__ = layer.library_class()  # type: ignore[assignment]
 
 
+def own_methods(layer: nn.Module) -> list[str]:
+    """Names of methods of its class that this instance has another function for."""
+    return [name for name, value in vars(layer).items() if callable(value) and callable(getattr(type(layer), name, 0))]
+
+
+def has_hooks(modules: Iterable[nn.Module]) -> bool:
+    """Whether someone watches a module, or gave it a ``forward`` of its own: then it is called, not merely computed."""
+    watched = list(modules)
+    return _calls.has_hooks(watched) or any(
+        "forward" in module.__dict__ or "inverse" in module.__dict__ for module in watched
+    )
+
+
 def fits(x: Tensor, params: object, channels: int) -> bool:
     """Whether ``params`` are those of a coupling of ``x`` that the operator takes, with that many channels."""
     return (
@@ -78,5 +104,27 @@ def fits(x: Tensor, params: object, channels: int) -> bool:
         and x.dtype in WIDE
         and (params.dtype is x.dtype or (x.dtype is torch.float32 and params.dtype in (torch.bfloat16, torch.float16)))
         and params.shape == (x.shape[0], channels, *x.shape[2:])
+        and params.device == x.device
         and x.numel() > 0
     )
+
+
+def unsaved(y: Tensor, form: CouplingForm, inverse: bool) -> Tensor:
+    """``y``, or a copy where the operator keeps ``y`` for its backward pass: what comes next may write into it."""
+    return y.clone() if y.requires_grad and form.shifts_first(inverse) else y
+
+
+class Given:
+    """A layer as a method of its library sees it, whose networks give again what they gave once.
+
+    So a call that the operators do not serve is computed by the library, and no network runs (counts a batch, draws
+    units to drop, calls its hooks) twice.
+    """
+
+    def __init__(self, layer: nn.Module, **outputs: object) -> None:
+        self.__dict__["_layer"] = layer
+        for name, value in outputs.items():
+            self.__dict__[name] = lambda *_, _value=value: _value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_layer"], name)

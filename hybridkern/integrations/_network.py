@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch.utils.checkpoint import checkpoint
 
 from hybridkern._calls import plain_weights
 from hybridkern.integrations._layer import Options, has_hooks
+from hybridkern.integrations._reads import only_reads
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
+_PIXELS = 1024  # for fewer the other order of numbers costs what it gains
 # Modules that compute the same whatever the strides of an image; any other may, say, view it.
 _KEEP_STRIDES = {
     nn.Sequential,
@@ -33,6 +35,7 @@ _KEEP_STRIDES = {
     nn.Sigmoid,
     nn.Softplus,
 }
+_INITIALIZED = ("data_dep_init_done", "initialized")
 _KEEP_STRIDES_BY_NAME = {
     "normflows.nets.cnn.ConvNet2d",
     "nflows.nn.nets.resnet.ConvResidualNet",
@@ -55,14 +58,40 @@ def run_network(network: Callable[..., Tensor], x: Tensor, *context: Tensor | No
         weights = fused_weights(network) if images and options.networks and not context else None
         if weights is not None and has_fused_network(x) and weights[0].dtype is x.dtype:
             return coupling_network(x, *weights, save_hidden=not recompute)
-        if images and isinstance(network, nn.Module) and (options.networks or keeps_strides(network)):
+        if images and isinstance(network, nn.Module) and _gains_from_channels_last(network, x, options):
             x = x.contiguous(memory_format=torch.channels_last)
-        if not recompute:
-            return network(x, *context)
-        out: Tensor = checkpoint(
-            network, x, *context, use_reentrant=False, context_fn=partial(_first_and_second_run, network)
-        )
-        return out
+        return _recomputed(network, x, *context) if recompute else network(x, *context)
+
+
+def _recomputed(network: Callable[..., Tensor], x: Tensor, *context: Tensor | None) -> Tensor:
+    """``network(x, *context)``, of which ``x`` alone is kept."""
+    if _will_initialize(network):  # a second run would not be the first one again
+        return network(x, *context)
+    run = partial(checkpoint, use_reentrant=False, context_fn=partial(_first_and_second_run, network))
+    if only_reads(network):
+        return run(network, x, *context)
+
+    def on_copy(start: Tensor, *given: Tensor | None) -> tuple[Tensor, Tensor]:
+        seen = start.clone()
+        return network(seen, *given), seen
+
+    out, seen = run(on_copy, x.clone(), *context)
+    if seen._version:  # the network wrote into its input, and who called it may count on that
+        x.copy_(seen)
+    return out
+
+
+def _will_initialize(network: object) -> bool:
+    """Whether it holds an actnorm of a library, which sets itself from the first batch that it sees."""
+    if not isinstance(network, nn.Module):
+        return False
+    flags = (getattr(module, name, True) for module in network.modules() for name in _INITIALIZED)
+    return not all(flags) or any(getattr(module, "init_on_next_batch", False) for module in network.modules())
+
+
+def _gains_from_channels_last(network: nn.Module, x: Tensor, options: Options) -> bool:
+    many = x.shape[0] * x.shape[2] * x.shape[3] >= _PIXELS
+    return (options.networks or many) and only_reads(network) and keeps_strides(network)
 
 
 def _precision(x: Tensor, options: Options) -> AbstractContextManager[Any]:
@@ -72,27 +101,52 @@ def _precision(x: Tensor, options: Options) -> AbstractContextManager[Any]:
 
 
 def _first_and_second_run(network: object) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), (_own_buffers(network) if isinstance(network, nn.Module) else nullcontext())
+    return nullcontext(), (_AsBefore(network) if isinstance(network, nn.Module) else nullcontext())
 
 
-@contextmanager
-def _own_buffers(network: nn.Module) -> Iterator[None]:
-    """Inside, the modules write into copies of their buffers: running statistics count a batch once."""
-    before = [(module, name, buffer) for module in network.modules() for name, buffer in module._buffers.items()]
-    try:
-        for module, name, buffer in before:
+class _AsBefore:
+    """Inside, the modules write into copies of their buffers, so that running statistics count a batch once, and
+    the parameters that were frozen in the first run are frozen.
+
+    Entered again for every backward pass through the same graph.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.before: list[tuple[nn.Module, str, Tensor | None]] = []
+        self.frozen = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+
+    def _exchange(self) -> None:
+        now = [(parameter, parameter.requires_grad) for parameter, _ in self.frozen]
+        for parameter, wanted in self.frozen:
+            if parameter.requires_grad is not wanted:
+                parameter.requires_grad_(wanted)
+        self.frozen = now
+
+    def __enter__(self) -> None:
+        self._exchange()
+        modules = self.network.modules()
+        self.before = [(module, name, buffer) for module in modules for name, buffer in module._buffers.items()]
+        for module, name, buffer in self.before:
             module._buffers[name] = None if buffer is None else buffer.clone()
-        yield
-    finally:
-        for module, name, buffer in before:
+
+    def __exit__(self, *_: object) -> None:
+        for module, name, buffer in self.before:
             module._buffers[name] = buffer
+        self._exchange()
 
 
 def keeps_strides(network: nn.Module) -> bool:
     """Whether ``network`` is made of modules that give the same numbers for an image in channels_last."""
     return all(
-        type(module) in _KEEP_STRIDES or _full_name(module) in _KEEP_STRIDES_BY_NAME for module in network.modules()
+        (type(module) in _KEEP_STRIDES or _full_name(module) in _KEEP_STRIDES_BY_NAME) and not _draws(module)
+        for module in network.modules()
     )
+
+
+def _draws(module: nn.Module) -> bool:
+    """Whether it drops units: the same random numbers would fall on others in another order of memory."""
+    return isinstance(module, (nn.Dropout, nn.Dropout2d)) and module.training and module.p > 0
 
 
 def _full_name(module: nn.Module) -> str:
@@ -120,7 +174,7 @@ def network_reason(network: nn.Module, options: Options) -> str:
     words = []
     if options.networks and fused_weights(network) is not None:
         words.append("one operator for images")
-    elif options.networks or keeps_strides(network):
+    elif keeps_strides(network):
         words.append("channels_last for images")
     if options.precision:
         words.append(options.precision)

@@ -1,51 +1,18 @@
-"""Finds the layers of a model that hybridkern knows, and swaps their classes there and back."""
+"""Swaps the classes of the layers that hybridkern computes, there and back."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from types import ModuleType
 
 from torch import nn
 
+from hybridkern.integrations._decide import decide, report
 from hybridkern.integrations._layer import Accelerated, Options, put_on, take_off
-from hybridkern.integrations._network import network_reason
-from hybridkern.integrations._report import Entry, Report
+from hybridkern.integrations._report import Report
 
 PRECISIONS = (None, "bf16")
 MEMORY = (None, "recompute")
-
-
-@dataclass(frozen=True)
-class Library:
-    """A flow library: its distribution, the versions whose sources were read, and the module with its layers."""
-
-    distribution: str
-    versions: tuple[str, ...]
-    layers: str
-
-
-LIBRARIES = {
-    "normflows": Library("normflows", ("1.7",), "hybridkern.integrations.normflows"),
-    "nflows": Library("nflows", ("0.14",), "hybridkern.integrations.nflows"),
-    "FrEIA": Library("FrEIA", ("0.2",), "hybridkern.integrations.freia"),
-}
-
-
-@dataclass(frozen=True)
-class _Decision:
-    path: str
-    layer: nn.Module
-    target: type[nn.Module] | None
-    reason: str
-
-    @property
-    def entry(self) -> Entry:
-        return Entry(self.path, _full_name(type(self.layer)), self.reason)
 
 
 def accelerate(
@@ -56,20 +23,22 @@ def accelerate(
     The layers found anywhere inside ``model`` (also where it is a module of the user's own around them) get a subclass
     of their class. State dict, parameters, buffers and hooks stay the same objects, so an optimizer made before keeps
     working; the model pickles and copies as before. What a layer returns keeps the library's conventions and agrees
-    with it within rounding. Modules that are not known, or subclassed, stay as they are.
+    with it within rounding. Modules that are not known, or subclassed, stay as they are; and in a model without a
+    coupling that hybridkern computes, all do: the other layers alone would be no faster.
 
     The operators have first derivatives only, and none under ``torch.func``.
 
     Args:
         model: the model, or any module that holds layers of these libraries.
-        networks: allow the coupling networks of images to run in channels_last and, where they are Glow's (3x3, ReLU,
-            1x1, ReLU, 3x3), as one operator. Their parameters are left as they are.
+        networks: allow the coupling networks of images that are Glow's (3x3, ReLU, 1x1, ReLU, 3x3) to run as one
+            operator, and others that keep their numbers to run in channels_last for small images too. Their
+            parameters are left as they are.
         precision: ``"bf16"`` runs the coupling networks under ``torch.autocast`` in bfloat16; what they return is
             converted in registers, and all else keeps the precision of the model. Needs ``networks=True``.
         memory: ``"recompute"`` keeps of a coupling network only its input, and runs it again in the backward pass.
 
     Returns:
-        What was replaced, what was left, and why.
+        What is faster now, what has nothing to gain and what is not supported, with reasons.
 
     Raises:
         TypeError: ``model`` is not a module, or ``networks`` not a bool.
@@ -78,16 +47,17 @@ def accelerate(
         RuntimeError: a version of the library that is not supported. In all these cases nothing was changed.
     """
     options = _options(networks, precision, memory)
-    decisions = _decide(model)
-    chosen = [(decision, decision.target) for decision in decisions if decision.target is not None]
-    report = Report(
-        replaced=tuple(decision.entry for decision, _ in chosen),
-        left=tuple(decision.entry for decision in decisions if decision.target is None),
-        networks=tuple(entry for decision, target in chosen for entry in _networks(decision, target, options)),
-    )
-    for decision, target in chosen:
-        put_on(decision.layer, target, options)
-    return report
+    _check_module(model)
+    if is_accelerated(model):
+        raise ValueError(
+            "model: got one that is accelerated already, expected hybridkern.integrations.undo(model) first"
+        )
+    decisions = decide(model, options)
+    found = report(decisions, options)
+    for decision in decisions:
+        if decision.target is not None:
+            put_on(decision.layer, decision.target, options)
+    return found
 
 
 def undo(model: nn.Module) -> None:
@@ -138,85 +108,3 @@ def _options(networks: object, precision: str | None, memory: str | None) -> Opt
 def _check_module(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: got {type(model).__name__}, expected a torch.nn.Module")
-
-
-def _full_name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _decide(model: nn.Module) -> list[_Decision]:
-    _check_module(model)
-    if is_accelerated(model):
-        raise ValueError(
-            "model: got one that is accelerated already, expected hybridkern.integrations.undo(model) first"
-        )
-    found = [(path, layer, name) for path, layer in model.named_modules() if (name := _library_of(layer)) is not None]
-    if not found:
-        raise ValueError(
-            f"model: got {type(model).__name__} without a module of {', '.join(LIBRARIES)}, expected at least one"
-        )
-    tables = {name: layers_of(name) for name in dict.fromkeys(name for _, _, name in found)}
-    return [_decision(path, layer, tables[name]) for path, layer, name in found]
-
-
-def _library_of(layer: nn.Module) -> str | None:
-    """The library that its class, or a class above that, comes from."""
-    roots = (base.__module__.partition(".")[0] for base in type(layer).__mro__)
-    return next((root for root in roots if root in LIBRARIES), None)
-
-
-def layers_of(name: str) -> ModuleType:
-    """The module with the tables ``LAYERS`` and ``LEFT`` of an imported library.
-
-    Raises:
-        RuntimeError: its version is not supported.
-    """
-    library = LIBRARIES[name]
-    version = _version(name, library)
-    if not any(version == known or version.startswith(known + ".") for known in library.versions):
-        raise RuntimeError(
-            f"{name}: got version {version}, expected {' or '.join(library.versions)}, whose layers hybridkern knows; "
-            "the model was left as it is"
-        )
-    return importlib.import_module(library.layers)
-
-
-def _version(name: str, library: Library) -> str:
-    stated = getattr(sys.modules.get(name), "__version__", None)
-    if stated is not None:
-        return str(stated)
-    try:
-        return importlib.metadata.version(library.distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _decision(path: str, layer: nn.Module, library: ModuleType) -> _Decision:
-    known: Mapping[type[nn.Module], type[nn.Module]] = library.LAYERS
-    target = known.get(type(layer))
-    if target is None:
-        return _Decision(path, layer, None, _why_left(layer, library))
-    assert issubclass(target, Accelerated)
-    obstacle = target.obstacle(layer)
-    if obstacle:
-        return _Decision(path, layer, None, obstacle)
-    return _Decision(path, layer, target, target.REPLACEMENT)
-
-
-def _why_left(layer: nn.Module, library: ModuleType) -> str:
-    reasons: Mapping[str, str] = library.LEFT
-    for base in type(layer).__mro__:
-        if base in library.LAYERS:
-            return f"a subclass of {base.__name__}, which may compute something else"
-        if base.__name__ in reasons:
-            return reasons[base.__name__]
-    return "not known to hybridkern"
-
-
-def _networks(decision: _Decision, target: type[nn.Module], options: Options) -> Iterator[Entry]:
-    assert issubclass(target, Accelerated)
-    for name in target.NETWORKS:
-        network = getattr(decision.layer, name)
-        if isinstance(network, nn.Module):
-            path = f"{decision.path}.{name}" if decision.path else name
-            yield Entry(path, _full_name(type(network)), network_reason(network, options))

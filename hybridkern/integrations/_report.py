@@ -24,22 +24,40 @@ class Entry:
 
 @dataclass(frozen=True)
 class Report:
-    """What was replaced and what was left, with reasons; ``print`` shows it grouped by class.
+    """What is faster now, what has nothing to gain and what is not supported; ``print`` shows it grouped by class.
+
+    These three groups hold every layer and base distribution of the libraries once: what they are made of inside
+    is not counted, nor what only runs other layers (a model, a sequence, a Glow block), nor networks. ``replaced``
+    and ``left`` are about modules: all those of the libraries, by whether their class was swapped.
 
     Attributes:
-        replaced: layers that hybridkern computes now.
+        faster: layers that hybridkern computes now.
+        no_gain: layers that stay as they are because they would not be faster.
+        unsupported: layers that stay as they are because hybridkern does not compute them.
+        networks: coupling networks of the layers that are faster now, and how they are called.
+        replaced: modules whose class was swapped.
         left: modules of the libraries that stay what they were.
-        networks: coupling networks of the replaced layers, and how they are called.
     """
 
+    faster: tuple[Entry, ...]
+    no_gain: tuple[Entry, ...]
+    unsupported: tuple[Entry, ...]
+    networks: tuple[Entry, ...]
     replaced: tuple[Entry, ...]
     left: tuple[Entry, ...]
-    networks: tuple[Entry, ...]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.replaced)} layers replaced, {len(self.left)} modules left"]
-        for title, entries in (("replaced", self.replaced), ("networks", self.networks), ("left", self.left)):
-            lines += [f"  {title}: {line}" for line in _grouped(entries)]
+        groups = (
+            ("faster now", self.faster),
+            ("nothing to gain", self.no_gain),
+            ("not supported", self.unsupported),
+        )
+        lines = []
+        for title, entries in groups:
+            lines.append(f"{title}: {len(entries)} {'layer' if len(entries) == 1 else 'layers'}")
+            lines += [f"  {line}" for line in _grouped(entries)]
+        if self.networks:
+            lines += ["networks of the couplings:", *(f"  {line}" for line in _grouped(self.networks))]
         return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ import pytest
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated, Options, put_on
-from hybridkern.integrations._patch import LIBRARIES, layers_of
+from hybridkern.integrations._libraries import LIBRARIES, layers_of
 
 
 class Accelerator:
@@ -61,7 +61,7 @@ class Accelerator:
         @functools.wraps(init)
         def build(layer: nn.Module, *args: Any, **kwargs: Any) -> None:
             init(layer, *args, **kwargs)
-            if type(layer) is kind and not target.obstacle(layer):
+            if type(layer) is kind and not target.obstacle(layer) and not target.no_gain(layer, self.options):
                 put_on(layer, target, self.options)
                 self.counts[f"{kind.__module__}.{kind.__qualname__}"] += 1
 

@@ -16,6 +16,8 @@ from tests.integrations.cases import Case, inputs
 
 LIBRARIES = {"normflows": normflows_cases.CASES, "nflows": nflows_cases.CASES, "freia": freia_cases.CASES}
 CASES = {f"{library} {name}": case for library, cases in LIBRARIES.items() for name, case in cases.items()}
+# no coupling that the operators compute, so that nothing changes
+STAYING = {f"freia {name}" for name in ("all in one gin", "glow own clamp", "nice", "gin", "rnvp", "conditional rnvp")}
 ALLOWED = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -70,7 +72,7 @@ def test_same_numbers(name: str, steps: int) -> None:
     for dtype, allowed in ALLOWED.items():
         ours = copies[dtype]
         report = accelerate(ours)
-        assert report.replaced
+        assert bool(report.replaced) is (name not in STAYING)
         given = inputs(case, dtype)
         got, got_log_det = case.to_latent(ours, *given)
         assert got_log_det.dtype is dtype

@@ -80,6 +80,11 @@ def _later_nflows() -> nn.Module:
     return layer
 
 
+def _patched(layer: nn.Module) -> nn.Module:
+    layer.forward = lambda z: (z, 0)  # type: ignore[method-assign]
+    return layer
+
+
 LEFT = {
     "subclass": (lambda: _Softplus([0, 1], _residual), "a subclass of AffineCouplingTransform"),
     "scale map of the user's": (_later_nflows, "a scale map of its own"),
@@ -87,7 +92,9 @@ LEFT = {
     "identity": (lambda: nf.flows.MaskedAffineFlow(torch.ones(2)), "neither scale nor shift"),
     "permutation": (lambda: nf.flows.Permute(2, mode="other"), "the mode 'other'"),
     "split of channels": (nf.flows.Split, "views"),
-    "dimension": (lambda: transforms.ReversePermutation(4, dim=2), "permutes dimension 2"),
+    "actnorm": (lambda: transforms.ActNorm(2), "one operation of PyTorch"),
+    "mask": (lambda: nf.flows.MaskedAffineFlow(torch.tensor([0.5, 1.0]), mlp(2, 2)), "not of zeros and ones"),
+    "method": (lambda: _patched(nf.flows.AffineCoupling(mlp(1, 2))), "a method of its own: forward"),
     "spline": (lambda: transforms.PiecewiseRationalQuadraticCDF([2]), "not known to hybridkern"),
     "gin": (lambda: modules.AllInOneBlock([(4,)], subnet_constructor=mlp, gin_block=True), "a GIN block"),
     "clamp": (
@@ -105,7 +112,7 @@ LEFT = {
 @pytest.mark.parametrize("name", LEFT)
 def test_left_with_a_reason(name: str) -> None:
     build, reason = LEFT[name]
-    holder = nn.ModuleList([build(), transforms.ActNorm(2)])
+    holder = nn.ModuleList([build(), transforms.AffineCouplingTransform([0, 1], _residual)])
     report = accelerate(holder)
     (entry,) = (entry for entry in report.left if entry.path == "0")
     assert reason in entry.reason

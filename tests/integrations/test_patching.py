@@ -223,11 +223,10 @@ def test_layers_inside_a_module_of_the_users() -> None:
     class Mine(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.steps = nn.ModuleList([transforms.ActNorm(4), nf.flows.Permute(4)])
+            self.steps = nn.ModuleList([nf.flows.AffineCoupling(nn.Linear(2, 4)), nf.flows.Permute(4)])
 
     report = accelerate(Mine())
     assert [entry.path for entry in report.replaced] == ["steps.0", "steps.1"]
-    assert "2 layers replaced, 0 modules left" in str(report)
 
 
 def test_import_loads_no_library() -> None:

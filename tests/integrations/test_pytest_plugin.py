@@ -35,12 +35,13 @@ def test_layers_are_accelerated_as_they_are_built(tmp_path: Path) -> None:
         "    assert isinstance(nf.flows.Permute(4), Accelerated)\n"
         "    assert not isinstance(nf.flows.Permute(4, mode='other'), Accelerated)\n"
         "    assert not isinstance(Mine(4), Accelerated)\n"
-        "    assert nf.flows.Squeeze()._hybridkern.memory == request.config.getoption('--hybridkern-memory')\n"
+        "    merge = nf.flows.Merge('checkerboard')\n"
+        "    assert merge._hybridkern.memory == request.config.getoption('--hybridkern-memory')\n"
     )
     done = run(tmp_path, "--hybridkern-memory", "recompute")
     assert done.returncode == 0, done.stdout
     assert "1 x normflows.flows.mixing.Permute\n" in done.stdout
-    assert "1 x normflows.flows.reshape.Squeeze\n" in done.stdout
+    assert "1 x normflows.flows.reshape.Merge\n" in done.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--hybridkern-networks", "--hybridkern-memory", "recompute")])

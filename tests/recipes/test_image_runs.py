@@ -15,10 +15,10 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from hybridkern._coupling_form import resolve_form
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
-from hybridkern._coupling_form import resolve_form
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.images.batches import dequantized, seeded

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+from FrEIA.modules import InvertibleModule
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.freia import all_in_one, couplings, others
+from hybridkern.integrations.freia import all_in_one, couplings, others, two_sided
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     all_in_one.AllInOneBlock,
-    couplings.GLOWCouplingBlock,
-    couplings.RNVPCouplingBlock,
+    two_sided.GLOWCouplingBlock,
+    two_sided.RNVPCouplingBlock,
+    two_sided.NICECouplingBlock,
     couplings.AffineCouplingOneSided,
     couplings.ConditionalAffineTransform,
-    couplings.NICECouplingBlock,
-    others.ActNorm,
     others.PermuteRandom,
     others.IRevNetDownsampling,
     others.IRevNetUpsampling,
 )
 LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Accelerated)}
+ROOTS = (InvertibleModule,)
 
-_RUNS_PARTS = "runs its parts, which are decided one by one"
+CONTAINERS = {"GraphINN", "SequenceINN", "ReversibleGraphNet", "ReversibleSequential"}
 _VIEW = "only views and copies already"
-LEFT = {
-    "GraphINN": _RUNS_PARTS,
-    "SequenceINN": _RUNS_PARTS,
-    "ReversibleGraphNet": _RUNS_PARTS,
-    "ReversibleSequential": _RUNS_PARTS,
+_ONE_PASS = "each of its passes is one operation of PyTorch"
+NO_GAIN = {
     "Split": _VIEW,
     "Concat": _VIEW,
     "Flatten": _VIEW,
     "Reshape": _VIEW,
-    "Fixed1x1Conv": "one convolution already",
-    "FixedLinearTransform": "one product already",
-    "GINCouplingBlock": "its scales are normalized over the channels",
+    "ActNorm": _ONE_PASS,
+    "Fixed1x1Conv": _ONE_PASS,
+    "FixedLinearTransform": _ONE_PASS,
+    "LearnedElementwiseScaling": _ONE_PASS,
+    "HaarDownsampling": _ONE_PASS,
+    "HaarUpsampling": _ONE_PASS,
+    "InvAutoFC": _ONE_PASS,
+    "InvAutoConv2D": _ONE_PASS,
 }

@@ -10,13 +10,23 @@ from FrEIA.modules import all_in_one_block
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridkern.integrations._layer import WIDE, Accelerated, fits
+from hybridkern.integrations._layer import WIDE, Accelerated, Given, Options, fits
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations.freia._form import FORM, kept_form
+from hybridkern.integrations.freia._form import FORM
+from hybridkern.integrations.freia.couplings import no_clamp
 from hybridkern.ops import affine_coupling, affine_coupling_actnorm, paired_conv1x1
 from hybridkern.ops.affine_coupling.form import CouplingForm
 
+_SMALL = 1024
 _DAMPING = 0.1  # the block multiplies all of the network's output by it
+
+
+class _MisfitError(Exception):
+    """The network returned what the operators do not take."""
+
+    def __init__(self, params: object) -> None:
+        super().__init__()
+        self.params = params
 
 
 def _log_det(scale: Tensor, z: Tensor) -> Tensor:
@@ -30,30 +40,46 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
     REPLACEMENT = "affine_coupling; global scale and offset in its pass, or in the permutation's product"
     NETWORKS = ("subnet",)
     CACHES = (FORM,)
+    COUPLES = True
 
     @classmethod
     def obstacle(cls, layer: Any) -> str:
         """The volume-preserving variant."""
-        if layer.GIN:
-            return "a GIN block: its scales are normalized over the features"
-        return "" if layer.clamp > 0 else f"clamp is {layer.clamp!r}, not a positive number"
+        return "a GIN block: its scales are normalized over the features" if layer.GIN else no_clamp(layer.clamp)
 
     def forward(
         self, x: Sequence[Tensor], c: Sequence[Tensor] = (), rev: bool = False, jac: bool = True
     ) -> tuple[tuple[Tensor], Tensor]:
         """Data -> latent, or back with ``rev``, as in the library."""
         z = x[0]
-        if z.dtype not in WIDE or z.dtype is not self.global_scale.dtype or z.numel() == 0 or z.shape[1] < 2:
+        if not self._serves(z):
             return super().forward(x, c, rev, jac)
         with torch.autocast(z.device.type, enabled=False):
             permutation = self._permutation_matrix()
             scale = self.global_scale_activation(self.global_scale).flatten()
             offset = self.global_offset.flatten()
         move = self._back if rev else self._on if self.input_rank else self._on_vectors
-        done = move(z, c, permutation, scale, offset)
-        if done is None:
-            return super().forward(x, c, rev, jac)
+        try:
+            done = move(z, c, permutation, scale, offset)
+        except _MisfitError as misfit:
+            given = Given(self, subnet=misfit.params)
+            return all_in_one_block.AllInOneBlock.forward(given, x, c, rev, jac)
         return (done[0],), done[1]
+
+    def _serves(self, z: Tensor) -> bool:
+        return (
+            z.dtype in WIDE
+            and z.dtype is self.global_scale.dtype is self.global_offset.dtype
+            and z.ndim == self.input_rank + 2
+            and z.shape[1] == self.in_channels > 1
+            and z.numel() >= self._least()
+            and not no_clamp(self.clamp)
+        )
+
+    def _least(self) -> int:
+        """Numbers in a batch below which the library is as fast; options for the networks hold for any."""
+        plain = self._hybridkern == Options() and (self.input_rank > 0 or not torch.is_grad_enabled())
+        return _SMALL if plain else 1
 
     def _permutation_matrix(self) -> Tensor:
         matrix = self._construct_householder_permutation() if self.householder else self.w_perm
@@ -62,47 +88,44 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
 
     def _on(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[Tensor, Tensor]:
         if self.reverse_pre_permute:
             z = torch.cat(self._product(z.split(self.splits, 1), permutation.t(), None), 1)
         x1, x2 = z.split(self.splits, 1)
         done = self._couple(x1, x2, c, rev=False)
-        if done is None:
-            return None
         halves = self._product((x1, done[0]), permutation * scale, torch.mv(permutation, offset))
         return torch.cat(halves, 1), done[1] + _log_det(scale, z)
 
     def _on_vectors(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[Tensor, Tensor]:
         if self.reverse_pre_permute:
             z = F.linear(z, permutation.t())
-        params = self._params(z[:, : self.splits[0]], c)
-        if not fits(z[:, self.splits[0] :], params, 2 * self.splits[1]):
-            return None
+        x1, x2 = z.split(self.splits, 1)
+        params = self._params(x1, c)
+        if not fits(x2, params, 2 * self.splits[1]):
+            raise _MisfitError(params)
         # the permutation is fixed: with the scale in it, backward would need the gradient of a whole matrix
         y, log_det = affine_coupling_actnorm(z, params, scale, offset, form=self._form())
         return F.linear(y, permutation), log_det
 
     def _back(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
+    ) -> tuple[Tensor, Tensor]:
         if self.input_rank:
             x1, x2 = self._product(z.split(self.splits, 1), permutation.t() / scale[:, None], -offset / scale)
         else:
             x1, x2 = ((F.linear(z, permutation.t()) - offset) / scale).split(self.splits, 1)
         done = self._couple(x1, x2, c, rev=True)
-        if done is None:
-            return None
         pair = (x1, done[0])
         if self.reverse_pre_permute:
             pair = self._product(pair, permutation, None)
         return torch.cat(pair, 1), done[1] - _log_det(scale, z)
 
-    def _couple(self, x1: Tensor, x2: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor] | None:
+    def _couple(self, x1: Tensor, x2: Tensor, c: Sequence[Tensor], rev: bool) -> tuple[Tensor, Tensor]:
         params = self._params(x1, c)
         if not fits(x2, params, 2 * x2.shape[1]):
-            return None
+            raise _MisfitError(params)
         return affine_coupling(x2, params, form=self._form(), inverse=rev)
 
     def _params(self, x1: Tensor, c: Sequence[Tensor]) -> Tensor:
@@ -110,7 +133,11 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         return run_network(self.subnet, given, options=self._hybridkern)
 
     def _form(self) -> CouplingForm:
-        return kept_form(self, scale="tanh", clamp=float(self.clamp), gain=_DAMPING, shift_gain=_DAMPING)
+        found: tuple[float, CouplingForm] | None = self.__dict__.get(FORM)
+        if found is None or found[0] != self.clamp:
+            form = CouplingForm(scale="tanh", clamp=float(self.clamp), gain=_DAMPING, shift_gain=_DAMPING)
+            found = self.__dict__[FORM] = (self.clamp, form)
+        return found[1]
 
     def _product(self, pair: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """``weight x + bias`` at every position, for the channels of both parts together."""

@@ -1,17 +1,18 @@
-"""Coupling blocks of FrEIA: tuples in and out, ``rev=True`` for latent -> data."""
+"""Coupling blocks of FrEIA with one network: tuples in and out, ``rev=True`` for latent -> data."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from FrEIA.modules import coupling_layers as layers
 from torch import Tensor
 
-from hybridkern.integrations._layer import Accelerated, fits
+from hybridkern.integrations._layer import Accelerated, Given, fits, unsaved
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations.freia._form import FORM, kept_form
+from hybridkern.integrations.freia._form import FORM
 from hybridkern.ops import affine_coupling
 from hybridkern.ops.affine_coupling.form import CouplingForm
 
@@ -29,22 +30,26 @@ def clamp_name(activation: Callable[[Tensor], Tensor]) -> str | None:
     return {("torch", "atan"): "atan", ("torch", "sigmoid"): "sigmoid"}.get(code.co_names)
 
 
+def no_clamp(clamp: object) -> str:
+    """Why the operator does not take this bound; empty if it does."""
+    fine = isinstance(clamp, (int, float)) and clamp > 0 and math.isfinite(clamp)
+    return "" if fine else f"clamp is {clamp!r}, not a positive number"
+
+
 class Clamped(Accelerated):
     """What the affine blocks share."""
 
     REPLACEMENT = "affine_coupling"
-    CACHES = (FORM,)
+    CACHES: ClassVar[tuple[str, ...]] = (FORM,)
+    COUPLES = True
     clamp: float
+    ndims: int
     f_clamp: Callable[[Tensor], Tensor]
 
     @classmethod
     def obstacle(cls, layer: Any) -> str:
         """A clamp of the user's own."""
-        if clamp_name(layer.f_clamp) is None:
-            return "a clamp activation of its own"
-        if not isinstance(layer.clamp, (int, float)) or not layer.clamp > 0:
-            return f"clamp is {layer.clamp!r}, not a positive number"
-        return ""
+        return "a clamp activation of its own" if clamp_name(layer.f_clamp) is None else no_clamp(layer.clamp)
 
     def call(self, network: Any, x: Tensor) -> Tensor:
         """The raw output of a network."""
@@ -52,41 +57,24 @@ class Clamped(Accelerated):
 
     def couple(self, x: Tensor, params: Tensor, rev: bool) -> tuple[Tensor, Tensor] | None:
         """``x`` transformed, and the log-determinant; ``None`` where the operator does not fit."""
-        if not fits(x, params, 2 * x.shape[1]):
+        form = self.form()
+        if form is None or x.ndim != self.ndims + 1 or not fits(x, params, 2 * x.shape[1]):
             return None
-        return affine_coupling(x, params, form=self._form(), inverse=rev)
+        return affine_coupling(x, params, form=form, inverse=rev)
 
-    def _form(self) -> CouplingForm:
+    def form(self) -> CouplingForm | None:
+        """The operator's name for the map, as the attributes are now; ``None`` where it has none."""
+        found = self.__dict__.get(FORM)
+        if found is None or found[0] is not self.f_clamp or found[1] != self.clamp:
+            found = self.__dict__[FORM] = (self.f_clamp, self.clamp, self._form())
+        return found[2]
+
+    def _form(self) -> CouplingForm | None:
         name = clamp_name(self.f_clamp)
-        assert name is not None
+        if name is None or no_clamp(self.clamp):
+            return None
         scale, gain = _SCALES[name]
-        return kept_form(self, scale=scale, clamp=float(self.clamp), gain=gain)
-
-
-class GLOWCouplingBlock(Clamped, layers.GLOWCouplingBlock):
-    """Both halves in turn, each with one network for scale and shift."""
-
-    NETWORKS = ("subnet1", "subnet2")
-
-    def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
-        return self.couple(x1, self.call(self.subnet2, u2), rev) or super()._coupling1(x1, u2, rev)
-
-    def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
-        return self.couple(x2, self.call(self.subnet1, u1), rev) or super()._coupling2(x2, u1, rev)
-
-
-class RNVPCouplingBlock(Clamped, layers.RNVPCouplingBlock):
-    """Both halves in turn, each with a network for the scale and one for the shift."""
-
-    NETWORKS = ("subnet_s1", "subnet_t1", "subnet_s2", "subnet_t2")
-
-    def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
-        params = torch.cat([self.call(self.subnet_s2, u2), self.call(self.subnet_t2, u2)], 1)
-        return self.couple(x1, params, rev) or super()._coupling1(x1, u2, rev)
-
-    def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, Tensor]:
-        params = torch.cat([self.call(self.subnet_s1, u1), self.call(self.subnet_t1, u1)], 1)
-        return self.couple(x2, params, rev) or super()._coupling2(x2, u1, rev)
+        return CouplingForm(scale=scale, clamp=float(self.clamp), gain=gain)
 
 
 class AffineCouplingOneSided(Clamped, layers.AffineCouplingOneSided):
@@ -97,9 +85,10 @@ class AffineCouplingOneSided(Clamped, layers.AffineCouplingOneSided):
     def forward(self, x: Tensors, c: Tensors = (), rev: bool = False, jac: bool = True) -> tuple[tuple[Tensor], Tensor]:
         """Data -> latent, or back with ``rev``, as in the library."""
         x1, x2 = torch.split(x[0], [self.split_len1, self.split_len2], dim=1)
-        done = self.couple(x2, self.call(self.subnet, torch.cat([x1, *c], 1) if self.conditional else x1), rev)
+        params = self.call(self.subnet, torch.cat([x1, *c], 1) if self.conditional else x1)
+        done = self.couple(x2, params, rev)
         if done is None:
-            return super().forward(x, c, rev, jac)
+            return layers.AffineCouplingOneSided.forward(Given(self, subnet=params), x, c, rev, jac)
         return (torch.cat((x1, done[0]), 1),), done[1]
 
 
@@ -110,20 +99,10 @@ class ConditionalAffineTransform(Clamped, layers.ConditionalAffineTransform):
 
     def forward(self, x: Tensors, c: Tensors = (), rev: bool = False, jac: bool = True) -> tuple[tuple[Tensor], Tensor]:
         """Data -> latent, or back with ``rev``, as in the library."""
-        done = self.couple(x[0], self.call(self.subnet, torch.cat(tuple(c), 1) if len(c) > 1 else c[0]), rev)
-        return super().forward(x, c, rev, jac) if done is None else ((done[0],), done[1])
-
-
-class NICECouplingBlock(Accelerated, layers.NICECouplingBlock):
-    """The library's sums; only its networks are called in another way."""
-
-    REPLACEMENT = "its sums stay; its networks are called as stated for them"
-    NETWORKS = ("F", "G")
-
-    def _coupling1(self, x1: Tensor, u2: Tensor, rev: bool = False) -> tuple[Tensor, float]:
-        shift = run_network(self.F, u2, options=self._hybridkern)
-        return (x1 - shift if rev else x1 + shift), 0.0
-
-    def _coupling2(self, x2: Tensor, u1: Tensor, rev: bool = False) -> tuple[Tensor, float]:
-        shift = run_network(self.G, u1, options=self._hybridkern)
-        return (x2 - shift if rev else x2 + shift), 0.0
+        params = self.call(self.subnet, torch.cat(tuple(c), 1) if len(c) > 1 else c[0])
+        done = self.couple(x[0], params, rev)
+        if done is None:
+            return layers.ConditionalAffineTransform.forward(Given(self, subnet=params), x, c, rev, jac)
+        form = self.form()
+        assert form is not None
+        return (unsaved(done[0], form, rev),), done[1]

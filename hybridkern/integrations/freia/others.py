@@ -1,43 +1,28 @@
-"""Layers of FrEIA that move numbers or scale channels."""
+"""Layers of FrEIA that move numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from FrEIA.modules import fixed_transforms, invertible_resnet, reshapes
+from FrEIA.modules import fixed_transforms, reshapes
 from torch import Tensor
 
-from hybridkern.integrations._channels import affine_channels, permuted, squeezed, unsqueezed
+from hybridkern.integrations._channels import SMALL, permuted, squeezed, unsqueezed
 from hybridkern.integrations._layer import Accelerated
 
 Tensors = Sequence[Tensor]
 
 
-class ActNorm(Accelerated, invertible_resnet.ActNorm):
-    """Scale and shift in one pass; initialization from data is the library's."""
-
-    REPLACEMENT = "scale and shift in one pass"
-
-    def forward(self, x: Tensors, rev: bool = False, jac: bool = True) -> tuple[list[Tensor], Tensor]:
-        """Data -> latent, or back with ``rev``, as in the library."""
-        if self.init_on_next_batch:
-            return super().forward(x, rev, jac)
-        total = (self.scale.sum() * math.prod(self.dims_in[1:])).repeat(len(x[0]))
-        if not rev:
-            return [affine_channels(x[0], self.scale.exp(), self.bias)], total
-        scale = (-self.scale).exp()
-        return [affine_channels(x[0], scale, -self.bias * scale)], -total
-
-
 class PermuteRandom(Accelerated, fixed_transforms.PermuteRandom):
-    """One pass in each direction of autograd."""
+    """One pass in each direction of autograd; a few numbers are permuted by the library."""
 
     REPLACEMENT = "gather in forward and backward"
 
     def forward(self, x: Tensors, rev: bool = False, jac: bool = True) -> tuple[list[Tensor], float]:
         """Data -> latent, or back with ``rev``, as in the library."""
+        if x[0].numel() < SMALL or x[0].ndim < 2 or x[0].shape[1] != self.in_channels:
+            return super().forward(x, rev, jac)
         order, inverse = (self.perm_inv, self.perm) if rev else (self.perm, self.perm_inv)
         return [permuted(x[0], order, inverse)], 0.0
 

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+from nflows.distributions.base import Distribution
+from nflows.transforms import Transform
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.nflows import composite, couplings, others
+from hybridkern.integrations.nflows import bases, composite, couplings
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     composite.CompositeTransform,
     couplings.AffineCouplingTransform,
     couplings.AdditiveCouplingTransform,
-    others.ActNorm,
-    others.OneByOneConvolution,
-    others.Permutation,
-    others.RandomPermutation,
-    others.ReversePermutation,
-    others.SqueezeTransform,
-    others.StandardNormal,
-    others.ConditionalDiagonalNormal,
-    others.DiagonalNormal,
+    bases.StandardNormal,
+    bases.ConditionalDiagonalNormal,
+    bases.DiagonalNormal,
 )
 LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Accelerated)}
+ROOTS = (Transform, Distribution)
 
-_RUNS_PARTS = "runs its parts, which are decided one by one"
-_NETWORK = "a network"
-LEFT = {
-    "Flow": _RUNS_PARTS,
-    "SimpleRealNVP": _RUNS_PARTS,
-    "MultiscaleCompositeTransform": _RUNS_PARTS,
-    "InverseTransform": _RUNS_PARTS,
-    "ResidualNet": _NETWORK,
-    "ResidualBlock": _NETWORK,
-    "ConvResidualNet": _NETWORK,
-    "ConvResidualBlock": _NETWORK,
-    "MLP": _NETWORK,
-    "BatchNorm": "statistics of the batch have no operator",
+CONTAINERS = {
+    "Flow",
+    "SimpleRealNVP",
+    "MaskedAutoregressiveFlow",
+    "CompositeTransform",
+    "MultiscaleCompositeTransform",
+    "InverseTransform",
+}
+_ONE_PASS = "each of its passes is one operation of PyTorch"
+NO_GAIN = {
+    "ActNorm": _ONE_PASS,
+    "BatchNorm": _ONE_PASS,
+    "IdentityTransform": "it does nothing",
+    "PointwiseAffineTransform": _ONE_PASS,
+    "AffineTransform": _ONE_PASS,
+    "Permutation": _ONE_PASS,
+    "RandomPermutation": _ONE_PASS,
+    "ReversePermutation": _ONE_PASS,
+    "SqueezeTransform": _ONE_PASS,
+    "OneByOneConvolution": "three products of small matrices",
+    "NaiveLinear": _ONE_PASS,
 }

@@ -41,10 +41,12 @@ def _versions(kept: Tensor, changed: Tensor) -> tuple[int, int]:
 
 def arrange(kept: Tensor, changed: Tensor) -> Arrangement:
     """Looks at the indices; while compiling, which cannot, it takes them as any."""
-    order = torch.cat([kept, changed])
-    inverse = torch.argsort(order)
     if torch.compiler.is_compiling():
-        return Arrangement(kept, changed, (0, 0), "any", False, order, inverse)
+        order = torch.cat([kept, changed])
+        return Arrangement(kept, changed, (0, 0), "any", False, order, torch.argsort(order))
+    with torch.inference_mode(False):  # it is kept, for training too
+        order = torch.cat([kept, changed])
+        inverse = torch.argsort(order)
     places = kept.tolist(), changed.tolist()
     size = len(order)
     kind, changed_first = "any", False

@@ -1,4 +1,4 @@
-"""Sequences of nflows: features stay apart from coupling to coupling, with one running log-determinant."""
+"""Sequences of nflows: features stay apart from coupling to coupling."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from hybridkern.integrations._layer import Accelerated, has_hooks
 from hybridkern.integrations.nflows._features import Lying, whole
+from hybridkern.integrations.nflows.couplings import MaskedCoupling
 
 
 class CompositeTransform(Accelerated, base.CompositeTransform):
     """Joins what a coupling gives only where the next layer needs it joined."""
 
-    REPLACEMENT = "features stay apart from coupling to coupling; one log-determinant"
+    REPLACEMENT = "features stay apart from coupling to coupling"
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
@@ -28,14 +29,14 @@ class CompositeTransform(Accelerated, base.CompositeTransform):
 
 def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
     x: Tensor | Lying = inputs
-    total: Tensor | None = None
+    total = inputs.new_zeros(len(inputs))
     for transform in transforms:
         done = None
-        if hasattr(transform, "on_parts") and not has_hooks((transform,)):
-            done = transform.on_parts(x, context, total, inverse)
+        if isinstance(transform, MaskedCoupling) and not has_hooks((transform,)):  # type: ignore[arg-type]
+            done = transform.on_parts(x, context, inverse)
         if done is None:
             x = whole(x)
-            x, own = transform.inverse(x, context) if inverse else transform(x, context)
-            done = x, (own if total is None else total + own)
-        x, total = done
-    return whole(x), inputs.new_zeros(len(inputs)) if total is None else total
+            done = transform.inverse(x, context) if inverse else transform(x, context)
+        x, own = done
+        total += own  # in place as in the library: ``own`` may be one number, and the sum keeps its dtype
+    return whole(x), total

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from normflows.distributions.base import BaseDistribution
+from normflows.flows import Flow
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.normflows import bases, couplings, glow, models, others
+from hybridkern.integrations.normflows import bases, couplings, glow, masked, models, others
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     models.NormalizingFlow,
@@ -13,11 +15,9 @@ _CLASSES: tuple[type[nn.Module], ...] = (
     models.MultiscaleFlow,
     couplings.AffineCoupling,
     couplings.AffineCouplingBlock,
-    couplings.MaskedAffineFlow,
+    masked.MaskedAffineFlow,
     glow.GlowBlock,
-    others.ActNorm,
     others.Permute,
-    others.Squeeze,
     others.Split,
     others.Merge,
     bases.DiagGaussian,
@@ -25,19 +25,29 @@ _CLASSES: tuple[type[nn.Module], ...] = (
     bases.GlowBase,
 )
 LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Accelerated)}
+ROOTS = (Flow, BaseDistribution)
 
-_RUNS_PARTS = "runs its parts, which are decided one by one"
-_NETWORK = "a network"
-LEFT = {
-    "ConditionalNormalizingFlow": _RUNS_PARTS,
-    "NormalizingFlowVAE": _RUNS_PARTS,
-    "Composite": _RUNS_PARTS,
-    "Reverse": _RUNS_PARTS,
-    "MLP": _NETWORK,
-    "ConvNet2d": _NETWORK,
-    "ResidualNet": _NETWORK,
-    "MADE": _NETWORK,
-    "Invertible1x1Conv": "one convolution already; inside a GlowBlock it is folded with actnorm",
-    "AffineConstFlow": "has no operator",
-    "BatchNorm": "statistics of the batch have no operator",
+CONTAINERS = {
+    "NormalizingFlow",
+    "ConditionalNormalizingFlow",
+    "ClassCondFlow",
+    "MultiscaleFlow",
+    "NormalizingFlowVAE",
+    "AffineCouplingBlock",
+    "GlowBlock",
+    "Composite",
+    "Reverse",
+}
+_ONE_PASS = "each of its passes is one operation of PyTorch"
+NO_GAIN = {
+    "ActNorm": _ONE_PASS + "; inside a GlowBlock it is folded into the convolution",
+    "Invertible1x1Conv": _ONE_PASS + "; inside a GlowBlock actnorm is folded into it",
+    "InvertibleAffine": _ONE_PASS,
+    "AffineConstFlow": _ONE_PASS,
+    "CCAffineConst": _ONE_PASS,
+    "BatchNorm": _ONE_PASS,
+    "Squeeze": _ONE_PASS,
+    "PeriodicWrap": _ONE_PASS,
+    "PeriodicShift": _ONE_PASS,
+    "Shift": _ONE_PASS,
 }

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern.integrations._layer import has_hooks
+from hybridkern.integrations._layer import Accelerated, has_hooks
 
 Pair = tuple[Tensor, Tensor]
+Total = Tensor | float | None
 
 
 def halves_of(z: Tensor) -> Pair | None:
     """Both halves of the channels, the first one larger if their number is odd; ``None`` if there are none."""
-    if z.ndim < 2 or z.shape[1] < 2:
+    if not isinstance(z, Tensor) or z.ndim < 2 or z.shape[1] < 2:  # a split of the user's gives a list
         return None
     first, second = z.chunk(2, 1)
     return first, second
@@ -24,18 +25,22 @@ def halves_of(z: Tensor) -> Pair | None:
 def on_tensor(layer: Any, z: Tensor, to_data: bool) -> tuple[Tensor, Tensor] | None:
     """What a layer that works on halves makes of a tensor; ``None`` where it cannot."""
     halves = halves_of(z)
-    done = None if halves is None else layer.on_halves(halves, None, to_data)
+    done = None if halves is None else layer.on_halves(halves, to_data)
     return None if done is None else (torch.cat(done[0], 1), done[1])
 
 
-def run(flows: Iterable[Any], z: Tensor, log_det: Tensor | None, to_data: bool) -> tuple[Tensor, Tensor | None]:
+def run(flows: Iterable[Any], z: Tensor, total: Total, to_data: bool, sign: int = 1) -> tuple[Tensor, Any]:
     """The layers one after the other, in the order given; those that can work on halves get and give halves.
+
+    The log-determinants are added as the library adds them, in place: what a layer gives may be a tensor ``(B,)``, one
+    number in a tensor, or 0, and the sum keeps the dtype that it starts with.
 
     Args:
         flows: layers of normflows, accelerated or not.
         z: their input, ``(B, C, *S)``.
-        log_det: running total ``(B,)``; ``None`` is zero.
+        total: what the log-determinants are added to; ``None``: they are not.
         to_data: ``forward`` of each layer, or ``inverse``.
+        sign: 1, or -1 to subtract them.
 
     Returns:
         The output of the last layer, and the total.
@@ -43,21 +48,27 @@ def run(flows: Iterable[Any], z: Tensor, log_det: Tensor | None, to_data: bool) 
     halves: Pair | None = None
     for flow in flows:
         done = None
-        if hasattr(flow, "on_halves") and not has_hooks((flow,)):
+        if isinstance(flow, Accelerated) and hasattr(flow, "on_halves") and not has_hooks((flow,)):  # type: ignore[arg-type]
             given = halves_of(z) if halves is None else halves
-            done = None if given is None else flow.on_halves(given, log_det, to_data)
+            done = None if given is None else flow.on_halves(given, to_data)
         if done is not None:
-            halves, log_det = done
-            continue
-        z = z if halves is None else torch.cat(halves, 1)
-        halves = None
-        z, own = flow(z) if to_data else flow.inverse(z)
-        log_det = added(log_det, own)
-    return (z if halves is None else torch.cat(halves, 1)), log_det
+            halves, own = done
+        else:
+            z = z if halves is None else torch.cat(halves, 1)
+            halves = None
+            z, own = flow(z) if to_data else flow.inverse(z)
+        if total is not None:
+            total = _added(total, own, sign, z)
+    return (z if halves is None else torch.cat(halves, 1)), total
 
 
-def added(total: Tensor | None, own: Tensor | float) -> Tensor | None:
-    """``total + own`` where each may be nothing; layers that only move numbers give 0."""
-    if not isinstance(own, Tensor):
-        return total if own == 0 else (0 if total is None else total) + torch.as_tensor(own)
-    return own if total is None else total + own
+def _added(total: Tensor | float, own: Tensor | float | None, sign: int, z: Tensor) -> Tensor | float:
+    if own is None:  # of a permutation: nothing, but the library's sum has a dtype and a batch from here on
+        if isinstance(total, Tensor):
+            return total
+        own = torch.zeros(len(z), device=z.device)
+    if sign > 0:
+        total += own
+    else:
+        total -= own
+    return total

@@ -15,7 +15,15 @@ from hybridkern.ops import gaussian_log_prob
 
 def _log_prob(layer: base.BaseDistribution, z: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor | None:
     """``None`` where the operator does not fit."""
-    if z.dtype not in WIDE or loc.dtype is not z.dtype or z.shape[1:] != layer.shape:
+    if (
+        not isinstance(z, Tensor)
+        or z.dtype not in WIDE
+        or loc.dtype is not z.dtype
+        or log_scale.dtype is not z.dtype
+        or z.shape[1:] != layer.shape
+    ):
+        return None
+    if len(loc) not in (1, len(z)) or z.numel() == 0:
         return None
     if layer.temperature is not None:
         log_scale = log_scale + math.log(layer.temperature)
@@ -52,7 +60,9 @@ class GlowBase(Accelerated, base.GlowBase):
     REPLACEMENT = "gaussian_log_prob"
 
     def log_prob(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """As in the library."""
+        """As in the library; without gradients its passes over small parameters cost less."""
+        if not torch.is_grad_enabled():
+            return super().log_prob(z, y)
         loc = self.loc * torch.exp(self.loc_logs * self.logscale_factor)
         log_scale = self.log_scale * torch.exp(self.log_scale_logs * self.logscale_factor)
         if self.class_cond:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from normflows.flows import mixing, normalization
+from normflows.flows import mixing
 from normflows.flows.affine import glow
-from torch import Tensor
+from normflows.flows.normalization import ActNorm
+from torch import Tensor, nn
 
 from hybridkern.integrations._layer import WIDE, Accelerated, has_hooks
 from hybridkern.integrations.normflows._halves import Pair, on_tensor
 from hybridkern.integrations.normflows.couplings import (
     AffineCoupling,
     AffineCouplingBlock,
-    channel_order,
     couple_halves,
+    inner_coupling,
 )
 from hybridkern.ops import paired_conv1x1
 
@@ -25,7 +26,7 @@ class Parts(NamedTuple):
 
     coupling: AffineCoupling
     conv: mixing.Invertible1x1Conv
-    norm: normalization.ActNorm
+    norm: ActNorm
     order: tuple[int, int]
 
 
@@ -38,6 +39,16 @@ class GlowBlock(Accelerated, glow.GlowBlock):
 
     REPLACEMENT = "actnorm and 1x1 convolution as one paired_conv1x1, then affine_coupling"
 
+    @classmethod
+    def folds(cls, layer: glow.GlowBlock) -> tuple[nn.Module, ...]:
+        """Convolution and actnorm, for halves of one size."""
+        if len(layer.flows) != 3:
+            return ()
+        _, conv, norm = layer.flows
+        split = layer.flows[0].flows[0]
+        plain = (type(conv), type(norm)) == (mixing.Invertible1x1Conv, ActNorm) and "checkerboard" not in split.mode
+        return (conv, norm) if plain and conv.num_channels % 2 == 0 else ()
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
         done = on_tensor(self, z, to_data=True)
@@ -48,16 +59,17 @@ class GlowBlock(Accelerated, glow.GlowBlock):
         done = on_tensor(self, z, to_data=False)
         return super().inverse(z) if done is None else done
 
-    def on_halves(self, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor] | None:
-        """The halves of the channels transformed, and ``log_det`` with its own added; ``None`` where it cannot."""
+    def on_halves(self, halves: Pair, to_data: bool) -> tuple[Pair, Tensor] | None:
+        """The halves of the channels transformed, and the log-determinant; ``None`` where it cannot."""
         parts = self._parts(halves)
         if parts is None:
             return None
-        if not to_data:
-            halves, log_det = _mixed(parts, halves, log_det, to_data)
-            return couple_halves(parts.coupling, halves, parts.order, log_det, to_data)
-        done = couple_halves(parts.coupling, halves, parts.order, log_det, to_data)
-        return None if done is None else _mixed(parts, *done, to_data)
+        if to_data:
+            halves, log_det = couple_halves(parts.coupling, parts.order, halves, to_data)
+            return _mixed(parts, halves, log_det, to_data)
+        halves, log_det = _mixed(parts, halves, None, to_data)
+        halves, own = couple_halves(parts.coupling, parts.order, halves, to_data)
+        return halves, log_det + own
 
     def _parts(self, halves: Pair) -> Parts | None:
         first, second = halves
@@ -66,19 +78,19 @@ class GlowBlock(Accelerated, glow.GlowBlock):
         if len(self.flows) != 3:
             return None
         block, conv, norm = self.flows
-        if not isinstance(block, AffineCouplingBlock) or type(conv) is not mixing.Invertible1x1Conv:
+        if (type(block), type(conv), type(norm)) != (AffineCouplingBlock, mixing.Invertible1x1Conv, ActNorm):
             return None
-        coupling = block.flows[1]
-        if not isinstance(norm, normalization.ActNorm) or not isinstance(coupling, AffineCoupling):
+        found = inner_coupling(block)
+        if found is None or has_hooks((*self.flows, *block.flows)):
             return None
-        if has_hooks((*self.flows, *block.flows)):
+        channels, weight = 2 * first.shape[1], conv.L if conv.use_lu else conv.W
+        if norm.s.shape != (1, channels, 1, 1) or weight.shape != (channels, channels):
             return None
-        if norm.s.shape[1:] != (2 * first.shape[1], 1, 1) or norm.s.dtype is not first.dtype:
+        if norm.s.dtype is not first.dtype or weight.dtype is not first.dtype or not norm.data_dep_init_done:
             return None
-        order = channel_order(block.flows[0], block.flows[2])
-        if order is None or not norm.data_dep_init_done:
-            return None
-        return Parts(coupling, conv, norm, order)
+        if torch.is_grad_enabled() and (norm.s.is_inference() or norm.t.is_inference()):
+            return None  # set in inference mode: autograd takes such tensors as long as nothing has to keep them
+        return Parts(found[0], conv, norm, found[1])
 
 
 def _mixed(parts: Parts, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor]:

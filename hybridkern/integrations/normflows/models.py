@@ -1,4 +1,4 @@
-"""The models of normflows: their loops over layers, carrying halves and one running log-determinant.
+"""The models of normflows: their loops over layers, which carry halves.
 
 Losses that these classes compute in other ways (``reverse_kld``, ``reverse_alpha_div``) stay the library's.
 """
@@ -13,32 +13,27 @@ from normflows import core
 from torch import Tensor, nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.normflows._halves import added, run
+from hybridkern.integrations.normflows._halves import run
 
 
 class _Flows(Accelerated):
     """A list of flows over one base."""
 
-    REPLACEMENT = "halves and one log-determinant from layer to layer"
+    REPLACEMENT = "halves from layer to layer"
     flows: Any
     q0: nn.Module
 
-    def _on(self, z: Tensor, log_det: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        return run(self.flows, z, log_det, to_data=True)
+    def _back(self, x: Tensor, total: Tensor | None) -> tuple[Tensor, Any]:
+        return run(reversed(self.flows), x, total, to_data=False)
 
-    def _back(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return run(reversed(self.flows), x, None, to_data=False)
+    def _log_prob(self, x: Tensor, total: Tensor, *given: Tensor) -> Tensor:
+        z, total = self._back(x, total)
+        total += self.q0.log_prob(z, *given)  # type: ignore[operator]
+        return total
 
-    def _log_prob(self, x: Tensor, *given: Tensor) -> Tensor:
-        z, total = self._back(x)
-        found = added(total, self.q0.log_prob(z, *given))  # type: ignore[operator]
-        assert found is not None
-        return found
-
-    def _sample(self, *given: Any) -> tuple[Tensor, Tensor]:
+    def _sample(self, *given: Any) -> tuple[Tensor, Any]:
         z, log_q = self.q0(*given)
-        z, log_det = self._on(z)
-        return z, log_q if log_det is None else log_q - log_det
+        return run(self.flows, z, log_q, to_data=True, sign=-1)
 
 
 class NormalizingFlow(_Flows, core.NormalizingFlow):
@@ -46,29 +41,27 @@ class NormalizingFlow(_Flows, core.NormalizingFlow):
 
     def forward(self, z: Tensor) -> Tensor:
         """Latent -> data."""
-        return self._on(z)[0]
+        return run(self.flows, z, None, to_data=True)[0]
 
     def inverse(self, x: Tensor) -> Tensor:
         """Data -> latent."""
-        return self._back(x)[0]
+        return self._back(x, None)[0]
 
     def forward_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data, with the log-determinant in torch's default dtype, as in the library."""
-        x, log_det = self._on(z)
-        return x, _like(torch.zeros(len(z), device=z.device), log_det)
+        return run(self.flows, z, torch.zeros(len(z), device=z.device), to_data=True)
 
     def inverse_and_log_det(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data -> latent, likewise."""
-        z, log_det = self._back(x)
-        return z, _like(torch.zeros(len(x), device=x.device), log_det)
+        return self._back(x, torch.zeros(len(x), device=x.device))
 
     def forward_kld(self, x: Tensor) -> Tensor:
         """Mean negative log-probability of ``x``, summed in torch's default dtype, as in the library."""
-        return -torch.mean(_like(torch.zeros(len(x), device=x.device), self._log_prob(x)))
+        return -torch.mean(self._log_prob(x, torch.zeros(len(x), device=x.device)))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Nats, ``(B,)``."""
-        return self._log_prob(x).to(x.dtype)
+        return self._log_prob(x, torch.zeros(len(x), dtype=x.dtype, device=x.device))
 
     def sample(self, num_samples: int = 1) -> tuple[Tensor, Tensor]:
         """Samples and their log-probability."""
@@ -84,7 +77,7 @@ class ClassCondFlow(_Flows, core.ClassCondFlow):
 
     def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
         """Nats, ``(B,)``."""
-        return self._log_prob(x, y).to(x.dtype)
+        return self._log_prob(x, torch.zeros(len(x), dtype=x.dtype, device=x.device), y)
 
     def sample(self, num_samples: int = 1, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Samples and their log-probability."""
@@ -98,49 +91,46 @@ class MultiscaleFlow(Accelerated, core.MultiscaleFlow):
 
     def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Nats, ``(B,)``."""
-        latents, total = self._back(x)
-        given = (y,) if self.class_cond else ()
+        total: Any = 0
+        z = x
+        if self.transform is not None:
+            z, own = self.transform.inverse(z)
+            total += own
         for i in reversed(range(len(self.q0))):
-            total = added(total, self.q0[i].log_prob(latents[i], *given))
-        assert total is not None
+            z, total = run(reversed(self.flows[i]), z, total, to_data=False)
+            latent = z
+            if i:
+                (z, latent), own = self.merges[i - 1].inverse(z)
+                total += own
+            total += self.q0[i].log_prob(latent, *((y,) if self.class_cond else ()))
         return total
 
     def inverse_and_log_det(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Data -> latents of the levels."""
-        latents, total = self._back(x)
-        return latents, _like(torch.zeros(len(x), dtype=x.dtype, device=x.device), total)
-
-    def forward_and_log_det(self, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Latents of the levels -> data."""
-        zeros = torch.zeros(len(z[0]), dtype=z[0].dtype, device=z[0].device)
-        total: Tensor | None = None
-        x = z[0]
-        for i in range(len(self.q0)):
-            if i:
-                x, own = self.merges[i - 1]([x, z[i]])
-                total = added(total, own)
-            x, total = run(self.flows[i], x, total, to_data=True)
-        if self.transform is not None:
-            x, own = self.transform(x)
-            total = added(total, own)
-        return x, _like(zeros, total)
-
-    def _back(self, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        total: Tensor | None = None
+        total: Any = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         if self.transform is not None:
             x, own = self.transform.inverse(x)
-            total = added(total, own)
+            total += own
         latents: list[Tensor] = []
         for i in reversed(range(len(self.q0))):
             x, total = run(reversed(self.flows[i]), x, total, to_data=False)
             latent = x
             if i:
                 (x, latent), own = self.merges[i - 1].inverse(x)
-                total = added(total, own)
+                total += own
             latents.append(latent)
         return latents[::-1], total
 
-
-def _like(zeros: Tensor, total: Tensor | None) -> Tensor:
-    """The total in the dtype of the library's sum; ``zeros`` if no layer has one."""
-    return zeros if total is None else total.to(zeros.dtype)
+    def forward_and_log_det(self, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Latents of the levels -> data."""
+        total: Any = torch.zeros(len(z[0]), dtype=z[0].dtype, device=z[0].device)
+        x = z[0]
+        for i in range(len(self.q0)):
+            if i:
+                x, own = self.merges[i - 1]([x, z[i]])
+                total += own
+            x, total = run(self.flows[i], x, total, to_data=True)
+        if self.transform is not None:
+            x, own = self.transform(x)
+            total += own
+        return x, total

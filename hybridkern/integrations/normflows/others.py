@@ -1,46 +1,21 @@
-"""Layers of normflows that move numbers or scale channels."""
+"""Layers of normflows that move numbers."""
 
 from __future__ import annotations
 
 import torch
-from normflows.flows import mixing, normalization, reshape
+from normflows.flows import mixing, reshape
 from torch import Tensor
 
-from hybridkern.integrations._channels import affine_channels, permuted, squeezed, unsqueezed
+from hybridkern.integrations._channels import SMALL, permuted
 from hybridkern.integrations._checkerboard import merge_checkerboard, split_checkerboard
-from hybridkern.integrations._layer import Accelerated
+from hybridkern.integrations._layer import Accelerated, Options
 from hybridkern.integrations.normflows._halves import Pair
 
 
-class ActNorm(Accelerated, normalization.ActNorm):
-    """Scale and shift in one pass; initialization from data is the library's."""
-
-    REPLACEMENT = "scale and shift in one pass"
-
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent -> data, as in the library."""
-        if not self.data_dep_init_done > 0.0:
-            return super().forward(z)
-        return affine_channels(z, self.s.exp(), self.t), self._log_det(z)
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Data -> latent, as in the library."""
-        if not self.data_dep_init_done:
-            return super().inverse(z)
-        scale = torch.exp(-self.s)
-        return affine_channels(z, scale, -self.t * scale), -self._log_det(z)
-
-    def _log_det(self, z: Tensor) -> Tensor:
-        repeated = 1
-        for dim in self.batch_dims[1:]:
-            repeated *= z.size(dim)
-        return repeated * self.s.sum()
-
-
 class Permute(Accelerated, mixing.Permute):
-    """One pass in each direction of autograd."""
+    """One pass in each direction of autograd; a few numbers are permuted by the library."""
 
-    REPLACEMENT = "gather in forward and backward"
+    REPLACEMENT = "halves change places; gather in forward and backward"
 
     @classmethod
     def obstacle(cls, layer: mixing.Permute) -> str:
@@ -49,39 +24,34 @@ class Permute(Accelerated, mixing.Permute):
 
     def forward(self, z: Tensor, context: object = None) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
-        return self._moved(z, -(self.num_channels // 2), "perm", "inv_perm")
+        done = self._moved(z, -(self.num_channels // 2), "perm", "inv_perm")
+        return super().forward(z, context) if done is None else done
 
     def inverse(self, z: Tensor, context: object = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
-        return self._moved(z, self.num_channels // 2, "inv_perm", "perm")
+        done = self._moved(z, self.num_channels // 2, "inv_perm", "perm")
+        return super().inverse(z, context) if done is None else done
 
-    def on_halves(self, halves: Pair, log_det: Tensor | None, to_data: bool) -> tuple[Pair, Tensor | None] | None:
+    def on_halves(self, halves: Pair, to_data: bool) -> tuple[Pair, None] | None:
         """Halves of equal size that are swapped cost nothing; ``None`` for others."""
         first, second = halves
-        if self.mode != "swap" or first.shape != second.shape:
+        if self.mode != "swap" or first.shape != second.shape or 2 * first.shape[1] != self.num_channels:
             return None
-        return (second, first), log_det
+        return (second, first), None
 
-    def _moved(self, z: Tensor, shift: int, order: str, inverse: str) -> tuple[Tensor, Tensor]:
+    def _moved(self, z: Tensor, shift: int, order: str, inverse: str) -> tuple[Tensor, Tensor] | None:
+        if not isinstance(z, Tensor) or z.ndim < 2 or z.shape[1] != self.num_channels:
+            return None
         if self.mode == "swap":
-            z = torch.roll(z, shift, 1)
-        else:
-            z = permuted(z, getattr(self, order), getattr(self, inverse))
-        return z, torch.zeros(len(z), device=z.device)
+            return torch.roll(z, shift, 1), _zeros(z)
+        if z.numel() < SMALL:
+            return None
+        return permuted(z, getattr(self, order), getattr(self, inverse)), _zeros(z)
 
 
-class Squeeze(Accelerated, reshape.Squeeze):
-    """The library's order of channels is that of ``pixel_shuffle``, which reads any strides."""
-
-    REPLACEMENT = "pixel_shuffle"
-
-    def forward(self, z: Tensor) -> tuple[Tensor, int]:
-        """Latent -> data: channels become pixels."""
-        return unsqueezed(z, 2), 0
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, int]:
-        """Data -> latent: pixels become channels."""
-        return squeezed(z, 2), 0
+def _zeros(z: Tensor) -> Tensor:
+    """The log-determinant, in torch's default dtype as in the library."""
+    return torch.zeros(len(z), device=z.device)
 
 
 class Split(Accelerated, reshape.Split):
@@ -90,7 +60,7 @@ class Split(Accelerated, reshape.Split):
     REPLACEMENT = "strided slices"
 
     @classmethod
-    def obstacle(cls, layer: reshape.Split) -> str:
+    def no_gain(cls, layer: reshape.Split, options: Options) -> str:
         """Splits of channels are views already."""
         return "" if "checkerboard" in layer.mode else "channels are split by views and joined by one copy already"
 
@@ -110,9 +80,9 @@ class Merge(Accelerated, reshape.Merge):
     REPLACEMENT = "strided slices"
 
     @classmethod
-    def obstacle(cls, layer: reshape.Merge) -> str:
+    def no_gain(cls, layer: reshape.Merge, options: Options) -> str:
         """As in :class:`Split`."""
-        return Split.obstacle(layer)
+        return Split.no_gain(layer, options)
 
     def forward(self, z: list[Tensor]) -> tuple[Tensor, int]:
         """Two tensors -> one."""
