@@ -6,6 +6,7 @@ and every reference to it stay; it pickles and copies as it did, and the way bac
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 

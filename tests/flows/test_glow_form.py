@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hybridkern._coupling_form import NAMED_FORMS, CouplingForm, resolve_form
 from torch import Tensor
 
 from hybridkern import flows
 from hybridkern.hybrid import HybridModel, heads
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS, CouplingForm, resolve_form
 
 
 def make(**options: object) -> flows.Glow:

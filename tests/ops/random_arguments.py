@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from hybridkern._coupling_form import NAMED_FORMS
 from torch import Tensor
 
 from hybridkern import ops
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 from tests.ops import random_tensors as rt
 
 

@@ -6,10 +6,11 @@ import dataclasses
 
 import pytest
 import torch
-from hybridkern._coupling_form import NAMED_FORMS
 from hybridkern.recipes.images.config import ImagesConfig
 from hybridkern.recipes.images.model import build
 from hybridkern.recipes.recipe import DataShape
+
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
 SHAPE = DataShape((4, 4), classes=2, levels=256, dim=16)
 SMALL = {"levels": 1, "steps": 2, "hidden": 4}

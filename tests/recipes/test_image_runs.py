@@ -15,7 +15,6 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from hybridkern._coupling_form import resolve_form
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
@@ -31,6 +30,7 @@ from hybridkern.lab.recipes.recipe import DataShape, get_recipe
 from hybridkern.lab.recipes.report import result_table
 from hybridkern.lab.recipes.sampling import sample_run
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run
+from hybridkern.ops.affine_coupling.form import resolve_form
 from hybridkern.transforms.glow_step import GlowStep
 from tests.recipes.conftest import run
 from tests.recipes.images import SMALL, npz

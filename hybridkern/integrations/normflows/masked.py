@@ -8,12 +8,12 @@ import torch
 from normflows.flows.affine import coupling
 from torch import Tensor
 
-from hybridkern._coupling_form import CouplingForm
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, unsaved
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations._reads import READS, reads
 from hybridkern.integrations.normflows.couplings import SHIFT
 from hybridkern.ops import affine_coupling
+from hybridkern.ops.affine_coupling.form import CouplingForm
 
 # Scale and shift come from two networks; the library's map goes from latents to data.
 MASKED = CouplingForm(scale="exp", negate=True, shift="subtract")
