@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import _calls
-from hybridkern.ops.affine_coupling.form import CouplingForm
+from hybridkern.ops.affine_coupling.form import CouplingForm, shifts_first
 
 WIDE = (torch.float32, torch.float64)  # what the fused paths take; other dtypes go the library's own way
 
@@ -112,7 +112,7 @@ def fits(x: Tensor, params: object, channels: int) -> bool:
 
 def unsaved(y: Tensor, form: CouplingForm, inverse: bool) -> Tensor:
     """``y``, or a copy where the operator keeps ``y`` for its backward pass: what comes next may write into it."""
-    return y.clone() if y.requires_grad and form.shifts_first(inverse) else y
+    return y.clone() if y.requires_grad and shifts_first(form.code(inverse)) else y
 
 
 class Given:

@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 import torch
-from hybridkern.recipes.images.config import ImagesConfig
-from hybridkern.recipes.images.model import build
-from hybridkern.recipes.recipe import DataShape
+from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.model import build
+from hybridkern.lab.recipes.recipe import DataShape
 
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
