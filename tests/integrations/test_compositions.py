@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hybridkern import use_backend
 from tests.integrations.compositions import freia_layers, nflows_layers, normflows_layers, normflows_models
-from tests.integrations.compositions.compare import SECOND_DERIVATIVES, Call, Plan, check
+from tests.integrations.compositions.compare import Call, Plan, check
 from tests.integrations.compositions.networks import NETWORKS
 
 WANTED = os.environ.get("HYBRIDKERN_EXAMPLES")
@@ -32,14 +32,10 @@ EXAMPLES = settings(
 OPTIONS: list[dict[str, Any]] = [{}, {"memory": "recompute"}, {"networks": True}]
 
 
-@pytest.fixture(params=["reference", "auto"])
-def second(request: pytest.FixtureRequest) -> Any:
-    """Whether second derivatives are compared: always through the formulas in plain PyTorch."""
-    if request.param == "auto":
-        yield SECOND_DERIVATIVES
-        return
-    with use_backend("reference"):
-        yield True
+@pytest.fixture(params=["reference", "auto"], autouse=True)
+def _backend(request: pytest.FixtureRequest) -> Iterator[None]:
+    with use_backend(request.param):
+        yield
 
 
 class Named:
@@ -90,11 +86,11 @@ def layers(draw: Any, couplings: Any, others: Any) -> tuple[list[tuple[Any, str]
     return made, "; ".join(f"{name} ({network})" if name in couplings else name for name, network in pairs)
 
 
-def run(plan: Plan, second: bool) -> None:
+def run(plan: Plan) -> None:
     """Compares, without the libraries' warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check(Plan(**{**vars(plan), "second": second}))
+        check(plan)
 
 
 def normflows_plan(images: bool) -> Any:
@@ -147,35 +143,35 @@ def freia_plan(images: bool) -> Any:
 
 @EXAMPLES
 @given(plan=normflows_plan(images=False))
-def test_normflows_on_vectors(second: bool, plan: Plan) -> None:
-    run(plan, second)
+def test_normflows_on_vectors(plan: Plan) -> None:
+    run(plan)
 
 
 @EXAMPLES
 @given(plan=normflows_plan(images=True))
-def test_normflows_on_images(second: bool, plan: Plan) -> None:
-    run(plan, second)
+def test_normflows_on_images(plan: Plan) -> None:
+    run(plan)
 
 
 @EXAMPLES
 @given(plan=nflows_plan(images=False))
-def test_nflows_on_vectors(second: bool, plan: Plan) -> None:
-    run(plan, second)
+def test_nflows_on_vectors(plan: Plan) -> None:
+    run(plan)
 
 
 @EXAMPLES
 @given(plan=nflows_plan(images=True))
-def test_nflows_on_images(second: bool, plan: Plan) -> None:
-    run(plan, second)
+def test_nflows_on_images(plan: Plan) -> None:
+    run(plan)
 
 
 @EXAMPLES
 @given(plan=freia_plan(images=False))
-def test_freia_on_vectors(second: bool, plan: Plan) -> None:
-    run(plan, second)
+def test_freia_on_vectors(plan: Plan) -> None:
+    run(plan)
 
 
 @EXAMPLES
 @given(plan=freia_plan(images=True))
-def test_freia_on_images(second: bool, plan: Plan) -> None:
-    run(plan, second)
+def test_freia_on_images(plan: Plan) -> None:
+    run(plan)

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+
 from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.model import build
 from hybridkern.lab.recipes.recipe import DataShape
-
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
 SHAPE = DataShape((4, 4), classes=2, levels=256, dim=16)

@@ -20,9 +20,6 @@ from torch import Tensor, nn
 
 from hybridkern.integrations import accelerate
 
-# Second derivatives through the compiled operators; those of the reference backend are always compared.
-SECOND_DERIVATIVES = False
-
 Call = Callable[..., Any]
 Outcome = tuple[str, Any]
 
@@ -57,7 +54,7 @@ class Plan:
     initialized: bool = True
     count: int = 3
     seed: int = 0
-    second: bool = SECOND_DERIVATIVES
+    second: bool = True
     lenient: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
