@@ -66,11 +66,15 @@ class Split(Accelerated, reshape.Split):
 
     def forward(self, z: Tensor) -> tuple[list[Tensor], int]:
         """One tensor -> two."""
+        if z.numel() == 0:
+            return super().forward(z)
         return list(split_checkerboard(z, inverted="inv" in self.mode)), 0
 
     def inverse(self, z: list[Tensor]) -> tuple[Tensor, int]:
         """Two tensors -> one."""
         z1, z2 = z
+        if z1.numel() == 0:
+            return super().inverse(z)
         return merge_checkerboard(z1, z2, inverted="inv" in self.mode), 0
 
 
@@ -87,8 +91,12 @@ class Merge(Accelerated, reshape.Merge):
     def forward(self, z: list[Tensor]) -> tuple[Tensor, int]:
         """Two tensors -> one."""
         z1, z2 = z
+        if z1.numel() == 0:
+            return super().forward(z)
         return merge_checkerboard(z1, z2, inverted="inv" in self.mode), 0
 
     def inverse(self, z: Tensor) -> tuple[list[Tensor], int]:
         """One tensor -> two."""
+        if z.numel() == 0:
+            return super().inverse(z)
         return list(split_checkerboard(z, inverted="inv" in self.mode)), 0
