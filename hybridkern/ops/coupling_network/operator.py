@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors as _check
+from hybridkern._autocast import without_autocast
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run
@@ -100,7 +101,7 @@ def _backward(
 
 def _formulas(*args: Any) -> Tensor:
     x, w1, b1, w2, b2, w3, b3, bf16, _ = args
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         return _reference.coupling_network(x, w1, b1, w2, b2, w3, b3, bf16)
 
 
