@@ -26,7 +26,7 @@ def accelerate(
     with it within rounding. Modules that are not known, or subclassed, stay as they are; and in a model without a
     coupling that hybridkern computes, all do: the other layers alone would be no faster.
 
-    The operators have first derivatives only, and none under ``torch.func``.
+    Derivatives of higher order, forward mode and ``torch.func`` run on the reference formulas, which are slower.
 
     Args:
         model: the model, or any module that holds layers of these libraries.

@@ -122,10 +122,9 @@ def _function(gradient: Gradient) -> type[torch.autograd.Function]:
 
 def needs_grad(*values: Tensor | None) -> bool:
     """Whether a call on these tensors is to be recorded for the backward pass."""
-    if torch.is_grad_enabled():
-        for value in values:
-            if value is not None and value.requires_grad:
-                return True
+    for value in values:
+        if value is not None and value.requires_grad:
+            return torch.is_grad_enabled()
     return False
 
 
@@ -180,12 +179,13 @@ def _differentiated(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> 
     with torch.enable_grad():
         # an alias each: where one argument was computed from another, its gradient must not run into that one
         leaves = [v.view_as(v) if v.requires_grad else _leaf(v) for v in given]
-        flowing = [
-            (out, grad) for out, grad in zip(run(*leaves), grads, strict=True) if grad is not None and out.requires_grad
-        ]
-        if not flowing:
+        outputs, incoming = [], []
+        for out, grad in zip(run(*leaves), grads, strict=True):
+            if grad is not None and out.requires_grad:
+                outputs.append(out)
+                incoming.append(grad)
+        if not outputs:
             return [None] * len(leaves)
-        outputs, incoming = zip(*flowing, strict=True)
         return torch.autograd.grad(outputs, leaves, incoming, create_graph=True, allow_unused=True)
 
 
@@ -196,7 +196,8 @@ def _leaf(value: Tensor) -> Tensor:
 
 def _pulled(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:
     """By ``torch.func``, for tensors that carry batches or tangents: leaves cannot be made of those."""
-    outputs, pull = torch.func.vjp(run, *given)[:2]
+    pair: Any = torch.func.vjp(run, *given)  # of three in its annotation, which has an option for it
+    outputs, pull = pair
     incoming = [torch.zeros_like(out) if grad is None else grad for out, grad in zip(outputs, grads, strict=True)]
     found: Tensors = pull(tuple(grad.to(out.dtype) for grad, out in zip(incoming, outputs, strict=True)))
     return found

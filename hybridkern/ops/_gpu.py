@@ -58,15 +58,31 @@ def _owner(part: str) -> Operator:
     return next(operator for operator in OPERATORS.values() if part in operator.parts)
 
 
-def _is_ordinary(x: torch.Tensor) -> bool:
-    return type(x) in (torch.Tensor, Parameter) and not torch.compiler.is_compiling()
+def runner(operator: Operator, part: str) -> Callable[..., Any]:
+    """The function ``(backend, *args)`` that runs a part of an operator on a backend that serves it.
+
+    It goes through the dispatcher, or past the CUDA library's kernel to Triton's.
+    """
+    kernel = operator.kernels[part]
+
+    def call(backend: str, *args: Any) -> Any:
+        if backend == "triton" and _past_native(operator, args[0]):
+            return launcher(f"{operator.name}_{part}")(*args)
+        return kernel(*args)
+
+    return call
 
 
 def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
-    """A part of an operator on a backend that serves it: through the dispatcher, or past its kernel to Triton's."""
-    if backend == "triton" and operator.name in state.native and _is_ordinary(args[0]):
+    """What the :func:`runner` of that part does."""
+    if backend == "triton" and _past_native(operator, args[0]):
         return launcher(f"{operator.name}_{part}")(*args)
     return operator.kernels[part](*args)
+
+
+def _past_native(operator: Operator, x: Any) -> bool:
+    native = operator.name in state.native and not torch.compiler.is_compiling()
+    return native and type(x) in (torch.Tensor, Parameter)
 
 
 def _stub(part: str) -> Callable[..., Any]:

@@ -86,8 +86,9 @@ def penalty(subject: Subject) -> None:
     """A gradient penalty: ``backward`` through the gradient of ``main`` reaches every tensor."""
     name = subject.main
     slope = subject.expected_gradient[name]
-    direction = {n: torch.zeros_like(t) if n != name else 2 * slope for n, t in subject.tensors.items()}
-    expected = subject.along(direction)
+    size = max(1.0, slope.abs().max().item())  # differences of a short way, however steep it is
+    direction = {n: torch.zeros_like(t) if n != name else slope / size for n, t in subject.tensors.items()}
+    expected = {n: 2 * size * value for n, value in subject.along(direction).items()}
     leaves = subject.leaves()
     (inner,) = torch.autograd.grad(subject.loss(leaves), leaves[name], create_graph=True)
     inner.square().sum().backward()

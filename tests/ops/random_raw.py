@@ -12,15 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.ops import layouts
 from tests.ops.random_mutations import mutate
-from tests.ops.test_registration import (
-    actnorm_samples,
-    adamax_samples,
-    coupling_samples,
-    mirrored_samples,
-    network_samples,
-    other_samples,
-    paired_samples,
-)
+from tests.ops.samples import SAMPLES
+from tests.ops.test_registration import calls
 
 CLEAR = re.compile(r"^\w+(\[\d+\])?: got .*, expected .*", re.DOTALL)
 # The dispatcher's own: no kernel for such tensors, or a value that the schema does not take.
@@ -33,16 +26,21 @@ OF_PYTORCH = (
 )
 
 
-def _samples() -> list[tuple[Any, tuple[Any, ...]]]:
-    made = []
-    for size in ((3, 4, 5, 6), (0, 4, 5), (17, 33)):
-        for kind in (coupling_samples, paired_samples, other_samples):
-            made += kind(size, layouts.contiguous, torch.float32)
-            made += kind(size, layouts.transposed if len(size) == 4 else layouts.contiguous, torch.bfloat16)
-    return [*made, *adamax_samples(), *mirrored_samples(3, 4), *actnorm_samples(3, 2, 2), *network_samples()]
+PLACES = (((3, 4, 5, 6), layouts.transposed), ((0, 4, 5), layouts.contiguous), ((17, 33), layouts.contiguous))
 
 
-SAMPLES = _samples()
+def _calls() -> list[tuple[Any, tuple[Any, ...]]]:
+    """What the samples of all operators call, in several layouts and sizes."""
+    found = []
+    for name, sample in SAMPLES.items():
+        lows = (torch.float32, torch.bfloat16) if sample.lower else (torch.float32,)
+        for low in lows:
+            for size, place in PLACES:
+                found += calls(name, size, place, low)
+    return found
+
+
+CALLS = _calls()
 
 
 def _copied(value: Any) -> Any:
@@ -70,8 +68,8 @@ def _fake_outcome(operator: Any, arguments: dict[str, Any]) -> list[tuple[Any, t
 
 def raw_outcome(r: random.Random) -> tuple[str, str]:
     """The class of a random call of a registered operator: refused clearly, or accepted and shaped as its fake says."""
-    operator, args = r.choice(SAMPLES)
-    names = [argument.name for argument in operator.default._schema.arguments]
+    operator, args = r.choice(CALLS)
+    names = [argument.name for argument in operator._schema.arguments]
     arguments = dict(zip(names, args, strict=False))
     changed: list[str] = []
     for _ in range(r.choice((0, 1, 1, 1, 2))):
@@ -86,7 +84,7 @@ def raw_outcome(r: random.Random) -> tuple[str, str]:
         return "unclear", f"{what}: {type(error).__name__}: {error}"
     if any("meta" in text or "subclass" in text for text in changed):
         return "raw accepted", ""
-    expected = _fake_outcome(operator.default, arguments)
+    expected = _fake_outcome(operator, arguments)
     if isinstance(expected, Exception):
         return "fake refuses", f"{what}: {type(expected).__name__}: {expected}"
     return ("raw accepted", "") if got == expected else ("fake differs", f"{what}: {got}, fake {expected}")

@@ -32,7 +32,7 @@ def refused(name: str, argument: str, value: object, *says: str) -> None:
 
 @pytest.mark.parametrize(("name", "argument"), EACH)
 def test_no_tensor(backend: str, name: str, argument: str) -> None:
-    refused(name, argument, [0.0], "got list", "expected a torch.Tensor")
+    refused(name, argument, [0.0], "got list", "a torch.Tensor")
 
 
 @pytest.mark.parametrize(("name", "argument"), EACH)
@@ -121,7 +121,7 @@ INVERSE_ERRORS = [
 ]
 FORM_ERRORS = [
     Wrong("form", "gloww", ValueError, ("got 'gloww'", "glow", "CouplingForm")),
-    Wrong("form", 3, TypeError, ("got int", "CouplingForm")),
+    Wrong("form", 3, TypeError, ("got 3", "CouplingForm")),
 ]
 PARAMS_ERRORS = [shape_error("params", shape, "(2, 6)") for shape in ((2, 3), (1, 6), (2, 6, 1))]
 SQUARE_ERROR = "expected torch.float32 of shape (2, 3)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from hybridkern._precision import wide
 from hybridkern._values import transformed
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded, reference_gradient
 from hybridkern.ops._backends import choose
-from hybridkern.ops._gpu import run
+from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.affine_coupling import reference as _reference
 from hybridkern.ops.affine_coupling.form import CouplingForm, decoded, resolve_form, shifts_first
@@ -52,9 +52,7 @@ OPERATOR = Operator(
 )
 
 
-def _forward(backend: str, *args: Any) -> tuple[Tensor, Tensor]:
-    out: tuple[Tensor, Tensor] = run(OPERATOR, "forward", backend, *args)
-    return out
+_forward: Callable[..., tuple[Tensor, Tensor]] = runner(OPERATOR, "forward")
 
 
 def _keeps_output(x: Tensor, code: int) -> bool:

@@ -12,7 +12,7 @@ from hybridkern import _tensors as _check
 from hybridkern._autocast import without_autocast
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
-from hybridkern.ops._gpu import run
+from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.coupling_network import reference as _reference
 
@@ -87,9 +87,7 @@ OPERATOR = Operator(
 _ARGUMENTS = 7  # x, three weights and three biases
 
 
-def _with_hidden(backend: str, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    out: tuple[Tensor, Tensor, Tensor] = run(OPERATOR, "forward", backend, *args)
-    return out
+_with_hidden: Callable[..., tuple[Tensor, Tensor, Tensor]] = runner(OPERATOR, "forward")
 
 
 def _backward(

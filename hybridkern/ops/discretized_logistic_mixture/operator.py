@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from hybridkern import _tensors as _check
 from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
-from hybridkern.ops._gpu import run
+from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.discretized_logistic.operator import check_options
 from hybridkern.ops.discretized_logistic_mixture import reference as _reference
@@ -42,9 +42,7 @@ OPERATOR = Operator(
 )
 
 
-def _forward(backend: str, *args: Any) -> Tensor:
-    log_p: Tensor = run(OPERATOR, "forward", backend, *args)
-    return log_p
+_forward: Callable[..., Tensor] = runner(OPERATOR, "forward")
 
 
 def _backward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridkern import _tensors as _check
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
-from hybridkern.ops._gpu import run
+from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.paired_conv1x1 import reference as _reference
 
@@ -38,9 +38,7 @@ OPERATOR = Operator(
 )
 
 
-def _forward(backend: str, *args: Any) -> tuple[Tensor, Tensor]:
-    out: tuple[Tensor, Tensor] = run(OPERATOR, "forward", backend, *args)
-    return out
+_forward: Callable[..., tuple[Tensor, Tensor]] = runner(OPERATOR, "forward")
 
 
 def _backward(

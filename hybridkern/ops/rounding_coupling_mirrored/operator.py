@@ -5,7 +5,7 @@ At a few thousand elements the cost of a step is that of its calls; this one sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from hybridkern import _tensors as _check
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
-from hybridkern.ops._gpu import run
+from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.discretized_logistic.operator import OPERATOR as _PRIOR
 from hybridkern.ops.discretized_logistic.operator import discretized_logistic_log_prob
@@ -48,9 +48,7 @@ OPERATOR = Operator(
 _OPTION_TYPES = (int, bool)
 
 
-def _forward(backend: str, *args: Any) -> Tensor:
-    z: Tensor = run(OPERATOR, "forward", backend, *args)
-    return z
+_forward: Callable[..., Tensor] = runner(OPERATOR, "forward")
 
 
 def _halves_of(z: Tensor) -> tuple[Tensor, Tensor]:
