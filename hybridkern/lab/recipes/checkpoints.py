@@ -50,7 +50,8 @@ class SealedCheckpointIO(TorchCheckpointIO):
             write_durably(target, seal_archive(buffer.getvalue()))
 
     def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        # Lightning brings the weights of other processes home this way too: those are no whole checkpoint
+        return _verified(Path(path))
 
 
 @contextmanager
@@ -87,6 +88,15 @@ def read_checkpoint(path: Path, to_go_on: bool = False) -> dict[str, Any]:
         DamagedFileError: missing, truncated, changed, or no checkpoint.
         UnsealedFileError: it is whole, but holds no checksum.
     """
+    checkpoint = _verified(path)
+    for name, kind in ({"state_dict": dict} | (_TO_GO_ON if to_go_on else {})).items():
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(name), kind):
+            raise DamagedFileError(f"{path}: no checkpoint of a run (it has no '{name}')")
+    return checkpoint
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """What :func:`torch.save` wrote, plain data only, where the checksum is right."""
     content = read_file(path, ends=ends_as_checkpoint)
     intact = archive_is_intact(content)
     if intact is None:
@@ -94,12 +104,9 @@ def read_checkpoint(path: Path, to_go_on: bool = False) -> dict[str, Any]:
     if not intact:
         raise DamagedFileError(f"{path}: damaged (its checksum is another)")
     try:
-        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         raise DamagedFileError(f"{path}: damaged ({one_line(error)})") from error
-    for name, kind in ({"state_dict": dict} | (_TO_GO_ON if to_go_on else {})).items():
-        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(name), kind):
-            raise DamagedFileError(f"{path}: no checkpoint of a run (it has no '{name}')")
     return checkpoint
 
 
