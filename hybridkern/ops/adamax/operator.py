@@ -144,7 +144,8 @@ def adamax_step(
     if choose(OPERATOR, values[0][0]) == "cpp" and all(map(_memory.is_dense, values[0])) and _lie_alike(values):
         OPERATOR.kernels["step"](*values, *numbers)
         return
-    _memory.check_apart(lists, read_only=("grads",))
+    if not torch.compiler.is_compiling():  # traced tensors have no addresses
+        _memory.check_apart(lists, read_only=("grads",))
     _reference.adamax_step(*values, *numbers)  # type: ignore[arg-type]
 
 
