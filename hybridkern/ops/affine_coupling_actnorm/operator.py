@@ -80,7 +80,6 @@ def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: Co
     for name, value in (("params", params), ("scale", scale), ("offset", offset)):
         _check.check_param(name, value, x)
     rows, width = x.shape
-    wanted = f"({rows}, 2n) with n in 1 .. {width}" if form.has_scale else f"({rows}, n) with n in 1 .. {width}"
     share = 2 if form.has_scale else 1
     if (
         params.ndim != 2
@@ -88,9 +87,11 @@ def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: Co
         or params.shape[1] % share
         or not 0 < params.shape[1] // share <= width
     ):
+        # texts are made here alone: made for every call, they would bind torch.compile to the sizes in them
+        wanted = "2n" if form.has_scale else "n"
         raise ValueError(
-            f"params: got shape {_check.shape_text(params.shape)}, expected {wanted} for x of shape "
-            f"{_check.shape_text(x.shape)} and this form"
+            f"params: got shape {_check.shape_text(params.shape)}, expected ({rows}, {wanted}) with n in 1 .. {width} "
+            f"for x of shape {_check.shape_text(x.shape)} and this form"
         )
     for name, value in (("scale", scale), ("offset", offset)):
         if value.shape != (width,):

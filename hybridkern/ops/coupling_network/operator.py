@@ -116,16 +116,18 @@ _recorded = recorded(
 )
 
 
-def _check_weight(name: str, value: object, x: Tensor, shape: tuple[int | None, ...], wanted: str) -> None:
+def _check_weight(name: str, value: object, x: Tensor, shape: tuple[int | str, ...]) -> None:
+    """``value`` must be a tensor like ``x`` of that shape, where a name stands for any size of at least 1."""
     _check.check_tensor(name, value)
     assert isinstance(value, Tensor)
     if value.dtype is not x.dtype:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of x")
     _check.check_same_device(name, value, x)
     fits = value.ndim == len(shape) and all(
-        size >= 1 if want is None else size == want for size, want in zip(value.shape, shape, strict=True)
+        size >= 1 if isinstance(want, str) else size == want for size, want in zip(value.shape, shape, strict=True)
     )
     if not fits:
+        wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
         raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected {wanted}")
 
 
@@ -135,14 +137,13 @@ def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Ten
         raise TypeError(f"x: got dtype {x.dtype}, expected float32 or float64")
     if x.ndim != 4 or x.shape[1] < 1:
         raise ValueError(f"x: got shape {_check.shape_text(x.shape)}, expected (B, C, H, W) with a channel at least")
-    channels = x.shape[1]
-    _check_weight("w1", w1, x, (None, channels, 3, 3), f"(hidden, {channels}, 3, 3)")
+    _check_weight("w1", w1, x, ("hidden", x.shape[1], 3, 3))
     hidden = w1.shape[0]
-    _check_weight("b1", b1, x, (hidden,), f"({hidden},)")
-    _check_weight("w2", w2, x, (hidden, hidden, 1, 1), f"({hidden}, {hidden}, 1, 1)")
-    _check_weight("b2", b2, x, (hidden,), f"({hidden},)")
-    _check_weight("w3", w3, x, (None, hidden, 3, 3), f"(out, {hidden}, 3, 3)")
-    _check_weight("b3", b3, x, (w3.shape[0],), f"({w3.shape[0]},)")
+    _check_weight("b1", b1, x, (hidden,))
+    _check_weight("w2", w2, x, (hidden, hidden, 1, 1))
+    _check_weight("b2", b2, x, (hidden,))
+    _check_weight("w3", w3, x, ("out", hidden, 3, 3))
+    _check_weight("b3", b3, x, (w3.shape[0],))
 
 
 def has_fused_network(x: Tensor) -> bool:
