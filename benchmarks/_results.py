@@ -14,6 +14,7 @@ RESULTS = ROOT / "benchmarks" / "results"  # what the documents speak of
 UNVERIFIED = ROOT / ".bench"  # a part of a run, other settings, or a run that was disturbed
 OPERATORS = "cpu-operators.csv"
 COUPLING_NETWORK = "coupling-network.csv"
+PARTS = "parts.csv"
 
 OURS, AGAIN, EAGER, COMPILED, FLOOR = "ours", "ours again", "eager", "torch.compile", "torch.add"
 

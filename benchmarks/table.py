@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import _markdown, operator_table
-from benchmarks._results import COUPLING_NETWORK, OPERATORS, RESULTS, ROOT, read_csv, read_rows
+from benchmarks._results import COUPLING_NETWORK, OPERATORS, PARTS, RESULTS, ROOT, read_csv, read_rows
 from benchmarks.glow import memory_table, step_table
 from benchmarks.integrations import table as integrations_table
 
@@ -44,6 +44,7 @@ class Table:
 TABLES = (
     Table("operators", OPERATORS, lambda path: operator_table.render(read_rows(path)), "make bench"),
     Table("coupling-network", COUPLING_NETWORK, lambda path: operator_table.render(read_rows(path)), "make bench"),
+    Table("parts", PARTS, lambda path: operator_table.render(read_rows(path)), "make bench"),
     Table("glow-step", step_table.FILE, lambda path: step_table.render(read_csv(path)), "make bench-glow"),
     Table(
         "glow-memory",

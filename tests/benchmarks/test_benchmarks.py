@@ -73,9 +73,10 @@ def test_steps_agree_with_adamax() -> None:
     adamax.case(3, 4, 5, target=1).build().check()
 
 
-def test_every_operator_has_a_row() -> None:
+def test_every_operator_with_kernels_has_a_row() -> None:
     measured = {case.name.split()[0] for cases in by_file().values() for case in cases}
-    assert set(OPERATORS) - measured == set()
+    with_kernels = {name for name, operator in OPERATORS.items() if operator.schemas}
+    assert with_kernels - measured == set()
 
 
 def test_floor_moves_the_bytes_of_the_forward() -> None:

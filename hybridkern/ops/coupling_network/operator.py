@@ -116,8 +116,8 @@ _recorded = recorded(
 )
 
 
-def _check_weight(name: str, value: object, x: Tensor, shape: tuple[int | str, ...]) -> None:
-    """``value`` must be a tensor like ``x`` of that shape, where a name stands for any size of at least 1."""
+def _check_weight(name: str, value: object, x: Tensor, *shape: int | str) -> None:
+    """``shape`` holds sizes, and words for those that may be any from 1 on."""
     _check.check_tensor(name, value)
     assert isinstance(value, Tensor)
     if value.dtype is not x.dtype:
@@ -127,6 +127,7 @@ def _check_weight(name: str, value: object, x: Tensor, shape: tuple[int | str, .
         size >= 1 if isinstance(want, str) else size == want for size, want in zip(value.shape, shape, strict=True)
     )
     if not fits:
+        # made here: a compiler would fix the sizes in it
         wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
         raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected {wanted}")
 
@@ -137,13 +138,14 @@ def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Ten
         raise TypeError(f"x: got dtype {x.dtype}, expected float32 or float64")
     if x.ndim != 4 or x.shape[1] < 1:
         raise ValueError(f"x: got shape {_check.shape_text(x.shape)}, expected (B, C, H, W) with a channel at least")
-    _check_weight("w1", w1, x, ("hidden", x.shape[1], 3, 3))
+    channels = x.shape[1]
+    _check_weight("w1", w1, x, "hidden", channels, 3, 3)
     hidden = w1.shape[0]
-    _check_weight("b1", b1, x, (hidden,))
-    _check_weight("w2", w2, x, (hidden, hidden, 1, 1))
-    _check_weight("b2", b2, x, (hidden,))
-    _check_weight("w3", w3, x, ("out", hidden, 3, 3))
-    _check_weight("b3", b3, x, (w3.shape[0],))
+    _check_weight("b1", b1, x, hidden)
+    _check_weight("w2", w2, x, hidden, hidden, 1, 1)
+    _check_weight("b2", b2, x, hidden)
+    _check_weight("w3", w3, x, "out", hidden, 3, 3)
+    _check_weight("b3", b3, x, w3.shape[0])
 
 
 def has_fused_network(x: Tensor) -> bool:
