@@ -51,7 +51,7 @@ def _backward(
     x = saved[0]
     assert x is not None
     grad_y = torch.zeros_like(x) if grads[0] is None else grads[0]
-    grad_log_det = x.new_zeros(len(x), dtype=_check.total_dtype(x)) if grads[1] is None else grads[1]
+    grad_log_det = x.new_zeros(x.shape[:1], dtype=_check.total_dtype(x)) if grads[1] is None else grads[1]
     out: tuple[Tensor, ...] = run(OPERATOR, "backward", backend, grad_y, grad_log_det, *saved, *form)
     return out
 

@@ -9,7 +9,7 @@ from hybridkern.ops._operator import Sample
 from hybridkern.ops._samples import normal
 from hybridkern.ops.coupling_network.operator import coupling_network
 
-_HIDDEN = 5
+_HIDDEN = 8
 
 
 def _arguments(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -23,7 +23,12 @@ def _fake_forward(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | 
 def _fake_backward(
     grad_first: Tensor, grad_second: Tensor, first: Tensor, second: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(first), torch.empty_like(second), torch.empty_like(weight), weight.new_empty(len(weight))
+    return (
+        torch.empty_like(first),
+        torch.empty_like(second),
+        torch.empty_like(weight),
+        weight.new_empty(weight.shape[:1]),
+    )
 
 
 OPERATOR = Operator(
