@@ -9,6 +9,7 @@ from hybridkern.ops.coupling_network.operator import coupling_network
 from hybridkern.ops.discretized_logistic.operator import discretized_logistic_log_prob
 from hybridkern.ops.discretized_logistic_mixture.operator import discretized_logistic_mixture_log_prob
 from hybridkern.ops.gaussian_log_prob.operator import gaussian_log_prob
+from hybridkern.ops.lipswish.operator import clipswish, lipswish
 from hybridkern.ops.paired_conv1x1.operator import paired_conv1x1
 from hybridkern.ops.rounding_coupling.operator import rounding_coupling
 from hybridkern.ops.rounding_coupling_mirrored.operator import (
@@ -22,10 +23,12 @@ __all__ = [
     "affine_coupling",
     "affine_coupling_actnorm",
     "affine_coupling_backward_from_output",
+    "clipswish",
     "coupling_network",
     "discretized_logistic_log_prob",
     "discretized_logistic_mixture_log_prob",
     "gaussian_log_prob",
+    "lipswish",
     "paired_conv1x1",
     "rounding_coupling",
     "rounding_coupling_mirrored",
