@@ -1,8 +1,8 @@
 // What the operators with a CPU and a CUDA kernel ask of their arguments; each name is that of the schema.
 #pragma once
 
-#include "check.h"
 #include "affine_coupling/spec.h"
+#include "check.h"
 
 namespace hk {
 

@@ -32,9 +32,7 @@ OptionalTensor gaussian_log_prob(const Tensor& x, const OptionalTensor& mean, co
   return GaussianNode::apply(x, mean, log_scale);
 }
 
-const Registered registered([](pybind11::module_& m) {
-  define(m, "gaussian_log_prob", &gaussian_log_prob);
-});
+const Registered registered([](pybind11::module_& m) { define(m, "gaussian_log_prob", &gaussian_log_prob); });
 
 }  // namespace
 }  // namespace hk::nodes

@@ -39,9 +39,7 @@ OptionalTensor rounding_coupling(const Tensor& x, const Tensor& t, const Optiona
   return RoundingNode::apply(x, t, beta, inverse);
 }
 
-const Registered registered([](pybind11::module_& m) {
-  define(m, "rounding_coupling", &rounding_coupling);
-});
+const Registered registered([](pybind11::module_& m) { define(m, "rounding_coupling", &rounding_coupling); });
 
 }  // namespace
 }  // namespace hk::nodes
