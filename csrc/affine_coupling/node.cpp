@@ -20,11 +20,12 @@ struct AffineNode : torch::autograd::Function<AffineNode> {
     static const auto op = operator_handle<std::tuple<Tensor, Tensor>(
         const Tensor&, const Tensor&, const OptionalTensor&, int64_t, double, double, double, double, double)>(
         "hybridkern::affine_coupling_forward");
+    const Tensor given_x = as_given(x), given_params = as_given(params);
     at::AutoDispatchBelowADInplaceOrView below;
     auto [y, total] =
         op.call(x, params, log_det, form.code, form.clamp, form.offset, form.eps, form.gain, form.shift_gain);
     const bool keep_output = keeps_output(x, form.code);
-    ctx->save_for_backward({keep_output ? y : x, params});
+    ctx->save_for_backward({keep_output ? y : given_x, given_params});
     const double dtype = log_det ? static_cast<double>(log_det->scalar_type()) : -1;
     keep_options(ctx, {static_cast<double>(form.code), form.clamp, form.offset, form.eps, form.gain, form.shift_gain,
                        keep_output ? 1.0 : 0.0, dtype});

@@ -12,7 +12,7 @@ struct ActnormNode : torch::autograd::Function<ActnormNode> {
     static const auto op = operator_handle<std::tuple<Tensor, Tensor>(
         const Tensor&, const Tensor&, const Tensor&, const Tensor&, int64_t, double, double, double, double, double)>(
         "hybridkern::affine_coupling_actnorm_forward");
-    ctx->save_for_backward({x, params, scale});
+    ctx->save_for_backward({as_given(x), as_given(params), as_given(scale)});
     keep_options(ctx, {static_cast<double>(form.code), form.clamp, form.offset, form.eps, form.gain, form.shift_gain});
     at::AutoDispatchBelowADInplaceOrView below;
     auto [y, log_det] =

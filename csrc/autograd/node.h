@@ -48,6 +48,12 @@ auto operator_handle(const char* name) {
 
 inline OptionalTensor given(const Tensor& value) { return value.defined() ? OptionalTensor(value) : std::nullopt; }
 
+// A constant of a call stays one in its derivatives, also if it is made to require a gradient afterwards. To be called
+// above ADInplaceOrView, which makes the two share their version: a write to either is then seen.
+inline Tensor as_given(const Tensor& value) { return value.requires_grad() ? value : value.detach(); }
+
+inline Tensor as_given(const OptionalTensor& value) { return value ? as_given(*value) : Tensor(); }
+
 // All numbers of a call in one list: the context keeps its values in a hash table.
 inline void keep_options(AutogradContext* ctx, std::initializer_list<double> values) {
   ctx->saved_data["options"] = c10::List<double>(values);

@@ -11,7 +11,7 @@ struct LogisticNode : torch::autograd::Function<LogisticNode> {
                         double bin_width, bool reduce) {
     static const auto op = operator_handle<Tensor(const Tensor&, const Tensor&, const Tensor&, double, bool)>(
         "hybridkern::discretized_logistic_forward");
-    ctx->save_for_backward({x, mean, log_scale});
+    ctx->save_for_backward({as_given(x), as_given(mean), as_given(log_scale)});
     keep_options(ctx, {bin_width, reduce ? 1.0 : 0.0});
     at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, mean, log_scale, bin_width, reduce);

@@ -12,7 +12,7 @@ struct MixtureNode : torch::autograd::Function<MixtureNode> {
     static const auto op =
         operator_handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, bool)>(
             "hybridkern::discretized_logistic_mixture_forward");
-    ctx->save_for_backward({x, logits, mean, log_scale});
+    ctx->save_for_backward({as_given(x), as_given(logits), as_given(mean), as_given(log_scale)});
     keep_options(ctx, {bin_width, reduce ? 1.0 : 0.0});
     at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, logits, mean, log_scale, bin_width, reduce);

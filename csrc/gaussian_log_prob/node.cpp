@@ -11,7 +11,7 @@ struct GaussianNode : torch::autograd::Function<GaussianNode> {
                         const OptionalTensor& log_scale) {
     static const auto op = operator_handle<Tensor(const Tensor&, const OptionalTensor&, const OptionalTensor&)>(
         "hybridkern::gaussian_log_prob_forward");
-    ctx->save_for_backward({x, mean.value_or(Tensor()), log_scale.value_or(Tensor())});
+    ctx->save_for_backward({as_given(x), as_given(mean), as_given(log_scale)});
     at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, mean, log_scale);
   }

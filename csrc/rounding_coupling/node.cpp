@@ -11,7 +11,7 @@ struct RoundingNode : torch::autograd::Function<RoundingNode> {
                         bool inverse) {
     static const auto op = operator_handle<Tensor(const Tensor&, const Tensor&, const OptionalTensor&, bool)>(
         "hybridkern::rounding_coupling_forward");
-    if (beta) ctx->save_for_backward({t, *beta});  // else nothing of t is needed
+    if (beta) ctx->save_for_backward({as_given(t), as_given(*beta)});  // else nothing of t is needed
     keep_options(ctx, {inverse ? 1.0 : 0.0, static_cast<double>(t.scalar_type())});
     at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, t, beta, inverse);

@@ -34,7 +34,7 @@ struct HalvesNode : torch::autograd::Function<HalvesNode> {
 
   static variable_list forward(AutogradContext* ctx, const Tensor& a, const Tensor& b, const Tensor& t,
                                const Tensor& beta, int64_t index, bool lattice) {
-    ctx->save_for_backward({t, beta});
+    ctx->save_for_backward({as_given(t), as_given(beta)});
     keep(ctx, index, lattice);
     ctx->set_materialize_grads(false);
     at::AutoDispatchBelowADInplaceOrView below;  // so the halves are no views to autograd
@@ -57,7 +57,7 @@ struct JoinedNode : torch::autograd::Function<JoinedNode> {
 
   static Tensor forward(AutogradContext* ctx, const Tensor& a, const Tensor& b, const Tensor& t, const Tensor& beta,
                         int64_t index, bool lattice) {
-    ctx->save_for_backward({t, beta});
+    ctx->save_for_backward({as_given(t), as_given(beta)});
     keep(ctx, index, lattice);
     at::AutoDispatchBelowADInplaceOrView below;
     return run_forward(a, b, t, beta, index, lattice);
@@ -83,9 +83,11 @@ struct PriorNode : torch::autograd::Function<PriorNode> {
                                bool lattice) {
     static const auto prior = operator_handle<Tensor(const Tensor&, const Tensor&, const Tensor&, double, bool)>(
         "hybridkern::discretized_logistic_forward");
+    variable_list kept{Tensor(), as_given(t), as_given(beta), as_given(mean), as_given(log_scale)};
     at::AutoDispatchBelowADInplaceOrView below;
     const Tensor z = run_forward(a, b, t, beta, index, lattice);
-    ctx->save_for_backward({z, t, beta, mean, log_scale});
+    kept[0] = z;
+    ctx->save_for_backward(std::move(kept));
     keep(ctx, index, lattice);
     ctx->set_materialize_grads(false);
     return {z, prior.call(z, mean, log_scale, 1.0, true)};

@@ -159,7 +159,9 @@ class Run:
         numbers of its first run, and no trace in the buffers.
         """
         step, held = self.steps[k], self.held[k]
-        wanted = held | dict(zip(self.names[k], self.own_params(k, params or self.params), strict=True))
+        # what required no gradient in the first run stays a constant, whatever was made of it since
+        fixed = {name: value.detach() for name, value in held.items() if value.requires_grad}
+        wanted = held | fixed | dict(zip(self.names[k], self.own_params(k, params or self.params), strict=True))
         present = dict(chain(step.named_parameters(), step.named_buffers()))
         other = {name: value for name, value in wanted.items() if present.get(name) is not value}
         buffers = [held[name] for name, _ in step.named_buffers()]

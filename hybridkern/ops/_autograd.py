@@ -99,7 +99,8 @@ def _function(gradient: Gradient) -> type[torch.autograd.Function]:
 
     def forward(ctx: Any, backend: str, *args: Any) -> Outputs:
         outputs = gradient.forward(backend, *args)
-        ctx.save_for_backward(*gradient.saves(args, outputs))
+        kept = args if torch.compiler.is_compiling() else (*map(_as_given, args[:count]), *args[count:])
+        ctx.save_for_backward(*gradient.saves(kept, outputs))
         ctx.backend, ctx.options = backend, args[count:]
         ctx.set_materialize_grads(False)
         return outputs[0] if gradient.returns == 1 else outputs
@@ -118,6 +119,11 @@ def _function(gradient: Gradient) -> type[torch.autograd.Function]:
     # named as it is made: the name of the node comes from here
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     return type(gradient.name, (torch.autograd.Function,), methods)
+
+
+def _as_given(value: Tensor | None) -> Tensor | None:
+    """A constant of this call stays one in its derivatives, also if it is made to require a gradient afterwards."""
+    return value if value is None or value.requires_grad else value.detach()
 
 
 def needs_grad(*values: Tensor | None) -> bool:

@@ -115,3 +115,30 @@ def test_some_outputs_alone(name: str, used: int, recorded: str) -> None:
     for n, value in zip(leaves, second, strict=True):
         close(first[n], subject.expected_gradient[n], n)
         close(value, subject.expected_product[n], n)
+
+
+@pytest.mark.parametrize("recorded", MODES)
+@pytest.mark.parametrize("form", ["exp", "glow"])
+def test_a_constant_of_the_call_stays_one(form: str, recorded: str) -> None:
+    """Parameters frozen for one pass and thawed before its derivatives, as libraries do for one term of a loss."""
+
+    def penalty(params: Tensor, thaw: bool) -> tuple[Tensor, Tensor]:
+        u = normal(0, 3, 2).requires_grad_()
+        shift = u.square().repeat(1, 2)
+        loss = (
+            ops.affine_coupling(u, params, form=form)[0].sum()
+            + ops.gaussian_log_prob(u, params[:1, :2], shift[:, :2]).sum()
+        )
+        if thaw:
+            params.requires_grad_()
+        (first,) = torch.autograd.grad(loss, u, create_graph=True)
+        return first, u
+
+    params = torch.nn.Parameter(normal(1, 3, 4), requires_grad=False)
+    with mode(recorded):
+        first, u = penalty(params, thaw=True)
+        to_params, to_u = torch.autograd.grad(first.square().sum(), (params, u), allow_unused=True)
+        expected, v = penalty(params.detach(), thaw=False)
+        (wanted,) = torch.autograd.grad(expected.square().sum(), v)
+    assert to_params is None
+    close(to_u, wanted, "second derivative")
