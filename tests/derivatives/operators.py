@@ -192,7 +192,11 @@ OPERATORS: dict[str, Make] = {
     **{f"{form}{' inverse' * inv}": _coupling(form, inv) for form in NAMED_FORMS for inv in (False, True)},
     "glow on images": _coupling("glow", False, (2, 1, 2, 1)),
     "coupling without a total": _without_total,
-    **{f"from output, {f}{' inverse' * i}": _from_output(f, i) for f in ("glow", "nflows", "additive") for i in (False, True)},
+    **{
+        f"from output, {f}{' inverse' * i}": _from_output(f, i)
+        for f in ("glow", "nflows", "additive")
+        for i in (False, True)
+    },
     **{f"actnorm, {form}": _actnorm(form) for form in ("freia_all_in_one", "exp", "additive", "normflows")},
     **{f"rounding{', beta' * b}{', inverse' * i}": _rounding(b, i) for b in (False, True) for i in (False, True)},
     **{f"mirrored {lat}{', joined' * j}": _mirrored(lat, j) for lat in ("exact", "tutorial") for j in (False, True)},

@@ -41,6 +41,9 @@ class IRevNetDownsampling(_Squeeze, reshapes.IRevNetDownsampling):
 
     def forward(self, x: Tensors, c: object = None, jac: bool = True, rev: bool = False) -> tuple[tuple[Tensor], float]:
         """As in the library."""
+        if x[0].numel() == 0:  # PyTorch does not reshape an empty image, and its backward pass raises
+            found: tuple[tuple[Tensor], float] = super().forward(x, c, jac, rev)
+            return found
         return (unsqueezed(x[0], 2) if rev else squeezed(x[0], 2),), 0.0
 
 
@@ -49,4 +52,7 @@ class IRevNetUpsampling(_Squeeze, reshapes.IRevNetUpsampling):
 
     def forward(self, x: Tensors, c: object = None, jac: bool = True, rev: bool = False) -> tuple[tuple[Tensor], float]:
         """As in the library."""
+        if x[0].numel() == 0:  # PyTorch does not reshape an empty image, and its backward pass raises
+            found: tuple[tuple[Tensor], float] = super().forward(x, c, jac, rev)
+            return found
         return (squeezed(x[0], 2) if rev else unsqueezed(x[0], 2),), 0.0
