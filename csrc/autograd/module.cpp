@@ -1,6 +1,8 @@
 // The Python module hybridkern._nodes: the operators with gradients as C++ autograd nodes.
 #include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/utils/pybind.h>
+#include <torch/library.h>
 #include <torch/version.h>
 
 #include "node.h"
@@ -9,6 +11,14 @@ namespace hk::nodes {
 namespace {
 
 PyObject* reference_rule = nullptr;  // lives as long as the interpreter
+
+// Registered operators, called with tensors that require a gradient: an error in backward, where PyTorch's own rule is
+// a warning and zeros. The nodes call them below autograd.
+void refuse_derivatives(const std::vector<std::string>& operators) {
+  static torch::Library library(torch::Library::IMPL, "hybridkern", c10::DispatchKey::Autograd, __FILE__, __LINE__);
+  for (const std::string& name : operators)
+    library.impl(name.c_str(), torch::autograd::autogradNotImplementedFallback());
+}
 
 }  // namespace
 
@@ -50,5 +60,7 @@ PYBIND11_MODULE(_nodes, m) {
         nodes::reference_rule = rule.release().ptr();
       },
       "The function (node, saved, grads, options) that gives gradients which can be differentiated.");
+  m.def("refuse_derivatives", &nodes::refuse_derivatives,
+        "Make backward through these registered operators an error, where they were called directly.");
   for (const auto definition : nodes::Registered::all()) definition(m);
 }

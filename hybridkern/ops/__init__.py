@@ -1,6 +1,6 @@
 """Fused functional operators: differentiable, on every backend, transparent to ``torch.compile(fullgraph=True)``."""
 
-from hybridkern.ops import _backends, _gpu
+from hybridkern.ops import _autograd, _backends, _gpu
 from hybridkern.ops.adamax.operator import adamax_step
 from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.ops.affine_coupling.operator import affine_coupling, affine_coupling_backward_from_output
@@ -36,4 +36,5 @@ __all__ = [
 ]
 
 _gpu.attach()  # after the operators above are registered
+_autograd.refuse_others()
 _backends.set_default()

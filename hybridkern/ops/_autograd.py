@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hybridkern._extension import nodes
 from hybridkern._values import transformed
-from hybridkern.ops._operator import Outputs
+from hybridkern.ops._operator import OPERATORS, Outputs
 
 Tensors = Sequence[Tensor | None]
 _NATIVE: dict[str, Gradient] = {}  # by the name of the C++ node
@@ -213,6 +213,16 @@ def _native_gradient(node: str, saved: Tensors, grads: Tensors, numbers: Sequenc
     """What a C++ node calls where its kernel does not do: the same rule, by the node's name."""
     options = [kind(number) for kind, number in zip(_OPTIONS[node], numbers, strict=False)]
     return reference_gradient(_NATIVE[node], saved, grads, options)
+
+
+def refuse_others() -> None:
+    """Make backward through a registered operator that was called directly an error; to be called once.
+
+    Exported programs and compiled backward passes call them so. PyTorch's own rule is a warning and no gradient.
+    """
+    if nodes.module is not None:
+        parts = [part for operator in OPERATORS.values() if operator.name != "adamax" for part in operator.parts]
+        nodes.module.refuse_derivatives(parts)
 
 
 if nodes.module is not None:

@@ -26,7 +26,7 @@ from hybridkern import _env
 from hybridkern._extension import cuda_library, extension
 from hybridkern._values import transformed
 from hybridkern.ops import _gpu
-from hybridkern.ops._operator import OPERATORS, Operator
+from hybridkern.ops._operator import Operator
 
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
@@ -207,8 +207,7 @@ def _why_not(name: str, operator: Operator, x: Tensor) -> str:
             return f"serves CPU tensors only, but x is on {x.device}"
         if not state.has_cpp:
             return f"is not available: {extension.reason}"
-        parts = OPERATORS[operator.made_of].dtypes if operator.made_of else ()
-        if x.dtype in operator.dtypes or x.dtype in parts:
+        if x.dtype in operator.dtypes:
             return ""
         return f"has no kernel of {operator.name}{f' in {x.dtype}' if operator.dtypes else ''}"
     if not x.is_cuda and not (name == "triton" and _gpu.state.interpreted and x.is_cpu):

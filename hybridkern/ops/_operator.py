@@ -65,7 +65,7 @@ class Operator:
             None where the formulas are all there is.
         fakes: the shape-only kernel of each part; called only with arguments that fit the contract.
         triton: whether ``ops/<name>/triton.py`` has launchers of all parts.
-        made_of: the operator of which it is composed where a backend has no kernel of the whole, or none in a dtype.
+        made_of: the operator of which it is composed on the backends that have no kernel of the whole.
         dtypes: of the main tensor, that the C++ kernels serve; none where there are no such kernels.
     """
 

@@ -20,21 +20,16 @@ def _compiled(function: Callable[..., Tensor], backend: str) -> Callable[..., Te
     return torch.compile(function, fullgraph=True, backend=backend, dynamic=False)
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "eager"])
 @pytest.mark.parametrize("name", NAMES)
-def test_the_second_derivative_of_a_compiled_call_is_right_or_an_error(name: str, backend: str) -> None:
+def test_the_second_derivative_of_a_compiled_call_is_an_error(name: str) -> None:
     subject = OPERATORS[name]()
     leaves = subject.leaves()
-    loss = _compiled(subject.loss, backend)(leaves)
+    loss = _compiled(subject.loss, "aot_eager")(leaves)
     first = dict(zip(leaves, subject.grads(loss, leaves, create_graph=True), strict=True))
     all_close({n: g.detach() for n, g in first.items()}, subject.expected_gradient, "first derivative")
     slope = dot(first, subject.direction)
-    if backend == "aot_eager":
-        with pytest.raises(RuntimeError, match="double backward"):
-            slope.backward()
-    else:  # no compiler: the operators themselves are in the graph
+    with pytest.raises(RuntimeError, match="double backward"):
         slope.backward()
-        all_close({n: leaf.grad for n, leaf in leaves.items()}, subject.expected_product, "second derivative")
 
 
 @pytest.mark.parametrize("name", NAMES)

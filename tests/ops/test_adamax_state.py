@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import ops, optim
-from hybridkern.ops.adamax import _with_new_versions
+from hybridkern.ops.adamax.operator import _with_new_versions
 from tests.ops import inputs
 
 Change = Callable[[torch.optim.Optimizer, Tensor], Any]

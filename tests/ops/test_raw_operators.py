@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import ops
+from hybridkern._extension import nodes
 from tests.conftest import COMPILED_BACKENDS
 
 pytestmark = pytest.mark.skipif("cpp" not in COMPILED_BACKENDS, reason="needs the compiled kernels")
@@ -197,3 +198,15 @@ def test_weights_of_any_layout() -> None:
     rows = torch.randn(4, 3).t()
     got = operator("rounding_coupling_mirrored_forward")(rows, rows, rows, BETA, 0, True)
     assert torch.equal(got, operator("rounding_coupling_mirrored_forward")(*[rows.contiguous()] * 3, BETA, 0, True))
+
+
+@pytest.mark.skipif(nodes.module is None, reason=nodes.reason)
+def test_a_derivative_through_a_direct_call_is_an_error() -> None:
+    """PyTorch's own rule for operators without one is a warning, and no gradient or tangent."""
+    x, params = torch.randn(2, 3, requires_grad=True), torch.randn(2, 6)
+    form = (1, 1.0, 0.0, 0.0, 1.0, 1.0)
+    y, _ = torch.ops.hybridkern.affine_coupling_forward(x, params, None, *form)
+    with pytest.raises(RuntimeError, match="derivative for hybridkern::affine_coupling_forward is not implemented"):
+        y.sum().backward()
+    with pytest.raises(NotImplementedError, match="forward AD with hybridkern::gaussian_log_prob_forward"):
+        torch.func.jvp(lambda u: torch.ops.hybridkern.gaussian_log_prob_forward(u, None, None), (params,), (params,))

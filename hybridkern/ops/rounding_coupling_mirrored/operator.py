@@ -250,7 +250,7 @@ def rounding_coupling_mirrored(
         join = _check.flag("join", join)  # type: ignore[unreachable]  # a caller may not be typed
     exact = lattice == "exact"
     backend = choose(OPERATOR, a)
-    if backend != "cpp" or a.dtype not in OPERATOR.dtypes:
+    if backend != "cpp":
         compose = _reference.rounding_coupling_mirrored if backend == "reference" else _composed
         z = compose(a, b, t, beta, index, exact)
         return z if join else _halves_of(z)

@@ -147,6 +147,11 @@ class ImagesConfig(Config):
         """Whether training sees images without label."""
         return self.labels is not None and self.unlabelled > 0
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ImagesConfig:
+        """As in the base class; where no form is named, it is that of version 0.1, whatever Glow's own is now."""
+        return super().from_json({"form": "glow"} | values)
+
     def updated(self, recipe: str, options: dict[str, Any]) -> ImagesConfig:
         if options.get("minutes") is not None and options.get("epochs") is None and self.minutes is None:
             options = options | {"epochs": _ANY_NUMBER_OF_EPOCHS}
