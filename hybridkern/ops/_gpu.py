@@ -126,7 +126,7 @@ def _is_served(part: str, key: str) -> bool:
 def attach() -> None:
     """Load the CUDA library and attach every operator that it does not serve; to be called once."""
     if cuda_library().loaded:
-        served = [o for o in OPERATORS.values() if all(_is_served(part, "CUDA") for part in o.parts)]
+        served = [o for o in OPERATORS.values() if o.parts and all(_is_served(part, "CUDA") for part in o.parts)]
         state.native = frozenset(operator.name for operator in served)
     if not state.has_triton:
         return

@@ -47,7 +47,8 @@ class Launch:
     def name(self) -> str:
         """The kernel's own name, after that of its file."""
         module, name = self.kernel.split(":")
-        return f"{module.rsplit('.', 1)[1]}.{name}"
+        *_, folder, file = module.split(".")  # an operator's kernels lie in ops/<op>/triton.py
+        return f"{folder if file == 'triton' else file}.{name}"
 
 
 def is_view(func: torch._ops.OpOverload) -> bool:

@@ -128,7 +128,7 @@ def page() -> str:
             f"Arguments: {CASE.label}. Registers a thread, widest access, occupancy and spills for {targets};",
             f"spills also for {AMD_TARGETS[0]}, whose VGPRs and occupancy stand last. Traffic for {TRAFFIC_TARGET};",
             "in brackets without what every program reads (a matrix, a factor, a number an example), from the cache.",
-            "The second stages of sums (`_reduce`) touch a few numbers an example: their ratio says nothing.\n",
+            "The second stages of sums (`reduce`) touch a few numbers an example: their ratio says nothing.\n",
             size_rows(),
             cuda_table.section(),
         ]

@@ -14,7 +14,7 @@ DOUBLE = re.compile(r"IddL|3AnyIdE|finish_\w+IdE")  # of the mangled names
 HALVES_ALONE = re.compile(r"rounding_coupling_backwardIfNS_\d(F16|Bf16)")
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.rsplit("/", 1)[1])
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.split("/")[-2])
 def test_compiled_they_fit(source: str) -> None:
     require_nvcc()
     require_triton()  # for the disassembler; and in `make evidence` alone, since it takes a minute

@@ -131,4 +131,4 @@ def test_compiled_it_fits(subject: Subject, case: Case, target: str):
         if target in NVIDIA_TARGETS:
             assert report.occupancy >= LEAST_OCCUPANCY.get(launch.name, 0.5), (launch.name, report)
             # the second stage of a sum touches a few numbers a row
-            assert report.widest >= 16 or launch.name.startswith("_reduce."), (launch.name, report)
+            assert report.widest >= 16 or launch.name.startswith("reduce."), (launch.name, report)
