@@ -1,8 +1,8 @@
 // affine_coupling: forward, backward from the input, backward from the output. Contract: hybridkern/ops.
 #include <tuple>
 
-#include "../contracts.h"
 #include "../cuda/plan.h"
+#include "contract.h"
 #include "spec.h"
 // after the shim
 #include "cuda.cuh"

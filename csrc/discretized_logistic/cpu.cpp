@@ -2,10 +2,10 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "../cpu/shared_gradients.h"
 #include "bin.h"
+#include "contract.h"
 
 namespace hk {
 namespace {

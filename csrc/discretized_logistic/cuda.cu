@@ -1,8 +1,8 @@
 // discretized_logistic: forward and backward. Contract: hybridkern/ops.
 #include <tuple>
 
-#include "../contracts.h"
 #include "../cuda/plan.h"
+#include "contract.h"
 // after the shim
 #include "cuda.cuh"
 

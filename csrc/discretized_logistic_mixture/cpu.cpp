@@ -4,10 +4,10 @@
 #include <memory>
 #include <tuple>
 
-#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "../cpu/shared_gradients.h"
 #include "../discretized_logistic/bin.h"
+#include "../discretized_logistic/contract.h"
 
 namespace hk {
 namespace {

@@ -3,9 +3,9 @@
 #include <optional>
 #include <tuple>
 
-#include "../contracts.h"
 #include "../cpu/operand.h"
 #include "../cpu/shared_gradients.h"
+#include "../discretized_logistic/contract.h"
 
 namespace hk {
 namespace {

@@ -2,8 +2,8 @@
 #include <optional>
 #include <tuple>
 
-#include "../contracts.h"
 #include "../cpu/operand.h"
+#include "contract.h"
 
 namespace hk {
 namespace {

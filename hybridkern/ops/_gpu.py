@@ -25,7 +25,6 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn import Parameter
 
 from hybridkern._extension import cuda_library
-from hybridkern.ops._contracts import checked
 from hybridkern.ops._operator import LIBRARY, OPERATORS, Operator
 
 
@@ -85,11 +84,11 @@ def _past_native(operator: Operator, x: Any) -> bool:
     return native and type(x) in (torch.Tensor, Parameter)
 
 
-def _stub(part: str) -> Callable[..., Any]:
+def _stub(operator: Operator, part: str) -> Callable[..., Any]:
     def kernel(*args: Any, **named: Any) -> Any:
         return launcher(part)(*args, **named)
 
-    return checked(part, kernel)
+    return operator.checked(part.removeprefix(f"{operator.name}_"), kernel)
 
 
 def _decomposition(operator: Operator, part: str) -> Callable[..., Any]:
@@ -133,7 +132,7 @@ def attach() -> None:
     for operator in OPERATORS.values():
         for part in operator.parts if operator.triton else ():
             if operator.name not in state.native:
-                LIBRARY.impl(part, _stub(part), "CUDA")
+                LIBRARY.impl(part, _stub(operator, part), "CUDA")
             torch.library.register_torch_dispatch(
                 f"hybridkern::{part}", FunctionalTensorMode, _decomposition(operator, part), lib=LIBRARY
             )
@@ -147,7 +146,7 @@ def interpreted() -> Iterator[None]:
     try:
         for operator in OPERATORS.values():
             for part in operator.parts if operator.triton else ():
-                library.impl(part, _stub(part), "CPU")
+                library.impl(part, _stub(operator, part), "CPU")
         yield
     finally:
         state.interpreted = before

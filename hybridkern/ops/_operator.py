@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hybridkern.ops._contracts import checked
-
 LIBRARY = torch.library.Library("hybridkern", "DEF")
 OPERATORS: dict[str, Operator] = {}
 Outputs = Tensor | tuple[Tensor, ...]
@@ -64,6 +62,8 @@ class Operator:
         schemas: what follows the name of each part: ``{"forward": "(Tensor x) -> Tensor", "backward": ...}``.
             None where the formulas are all there is.
         fakes: the shape-only kernel of each part; called only with arguments that fit the contract.
+        contracts: what each part asks of its arguments; raises where they do not fit. Exported programs and C++ callers
+            come past the public function. The C++ kernels check for themselves (csrc/check.h).
         triton: whether ``ops/<name>/triton.py`` has launchers of all parts.
         made_of: the operator of which it is composed on the backends that have no kernel of the whole.
         dtypes: of the main tensor, that the C++ kernels serve; none where there are no such kernels.
@@ -72,6 +72,7 @@ class Operator:
     name: str
     schemas: Mapping[str, str] = field(default_factory=dict)
     fakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    contracts: Mapping[str, Callable[..., None]] = field(default_factory=dict)
     triton: bool = False
     made_of: str = ""
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -81,9 +82,19 @@ class Operator:
         for part, schema in self.schemas.items():
             full = f"{self.name}_{part}"
             LIBRARY.define(f"{full}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-            torch.library.register_fake(f"hybridkern::{full}", checked(full, self.fakes[part]), lib=LIBRARY)
+            torch.library.register_fake(f"hybridkern::{full}", self.checked(part, self.fakes[part]), lib=LIBRARY)
             self.kernels[part] = getattr(torch.ops.hybridkern, full).default
         OPERATORS[self.name] = self
+
+    def checked(self, part: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        """A kernel of a part that is no C++, called only with arguments that fit its contract."""
+        contract = self.contracts[part]
+
+        def run(*args: Any, **named: Any) -> Any:
+            contract(*args, **named)
+            return kernel(*args, **named)
+
+        return run
 
     @property
     def parts(self) -> list[str]:

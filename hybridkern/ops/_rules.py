@@ -5,7 +5,7 @@ A symbolic size becomes a guard or a check at run time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from hybridkern import _tensors as _check
 
 Sizes = Sequence[Any]
+Contracts = Mapping[str, Callable[..., None]]  # by the names of an operator's parts
 
 
 def _fits(size: Any, wanted: Any, text: Callable[[], str]) -> bool:

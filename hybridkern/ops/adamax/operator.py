@@ -13,6 +13,7 @@ from hybridkern.ops import _memory
 from hybridkern.ops._backends import choose
 from hybridkern.ops._operator import LIBRARY, Operator
 from hybridkern.ops.adamax import reference as _reference
+from hybridkern.ops.adamax.contract import CONTRACTS
 
 
 def _fake_step(*arguments: Any) -> None:
@@ -26,6 +27,7 @@ OPERATOR = Operator(
         "float beta1, float beta2, float eps, float weight_decay) -> ()"
     },
     {"step": _fake_step},
+    contracts=CONTRACTS,
     dtypes=(torch.float32, torch.float64),
 )
 DTYPES = (torch.float32, torch.float64)

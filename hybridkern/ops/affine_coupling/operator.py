@@ -16,6 +16,7 @@ from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.affine_coupling import reference as _reference
+from hybridkern.ops.affine_coupling.contract import CONTRACTS
 from hybridkern.ops.affine_coupling.form import CouplingForm, decoded, resolve_form, shifts_first
 
 _FORM = "int code, float clamp, float offset, float eps, float gain, float shift_gain"
@@ -48,6 +49,7 @@ OPERATOR = Operator(
         f"{_FORM}) -> (Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward, "backward_from_output": _fake_from_output},
+    contracts=CONTRACTS,
     triton=True,
 )
 

@@ -16,6 +16,7 @@ from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.affine_coupling.form import CouplingForm, decoded, resolve_form
 from hybridkern.ops.affine_coupling.operator import affine_coupling
 from hybridkern.ops.affine_coupling_actnorm import reference as _reference
+from hybridkern.ops.affine_coupling_actnorm.contract import CONTRACTS
 
 _FORM = "int code, float clamp, float form_offset, float eps, float gain, float shift_gain"
 
@@ -38,6 +39,7 @@ OPERATOR = Operator(
         f"{_FORM}) -> (Tensor, Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     made_of="affine_coupling",
 )
 

@@ -15,6 +15,7 @@ from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.coupling_network import reference as _reference
+from hybridkern.ops.coupling_network.contract import CONTRACTS
 
 _SIDE, _MOST, _WANTED = 32, 256, 8  # as in csrc/coupling_network
 
@@ -82,6 +83,7 @@ OPERATOR = Operator(
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     dtypes=(torch.float32, torch.float64),
 )
 _ARGUMENTS = 7  # x, three weights and three biases

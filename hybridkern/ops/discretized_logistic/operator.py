@@ -15,6 +15,7 @@ from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.discretized_logistic import reference as _reference
+from hybridkern.ops.discretized_logistic.contract import CONTRACTS
 
 REDUCTIONS = ("none", "sum")
 # Narrower or wider bins would under- or overflow in float32 beside log-scales of any size; rescale the data instead.
@@ -36,6 +37,7 @@ OPERATOR = Operator(
     "discretized_logistic",
     {"forward": f"({_ARGUMENTS}) -> Tensor", "backward": f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)"},
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     triton=True,
 )
 

@@ -16,6 +16,7 @@ from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.discretized_logistic.operator import check_options
 from hybridkern.ops.discretized_logistic_mixture import reference as _reference
+from hybridkern.ops.discretized_logistic_mixture.contract import CONTRACTS
 
 
 def _fake_forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
@@ -38,6 +39,7 @@ OPERATOR = Operator(
         "backward": f"(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     triton=True,
 )
 

@@ -15,6 +15,7 @@ from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.gaussian_log_prob import reference as _reference
+from hybridkern.ops.gaussian_log_prob.contract import CONTRACTS
 
 
 def _fake_forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
@@ -37,6 +38,7 @@ OPERATOR = Operator(
         "backward": "(Tensor grad, Tensor x, Tensor? mean, Tensor? log_scale) -> (Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     triton=True,
 )
 

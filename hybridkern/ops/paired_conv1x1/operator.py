@@ -14,6 +14,7 @@ from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.paired_conv1x1 import reference as _reference
+from hybridkern.ops.paired_conv1x1.contract import CONTRACTS
 
 
 def _fake_forward(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -39,6 +40,7 @@ OPERATOR = Operator(
         "-> (Tensor, Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     triton=True,
 )
 

@@ -14,6 +14,7 @@ from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.rounding_coupling import reference as _reference
+from hybridkern.ops.rounding_coupling.contract import CONTRACTS
 
 
 def _fake_forward(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) -> Tensor:
@@ -31,6 +32,7 @@ OPERATOR = Operator(
         "backward": "(Tensor grad, Tensor t, Tensor beta, bool inverse) -> (Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     triton=True,
 )
 

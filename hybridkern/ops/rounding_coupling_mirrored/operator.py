@@ -21,6 +21,7 @@ from hybridkern.ops.discretized_logistic.operator import discretized_logistic_lo
 from hybridkern.ops.discretized_logistic.reference import discretized_logistic_log_prob as _prior_formula
 from hybridkern.ops.rounding_coupling.operator import rounding_coupling
 from hybridkern.ops.rounding_coupling_mirrored import reference as _reference
+from hybridkern.ops.rounding_coupling_mirrored.contract import CONTRACTS
 
 _OPTIONS = "Tensor t, Tensor beta, int index, bool lattice"
 
@@ -42,6 +43,7 @@ OPERATOR = Operator(
         "backward": f"(Tensor first, Tensor second, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)",
     },
     {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
     made_of="rounding_coupling",
     dtypes=(torch.float32, torch.float64),
 )
