@@ -1,0 +1,1 @@
+"""The operator ``adamax``: one folder holds all of it."""

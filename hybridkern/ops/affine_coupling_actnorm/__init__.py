@@ -1,0 +1,1 @@
+"""The operator ``affine_coupling_actnorm``: one folder holds all of it."""

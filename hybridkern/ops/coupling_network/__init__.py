@@ -1,0 +1,1 @@
+"""The operator ``coupling_network``: one folder holds all of it."""

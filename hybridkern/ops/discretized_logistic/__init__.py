@@ -1,0 +1,1 @@
+"""The operator ``discretized_logistic``: one folder holds all of it."""

@@ -1,0 +1,1 @@
+"""The operator ``discretized_logistic_mixture``: one folder holds all of it."""

@@ -1,0 +1,1 @@
+"""The operator ``lipswish``: one folder holds all of it."""

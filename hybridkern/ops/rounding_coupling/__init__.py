@@ -1,0 +1,1 @@
+"""The operator ``rounding_coupling``: one folder holds all of it."""

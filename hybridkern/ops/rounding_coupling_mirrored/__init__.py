@@ -1,0 +1,1 @@
+"""The operator ``rounding_coupling_mirrored``: one folder holds all of it."""
