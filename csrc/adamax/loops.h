@@ -15,7 +15,8 @@ struct AdamaxStep {
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
     const V param = get<Whole, V>(block.param + i, count);
-    const V grad = get<Whole, V>(block.grad + i, count) + param * c.weight_decay;
+    V grad = get<Whole, V>(block.grad + i, count);
+    if (c.weight_decay != 0) grad = grad + param * c.weight_decay;  // an infinite parameter times 0 would be NaN
     const V average = get<Whole, V>(block.exp_avg + i, count);
     const V moved = average + (grad - average) * c.share;
     const V fallen = get<Whole, V>(block.exp_inf + i, count) * c.beta2;

@@ -120,6 +120,8 @@ class Run:
         self.samples: list[State] = []
         self.remembered: list[State] = []
         self.by_batch = False
+        self.modes = [[(module, module.training) for module in step.modules()] for step in self.steps]
+        self.overwritten: list[dict[str, Tensor]] = []  # buffers into which the first run wrote, as they were before it
 
     def split_inputs(self, flat: Sequence[Tensor]) -> list[State]:
         """The tensors of each step."""
@@ -138,8 +140,10 @@ class Run:
                     self.samples.append(tuple(_sample(part) for part in state))
                 else:
                     kept.append(state)
+                before = {name: (b, b._version, b.clone()) for name, b in step.named_buffers()}
                 with self.replay.recording():
                     state, log_det = step(state, log_det, *own)
+                self.overwritten.append({name: old for name, (b, v, old) in before.items() if b._version != v})
                 remembered = getattr(step, "remembered", None)
                 self.remembered.append(remembered() if self.invert and remembered else ())
                 self.by_batch = self.by_batch or getattr(step, "by_batch", False)
@@ -155,22 +159,38 @@ class Run:
 
     @contextmanager
     def again(self, k: int, params: Sequence[Tensor] = ()) -> Iterator[None]:
-        """Step ``k`` is run once more inside: with the parameters (or ``params`` in their place), buffers and random
-        numbers of its first run, and no trace in the buffers.
+        """Step ``k`` is run once more inside: with the parameters (or ``params`` in their place), buffers, modes and
+        random numbers of its first run, and no trace in the buffers.
         """
         step, held = self.steps[k], self.held[k]
         # what required no gradient in the first run stays a constant, whatever was made of it since
         fixed = {name: value.detach() for name, value in held.items() if value.requires_grad}
         wanted = held | fixed | dict(zip(self.names[k], self.own_params(k, params or self.params), strict=True))
+        wanted |= {name: old.clone() for name, old in self.overwritten[k].items()}
         present = dict(chain(step.named_parameters(), step.named_buffers()))
         other = {name: value for name, value in wanted.items() if present.get(name) is not value}
         buffers = [held[name] for name, _ in step.named_buffers()]
         before = [buffer.clone() for buffer in buffers]
         swapped = _reparametrize_module(step, other, tie_weights=True) if other else nullcontext()
-        with swapped, self.replay.replaying(k):
-            yield
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+        try:
+            with swapped, self.replay.replaying(k), _modes(self.modes[k]):
+                yield
+        finally:
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
+
+@contextmanager
+def _modes(modes: list[tuple[nn.Module, bool]]) -> Iterator[None]:
+    """Modules in training or evaluation mode as they were."""
+    changed = [(module, module.training) for module, wanted in modes if module.training is not wanted]
+    for module, now in changed:
+        module.training = not now
+    try:
+        yield
+    finally:
+        for module, now in changed:
+            module.training = now
 
 
 def _sample(part: Tensor) -> Tensor:
@@ -306,6 +326,11 @@ def _from_output(
                     current, grad_state, to_inputs, to_params = fused(
                         current, inputs[k], run.remembered[k], grad_state, grad_log_det, params
                     )
+            if fused is None and run.by_batch:
+                raise RuntimeError(
+                    f"memory='invert': batch norm in training mode in step {k}, which is watched by a hook or has a forward "
+                    "of its own, cannot be inverted: expected memory='recompute' or 'store', or no hook on the step itself"
+                )
             if fused is None:
                 current, grad_state, to_inputs, to_params = _invert(
                     run, k, current, inputs[k], gradients.leaves, grad_state, grad_log_det

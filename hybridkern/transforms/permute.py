@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._finite import readable
 from hybridkern._values import transformed
 
 
@@ -47,11 +48,22 @@ class Permutation(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("order", torch.randperm(as_size("dim", dim)))
+        self._checked = -1  # the version of the buffer that was last seen to be a permutation
+
+    def _check(self, opposite: Tensor) -> None:
+        """Averages of buffers, for one, make no permutation of several."""
+        if not torch.equal(self.order[opposite], torch.arange(len(opposite))):
+            raise ValueError(
+                f"order: got {self.order.tolist()}, expected a permutation; averages of models must copy this buffer"
+            )
+        self._checked = self.order._version
 
     def forward(self, x: Tensor, *, inverse: bool = False) -> Tensor:
         """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back."""
         # argsort rather than a second buffer: two buffers could be loaded or edited apart.
         opposite = torch.argsort(self.order)
+        if readable(self.order) and self.order._version != self._checked:
+            self._check(opposite)
         if transformed():
             return x.index_select(1, opposite if inverse else self.order)
         return _permute(x, opposite, self.order) if inverse else _permute(x, self.order, opposite)

@@ -301,3 +301,37 @@ def test_two_processes_do_what_one_does(memory: str, tmp_path: Any) -> None:
         torch.testing.assert_close(
             first[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
         )
+
+
+def _gradients(memory: str, norm: str, wrap: bool, switch: bool) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    flow = flows.Glow((2, 4, 4), levels=1, steps=2, hidden=8, norm=norm, memory=memory).double()
+    flow.initialize(torch.randn(16, 2, 4, 4, dtype=torch.float64))
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    if wrap:
+        for module in [m for m in flow.modules() if isinstance(m, torch.nn.Conv2d)]:
+            torch.nn.utils.parametrizations.spectral_norm(module)
+    loss = -flow.train().log_prob(torch.randn(8, 2, 4, 4, dtype=torch.float64)).mean()
+    if switch:
+        flow.eval()
+    loss.backward()
+    assert flow.training is not switch
+    return [parameter.grad for parameter in flow.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("memory", ["recompute", "invert"])
+@pytest.mark.parametrize(("norm", "wrap"), [("batchnorm", False), ("actnorm", True)])
+def test_a_backward_pass_is_of_its_forward_pass(memory: str, norm: str, wrap: bool) -> None:
+    """Whatever mode the modules are in by then, and whatever the forward pass wrote into their buffers."""
+    got, expected = (_gradients(mode, norm, wrap, switch=not wrap) for mode in (memory, "store"))
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
+
+
+def test_a_watched_step_with_batch_norm_is_not_inverted() -> None:
+    """Its inverse knows the averages over batches alone, not the statistics of this one."""
+    flow = flows.Glow((2, 4, 4), levels=1, steps=2, hidden=8, norm="batchnorm", memory="invert")
+    flow.levels[0].steps[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match="in step 1, which is watched by a hook .* expected memory='recompute'"):
+        flow.train().log_prob(torch.randn(8, 2, 4, 4)).mean().backward()

@@ -301,3 +301,24 @@ def test_networks_that_view_their_images() -> None:
     layer = nf.flows.AffineCouplingBlock(Viewing())
     accelerate(layer, networks=True)
     assert layer(torch.randn(16, 4, 8, 8))[0].shape == (16, 4, 8, 8)
+
+
+@pytest.mark.parametrize("rev", [False, True])
+def test_a_trained_permutation_and_its_trained_inverse(rev: bool) -> None:
+    """FrEIA keeps both as parameters; who unfreezes all of them trains the two apart."""
+    torch.manual_seed(0)
+    block = modules.AllInOneBlock([(6,)], subnet_constructor=nn.Linear, reverse_permutation=True).double()
+    block.requires_grad_(True)
+    with torch.no_grad():
+        block.w_perm_inv.add_(0.1 * torch.randn_like(block.w_perm_inv))
+    accelerated = copy.deepcopy(block)
+    accelerate(accelerated)
+    x = torch.randn(256, 6, dtype=torch.float64)
+    found = []
+    for model in (block, accelerated):
+        (y,), log_det = model([x], rev=rev)
+        (y.square().sum() + log_det.sum()).backward()
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        found.append([y, log_det, *grads])
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)

@@ -140,3 +140,12 @@ def test_wrong_lists(change, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         ops.adamax_step(*values, rate=0.1)
     assert all(map(torch.equal, before, (value for part in values for value in part)))
+
+
+def test_an_infinite_parameter_stays_where_its_gradient_is_zero(backend: str) -> None:
+    """As a mask before a softmax; PyTorch's own step adds no decay of 0 to its gradient."""
+    param, grad = torch.tensor([0.0, -torch.inf, 1.0]), torch.tensor([0.5, 0.0, -0.5])
+    exp_avg, exp_inf = torch.zeros(3), torch.zeros(3)
+    ops.adamax_step([param], [grad], [exp_avg], [exp_inf], rate=0.1)
+    torch.testing.assert_close(param, torch.tensor([-0.01, -torch.inf, 1.01]))
+    assert exp_avg.isfinite().all() and exp_inf.isfinite().all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from hybridkern.transforms import Permutation
@@ -29,3 +30,12 @@ def test_gradients() -> None:
 
 def test_order_is_saved() -> None:
     assert "order" in Permutation(6).state_dict()
+
+
+def test_averages_of_permutations_are_refused() -> None:
+    """Averages of models with their buffers truncate these integers."""
+    permutation = Permutation(8)
+    permutation(torch.zeros(2, 8))
+    permutation.order.copy_(permutation.order // 2)
+    with pytest.raises(ValueError, match=r"order: got \[.*\], expected a permutation"):
+        permutation(torch.zeros(2, 8))

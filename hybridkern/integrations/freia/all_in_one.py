@@ -86,11 +86,15 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         assert isinstance(matrix, Tensor)
         return matrix.view(self.in_channels, self.in_channels)
 
+    def _inverse_of(self, permutation: Tensor) -> Tensor:
+        """As the library has it: a parameter of its own, which a user may have trained."""
+        return permutation.t() if self.householder else self.w_perm_inv.view(self.in_channels, self.in_channels)
+
     def _on(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor]:
         if self.reverse_pre_permute:
-            z = torch.cat(self._product(z.split(self.splits, 1), permutation.t(), None), 1)
+            z = torch.cat(self._product(z.split(self.splits, 1), self._inverse_of(permutation), None), 1)
         x1, x2 = z.split(self.splits, 1)
         done = self._couple(x1, x2, c, rev=False)
         halves = self._product((x1, done[0]), permutation * scale, torch.mv(permutation, offset))
@@ -100,7 +104,7 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor]:
         if self.reverse_pre_permute:
-            z = F.linear(z, permutation.t())
+            z = F.linear(z, self._inverse_of(permutation))
         x1, x2 = z.split(self.splits, 1)
         params = self._params(x1, c)
         if not fits(x2, params, 2 * self.splits[1]):
@@ -112,10 +116,11 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
     def _back(
         self, z: Tensor, c: Sequence[Tensor], permutation: Tensor, scale: Tensor, offset: Tensor
     ) -> tuple[Tensor, Tensor]:
+        inverse = self._inverse_of(permutation)
         if self.input_rank:
-            x1, x2 = self._product(z.split(self.splits, 1), permutation.t() / scale[:, None], -offset / scale)
+            x1, x2 = self._product(z.split(self.splits, 1), inverse / scale[:, None], -offset / scale)
         else:
-            x1, x2 = ((F.linear(z, permutation.t()) - offset) / scale).split(self.splits, 1)
+            x1, x2 = ((F.linear(z, inverse) - offset) / scale).split(self.splits, 1)
         done = self._couple(x1, x2, c, rev=True)
         pair = (x1, done[0])
         if self.reverse_pre_permute:
