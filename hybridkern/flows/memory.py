@@ -328,8 +328,8 @@ def _from_output(
                     )
             if fused is None and run.by_batch:
                 raise RuntimeError(
-                    f"memory='invert': batch norm in training mode in step {k}, which is watched by a hook or has a forward "
-                    "of its own, cannot be inverted: expected memory='recompute' or 'store', or no hook on the step itself"
+                    f"memory='invert': batch norm in training mode in step {k}, which is watched by a hook or has a "
+                    "forward of its own, cannot be inverted: expected memory='recompute' or 'store', or no such hook"
                 )
             if fused is None:
                 current, grad_state, to_inputs, to_params = _invert(

@@ -333,5 +333,5 @@ def test_a_watched_step_with_batch_norm_is_not_inverted() -> None:
     """Its inverse knows the averages over batches alone, not the statistics of this one."""
     flow = flows.Glow((2, 4, 4), levels=1, steps=2, hidden=8, norm="batchnorm", memory="invert")
     flow.levels[0].steps[1].register_forward_hook(lambda *_: None)
-    with pytest.raises(RuntimeError, match="in step 1, which is watched by a hook .* expected memory='recompute'"):
+    with pytest.raises(RuntimeError, match=r"in step 1, which is watched by a hook .* expected memory='recompute'"):
         flow.train().log_prob(torch.randn(8, 2, 4, 4)).mean().backward()
