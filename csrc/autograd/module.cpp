@@ -23,9 +23,9 @@ void refuse_derivatives(const std::vector<std::string>& operators) {
 }  // namespace
 
 variable_list reference_gradient(const char* node, const variable_list& saved, const variable_list& grads,
-                                 const std::vector<double>& options, size_t tensors, size_t arguments) {
+                                 const Options& options, size_t tensors) {
   pybind11::gil_scoped_acquire gil;
-  variable_list out(arguments);
+  variable_list out(tensors);
   try {
     const auto found = pybind11::handle(reference_rule)(node, saved, grads, options).cast<pybind11::list>();
     for (size_t i = 0; i < tensors; ++i)
@@ -62,5 +62,7 @@ PYBIND11_MODULE(_nodes, m) {
       "The function (node, saved, grads, options) that gives gradients which can be differentiated.");
   m.def("refuse_derivatives", &nodes::refuse_derivatives,
         "Make backward through these registered operators an error, where they were called directly.");
-  for (const auto definition : nodes::Registered::all()) definition(m);
+  std::vector<PyMethodDef>& methods = nodes::Registered::all();
+  methods.push_back({nullptr, nullptr, 0, nullptr});
+  if (PyModule_AddFunctions(m.ptr(), methods.data()) != 0) throw pybind11::error_already_set();
 }

@@ -4,38 +4,34 @@
 namespace hk::nodes {
 namespace {
 
-struct LogisticNode : torch::autograd::Function<LogisticNode> {
-  static constexpr bool is_traceable = true;
+struct LogisticNode
+    : Node<LogisticNode, Tensor(const Tensor&, const Tensor&, const Tensor&, const double&, const bool&)> {
+  static constexpr const char* name = "discretized_logistic";
 
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& mean, const Tensor& log_scale,
-                        double bin_width, bool reduce) {
+  static bool fits(const Tensor& x, const Tensor& mean, const Tensor& log_scale, const double&, const bool&) {
+    return fits_rows(mean, x) && log_scale.sizes() == mean.sizes();
+  }
+
+  static Tensor run(const Tensor& x, const Tensor& mean, const Tensor& log_scale, double bin_width, bool reduce) {
     static const auto op = operator_handle<Tensor(const Tensor&, const Tensor&, const Tensor&, double, bool)>(
         "hybridkern::discretized_logistic_forward");
-    ctx->save_for_backward({as_given(x), as_given(mean), as_given(log_scale)});
-    keep_options(ctx, {bin_width, reduce ? 1.0 : 0.0});
-    at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, mean, log_scale, bin_width, reduce);
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  static variable_list saves(const Given& given, const variable_list&, const Options&) {
+    return {given[0], given[1], given[2]};
+  }
+
+  static variable_list gradients(const variable_list& saved, const variable_list& grads, const Options& o) {
     static const auto op =
         operator_handle<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                                            double, bool)>("hybridkern::discretized_logistic_backward");
-    const variable_list saved = ctx->get_saved_variables();
-    const std::vector<double> o = options_of(ctx);
-    if (by_formulas()) return reference_gradient("discretized_logistic", saved, grads, o, 3, 5);
     auto [x, mean, log_scale] = op.call(grads[0], saved[0], saved[1], saved[2], o[0], o[1] != 0);
-    return {x, mean, log_scale, Tensor(), Tensor()};
+    return {x, mean, log_scale};
   }
 };
 
-OptionalTensor discretized_logistic(const Tensor& x, const Tensor& mean, const Tensor& log_scale, double bin_width,
-                                    bool reduce) {
-  if (!may_serve(x, mean, log_scale)) return std::nullopt;
-  return LogisticNode::apply(x, mean, log_scale, bin_width, reduce);
-}
-
-const Registered registered([](pybind11::module_& m) { define(m, "discretized_logistic", &discretized_logistic); });
+const Registered registered = Registered::nodes<LogisticNode>();
 
 }  // namespace
 }  // namespace hk::nodes

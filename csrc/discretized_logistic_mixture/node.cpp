@@ -4,41 +4,37 @@
 namespace hk::nodes {
 namespace {
 
-struct MixtureNode : torch::autograd::Function<MixtureNode> {
-  static constexpr bool is_traceable = true;
+struct MixtureNode : Node<MixtureNode, Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const double&,
+                                              const bool&)> {
+  static constexpr const char* name = "discretized_logistic_mixture";
 
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& logits, const Tensor& mean,
-                        const Tensor& log_scale, double bin_width, bool reduce) {
+  static bool fits(const Tensor& x, const Tensor& logits, const Tensor& mean, const Tensor& log_scale, const double&,
+                   const bool&) {
+    return logits.dim() == x.dim() + 1 && mean.sizes() == logits.sizes() && log_scale.sizes() == logits.sizes();
+  }
+
+  static Tensor run(const Tensor& x, const Tensor& logits, const Tensor& mean, const Tensor& log_scale,
+                    double bin_width, bool reduce) {
     static const auto op =
         operator_handle<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, bool)>(
             "hybridkern::discretized_logistic_mixture_forward");
-    ctx->save_for_backward({as_given(x), as_given(logits), as_given(mean), as_given(log_scale)});
-    keep_options(ctx, {bin_width, reduce ? 1.0 : 0.0});
-    at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, logits, mean, log_scale, bin_width, reduce);
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  static variable_list saves(const Given& given, const variable_list&, const Options&) {
+    return {given.begin(), given.end()};
+  }
+
+  static variable_list gradients(const variable_list& saved, const variable_list& grads, const Options& o) {
     static const auto op = operator_handle<std::tuple<Tensor, Tensor, Tensor, Tensor>(
         const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, double, bool)>(
         "hybridkern::discretized_logistic_mixture_backward");
-    const variable_list saved = ctx->get_saved_variables();
-    const std::vector<double> o = options_of(ctx);
-    if (by_formulas()) return reference_gradient("discretized_logistic_mixture", saved, grads, o, 4, 6);
     auto [x, logits, mean, log_scale] = op.call(grads[0], saved[0], saved[1], saved[2], saved[3], o[0], o[1] != 0);
-    return {x, logits, mean, log_scale, Tensor(), Tensor()};
+    return {x, logits, mean, log_scale};
   }
 };
 
-OptionalTensor discretized_logistic_mixture(const Tensor& x, const Tensor& logits, const Tensor& mean,
-                                            const Tensor& log_scale, double bin_width, bool reduce) {
-  if (!may_serve(x, logits, mean, log_scale)) return std::nullopt;
-  return MixtureNode::apply(x, logits, mean, log_scale, bin_width, reduce);
-}
-
-const Registered registered([](pybind11::module_& m) {
-  define(m, "discretized_logistic_mixture", &discretized_logistic_mixture);
-});
+const Registered registered = Registered::nodes<MixtureNode>();
 
 }  // namespace
 }  // namespace hk::nodes

@@ -4,35 +4,34 @@
 namespace hk::nodes {
 namespace {
 
-struct GaussianNode : torch::autograd::Function<GaussianNode> {
-  static constexpr bool is_traceable = true;
+struct GaussianNode : Node<GaussianNode, Tensor(const Tensor&, const OptionalTensor&, const OptionalTensor&)> {
+  static constexpr const char* name = "gaussian_log_prob";
 
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const OptionalTensor& mean,
-                        const OptionalTensor& log_scale) {
+  static bool fits(const Tensor& x, const OptionalTensor& mean, const OptionalTensor& log_scale) {
+    const Tensor& first = mean ? *mean : log_scale ? *log_scale : x;
+    return ((!mean && !log_scale) || fits_rows(first, x)) && (!log_scale || log_scale->sizes() == first.sizes());
+  }
+
+  static Tensor run(const Tensor& x, const OptionalTensor& mean, const OptionalTensor& log_scale) {
     static const auto op = operator_handle<Tensor(const Tensor&, const OptionalTensor&, const OptionalTensor&)>(
         "hybridkern::gaussian_log_prob_forward");
-    ctx->save_for_backward({as_given(x), as_given(mean), as_given(log_scale)});
-    at::AutoDispatchBelowADInplaceOrView below;
     return op.call(x, mean, log_scale);
   }
 
-  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+  static variable_list saves(const Given& given, const variable_list&, const Options&) {
+    return {given.begin(), given.end()};
+  }
+
+  static variable_list gradients(const variable_list& saved, const variable_list& grads, const Options&) {
     static const auto op = operator_handle<std::tuple<Tensor, Tensor, Tensor>(
         const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&)>(
         "hybridkern::gaussian_log_prob_backward");
-    const variable_list saved = ctx->get_saved_variables();
-    if (by_formulas()) return reference_gradient("gaussian_log_prob", saved, grads, {}, 3, 3);
     auto [x, mean, log_scale] = op.call(grads[0], saved[0], given(saved[1]), given(saved[2]));
-    return {x, saved[1].defined() ? mean : Tensor(), saved[2].defined() ? log_scale : Tensor()};
+    return {x, mean, log_scale};
   }
 };
 
-OptionalTensor gaussian_log_prob(const Tensor& x, const OptionalTensor& mean, const OptionalTensor& log_scale) {
-  if (!may_serve(x, mean, log_scale)) return std::nullopt;
-  return GaussianNode::apply(x, mean, log_scale);
-}
-
-const Registered registered([](pybind11::module_& m) { define(m, "gaussian_log_prob", &gaussian_log_prob); });
+const Registered registered = Registered::nodes<GaussianNode>();
 
 }  // namespace
 }  // namespace hk::nodes

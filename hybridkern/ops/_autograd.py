@@ -18,6 +18,7 @@ from torch import Tensor
 
 from hybridkern._extension import nodes
 from hybridkern._values import transformed
+from hybridkern.ops._backends import state
 from hybridkern.ops._operator import OPERATORS, Outputs
 
 Tensors = Sequence[Tensor | None]
@@ -92,6 +93,22 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Callable[[Any
 
 
 _OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {}
+
+
+def quick(node: str) -> Callable[..., Any]:
+    """The call of a C++ node as most calls are: by the automatic choice, on plain CPU tensors, gradients or none.
+
+    The function of the node's arguments gives the outputs, or None where the call is another one or its arguments do
+    not fit the kernel's contract: then the public function checks them, chooses and says what is wrong.
+    """
+    native = getattr(nodes.module, node, None)
+
+    def call(*args: Any) -> Any:
+        if state.unasked and _native and native is not None and not torch.compiler.is_compiling():
+            return native(*args)
+        return None
+
+    return call
 
 
 def _function(gradient: Gradient) -> type[torch.autograd.Function]:

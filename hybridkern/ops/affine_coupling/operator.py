@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridkern import _tensors as _check
 from hybridkern._precision import wide
 from hybridkern._values import transformed
-from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded, reference_gradient
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded, reference_gradient
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
@@ -95,19 +95,10 @@ def _inputs(saved: Tensors, grads: Tensors, form: Sequence[Any]) -> tuple[Tensor
 
 _GRADIENT = Gradient("AffineCoupling", 3, _forward, _saves, _backward, _formulas, _inputs)
 _recorded = recorded(_GRADIENT, "affine_coupling", option_types(OPERATOR.kernels["forward"]))
+_quick = quick("affine_coupling")
 
 
 def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") -> None:
-    try:
-        if (
-            isinstance(x, Tensor) and isinstance(params, Tensor)
-            and x.dtype is params.dtype is torch.float32 and x.layout is params.layout is torch.strided
-            and ((x.is_cpu and params.is_cpu) or x.device == params.device)
-            and (shape := x.shape)[1:] and params.shape == (shape[0], shape[1] * (1 + form.has_scale), *shape[2:])
-        ):  # fmt: skip
-            return  # the usual call pays for one look only
-    except RuntimeError:  # a nested tensor has no shape; it is refused below
-        pass
     _check.check_batched(name, x, at_least=2)
     _check.check_param("params", params, x)
     shape = x.shape
@@ -166,6 +157,9 @@ def affine_coupling(
     resolved = resolve_form(form)
     if type(inverse) is not bool:
         inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
+    out: tuple[Tensor, Tensor] | None = _quick(x, params, log_det, *resolved.spec(inverse))
+    if out is not None:
+        return out
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _validate(x, params, resolved)
@@ -175,7 +169,8 @@ def affine_coupling(
     if backend == "reference":
         return _reference.affine_coupling(x, params, log_det, resolved, inverse)
     record = _recorded if needs_grad(x, params, log_det) else _forward
-    out: tuple[Tensor, Tensor] = record(backend, x, params, log_det, *resolved.spec(inverse))
+    out = record(backend, x, params, log_det, *resolved.spec(inverse))
+    assert out is not None
     return out
 
 

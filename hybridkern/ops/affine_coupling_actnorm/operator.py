@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors as _check
-from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
@@ -73,6 +73,7 @@ _recorded = recorded(
     "affine_coupling_actnorm",
     option_types(OPERATOR.kernels["forward"]),
 )
+_quick = quick("affine_coupling_actnorm")
 
 
 def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: CouplingForm) -> None:
@@ -136,6 +137,10 @@ def affine_coupling_actnorm(
     Dhariwal 2018 (arXiv:1807.03039), section 3.1.
     """
     resolved = resolve_form(form)
+    if resolved.has_scale and resolved.layout != "interleaved":
+        out: tuple[Tensor, Tensor] | None = _quick(x, params, scale, offset, *resolved.spec(False))
+        if out is not None:
+            return out
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _validate(x, params, scale, offset, resolved)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors as _check
-from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, recorded
+from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
 from hybridkern.ops._gpu import run, runner
@@ -73,6 +73,7 @@ _recorded = recorded(
     "discretized_logistic_mixture",
     option_types(OPERATOR.kernels["forward"]),
 )
+_quick = quick("discretized_logistic_mixture")
 
 
 def discretized_logistic_mixture_log_prob(
@@ -103,10 +104,13 @@ def discretized_logistic_mixture_log_prob(
 
     Source: Salimans et al. 2017 (arXiv:1701.05517), section 2.1, without the edge bins.
     """
+    check_options(bin_width, reduction)
+    log_p: Tensor | None = _quick(x, logits, mean, log_scale, float(bin_width), reduction == "sum")
+    if log_p is not None:
+        return log_p
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _check.check_batched("x", x)
-    check_options(bin_width, reduction)
     named = (("logits", logits), ("mean", mean), ("log_scale", log_scale))
     for name, value in named:
         _check.check_param(name, value, x)
@@ -124,5 +128,6 @@ def discretized_logistic_mixture_log_prob(
     if backend == "reference":
         return _reference.discretized_logistic_mixture_log_prob(x, logits, mean, log_scale, bin_width, reduction)
     record = _recorded if needs_grad(x, logits, mean, log_scale) else _forward
-    log_p: Tensor = record(backend, x, logits, mean, log_scale, bin_width, reduction == "sum")
+    log_p = record(backend, x, logits, mean, log_scale, bin_width, reduction == "sum")
+    assert log_p is not None
     return log_p

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors as _check
-from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
@@ -66,6 +66,7 @@ _recorded = recorded(
     "rounding_coupling",
     option_types(OPERATOR.kernels["forward"]),
 )
+_quick = quick("rounding_coupling")
 
 
 def _validate(x: Tensor, t: Tensor, beta: Tensor | None) -> None:
@@ -107,11 +108,14 @@ def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = Non
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3; the factor ``beta`` is Tomczak's, moved inside the
     rounding so that the lattice is kept.
     """
+    if type(inverse) is not bool:
+        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
+    out: Tensor | None = _quick(x, t, beta, inverse)
+    if out is not None:
+        return out
     if isinstance(x, Tensor):
         x = _check.autocast_input(x)
     _check.check_batched("x", x)
-    if type(inverse) is not bool:
-        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     if isinstance(beta, (int, float)):
         # no tensor on the host: copying it to a device would wait, and cannot be captured in a CUDA graph
         beta = torch.full((), float(beta), dtype=_check.total_dtype(x), device=x.device)
@@ -120,5 +124,6 @@ def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = Non
     if backend == "reference":
         return _reference.rounding_coupling(x, t, beta, inverse)
     record = _recorded if needs_grad(x, t, beta) else _forward
-    y: Tensor = record(backend, x, t, beta, inverse)
-    return y
+    out = record(backend, x, t, beta, inverse)
+    assert out is not None
+    return out
