@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern._arguments import as_builder, as_size, as_sizes, built, is_integer, is_sizes, short
 from hybridkern._autocast import has_autocast
 from hybridkern.distributions import Distribution
@@ -31,7 +31,7 @@ def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
     if x.ndim != 2 or x.shape[1] != dim:
-        raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected (B, {dim})")
+        raise ValueError(f"{name}: got shape {_tensors.shape_text(x.shape)}, expected (B, {dim})")
     if x.dtype is not dtype and not (x.is_floating_point() and has_autocast(x.device)):
         raise TypeError(
             f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters (flow.to changes it)"
@@ -60,7 +60,7 @@ def check_images(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtyp
         raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
     if x.ndim != 4 or tuple(x.shape[1:]) != shape:
         expected = "(B, " + ", ".join(map(str, shape)) + ")"
-        raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected {expected}")
+        raise ValueError(f"{name}: got shape {_tensors.shape_text(x.shape)}, expected {expected}")
     if x.dtype is not dtype and not (x.is_floating_point() and has_autocast(x.device)):
         hint = "; transforms.dequantize makes it from integers" if not x.is_floating_point() else ""
         raise TypeError(f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters{hint}")

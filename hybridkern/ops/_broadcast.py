@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 
 
 def broadcast_params(named: tuple[tuple[str, Tensor], ...], shape: torch.Size | tuple[int, ...]) -> list[Tensor]:
@@ -26,6 +26,6 @@ def _expand(name: str, value: Tensor, target: tuple[int, ...], shape: torch.Size
         return value.expand(target)
     except RuntimeError:
         raise ValueError(
-            f"{name}: got shape {_check.shape_text(value.shape)}, "
-            f"expected one that broadcasts to {_check.shape_text(shape)}"
+            f"{name}: got shape {_tensors.shape_text(value.shape)}, "
+            f"expected one that broadcasts to {_tensors.shape_text(shape)}"
         ) from None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Sizes
 
 
 def _shared_param(name: str, value: Tensor, x: Tensor, wanted: Sizes) -> None:
-    _check.check_param(name, value, x)
+    _tensors.check_param(name, value, x)
     first = value.shape[0] if value.ndim else 0
     _rules.shape(name, value, wanted if not isinstance(first, int) or first != 1 else (1, *wanted[1:]))
 
@@ -22,13 +22,13 @@ def params(x: Tensor, named: dict[str, Tensor | None], wanted: Sizes) -> None:
         if value is not None and first is None:
             _shared_param(name, first := value, x, wanted)
         elif value is not None and first is not None:
-            _check.check_param(name, value, x)
+            _tensors.check_param(name, value, x)
             _rules.shape(name, value, first.shape)
 
 
 def main(x: Tensor) -> None:
     """``x`` has a batch dimension."""
-    _check.check_tensor("x", x)
+    _tensors.check_tensor("x", x)
     _rules.at_least("x", x, 1)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 
 Sizes = Sequence[Any]
 Contracts = Mapping[str, Callable[..., None]]  # by the names of an operator's parts
@@ -28,7 +28,7 @@ def shape(name: str, value: Tensor, wanted: Sizes) -> None:
     """``value`` has the sizes ``wanted``; ValueError otherwise."""
 
     def text() -> str:
-        return f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(tuple(wanted))}"
+        return f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(tuple(wanted))}"
 
     own = value.shape
     if type(value) is Tensor and own == wanted:
@@ -40,14 +40,14 @@ def shape(name: str, value: Tensor, wanted: Sizes) -> None:
 def at_least(name: str, value: Tensor, dims: int) -> None:
     """``value`` has that many dimensions at least."""
     if value.ndim < dims:
-        raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected {dims} dimensions at least")
+        raise ValueError(f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {dims} dimensions at least")
 
 
 def same(name: str, value: Tensor, main: str, x: Tensor, wanted: Sizes | None = None) -> None:
     """Of the dtype and device of ``x``, and of its shape or another one."""
     if value.dtype is not x.dtype:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of {main}")
-    _check.check_same_device(name, value, x, main)
+    _tensors.check_same_device(name, value, x, main)
     shape(name, value, x.shape if wanted is None else wanted)
 
 
@@ -57,7 +57,7 @@ def totals(name: str, value: Tensor | None, main: str, x: Tensor) -> None:
         return
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: got dtype {value.dtype}, expected float32 or float64")
-    _check.check_same_device(name, value, x, main)
+    _tensors.check_same_device(name, value, x, main)
     shape(name, value, x.shape[:1])
 
 
@@ -66,4 +66,4 @@ def working(name: str, x: Tensor, dims: int) -> None:
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: got dtype {x.dtype}, expected float32 or float64")
     if x.ndim != dims:
-        raise ValueError(f"{name}: got shape {_check.shape_text(x.shape)}, expected {dims} dimensions")
+        raise ValueError(f"{name}: got shape {_tensors.shape_text(x.shape)}, expected {dims} dimensions")

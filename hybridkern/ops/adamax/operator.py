@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _memory
 from hybridkern.ops._backends import choose
 from hybridkern.ops._operator import LIBRARY, Operator
@@ -46,7 +46,7 @@ if not torch._C._dispatch_has_kernel_for_dispatch_key("hybridkern::adamax_step",
     LIBRARY.impl("adamax_step", _with_new_versions, "ADInplaceOrView", with_keyset=True)
 
 
-def _tensors(name: str, values: Iterable[Tensor]) -> list[Tensor]:
+def _as_list(name: str, values: Iterable[Tensor]) -> list[Tensor]:
     if isinstance(values, (str, bytes, Tensor)) or not isinstance(values, Iterable):
         raise TypeError(f"{name}: got {type(values).__name__}, expected a sequence of tensors")
     return list(values)
@@ -59,7 +59,7 @@ def _validate(lists: dict[str, list[Tensor]]) -> None:
             raise ValueError(f"{name}: got {len(values)} tensors, expected {len(params)}, one for each of params")
         for i, value in enumerate(values):
             _validate_one(f"{name}[{i}]", value, f"params[{i}]", params[i])
-            _check.check_same_device(f"{name}[{i}]", value, params[0], "params[0]")
+            _tensors.check_same_device(f"{name}[{i}]", value, params[0], "params[0]")
             if value.dtype is not params[0].dtype:
                 raise TypeError(f"{name}[{i}]: got dtype {value.dtype}, expected {params[0].dtype}, that of params[0]")
 
@@ -67,28 +67,28 @@ def _validate(lists: dict[str, list[Tensor]]) -> None:
 def _validate_one(name: str, value: object, main: str, param: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
-    _check.check_dense(name, value)
+    _tensors.check_dense(name, value)
     if value.dtype not in DTYPES or value.dtype is not param.dtype:
         wanted = "float32 or float64" if name == main else f"{param.dtype}, that of {main}"
         raise TypeError(f"{name}: got dtype {value.dtype}, expected {wanted}")
     if value.shape != param.shape:
         raise ValueError(
-            f"{name}: got shape {_check.shape_text(value.shape)}, expected that of {main}, "
-            f"{_check.shape_text(param.shape)}"
+            f"{name}: got shape {_tensors.shape_text(value.shape)}, expected that of {main}, "
+            f"{_tensors.shape_text(param.shape)}"
         )
 
 
 def _validate_numbers(rate: float, betas: Sequence[float], eps: float, weight_decay: float) -> list[float]:
     """The numbers of a step as the operator takes them: rate, both betas, eps, weight decay."""
-    _check.check_number("rate", rate)
+    _tensors.check_number("rate", rate)
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise TypeError(f"betas: got {betas!r}, expected two numbers")
     for beta in betas:
-        _check.check_number("betas", beta, "numbers from 0 to below 1", least=0.0)
+        _tensors.check_number("betas", beta, "numbers from 0 to below 1", least=0.0)
         if not beta < 1:
             raise ValueError(f"betas: got {betas!r}, expected numbers from 0 to below 1")
-    _check.check_number("eps", eps, "a number that is not negative", least=0.0)
-    _check.check_number("weight_decay", weight_decay, "a number that is not negative", least=0.0)
+    _tensors.check_number("eps", eps, "a number that is not negative", least=0.0)
+    _tensors.check_number("weight_decay", weight_decay, "a number that is not negative", least=0.0)
     return [float(number) for number in (rate, *betas, eps, weight_decay)]
 
 
@@ -137,7 +137,7 @@ def adamax_step(
     Source: Kingma and Ba 2015 (arXiv:1412.6980), algorithm 2, with the ``eps`` of :class:`torch.optim.Adamax`.
     """
     named = {"params": params, "grads": grads, "exp_avgs": exp_avgs, "exp_infs": exp_infs}
-    lists = {name: _tensors(name, values) for name, values in named.items()}
+    lists = {name: _as_list(name, values) for name, values in named.items()}
     _validate(lists)
     numbers = _validate_numbers(rate, betas, eps, weight_decay)
     if not lists["params"]:

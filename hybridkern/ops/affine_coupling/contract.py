@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Contracts
 
 
 def _coupling(main: str, x: Tensor, params: Tensor, code: int) -> None:
-    _check.check_tensor(main, x)
+    _tensors.check_tensor(main, x)
     _rules.at_least(main, x, 2)
     scale, shift, layout = code & 15, (code >> 4) & 15, (code >> 8) & 15
     if not (0 <= code < 1 << 14 and scale <= 5 and shift <= 2 and layout <= 2):
         raise ValueError(f"code: got {code}, expected CouplingForm.code(inverse)")
-    _check.check_param("params", params, x, main)
+    _tensors.check_param("params", params, x, main)
     _rules.shape("params", params, (x.shape[0], x.shape[1] * (2 if scale else 1), *x.shape[2:]))
 
 

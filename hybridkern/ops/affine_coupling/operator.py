@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern._precision import wide
 from hybridkern._values import transformed
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded, reference_gradient
@@ -23,7 +23,7 @@ _FORM = "int code, float clamp, float offset, float eps, float gain, float shift
 
 
 def _total_dtype(x: Tensor, log_det: Tensor | None) -> torch.dtype:
-    own = _check.total_dtype(x)
+    own = _tensors.total_dtype(x)
     return own if log_det is None else torch.promote_types(own, log_det.dtype)
 
 
@@ -62,7 +62,7 @@ def _keeps_output(x: Tensor, code: int) -> bool:
 
     A rounded y would cost low-precision gradients a digit.
     """
-    return shifts_first(code) and x.dtype not in _check.LOW
+    return shifts_first(code) and x.dtype not in _tensors.LOW
 
 
 def _saves(args: Sequence[Any], outputs: Any) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ def _formulas(x: Tensor, params: Tensor, log_det: Tensor | None, *form: Any) -> 
 def _inputs(saved: Tensors, grads: Tensors, form: Sequence[Any]) -> tuple[Tensor | None, ...]:
     known, params = saved
     assert known is not None and params is not None
-    log_det = known.new_zeros(len(known), dtype=_check.total_dtype(known) if grads[1] is None else grads[1].dtype)
+    log_det = known.new_zeros(len(known), dtype=_tensors.total_dtype(known) if grads[1] is None else grads[1].dtype)
     if not _keeps_output(known, form[0]):
         return known, params, log_det
     resolved, inverse = decoded(*form)
@@ -99,27 +99,27 @@ _quick = quick("affine_coupling")
 
 
 def _validate(x: Tensor, params: Tensor, form: CouplingForm, name: str = "x") -> None:
-    _check.check_batched(name, x, at_least=2)
-    _check.check_param("params", params, x)
+    _tensors.check_batched(name, x, at_least=2)
+    _tensors.check_param("params", params, x)
     shape = x.shape
     channels = 2 * shape[1] if form.has_scale else shape[1]
     if params.shape != (shape[0], channels, *shape[2:]):
-        expected = _check.shape_text((shape[0], channels, *shape[2:]))
+        expected = _tensors.shape_text((shape[0], channels, *shape[2:]))
         raise ValueError(
-            f"params: got shape {_check.shape_text(params.shape)}, expected {expected} for {name} of shape "
-            f"{_check.shape_text(shape)} and this form"
+            f"params: got shape {_tensors.shape_text(params.shape)}, expected {expected} for {name} of shape "
+            f"{_tensors.shape_text(shape)} and this form"
         )
 
 
 def _validate_total(name: str, value: Tensor, x: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
-    _check.check_dense(name, value)
+    _tensors.check_dense(name, value)
     if value.dtype is not torch.float32 and value.dtype is not torch.float64:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected float32 or float64")
     if value.shape != x.shape[:1]:
-        raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected ({x.shape[0]},)")
-    _check.check_same_device(name, value, x)
+        raise ValueError(f"{name}: got shape {_tensors.shape_text(value.shape)}, expected ({x.shape[0]},)")
+    _tensors.check_same_device(name, value, x)
 
 
 def affine_coupling(
@@ -156,12 +156,12 @@ def affine_coupling(
     """
     resolved = resolve_form(form)
     if type(inverse) is not bool:
-        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
+        inverse = _tensors.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     out: tuple[Tensor, Tensor] | None = _quick(x, params, log_det, *resolved.spec(inverse))
     if out is not None:
         return out
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
+        x = _tensors.autocast_input(x)
     _validate(x, params, resolved)
     if log_det is not None:
         _validate_total("log_det", log_det, x)
@@ -202,15 +202,15 @@ def affine_coupling_backward_from_output(
     """
     resolved = resolve_form(form)
     if type(inverse) is not bool:
-        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
+        inverse = _tensors.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     _validate(y, params, resolved, "y")
-    _check.check_tensor("grad_y", grad_y)
+    _tensors.check_tensor("grad_y", grad_y)
     if grad_y.shape != y.shape or grad_y.dtype is not y.dtype:
         raise ValueError(
-            f"grad_y: got {grad_y.dtype} of shape {_check.shape_text(grad_y.shape)}, expected {y.dtype} of shape "
-            f"{_check.shape_text(y.shape)}, like y"
+            f"grad_y: got {grad_y.dtype} of shape {_tensors.shape_text(grad_y.shape)}, expected {y.dtype} of shape "
+            f"{_tensors.shape_text(y.shape)}, like y"
         )
-    _check.check_same_device("grad_y", grad_y, y)
+    _tensors.check_same_device("grad_y", grad_y, y)
     _validate_total("grad_log_det", grad_log_det, y)
     backend, spec = choose(OPERATOR, y), resolved.spec(inverse)
     if backend == "reference" or needs_grad(y, params, grad_y, grad_log_det):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Contracts
 
@@ -15,13 +15,13 @@ def _actnorm(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor | None, *f
     _rules.working("x", x, 2)
     width = x.shape[1]
     if params.ndim != 2:
-        raise ValueError(f"params: got shape {_check.shape_text(params.shape)}, expected (B, 2n)")
+        raise ValueError(f"params: got shape {_tensors.shape_text(params.shape)}, expected (B, 2n)")
     _rules.same("params", params, "x", x, (x.shape[0], params.shape[1]))
     if isinstance(params.shape[1], int) and isinstance(width, int):
         coupled, odd = divmod(params.shape[1], 2)
         if odd or not 1 <= coupled <= width:
             raise ValueError(
-                f"params: got shape {_check.shape_text(params.shape)}, expected (B, 2n) with n in 1 .. {width}"
+                f"params: got shape {_tensors.shape_text(params.shape)}, expected (B, 2n) with n in 1 .. {width}"
             )
     _rules.same("scale", scale, "x", x, (width,))
     if offset is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
@@ -22,7 +22,7 @@ _FORM = "int code, float clamp, float form_offset, float eps, float gain, float 
 
 
 def _fake_forward(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, *form: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=_check.total_dtype(x))
+    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=_tensors.total_dtype(x))
 
 
 def _fake_backward(
@@ -53,7 +53,7 @@ def _backward(
     x = saved[0]
     assert x is not None
     grad_y = torch.zeros_like(x) if grads[0] is None else grads[0]
-    grad_log_det = x.new_zeros(x.shape[:1], dtype=_check.total_dtype(x)) if grads[1] is None else grads[1]
+    grad_log_det = x.new_zeros(x.shape[:1], dtype=_tensors.total_dtype(x)) if grads[1] is None else grads[1]
     out: tuple[Tensor, ...] = run(OPERATOR, "backward", backend, grad_y, grad_log_det, *saved, *form)
     return out
 
@@ -77,11 +77,11 @@ _quick = quick("affine_coupling_actnorm")
 
 
 def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: CouplingForm) -> None:
-    _check.check_batched("x", x, at_least=2)
+    _tensors.check_batched("x", x, at_least=2)
     if x.ndim != 2:
-        raise ValueError(f"x: got shape {_check.shape_text(x.shape)}, expected (B, D)")
+        raise ValueError(f"x: got shape {_tensors.shape_text(x.shape)}, expected (B, D)")
     for name, value in (("params", params), ("scale", scale), ("offset", offset)):
-        _check.check_param(name, value, x)
+        _tensors.check_param(name, value, x)
     rows, width = x.shape
     share = 2 if form.has_scale else 1
     if (
@@ -93,12 +93,12 @@ def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: Co
         # texts are made here alone: made for every call, they would bind torch.compile to the sizes in them
         wanted = "2n" if form.has_scale else "n"
         raise ValueError(
-            f"params: got shape {_check.shape_text(params.shape)}, expected ({rows}, {wanted}) with n in 1 .. {width} "
-            f"for x of shape {_check.shape_text(x.shape)} and this form"
+            f"params: got shape {_tensors.shape_text(params.shape)}, expected ({rows}, {wanted}) with n in 1 .. {width} "
+            f"for x of shape {_tensors.shape_text(x.shape)} and this form"
         )
     for name, value in (("scale", scale), ("offset", offset)):
         if value.shape != (width,):
-            raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected ({width},)")
+            raise ValueError(f"{name}: got shape {_tensors.shape_text(value.shape)}, expected ({width},)")
 
 
 def _composed(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: CouplingForm) -> tuple[Tensor, Tensor]:
@@ -142,12 +142,12 @@ def affine_coupling_actnorm(
         if out is not None:
             return out
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
+        x = _tensors.autocast_input(x)
     _validate(x, params, scale, offset, resolved)
     backend = choose(OPERATOR, x)
     if backend == "reference":
         return _reference.affine_coupling_actnorm(x, params, scale, offset, resolved)
-    working = _check.total_dtype(x)
+    working = _tensors.total_dtype(x)
     # low precision is widened here and rounded once, at the end
     given = (x.to(working), params.to(working), scale.to(working), offset.to(working))
     if backend != "cpp" or not resolved.has_scale or resolved.layout == "interleaved":

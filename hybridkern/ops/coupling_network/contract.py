@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Contracts
 
@@ -29,7 +29,7 @@ def _network_backward(grad: Tensor, x: Tensor, *rest: Any) -> None:
     padded = (rest[0].shape[0] + 31) // 32 * 32
     for name, kept in (("hidden1", rest[6]), ("hidden2", rest[7])):
         if kept.ndim != 3:
-            raise ValueError(f"{name}: got shape {_check.shape_text(kept.shape)}, expected three dimensions")
+            raise ValueError(f"{name}: got shape {_tensors.shape_text(kept.shape)}, expected three dimensions")
         if not isinstance(kept.shape[0], int) or kept.shape[0] > 0:
             _rules.shape(name, kept, (kept.shape[0], kept.shape[1], padded))
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern._autocast import without_autocast
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
@@ -120,26 +120,26 @@ _recorded = recorded(
 
 def _check_weight(name: str, value: object, x: Tensor, *shape: int | str) -> None:
     """``shape`` holds sizes, and words for those that may be any from 1 on."""
-    _check.check_tensor(name, value)
+    _tensors.check_tensor(name, value)
     assert isinstance(value, Tensor)
     if value.dtype is not x.dtype:
         raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of x")
-    _check.check_same_device(name, value, x)
+    _tensors.check_same_device(name, value, x)
     fits = value.ndim == len(shape) and all(
         size >= 1 if isinstance(want, str) else size == want for size, want in zip(value.shape, shape, strict=True)
     )
     if not fits:
         # made here: a compiler would fix the sizes in it
         wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-        raise ValueError(f"{name}: got shape {_check.shape_text(value.shape)}, expected {wanted}")
+        raise ValueError(f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {wanted}")
 
 
 def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> None:
-    _check.check_tensor("x", x)
+    _tensors.check_tensor("x", x)
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"x: got dtype {x.dtype}, expected float32 or float64")
     if x.ndim != 4 or x.shape[1] < 1:
-        raise ValueError(f"x: got shape {_check.shape_text(x.shape)}, expected (B, C, H, W) with a channel at least")
+        raise ValueError(f"x: got shape {_tensors.shape_text(x.shape)}, expected (B, C, H, W) with a channel at least")
     channels = x.shape[1]
     _check_weight("w1", w1, x, "hidden", channels, 3, 3)
     hidden = w1.shape[0]
@@ -157,7 +157,7 @@ def has_fused_network(x: Tensor) -> bool:
 
 def _products_in_bf16(x: Tensor) -> bool:
     device = x.device.type
-    return _check.has_autocast(device) and torch.get_autocast_dtype(device) is torch.bfloat16
+    return _tensors.has_autocast(device) and torch.get_autocast_dtype(device) is torch.bfloat16
 
 
 def coupling_network(
@@ -195,9 +195,9 @@ def coupling_network(
     Source: the coupling network of Glow, Kingma and Dhariwal 2018 (arXiv:1807.03039), section 3.3 and appendix B.
     """
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
+        x = _tensors.autocast_input(x)
     weights = (w1, b1, w2, b2, w3, b3)
-    save_hidden = _check.flag("save_hidden", save_hidden)
+    save_hidden = _tensors.flag("save_hidden", save_hidden)
     _validate(x, *weights)
     bf16 = _products_in_bf16(x) and x.dtype is torch.float32
     backend = choose(OPERATOR, x)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
@@ -23,7 +23,7 @@ MIN_BIN_WIDTH, MAX_BIN_WIDTH = 1e-6, 1e6
 
 
 def _fake_forward(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
-    return x.new_empty((x.shape[0],), dtype=_check.total_dtype(x)) if reduce else torch.empty_like(x)
+    return x.new_empty((x.shape[0],), dtype=_tensors.total_dtype(x)) if reduce else torch.empty_like(x)
 
 
 def _fake_backward(
@@ -109,10 +109,10 @@ def discretized_logistic_log_prob(
     if log_p is not None:
         return log_p
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
-    _check.check_batched("x", x)
-    _check.check_param("mean", mean, x)
-    _check.check_param("log_scale", log_scale, x)
+        x = _tensors.autocast_input(x)
+    _tensors.check_batched("x", x)
+    _tensors.check_param("mean", mean, x)
+    _tensors.check_param("log_scale", log_scale, x)
     # the number of dimensions first: comparing unlike sizes would bar a batch of D examples from exported graphs
     if mean.ndim != x.ndim or log_scale.ndim != x.ndim or mean.shape != x.shape or log_scale.shape != x.shape:
         mean, log_scale = broadcast_params((("mean", mean), ("log_scale", log_scale)), x.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
@@ -20,7 +20,7 @@ from hybridkern.ops.discretized_logistic_mixture.contract import CONTRACTS
 
 
 def _fake_forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
-    return x.new_empty((x.shape[0],), dtype=_check.total_dtype(x)) if reduce else torch.empty_like(x)
+    return x.new_empty((x.shape[0],), dtype=_tensors.total_dtype(x)) if reduce else torch.empty_like(x)
 
 
 def _fake_backward(
@@ -109,14 +109,14 @@ def discretized_logistic_mixture_log_prob(
     if log_p is not None:
         return log_p
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
-    _check.check_batched("x", x)
+        x = _tensors.autocast_input(x)
+    _tensors.check_batched("x", x)
     named = (("logits", logits), ("mean", mean), ("log_scale", log_scale))
     for name, value in named:
-        _check.check_param(name, value, x)
+        _tensors.check_param(name, value, x)
         if value.ndim != x.ndim + 1:
             raise ValueError(
-                f"{name}: got shape {_check.shape_text(value.shape)}, expected {x.ndim + 1} dimensions: those of x "
+                f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {x.ndim + 1} dimensions: those of x "
                 "with the mixture dimension K inserted at dim 1"
             )
     components = max(logits.shape[1], mean.shape[1], log_scale.shape[1])

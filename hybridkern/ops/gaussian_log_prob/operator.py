@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
@@ -19,7 +19,7 @@ from hybridkern.ops.gaussian_log_prob.contract import CONTRACTS
 
 
 def _fake_forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
-    return x.new_empty((x.shape[0],), dtype=_check.total_dtype(x))
+    return x.new_empty((x.shape[0],), dtype=_tensors.total_dtype(x))
 
 
 def _fake_backward(
@@ -90,11 +90,11 @@ def gaussian_log_prob(x: Tensor, mean: Tensor | None = None, log_scale: Tensor |
     if log_p is not None:
         return log_p
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
-    _check.check_batched("x", x)
+        x = _tensors.autocast_input(x)
+    _tensors.check_batched("x", x)
     given = tuple((name, value) for name, value in (("mean", mean), ("log_scale", log_scale)) if value is not None)
     for name, value in given:
-        _check.check_param(name, value, x)
+        _tensors.check_param(name, value, x)
     params = dict(zip((name for name, _ in given), broadcast_params(given, x.shape), strict=True))
     mean, log_scale = params.get("mean"), params.get("log_scale")
     backend = choose(OPERATOR, x)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._backends import choose
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.lipswish import reference as _reference
@@ -16,11 +16,11 @@ OPERATOR = Operator("lipswish", dtypes=())
 
 
 def _validate(x: Tensor, beta: Tensor, at_least: int) -> None:
-    _check.check_batched("x", x, at_least)
-    _check.check_tensor("beta", beta)
+    _tensors.check_batched("x", x, at_least)
+    _tensors.check_tensor("beta", beta)
     if beta.numel() != 1:
-        raise ValueError(f"beta: got shape {_check.shape_text(beta.shape)}, expected one element: () or (1,)")
-    _check.check_same_device("beta", beta, x)
+        raise ValueError(f"beta: got shape {_tensors.shape_text(beta.shape)}, expected one element: () or (1,)")
+    _tensors.check_same_device("beta", beta, x)
 
 
 def lipswish(x: Tensor, beta: Tensor) -> Tensor:

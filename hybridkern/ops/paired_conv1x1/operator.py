@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
@@ -74,25 +74,25 @@ _quick = quick("paired_conv1x1")
 
 
 def _validate(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    _check.check_batched("first", first, at_least=2)
-    _check.check_tensor("second", second)
+    _tensors.check_batched("first", first, at_least=2)
+    _tensors.check_tensor("second", second)
     if second.shape != first.shape or second.dtype is not first.dtype:
         raise ValueError(
-            f"second: got {second.dtype} of shape {_check.shape_text(second.shape)}, expected {first.dtype} of shape "
-            f"{_check.shape_text(first.shape)}, like first"
+            f"second: got {second.dtype} of shape {_tensors.shape_text(second.shape)}, expected {first.dtype} of shape "
+            f"{_tensors.shape_text(first.shape)}, like first"
         )
     channels = 2 * first.shape[1]
     for name, value, shape in (("weight", weight, (channels, channels)), ("bias", bias, (channels,))):
         if value is None and name == "bias":
             continue
-        _check.check_param(name, value, first, main="first")
+        _tensors.check_param(name, value, first, main="first")
         assert value is not None
         if value.shape != shape:
             raise ValueError(
-                f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(shape)} for halves "
+                f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(shape)} for halves "
                 f"of {first.shape[1]} channels"
             )
-    _check.check_same_device("second", second, first, main="first")
+    _tensors.check_same_device("second", second, first, main="first")
 
 
 def paired_conv1x1(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -119,12 +119,12 @@ def paired_conv1x1(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor |
     if out is not None:
         return out
     if isinstance(first, Tensor) and isinstance(second, Tensor):
-        first, second = _check.autocast_input(first), _check.autocast_input(second)
+        first, second = _tensors.autocast_input(first), _tensors.autocast_input(second)
     _validate(first, second, weight, bias)
     backend = choose(OPERATOR, first)
     if backend == "reference" or not first.shape[1]:  # the kernels need a channel to stand on
         return _reference.paired_conv1x1(first, second, weight, bias)
-    working = _check.total_dtype(first)
+    working = _tensors.total_dtype(first)
     matrix = weight.to(working).contiguous()
     offset = None if bias is None else bias.to(working).contiguous()
     record = _recorded if needs_grad(first, second, weight, bias) else _forward

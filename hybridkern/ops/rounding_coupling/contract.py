@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Contracts
 
 
 def _rounding(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool, main: str = "x") -> None:
-    _check.check_tensor(main, x)
+    _tensors.check_tensor(main, x)
     _rules.at_least(main, x, 1)
-    _check.check_param("t", t, x, main)
+    _tensors.check_param("t", t, x, main)
     _rules.shape("t", t, x.shape)
     if beta is not None:
-        _check.check_tensor("beta", beta)
-        _check.check_same_device("beta", beta, x, main)
+        _tensors.check_tensor("beta", beta)
+        _tensors.check_same_device("beta", beta, x, main)
         _rules.shape("beta", beta, (1,) * beta.ndim)
 
 

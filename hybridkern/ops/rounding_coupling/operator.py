@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
@@ -70,20 +70,20 @@ _quick = quick("rounding_coupling")
 
 
 def _validate(x: Tensor, t: Tensor, beta: Tensor | None) -> None:
-    _check.check_param("t", t, x)
+    _tensors.check_param("t", t, x)
     if t.shape != x.shape:
         raise ValueError(
-            f"t: got shape {_check.shape_text(t.shape)}, expected {_check.shape_text(x.shape)}, the shape of x"
+            f"t: got shape {_tensors.shape_text(t.shape)}, expected {_tensors.shape_text(x.shape)}, the shape of x"
         )
     if beta is not None:
         if not isinstance(beta, Tensor):
             raise TypeError(
                 f"beta: got {type(beta).__name__}, expected a number, a torch.Tensor of one element or None"
             )
-        _check.check_tensor("beta", beta)
-        _check.check_same_device("beta", beta, x)
+        _tensors.check_tensor("beta", beta)
+        _tensors.check_same_device("beta", beta, x)
         if beta.numel() != 1:
-            raise ValueError(f"beta: got shape {_check.shape_text(beta.shape)}, expected one element: () or (1,)")
+            raise ValueError(f"beta: got shape {_tensors.shape_text(beta.shape)}, expected one element: () or (1,)")
 
 
 def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = None, inverse: bool = False) -> Tensor:
@@ -109,16 +109,16 @@ def rounding_coupling(x: Tensor, t: Tensor, *, beta: Tensor | float | None = Non
     rounding so that the lattice is kept.
     """
     if type(inverse) is not bool:
-        inverse = _check.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
+        inverse = _tensors.flag("inverse", inverse)  # type: ignore[unreachable]  # a caller may not be typed
     out: Tensor | None = _quick(x, t, beta, inverse)
     if out is not None:
         return out
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
-    _check.check_batched("x", x)
+        x = _tensors.autocast_input(x)
+    _tensors.check_batched("x", x)
     if isinstance(beta, (int, float)):
         # no tensor on the host: copying it to a device would wait, and cannot be captured in a CUDA graph
-        beta = torch.full((), float(beta), dtype=_check.total_dtype(x), device=x.device)
+        beta = torch.full((), float(beta), dtype=_tensors.total_dtype(x), device=x.device)
     _validate(x, t, beta)
     backend = choose(OPERATOR, x)
     if backend == "reference":

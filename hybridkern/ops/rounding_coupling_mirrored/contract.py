@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Contracts
 
@@ -12,7 +12,7 @@ from hybridkern.ops._rules import Contracts
 def _factor(beta: Tensor, index: int, main: str, x: Tensor) -> None:
     _rules.same("beta", beta, main, x, beta.shape)
     if beta.ndim != 1:
-        raise ValueError(f"beta: got shape {_check.shape_text(beta.shape)}, expected one dimension")
+        raise ValueError(f"beta: got shape {_tensors.shape_text(beta.shape)}, expected one dimension")
     if isinstance(index, int) and isinstance(beta.shape[0], int) and not 0 <= index < beta.shape[0]:
         raise ValueError(f"index: got {index}, expected one of the {beta.shape[0]} places of beta")
 

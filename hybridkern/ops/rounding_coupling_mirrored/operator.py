@@ -11,7 +11,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
@@ -175,23 +175,23 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
             return  # the usual call pays for one look only
     except RuntimeError:  # a nested tensor has no shape; it is refused below
         pass
-    _check.check_tensor("a", a)
+    _tensors.check_tensor("a", a)
     if a.ndim != 2:
-        raise ValueError(f"a: got shape {_check.shape_text(a.shape)}, expected (B, H)")
+        raise ValueError(f"a: got shape {_tensors.shape_text(a.shape)}, expected (B, H)")
     for name, value in (("b", b), ("t", t), ("beta", beta)):
-        _check.check_tensor(name, value)
-        _check.check_same_device(name, value, a)
+        _tensors.check_tensor(name, value)
+        _tensors.check_same_device(name, value, a)
         if value.dtype is not a.dtype:
             raise TypeError(f"{name}: got dtype {value.dtype}, expected {a.dtype}, the dtype of a")
         if name != "beta" and value.shape != a.shape:
             raise ValueError(
-                f"{name}: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(a.shape)}"
+                f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(a.shape)}"
             )
     if not isinstance(index, int) or isinstance(index, bool):
         raise TypeError(f"index: got {type(index).__name__}, expected an int")
     if beta.ndim != 1 or not 0 <= index < beta.shape[0]:
         raise ValueError(
-            f"beta: got shape {_check.shape_text(beta.shape)} and index {index}, expected one dimension that holds it"
+            f"beta: got shape {_tensors.shape_text(beta.shape)} and index {index}, expected one dimension that holds it"
         )
 
 
@@ -249,7 +249,7 @@ def rounding_coupling_mirrored(
     _validate(a, b, t, beta, index)
     _check_lattice(lattice)
     if type(join) is not bool:
-        join = _check.flag("join", join)  # type: ignore[unreachable]  # a caller may not be typed
+        join = _tensors.flag("join", join)  # type: ignore[unreachable]  # a caller may not be typed
     exact = lattice == "exact"
     backend = choose(OPERATOR, a)
     if backend != "cpp":
@@ -290,7 +290,7 @@ def rounding_coupling_mirrored_log_prob(
     Source: :func:`rounding_coupling_mirrored` and :func:`hybridkern.ops.discretized_logistic_log_prob`.
     """
     for name, value in (("a", a), ("mean", mean), ("log_scale", log_scale)):
-        _check.check_tensor(name, value)
+        _tensors.check_tensor(name, value)
     one_row = a.ndim == 2 and mean.shape == log_scale.shape == (1, 2 * a.shape[1])
     # the kernels read float32 and float64 only
     same = a.dtype is mean.dtype is log_scale.dtype and a.dtype in (torch.float32, torch.float64)
@@ -300,8 +300,8 @@ def rounding_coupling_mirrored_log_prob(
         return z, discretized_logistic_log_prob(z, mean, log_scale, reduction="sum")
     _validate(a, b, t, beta, index)
     _check_lattice(lattice)
-    _check.check_same_device("mean", mean, a)
-    _check.check_same_device("log_scale", log_scale, a)
+    _tensors.check_same_device("mean", mean, a)
+    _tensors.check_same_device("log_scale", log_scale, a)
     a, b, t = (value if value.stride(1) == 1 else value.contiguous() for value in (a, b, t))
     record = _with_prior if needs_grad(a, b, t, beta, mean, log_scale) else _forward_with_prior
     out: tuple[Tensor, Tensor] = record(backend, a, b, t, beta, mean, log_scale, index, lattice == "exact")
