@@ -39,7 +39,7 @@ def test_digits_are_split_in_file_order():
 
     data, (images, labels) = load_digits(), original(return_X_y=True)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [1000, 350, 447]
-    assert (data.shape, data.classes, data.levels, data.dim) == ((8, 8), 10, 17, 64)
+    assert (data.shape, data.classes, data.grey_levels, data.dim) == ((8, 8), 10, 17, 64)
     x = torch.cat([data.train.x, data.validation.x, data.test.x])
     y = torch.cat([data.train.y, data.validation.y, data.test.y])
     assert x.dtype is torch.float32 and y.dtype is torch.int64
@@ -50,7 +50,7 @@ def test_images_without_split_are_divided_as_the_digits_are(tmp_path):
     path = images_file(tmp_path / "a.npz", 1797)
     data = load_npz(path)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [1000, 350, 447]
-    assert (data.shape, data.classes, data.levels, data.source) == ((4, 4), 3, 17, "a.npz")
+    assert (data.shape, data.classes, data.grey_levels, data.source) == ((4, 4), 3, 17, "a.npz")
     again = load_npz(path)
     assert torch.equal(data.test.x, again.test.x) and torch.equal(data.train.y, again.train.y)
     everything = torch.cat([data.train.x, data.validation.x, data.test.x])

@@ -55,7 +55,7 @@ class DataSet:
         shape: shape of one example as an image, ``(H, W)`` or ``(H, W, C)``, or of a vector, ``(D,)``;
             ``D = prod(shape)``.
         classes: number of classes; labels are ``0..classes-1``. 0: ``y`` are numbers, float32.
-        levels: number of grey values; the data holds ``0..levels-1``. 0: the data are real numbers.
+        grey_levels: number of grey values; the data holds ``0..grey_levels-1``. 0: the data are real numbers.
         source: where it came from, for the record of a run.
     """
 
@@ -64,7 +64,7 @@ class DataSet:
     test: Split
     shape: tuple[int, ...]
     classes: int
-    levels: int
+    grey_levels: int
     source: str
 
     @property
@@ -82,7 +82,7 @@ def load_digits() -> DataSet:
     x = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
     y = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
     train, validation, test = (Split(*part) for part in zip(x.split(sizes), y.split(sizes), strict=True))
-    return DataSet(train, validation, test, shape=(8, 8), classes=10, levels=17, source="scikit-learn digits")
+    return DataSet(train, validation, test, shape=(8, 8), classes=10, grey_levels=17, source="scikit-learn digits")
 
 
 def load_npz(path: str | Path) -> DataSet:
@@ -160,12 +160,12 @@ def _data_set(path: Path, parts: list[tuple[np.ndarray, np.ndarray]], shape: tup
     classes = check_classes(path, *(y for _, y in parts))
     if parts[0][0].min() == parts[0][0].max():
         raise DataError(f"{path}: every value of the training part is {parts[0][0].min():g}, expected at least two")
-    levels = 1 + int(max(x.max() for x, _ in parts))
+    grey_levels = 1 + int(max(x.max() for x, _ in parts))
     train, validation, test = (
         Split(torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)), torch.from_numpy(y.astype(np.int64)))
         for x, y in parts
     )
-    return DataSet(train, validation, test, tuple(shape), classes, levels, source=path.name)
+    return DataSet(train, validation, test, tuple(shape), classes, grey_levels, source=path.name)
 
 
 def check_classes(path: Path, train: np.ndarray, *others: np.ndarray) -> int:

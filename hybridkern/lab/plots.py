@@ -17,19 +17,19 @@ _UNITS = {"error": "error, share of examples", "nll": "-log p(x), nats per examp
 _PERCENTS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-def images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure:
-    """A square grid of ``x (N, prod(shape))``, grey (or colour) range fixed to ``0..levels-1``.
+def images(x: Tensor, shape: tuple[int, ...], grey_levels: int, title: str) -> Figure:
+    """A square grid of ``x (N, prod(shape))``, grey (or colour) range fixed to ``0..grey_levels-1``.
 
     Values outside that range, which samples may have, are drawn as its ends.
     """
-    sheet = _grid(x, shape, levels)
+    sheet = _grid(x, shape, grey_levels)
     height, width = sheet.shape[:2]
     figure = Figure(figsize=(6.0, 5.2 * height / width + 0.4), layout="compressed")
     axes = figure.subplots()
-    draw_sheet(axes, sheet, levels, title)
+    draw_sheet(axes, sheet, grey_levels, title)
     if sheet.ndim == 2:
         figure.colorbar(
-            axes.images[0], ax=axes, label="grey value", shrink=0.5, ticks=[0, (levels - 1) / 2, levels - 1]
+            axes.images[0], ax=axes, label="grey value", shrink=0.5, ticks=[0, (grey_levels - 1) / 2, grey_levels - 1]
         )
     return figure
 
@@ -48,7 +48,7 @@ def overview(
     real: Tensor,
     samples: Tensor,
     shape: tuple[int, ...],
-    levels: int,
+    grey_levels: int,
     errors: Sequence[float],
     nlls: Sequence[float],
     best: int,
@@ -57,18 +57,18 @@ def overview(
     figure = Figure(figsize=(14.0, 3.2), layout="constrained")
     panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.2, 1.2))
     for axes, x, title in zip(panels, (real, samples), ("Real images", "Samples from the model"), strict=False):
-        draw_sheet(axes, _grid(x, shape, levels), levels, title)
+        draw_sheet(axes, _grid(x, shape, grey_levels), grey_levels, title)
     for axes, values, kind in zip(panels[2:], (errors, nlls), ("error", "nll"), strict=True):
         _draw_curve(axes, values, best, kind)
     return figure
 
 
-def draw_sheet(axes: Axes, sheet: np.ndarray, levels: int, title: str) -> None:
-    """Draws a sheet of images, without axes, in the range ``0..levels-1``."""
+def draw_sheet(axes: Axes, sheet: np.ndarray, grey_levels: int, title: str) -> None:
+    """Draws a sheet of images, without axes, in the range ``0..grey_levels-1``."""
     if sheet.ndim == 3:
-        axes.imshow(np.clip(sheet / (levels - 1), 0, 1), interpolation="nearest")
+        axes.imshow(np.clip(sheet / (grey_levels - 1), 0, 1), interpolation="nearest")
     else:
-        axes.imshow(sheet, cmap="gray", vmin=0, vmax=levels - 1, interpolation="nearest")
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=grey_levels - 1, interpolation="nearest")
     axes.set_title(title)
     axes.set_axis_off()
 
@@ -107,11 +107,11 @@ def _mark(axes: Axes, epoch: int, value: float, text: str) -> None:
     axes.plot([epoch + 1], [value], "o", color="black", markersize=6, label=label, linestyle="none")
 
 
-def _grid(x: Tensor, shape: tuple[int, ...], levels: int) -> np.ndarray:
+def _grid(x: Tensor, shape: tuple[int, ...], grey_levels: int) -> np.ndarray:
     """``x (N, prod(shape))`` as one sheet, as nearly square as its number allows."""
     columns = math.isqrt(len(x) - 1) + 1
     rows = -(-len(x) // columns)
-    return contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=levels - 1)
+    return contact_sheet(x.detach().cpu().numpy().reshape(len(x), *shape), rows, columns, fill=grey_levels - 1)
 
 
 def bin_edges(low: float, high: float, count: int) -> list[float]:

@@ -43,8 +43,8 @@ def dequantize(
         x = x.mul_(2.0 ** (24 - bits)).floor_().mul_(2.0 ** (bits - 24))
     x = x.add_(images)
     # the sum may round up to 2**bits, which would end at 1/2
-    levels = 2.0**bits
-    return x.clamp_(max=levels * (1 - torch.finfo(dtype).eps / 2)).div_(levels).sub_(0.5)
+    grey_levels = 2.0**bits
+    return x.clamp_(max=grey_levels * (1 - torch.finfo(dtype).eps / 2)).div_(grey_levels).sub_(0.5)
 
 
 def _check_arguments(images: object, bits: object, dtype: object) -> int:

@@ -12,7 +12,7 @@ from hybridkern.lab.recipes.images.model import build
 from hybridkern.lab.recipes.recipe import DataShape
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
-SHAPE = DataShape((4, 4), classes=2, levels=256, dim=16)
+SHAPE = DataShape((4, 4), classes=2, grey_levels=256, dim=16)
 SMALL = {"levels": 1, "steps": 2, "hidden": 4}
 
 

@@ -29,7 +29,7 @@ def test_split_is_followed_and_validation_is_the_end_of_training(tmp_path):
     stored = torch.from_numpy(arrays()["images"]).flatten(1)
     assert data.train.x.dtype is torch.uint8
     assert torch.equal(torch.cat([data.train.x, data.validation.x, data.test.x]), stored)
-    assert (data.shape, data.classes, data.levels, data.dim) == ((8, 8, 3), 3, 256, 192)
+    assert (data.shape, data.classes, data.grey_levels, data.dim) == ((8, 8, 3), 3, 256, 192)
 
 
 def test_without_a_split_a_quarter_is_for_the_test(tmp_path):

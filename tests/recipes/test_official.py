@@ -70,7 +70,7 @@ def test_svhn_pixels_and_the_digit_0(tmp_path):
     svhn_file(tmp_path / "test_32x32.mat")
     data = load(config(tmp_path), SVHN)
     assert (len(data.train), len(data.validation), len(data.test)) == (25, 5, 30)
-    assert (data.shape, data.classes, data.levels) == ((32, 32, 3), 10, 256)
+    assert (data.shape, data.classes, data.grey_levels) == ((32, 32, 3), 10, 256)
     assert data.train.x.view(-1, 32, 32, 3)[7, 4, 5, 2] == images[4, 5, 2, 7]
     assert data.train.y[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
 

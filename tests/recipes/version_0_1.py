@@ -17,6 +17,8 @@ def without_checksums(folder: Path) -> None:
     for path in folder.glob("*.json"):
         values = json.loads(path.read_text())
         del values[KEY]
+        if path.name == "config.json":
+            values["data"]["levels"] = values["data"].pop("grey_levels")
         path.write_text(json.dumps(values, indent=2) + "\n")
     for path in folder.glob("*.safetensors"):
         save_file(load_file(path), path)

@@ -55,11 +55,11 @@ def accuracy_confidence(
     Source: Lakshminarayanan et al. 2017 (arXiv:1612.01474), section 3.5.
     """
     confidence, correct = _judged(probabilities, labels)
-    levels = [i / 10 for i in range(10)] if thresholds is None else [float(level) for level in thresholds]
-    for level in levels:
-        if not 0 <= level <= 1:
-            raise ValueError(f"thresholds: got {level!r}, expected numbers from 0 to 1")
-    threshold = torch.tensor(levels, dtype=torch.float64, device=confidence.device)
+    given = [i / 10 for i in range(10)] if thresholds is None else [float(value) for value in thresholds]
+    for value in given:
+        if not 0 <= value <= 1:
+            raise ValueError(f"thresholds: got {value!r}, expected numbers from 0 to 1")
+    threshold = torch.tensor(given, dtype=torch.float64, device=confidence.device)
     kept = (confidence >= threshold[:, None]).double()
     return AccuracyConfidence(threshold, (kept * correct).sum(1) / kept.sum(1), kept.mean(1))
 

@@ -60,7 +60,7 @@ def draw(size: int, rng: np.random.Generator) -> Split:
 def _load(config: CubicConfig) -> DataSet:
     rng = np.random.default_rng(config.data_seed)
     train, validation, test = (draw(size, rng) for size in (config.size, config.size, _TEST))
-    return DataSet(train, validation, test, (1,), classes=0, levels=0, source="drawn, y = x^3 + noise")
+    return DataSet(train, validation, test, (1,), classes=0, grey_levels=0, source="drawn, y = x^3 + noise")
 
 
 def _build(config: CubicConfig, data: DataShape) -> Regression:

@@ -180,7 +180,7 @@ def _flow_shape(config: DigitsConfig, data: DataShape) -> tuple[int, ...]:
 
 def _build(config: DigitsConfig, data: DataShape) -> HybridTask:
     shape = _flow_shape(config, data)
-    half = max(data.levels - 1, 1) / 2
+    half = max(data.grey_levels - 1, 1) / 2
     options: dict[str, Any] = {"levels": config.levels} if config.levels else {"activation": nn.SiLU}
     flow = IDF(
         shape if config.levels else data.dim,

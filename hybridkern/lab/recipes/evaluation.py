@@ -17,8 +17,8 @@ _FORWARD_BATCH = 512
 _INVERSE_BATCH = 64  # another one than forward: the inverse must not depend on how the examples are grouped
 
 
-def evaluate(task: Task, split: Split, levels: int) -> dict[str, Any]:
-    """Evaluates ``task`` on whole numbers ``0..levels-1``.
+def evaluate(task: Task, split: Split, grey_levels: int) -> dict[str, Any]:
+    """Evaluates ``task`` on whole numbers ``0..grey_levels-1``.
 
     Returns:
         ``test_error`` (share), ``test_class_nll_nats``, ``test_nll_nats`` (mean ``-log p(x)`` of an example),
@@ -42,7 +42,7 @@ def evaluate(task: Task, split: Split, levels: int) -> dict[str, Any]:
         "test_class_nll_nats": class_nll,
         "test_nll_nats": nll,
         "test_bits_per_dim": nll / (split.x.shape[1] * math.log(2)),
-        "bits_per_dim_convention": f"NLL in nats / (D ln 2), of the grey values 0..{levels - 1} as they are: "
+        "bits_per_dim_convention": f"NLL in nats / (D ln 2), of the grey values 0..{grey_levels - 1} as they are: "
         f"no dequantization, no rescaling; D = {split.x.shape[1]}",
         "lattice_share": (z == z.round()).double().mean().item(),
         **_round_trip(split.x, inverted),

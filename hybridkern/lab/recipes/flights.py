@@ -89,7 +89,7 @@ def load_flights(path: str | Path, clock: bool) -> DataSet:
         if (values == values[0]).all():
             raise DataError(f"{path}: {key}: every row of the training part is the same, expected at least two")
     train, held_out = (Split(parts["train"].x[part], parts["train"].y[part]) for part in (slice(cut), slice(cut, None)))
-    return DataSet(train, held_out, parts["test"], (len(FEATURES),), classes=0, levels=0, source=path.name)
+    return DataSet(train, held_out, parts["test"], (len(FEATURES),), classes=0, grey_levels=0, source=path.name)
 
 
 def _part(path: Path, arrays: dict[str, np.ndarray], name: str, clock: bool) -> Split:

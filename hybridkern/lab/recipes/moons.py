@@ -98,7 +98,7 @@ def _load(config: MoonsConfig) -> DataSet:
         train = Split(train.x, y)
     else:
         train = Split(train.x[known], train.y[known])
-    return DataSet(train, validation, test, (2,), classes=2, levels=0, source="drawn, two half moons")
+    return DataSet(train, validation, test, (2,), classes=2, grey_levels=0, source="drawn, two half moons")
 
 
 def _build(config: MoonsConfig, data: DataShape) -> Classification:

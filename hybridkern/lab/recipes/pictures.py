@@ -23,12 +23,12 @@ def draw_run(folder: Path, task: Task, data: DataSet, history: History, seed: in
     real, samples = data.test.x[:_SAMPLES], draw(task, _SAMPLES, seed)
     errors, nlls = history.curves["val_error"], history.curves["val_nll"]
     figures = {
-        "real.png": plots.images(real, data.shape, data.levels, f"{len(real)} real images of the test part"),
-        "samples.png": plots.images(samples, data.shape, data.levels, f"{_SAMPLES} samples from the model"),
+        "real.png": plots.images(real, data.shape, data.grey_levels, f"{len(real)} real images of the test part"),
+        "samples.png": plots.images(samples, data.shape, data.grey_levels, f"{_SAMPLES} samples from the model"),
         "validation_error.png": plots.curve(errors, history.best, "error"),
         "validation_nll.png": plots.curve(nlls, history.best, "nll"),
         "overview.png": plots.overview(
-            real[:_SIDE_BY_SIDE], samples[:_SIDE_BY_SIDE], data.shape, data.levels, errors, nlls, history.best
+            real[:_SIDE_BY_SIDE], samples[:_SIDE_BY_SIDE], data.shape, data.grey_levels, errors, nlls, history.best
         ),
     }
     return [save_figure(figure, folder / name) for name, figure in figures.items()]

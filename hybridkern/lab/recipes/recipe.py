@@ -33,19 +33,20 @@ class DataShape:
 
     shape: tuple[int, ...]
     classes: int
-    levels: int
+    grey_levels: int
     dim: int
 
     @classmethod
     def of(cls, data: DataSet) -> DataShape:
         """The shape of a data set."""
-        return cls(data.shape, data.classes, data.levels, data.dim)
+        return cls(data.shape, data.classes, data.grey_levels, data.dim)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DataShape:
         """What ``dataclasses.asdict`` wrote; raises ValueError, TypeError or KeyError where that cannot be."""
-        shape = cls(tuple(values["shape"]), values["classes"], values["levels"], values["dim"])
-        numbers = (*shape.shape, shape.classes + 1, shape.levels + 1, shape.dim)
+        grey_levels = values["grey_levels" if "grey_levels" in values else "levels"]  # "levels": version 0.1
+        shape = cls(tuple(values["shape"]), values["classes"], grey_levels, values["dim"])
+        numbers = (*shape.shape, shape.classes + 1, shape.grey_levels + 1, shape.dim)
         if any(type(number) is not int or number < 1 for number in numbers) or math.prod(shape.shape) != shape.dim:
             raise ValueError(f"data: got {values}, expected the shape of examples")
         return shape

@@ -41,7 +41,7 @@ def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
     if path.suffix == ".png":
         return save_figure(_figure(x, record.data), path)
     with replacing(path) as temporary:
-        if record.data.levels:
+        if record.data.grey_levels:
             np.savez_compressed(temporary, images=x.round().long().numpy().reshape(n, *record.data.shape))
         else:
             np.savez_compressed(temporary, x=x.numpy())
@@ -49,6 +49,6 @@ def sample_run(folder: Path, n: int, out: Path | None, seed: int) -> Path:
 
 
 def _figure(x: Tensor, data: DataShape) -> Figure:
-    if data.levels:
-        return plots.images(x, data.shape, data.levels, f"{len(x)} samples from the model")
+    if data.grey_levels:
+        return plots.images(x, data.shape, data.grey_levels, f"{len(x)} samples from the model")
     return vector_plots.samples(x)

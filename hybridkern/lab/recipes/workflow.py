@@ -186,7 +186,7 @@ def _evaluate(record: RunRecord, task: Task, data: DataSet, config: Config) -> A
     try:
         if record.recipe.evaluate is not None:
             return record.recipe.evaluate(task, data, config)
-        return _Figures(evaluate(task, data.test, data.levels))
+        return _Figures(evaluate(task, data.test, data.grey_levels))
     except DataError:
         raise
     except ValueError as error:  # the data have been checked: what is out of range now is what the model made of them

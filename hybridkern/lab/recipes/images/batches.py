@@ -115,10 +115,10 @@ class TrainingBatches:
             x = translated(x, self.shape, moves[mine])
         if self.distortion:
             x = self._with_distorted_views(x, generator)
-        share, levels = self.redrawn
+        share, grey_levels = self.redrawn
         if share:
             chosen = torch.rand(noise.shape, generator=generator) < share
-            drawn = torch.randint(levels, noise.shape, generator=generator)
+            drawn = torch.randint(grey_levels, noise.shape, generator=generator)
             x = torch.where(chosen[mine], drawn[mine], x)
         return x.to(torch.float32) + noise[mine], self.split.y[rows[mine]]
 

@@ -46,7 +46,7 @@ def score(task: ImageTask, x: Tensor, draws: int) -> Scores:
     ``probabilities`` that of ``p(y|x + u)``. In float32.
     """
     log_px, probabilities = [], []
-    offset = task.dim * math.log(task.levels)
+    offset = task.dim * math.log(task.grey_levels)
     generator = seeded(_NOISE_SEED)
     with evaluating(task):
         for part in x.split(_BATCH):
@@ -68,8 +68,8 @@ def figures(task: ImageTask, scores: Scores, split: Split, draws: int) -> dict[s
         "test_entropy_nats": scores.entropy.mean().item(),
         "test_nll_nats": nll,
         "test_bits_per_dim": nll / (task.dim * math.log(2)),
-        "bits_per_dim_convention": f"-log2 p(x + u) / D, grey values 0..{task.levels - 1} with uniform noise u from "
-        f"[0, 1), mean over {draws} draws: an upper bound for the whole numbers; D = {task.dim}",
+        "bits_per_dim_convention": f"-log2 p(x + u) / D, grey values 0..{task.grey_levels - 1} with uniform noise u "
+        f"from [0, 1), mean over {draws} draws: an upper bound for the whole numbers; D = {task.dim}",
         "round_trip_max_abs_error": _round_trip(task, split.x[:_ROUND_TRIP]),
     }
 

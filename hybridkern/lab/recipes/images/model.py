@@ -48,9 +48,9 @@ def build(config: ImagesConfig, data: DataShape) -> ImageTask:
     model, lam = HybridModel(flow, head), 1.0 if config.lam is None else config.lam
     if config.semi_supervised:
         weights = config.entropy_weight, config.consistency
-        task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.levels, *weights)
+        task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.grey_levels, *weights)
     else:
-        task = ImageTask(model, lam, data.shape, data.levels, config.label_smoothing)
+        task = ImageTask(model, lam, data.shape, data.grey_levels, config.label_smoothing)
     task.whiten = config.whiten and config.permutation == "conv1x1"
     return task
 

@@ -17,13 +17,13 @@ _BINS = 80
 _GROUPS = 10
 
 
-def rows_of_images(x: Tensor, shape: tuple[int, ...], levels: int, title: str) -> Figure:
-    """A sheet of ``x (rows, columns, prod(shape))``, grey (or colour) range fixed to ``0..levels-1``."""
+def rows_of_images(x: Tensor, shape: tuple[int, ...], grey_levels: int, title: str) -> Figure:
+    """A sheet of ``x (rows, columns, prod(shape))``, grey (or colour) range fixed to ``0..grey_levels-1``."""
     rows, columns = x.shape[:2]
     tiles = x.detach().numpy().reshape(rows * columns, *shape)
-    sheet = contact_sheet(tiles, rows, columns, fill=levels - 1)
+    sheet = contact_sheet(tiles, rows, columns, fill=grey_levels - 1)
     figure = Figure(figsize=(7.0, 7.0 * sheet.shape[0] / sheet.shape[1] + 0.4), layout="compressed")
-    draw_sheet(figure.subplots(), sheet, levels, title)
+    draw_sheet(figure.subplots(), sheet, grey_levels, title)
     return figure
 
 

@@ -58,12 +58,12 @@ def draw_run(
     folder: Path, task: ImageTask, data: DataSet, history: ImageHistory, seed: int, results: Results
 ) -> list[Path]:
     """Writes the plots of a run into its folder; returns their paths."""
-    shape, levels = data.shape, data.levels
+    shape, grey_levels = data.shape, data.grey_levels
     real, samples = data.test.x[:_SAMPLES].float(), draw(task, _SAMPLES, seed)
     predicted = results.test.probabilities.argmax(1)
     drawn = {
-        "real.png": plots.images(real, shape, levels, f"{len(real)} real images of the test part"),
-        "samples.png": plots.images(samples, shape, levels, f"{_SAMPLES} samples from the model"),
+        "real.png": plots.images(real, shape, grey_levels, f"{len(real)} real images of the test part"),
+        "samples.png": plots.images(samples, shape, grey_levels, f"{_SAMPLES} samples from the model"),
         "reconstructions.png": _reconstructions(task, data),
         **({"interpolations.png": _interpolations(task, data)} if len(data.test) > 1 else {}),
         "log_px.png": histogram(task, results),
@@ -97,7 +97,7 @@ def _reconstructions(task: ImageTask, data: DataSet) -> Figure:
         back = task.invert(task.latent(x))
     error = (back - x).abs().max().item()
     title = f"Test images, and from their latents (largest error {error:.1e} grey values)"
-    return image_plots.rows_of_images(torch.stack([x, back]), data.shape, data.levels, title)
+    return image_plots.rows_of_images(torch.stack([x, back]), data.shape, data.grey_levels, title)
 
 
 def _interpolations(task: ImageTask, data: DataSet) -> Figure:
@@ -110,4 +110,4 @@ def _interpolations(task: ImageTask, data: DataSet) -> Figure:
         start, end = task.latent(x).chunk(2)
         line = [task.invert(torch.lerp(start, end, weight)) for weight in torch.linspace(0, 1, _POINTS).tolist()]
     title = "Straight lines between the latents of two test images"
-    return image_plots.rows_of_images(torch.stack(line, 1), data.shape, data.levels, title)
+    return image_plots.rows_of_images(torch.stack(line, 1), data.shape, data.grey_levels, title)

@@ -23,7 +23,7 @@ class SemiSupervisedTask(ImageTask):
     the model is sure of the first view its answer is the label of the second.
 
     Args:
-        model, lam, shape, levels: of an ``ImageTask``.
+        model, lam, shape, grey_levels: of an ``ImageTask``.
         entropy_weight: of the entropy, in nats, of images without label.
         consistency: of the cross-entropy of second views, in nats.
 
@@ -35,11 +35,11 @@ class SemiSupervisedTask(ImageTask):
         model: HybridModel,
         lam: float,
         shape: tuple[int, ...],
-        levels: int,
+        grey_levels: int,
         entropy_weight: float,
         consistency: float = 0.0,
     ) -> None:
-        super().__init__(model, lam, shape, levels)
+        super().__init__(model, lam, shape, grey_levels)
         self.consistency = consistency
         self.semi_supervised = objectives.SemiSupervised(self.objective, entropy_weight, balanced=False)
 

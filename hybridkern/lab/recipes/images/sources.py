@@ -22,7 +22,7 @@ from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.formats import Part
 from hybridkern.lab.recipes.images.official import BY_NAME, Official
 
-GREY_VALUES = 256
+GREY_LEVELS = 256
 _KEYS = ("images", "labels", "split", "suggested_split")
 _SPLIT_SEED = 0  # the split belongs to the data, not to the run
 
@@ -179,7 +179,7 @@ def _data_set(paths: list[Path], train: Part, test: Part, config: ImagesConfig, 
         test=_split(*test),
         shape=images.shape[1:],
         classes=classes,
-        levels=GREY_VALUES,
+        grey_levels=GREY_LEVELS,
         source=source,
     )
 

@@ -21,15 +21,15 @@ _SAMPLE_SEED = 0
 class ImageTask(Task):
     """A :class:`hybridkern.hybrid.HybridModel` of a flow on images as a task.
 
-    Images are rows of dequantized grey values in ``[0, levels)``, colours last; the flow sees them as ``(B, C, H, W)``
-    scaled to ``[-1/2, 1/2)``. Likelihoods are of the grey values: ``nll`` is ``-log p`` of the scaled image plus
-    ``D ln(levels)``, an upper bound of ``-log P(x)`` of the whole numbers in expectation over the noise.
+    Images are rows of dequantized grey values in ``[0, grey_levels)``, colours last; the flow sees them as
+    ``(B, C, H, W)`` scaled to ``[-1/2, 1/2)``. Likelihoods are of the grey values: ``nll`` is ``-log p`` of the scaled
+    image plus ``D ln(grey_levels)``, an upper bound of ``-log P(x)`` of the whole numbers in expectation over noise.
 
     Args:
         model: a flow on images, and a head.
         lam: weight of the likelihood, per dimension: that of ``-log p(x)`` is ``lam / D``.
         shape: of an image, ``(H, W)`` or ``(H, W, C)``.
-        levels: number of grey values.
+        grey_levels: number of grey values.
         label_smoothing: share of the label spread over all classes, in training.
 
     Attributes:
@@ -41,14 +41,14 @@ class ImageTask(Task):
     boost = 1.0
 
     def __init__(
-        self, model: HybridModel, lam: float, shape: tuple[int, ...], levels: int, label_smoothing: float = 0.0
+        self, model: HybridModel, lam: float, shape: tuple[int, ...], grey_levels: int, label_smoothing: float = 0.0
     ) -> None:
         super().__init__(lam / math.prod(shape))
         self.dim = math.prod(shape)
         self.model = model
         self.objective = objectives.Weighted(lam, per_dimension=True)
         self.shape = shape
-        self.levels = levels
+        self.grey_levels = grey_levels
         self.label_smoothing = label_smoothing
 
     def initialize(self, x: Tensor, y: Tensor) -> None:
@@ -61,11 +61,11 @@ class ImageTask(Task):
     def images(self, x: Tensor) -> Tensor:
         """Rows of grey values ``(B, D)`` as the flow takes them: ``(B, C, H, W)``, channels_last, about 0."""
         height, width = self.shape[:2]
-        return (x / self.levels - 0.5).view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        return (x / self.grey_levels - 0.5).view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
     def rows(self, images: Tensor) -> Tensor:
         """The inverse of :meth:`images`, up to rounding."""
-        return (images.permute(0, 2, 3, 1).reshape(len(images), -1) + 0.5) * self.levels
+        return (images.permute(0, 2, 3, 1).reshape(len(images), -1) + 0.5) * self.grey_levels
 
     def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
         """The objective to minimize, and its parts without gradient, from one pass."""
@@ -91,7 +91,7 @@ class ImageTask(Task):
 
     def _terms(self, out: HybridOutput, y: Tensor) -> Terms:
         head = self.model.head
-        nll = self.dim * math.log(self.levels) - out.log_px
+        nll = self.dim * math.log(self.grey_levels) - out.log_px
         return Terms(-head.log_prob(out.prediction, y), nll, head.predict(out.prediction))
 
     def latent(self, x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class ImageTask(Task):
 
     def sample(self, n: int) -> Tensor:
         # a cell's value is its lower end
-        return self.rows(self.model.sample(n)).floor().clamp_(0, self.levels - 1)
+        return self.rows(self.model.sample(n)).floor().clamp_(0, self.grey_levels - 1)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters of the classifier."""

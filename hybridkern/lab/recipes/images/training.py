@@ -68,7 +68,7 @@ def fit(
         translation=config.translation,
         done=pace.steps_done,
         moving=partial(pace.is_before, config.translation_until),
-        redrawn=(config.redrawn, data.levels),
+        redrawn=(config.redrawn, data.grey_levels),
         unlabelled=config.unlabelled if config.semi_supervised else 0.0,
         views=2 if config.consistency else 1,
         distortion=config.distortion,
