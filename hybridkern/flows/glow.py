@@ -72,13 +72,13 @@ class GlowLevel(nn.Module):
         """Data -> latent, or back: the halves, ``log_det`` plus that of the couplings, and of the mixing a scalar."""
         mixed = self.mixing(inverse=inverse)
         inputs = list(zip(mixed.weight.unbind(0), mixed.bias.unbind(0), strict=True))
-        total = mixed.log_det * math.prod(state[0].shape[2:])
+        mixing_log_det = mixed.log_det * math.prod(state[0].shape[2:])
         if inverse:
             for step, given in zip(reversed(self.steps), reversed(inputs), strict=True):
                 state, log_det = step(state, log_det, *given, inverse=True)
-            return state, log_det, total
+            return state, log_det, mixing_log_det
         (first, second), log_det = run_steps(list(self.steps), state, log_det, inputs, memory=self.memory)
-        return (first, second), log_det, total
+        return (first, second), log_det, mixing_log_det
 
     @torch.no_grad()
     def initialize(self, state: Pair, whiten: bool, split: bool) -> Pair:
@@ -96,7 +96,7 @@ class GlowLevel(nn.Module):
             if step.statistics is None:
                 self.mixing.normalize(i, mean, std)
             else:
-                step.statistics.start(mean, std)
+                step.statistics.initialize(mean, std)
             if whiten:
                 matrices = whitening(mean, std, *state)
                 last = split and i + 1 == len(self.steps)
@@ -305,13 +305,13 @@ class Glow(Flow):
             self._prepare(x)
         x = x.to(self.base.dtype)
         log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
-        totals, latents = [], []
+        mixings, latents = [], []
         for level in self.levels:
-            (x, second), log_det, total = level(squeeze(x), log_det)
-            totals.append(total)
+            (x, second), log_det, mixing_log_det = level(squeeze(x), log_det)
+            mixings.append(mixing_log_det)
             latents.append(second)
         latents[-1] = torch.cat([x, second], 1)
-        return join_latents(latents), log_det + torch.stack(totals).sum()
+        return join_latents(latents), log_det + torch.stack(mixings).sum()
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data.
@@ -330,15 +330,15 @@ class Glow(Flow):
             warn_once(self, NOT_INITIALIZED)
         z = z.to(self.base.dtype)
         log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
-        latents, totals = self.latents(z), []
+        latents, mixings = self.latents(z), []
         x, second = latents[-1].chunk(2, 1)
         for i in reversed(range(len(self.levels))):
-            state, log_det, total = self.levels[i]((x, second), log_det, inverse=True)
-            totals.append(total)
+            state, log_det, mixing_log_det = self.levels[i]((x, second), log_det, inverse=True)
+            mixings.append(mixing_log_det)
             x = unsqueeze(*state)
             second = latents[i - 1]
         watch_finite(self, x)
-        return x, log_det + torch.stack(totals).sum()
+        return x, log_det + torch.stack(mixings).sum()
 
     def latents(self, z: Tensor) -> list[Tensor]:
         """The latents of each level, finest first: views of ``z`` ``(B, D)`` as images ``(B, C_i, H_i, W_i)``.

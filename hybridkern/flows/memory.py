@@ -1,7 +1,7 @@
 """What a sequence of invertible steps keeps for its backward pass: everything, each step's input, or its output only.
 
 A step is a module that maps ``(state, log_det, *inputs)`` to ``(state, log_det)``, with ``state`` a tuple of tensors
-``(B, ...)``, ``log_det`` ``(B,)`` a running total to which it adds, and ``inputs`` tensors that belong to the step but
+``(B, ...)``, ``log_det`` ``(B,)`` to which it adds its own, and ``inputs`` tensors that belong to the step but
 are made elsewhere; ``step.inverse`` takes the same arguments and undoes it. :func:`run_steps` runs a sequence of them:
 
 - ``"store"``: autograd as it is.
@@ -74,7 +74,7 @@ def run_steps(
     Args:
         steps: as the text of this module says.
         state: tensors ``(B, ...)``.
-        log_det: running total ``(B,)``.
+        log_det: of the steps before, ``(B,)``.
         inputs: for each step the tensors that it takes beside its state; empty: none.
         memory: ``"store"``, ``"recompute"`` or ``"invert"``.
 

@@ -35,6 +35,6 @@ def main(x: Tensor) -> None:
 def gradient(grad: Tensor, x: Tensor, reduce: bool) -> None:
     """The gradient of what the density returned."""
     if reduce:
-        _rules.totals("grad", grad, "x", x)
+        _rules.per_example("grad", grad, "x", x)
     else:
         _rules.same("grad", grad, "x", x)

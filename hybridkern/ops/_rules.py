@@ -51,7 +51,7 @@ def same(name: str, value: Tensor, main: str, x: Tensor, wanted: Sizes | None = 
     shape(name, value, x.shape if wanted is None else wanted)
 
 
-def totals(name: str, value: Tensor | None, main: str, x: Tensor) -> None:
+def per_example(name: str, value: Tensor | None, main: str, x: Tensor) -> None:
     """``value``, if it is given, holds a float32 or float64 number for each example of ``x``."""
     if value is None:
         return

@@ -41,7 +41,7 @@ class AffineCoupling(nn.Module):
         Args:
             x: ``(B, C2, *S)``.
             context: ``(B, C1, *S)``.
-            log_det: running total in nats, ``(B,)``; ``None`` starts at zero.
+            log_det: of the layers before, in nats, ``(B,)``; ``None`` is zero.
             inverse: latent -> data instead of data -> latent.
 
         Returns:

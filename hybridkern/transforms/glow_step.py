@@ -79,7 +79,7 @@ class PairStatistics(nn.Module):
             ) from error
 
     @torch.no_grad()
-    def start(self, mean: Tensor, std: Tensor) -> None:
+    def initialize(self, mean: Tensor, std: Tensor) -> None:
         """Sets the running averages: ``mean`` and ``std`` ``(C,)``."""
         self.mean.copy_(mean)
         self.var.copy_(std.square())
@@ -131,7 +131,7 @@ class GlowStep(nn.Module):
 
         Args:
             state: the halves, ``(B, C/2, *S)`` each.
-            log_det: running total in nats, ``(B,)``.
+            log_det: of the layers before, in nats, ``(B,)``.
             weight, bias: of the mixing, ``(C, C)`` and ``(C,)``; those of the inverse mixing for ``inverse``.
             inverse: latent -> data; batch norm then uses its running averages.
 
@@ -191,16 +191,16 @@ class GlowStep(nn.Module):
         """
         first, second = state
         with torch.enable_grad():
-            context = first.detach().requires_grad_()
-            raw = self.net(context)
+            kept = first.detach().requires_grad_()
+            raw = self.net(kept)
         mixed, grad_mixed, grad_raw = ops.affine_coupling_backward_from_output(
             second, raw.detach(), grad_state[1], grad_log_det, form=self.form
         )
         grad_first = grad_state[0]
         grad_params: Sequence[Tensor | None] = [None] * len(params)
         if raw.requires_grad:
-            to_context, *grad_params = torch.autograd.grad(raw, (context, *params), grad_raw, allow_unused=True)
-            grad_first = grad_first if to_context is None else grad_first + to_context
+            to_kept, *grad_params = torch.autograd.grad(raw, (kept, *params), grad_raw, allow_unused=True)
+            grad_first = grad_first if to_kept is None else grad_first + to_kept
         folded = _normalized(*inputs, *remembered) if remembered else inputs
         before = ops.paired_conv1x1(first, mixed, *inverse_of(*folded))
         with torch.enable_grad():

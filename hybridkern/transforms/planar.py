@@ -73,7 +73,7 @@ class PlanarMap(nn.Module):
 
         Args:
             x: ``(B, dim)``.
-            log_det: running total in nats, ``(B,)``; ``None`` starts at zero.
+            log_det: of the layers before, in nats, ``(B,)``; ``None`` is zero.
             inverse: latent -> data instead of data -> latent.
 
         Returns:

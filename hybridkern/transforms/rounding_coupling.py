@@ -54,10 +54,10 @@ def update_part(
     updated it is the coupling of Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.
     """
     others = parts[:index] + parts[index + 1 :]
-    context = others[0] if len(others) == 1 else torch.cat(others, 1)
+    kept = others[0] if len(others) == 1 else torch.cat(others, 1)
     if mirrored:
-        context = context.flip(1)
-    t = evaluate(net, context) if exact else net(context)
+        kept = kept.flip(1)
+    t = evaluate(net, kept) if exact else net(kept)
     parts[index] = shift(parts[index], t.flip(1) if mirrored else t, beta, lattice, inverse)
 
 

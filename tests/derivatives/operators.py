@@ -32,7 +32,7 @@ def _coupling(form: str, inverse: bool, shape: tuple[int, ...] = (2, 2)) -> Make
     return make
 
 
-def _without_total() -> Subject:
+def _without_log_det() -> Subject:
     return Subject(
         lambda x, params: ops.affine_coupling(x, params), {"x": normal(0, 2, 2), "params": normal(1, 2, 4)}, _ROWS[:2]
     )
@@ -191,7 +191,7 @@ def _network(save_hidden: bool) -> Make:
 OPERATORS: dict[str, Make] = {
     **{f"{form}{' inverse' * inv}": _coupling(form, inv) for form in NAMED_FORMS for inv in (False, True)},
     "glow on images": _coupling("glow", False, (2, 1, 2, 1)),
-    "coupling without a total": _without_total,
+    "coupling without a log_det": _without_log_det,
     **{
         f"from output, {f}{' inverse' * i}": _from_output(f, i)
         for f in ("glow", "nflows", "additive")

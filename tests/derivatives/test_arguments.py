@@ -46,8 +46,8 @@ def _mixed(log_det: torch.dtype) -> tuple[dict[str, Tensor], Callable[..., Tenso
     given = {"x": normal(0, 3, 2).float(), "params": normal(1, 3, 4).bfloat16(), "log_det": normal(2, 3).to(log_det)}
 
     def loss(x: Tensor, params: Tensor, log_det: Tensor) -> Tensor:
-        y, total = ops.affine_coupling(x, params, log_det, form="realnvp")
-        return y.square().sum() + total.square().sum().float()
+        y, out = ops.affine_coupling(x, params, log_det, form="realnvp")
+        return y.square().sum() + out.square().sum().float()
 
     return given, loss
 

@@ -13,20 +13,20 @@ from tests.integrations.cases import Case, Latents
 
 def _back(model: Any, x: Tensor) -> tuple[Latents, Tensor]:
     # the library's own loops add in float32 even for float64
-    total = torch.zeros(len(x), dtype=x.dtype)
+    log_det = torch.zeros(len(x), dtype=x.dtype)
     for flow in reversed(model.flows):
-        x, log_det = flow.inverse(x)
-        total = total + log_det
-    return [x], total
+        x, own = flow.inverse(x)
+        log_det = log_det + own
+    return [x], log_det
 
 
 def _on(model: Any, latents: Latents) -> tuple[Tensor, Tensor]:
     (z,) = latents
-    total = torch.zeros(len(z), dtype=z.dtype)
+    log_det = torch.zeros(len(z), dtype=z.dtype)
     for flow in model.flows:
-        z, log_det = flow(z)
-        total = total + log_det
-    return z, total
+        z, own = flow(z)
+        log_det = log_det + own
+    return z, log_det
 
 
 def _plain(build: Any, shape: tuple[int, ...]) -> Case:

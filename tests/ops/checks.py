@@ -43,21 +43,21 @@ def check_coupling(args: Args, name: str, inverse: bool, grad_layout: Layout = a
     """``args``: ``x``, ``params`` and perhaps ``log_det``."""
     copies = {key: value.clone() for key, value in args.items()}
     leaves = leaves_of(args)
-    y, total = ops.affine_coupling(**leaves, form=name, inverse=inverse)
+    y, log_det = ops.affine_coupling(**leaves, form=name, inverse=inverse)
     grad_y = grad_layout(inputs.normal(9, tuple(y.shape), y.dtype))
-    grad_total = inputs.normal(10, tuple(total.shape), total.dtype)
-    outputs = [pair for pair in ((y, grad_y), (total, grad_total)) if pair[0].requires_grad]
+    grad_log_det = inputs.normal(10, tuple(log_det.shape), log_det.dtype)
+    outputs = [pair for pair in ((y, grad_y), (log_det, grad_log_det)) if pair[0].requires_grad]
     torch.autograd.backward(*zip(*outputs, strict=True))
-    start = to_numpy(args["log_det"]) if "log_det" in args else None
+    given = to_numpy(args["log_det"]) if "log_det" in args else None
     expected = oracle.affine_coupling(
-        to_numpy(args["x"]), to_numpy(args["params"]), start, to_numpy(grad_y), to_numpy(grad_total), name, inverse
+        to_numpy(args["x"]), to_numpy(args["params"]), given, to_numpy(grad_y), to_numpy(grad_log_det), name, inverse
     )
     assert_matches(y, expected.y, "y")
-    assert_matches(total, expected.log_det, "log_det")
+    assert_matches(log_det, expected.log_det, "log_det")
     assert_matches(leaves["x"].grad, expected.grad_x, "grad x")
     assert_matches(leaves["params"].grad, expected.grad_params, "grad params")
-    if start is not None:
-        assert torch.equal(leaves["log_det"].grad, grad_total.to(args["log_det"].dtype))
+    if given is not None:
+        assert torch.equal(leaves["log_det"].grad, grad_log_det.to(args["log_det"].dtype))
     assert_strides_like(y, args["x"])
     assert_unchanged(args, copies)
 

@@ -75,16 +75,16 @@ def test_log_det_of_many_elements_keeps_its_digits(backend: str) -> None:
 
 
 def test_float64_total_beside_float32_x(backend: str) -> None:
-    """The layer's own part is a float32 result; adding it to the running total loses nothing of either."""
+    """The layer's own part is a float32 result; adding it to a given one loses nothing of either."""
     x = inputs.normal(0, (4, 6), torch.float32)
     params = inputs.coupling_params("realnvp", (4, 6), torch.float32)
-    start = torch.tensor([1e6 + 1e-7, -1e6, 1e-9, 0.0], dtype=torch.float64, requires_grad=True)
-    y, total = ops.affine_coupling(x, params, start, form="realnvp")
-    assert total.dtype is torch.float64 and y.dtype is torch.float32
+    given = torch.tensor([1e6 + 1e-7, -1e6, 1e-9, 0.0], dtype=torch.float64, requires_grad=True)
+    y, log_det = ops.affine_coupling(x, params, given, form="realnvp")
+    assert log_det.dtype is torch.float64 and y.dtype is torch.float32
     own = ops.affine_coupling(x, params, form="realnvp")[1]
     zeros = np.zeros(x.shape), np.zeros(4)
     expected = oracle.affine_coupling(to_numpy(x), to_numpy(params), None, *zeros, "realnvp", False).log_det
     assert_matches(own, expected, "log_det")
-    assert_matches((total - start).float(), expected, "log_det")
-    total.backward(torch.tensor([1.0, 2.0, 3.0, 1 / 3], dtype=torch.float64))
-    assert start.grad.tolist() == [1.0, 2.0, 3.0, 1 / 3]
+    assert_matches((log_det - given).float(), expected, "log_det")
+    log_det.backward(torch.tensor([1.0, 2.0, 3.0, 1 / 3], dtype=torch.float64))
+    assert given.grad.tolist() == [1.0, 2.0, 3.0, 1 / 3]

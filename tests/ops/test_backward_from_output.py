@@ -15,12 +15,12 @@ SHAPE = (4, 3, 6, 7)
 
 def check(x: torch.Tensor, params: torch.Tensor, name: str, inverse: bool) -> None:
     """Recovers the exact inverse of ``y``, near the true ``x``, with the exact gradients there."""
-    y, total = ops.affine_coupling(x, params, form=name, inverse=inverse)
-    grad_y, grad_total = inputs.normal(3, tuple(y.shape), y.dtype), inputs.normal(4, (x.shape[0],), total.dtype)
-    args = {"y": y, "params": params, "grad_y": grad_y, "grad_log_det": grad_total}
+    y, log_det = ops.affine_coupling(x, params, form=name, inverse=inverse)
+    grad_y, grad_log_det = inputs.normal(3, tuple(y.shape), y.dtype), inputs.normal(4, (x.shape[0],), log_det.dtype)
+    args = {"y": y, "params": params, "grad_y": grad_y, "grad_log_det": grad_log_det}
     copies = {key: value.clone() for key, value in args.items()}
     got = ops.affine_coupling_backward_from_output(**args, form=name, inverse=inverse)
-    numbers = to_numpy(params), None, to_numpy(grad_y), to_numpy(grad_total), name
+    numbers = to_numpy(params), None, to_numpy(grad_y), to_numpy(grad_log_det), name
     back = oracle.affine_coupling(to_numpy(y), *numbers, not inverse).y
     exact = oracle.affine_coupling(back.value, *numbers, inverse)
     assert_matches(got[0], back, "x")

@@ -83,7 +83,9 @@ def test_coupling_on_half_of_one_tensor(backend: str, layout: str) -> None:
         check_coupling(args, name, False)
 
 
-@pytest.mark.parametrize("total", [torch.arange(6.0)[::2], torch.tensor([1.5]).expand(3)], ids=["strided", "expanded"])
-def test_coupling_total_with_a_stride(backend: str, total: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    "log_det", [torch.arange(6.0)[::2], torch.tensor([1.5]).expand(3)], ids=["strided", "expanded"]
+)
+def test_coupling_log_det_with_a_stride(backend: str, log_det: torch.Tensor) -> None:
     args = {"x": inputs.normal(0, SHAPE, F32), "params": inputs.coupling_params("exp", SHAPE, F32)}
-    check_coupling(args | {"log_det": total.to(args["x"].device)}, "exp", False)
+    check_coupling(args | {"log_det": log_det.to(args["x"].device)}, "exp", False)

@@ -46,8 +46,8 @@ def test_coupling(backend: str, name: str, inverse: bool, x_dtype: torch.dtype, 
     }
     check_coupling(args, name, inverse)
     check_coupling({key: layouts.channels_last(value) for key, value in args.items()}, name, inverse)
-    y, total = ops.affine_coupling(**args, form=name, inverse=inverse)
-    assert (y.dtype, total.dtype) == (x_dtype, F32)
+    y, log_det = ops.affine_coupling(**args, form=name, inverse=inverse)
+    assert (y.dtype, log_det.dtype) == (x_dtype, F32)
 
 
 @with_pairs

@@ -130,10 +130,10 @@ def test_a_kept_output_is_no_reference_cycle() -> None:
     held = weakref.ref(params)
     gc.disable()
     try:
-        y, total = ops.affine_coupling(torch.randn(2, 3), params, form="glow")
+        y, log_det = ops.affine_coupling(torch.randn(2, 3), params, form="glow")
         del params
         assert held() is not None
-        del y, total
+        del y, log_det
         assert held() is None
     finally:
         gc.enable()

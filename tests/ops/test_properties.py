@@ -33,8 +33,8 @@ steps = st.integers(-640, 640).map(lambda k: k / 64)  # sums and differences of 
 def test_coupling_inverse_undoes_forward(backend: str, name: str, shape, seed: int, dtype: torch.dtype) -> None:
     """``x`` comes back to within the rounding of ``y``, and the log-determinants cancel."""
     x, params = inputs.normal(seed, shape, dtype), inputs.coupling_params(name, shape, dtype, seed, reach=0.5)
-    y, total = ops.affine_coupling(x, params, form=name)
-    back, rest = ops.affine_coupling(y, params, total, form=name, inverse=True)
+    y, log_det = ops.affine_coupling(x, params, form=name)
+    back, rest = ops.affine_coupling(y, params, log_det, form=name, inverse=True)
     raw, t = oracle.split(to_numpy(params), oracle.FORMS[name])
     log_s = 0 * t if raw is None else oracle.FORMS[name].log_scale(raw)
     size = np.abs(to_numpy(x)) + np.abs(t) * (1 + np.exp(-log_s))

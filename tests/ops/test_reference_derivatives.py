@@ -38,7 +38,7 @@ def _coupling(form: str | CouplingForm, inverse: bool, channels: int) -> Case:
     params = _normal(2, channels, 2, seed=1)
     params[0, 0, 0] = 0.01 if form == "zuko" else 0.0  # where the formulas change branches; zuko's is a true kink
     return Case(
-        lambda x, p, total: ops.affine_coupling(x, p, total, form=form, inverse=inverse),
+        lambda x, p, log_det: ops.affine_coupling(x, p, log_det, form=form, inverse=inverse),
         (_normal(2, 2, 2), params, _normal(2)),
         3,
     )

@@ -290,8 +290,8 @@ def test_flags_are_true_or_false(backend: str) -> None:
 def test_meta_tensors_give_shapes(dtype: torch.dtype) -> None:
     """Without memory there is nothing to compute; autocast knows no such device."""
     x, params = X.to("meta", dtype), WIDE.to("meta", dtype)
-    y, total = ops.affine_coupling(x, params)
-    assert y.is_meta and y.shape == X.shape and y.dtype is dtype and total.shape == (2,)
+    y, log_det = ops.affine_coupling(x, params)
+    assert y.is_meta and y.shape == X.shape and y.dtype is dtype and log_det.shape == (2,)
 
 
 ADAMAX_ERRORS = [

@@ -29,7 +29,7 @@ class CompositeTransform(Accelerated, base.CompositeTransform):
 
 def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
     x: Tensor | Lying = inputs
-    total = inputs.new_zeros(len(inputs))
+    log_det = inputs.new_zeros(len(inputs))
     for transform in transforms:
         done = None
         if isinstance(transform, MaskedCoupling) and not has_hooks((transform,)):  # type: ignore[arg-type]
@@ -38,5 +38,5 @@ def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inve
             x = whole(x)
             done = transform.inverse(x, context) if inverse else transform(x, context)
         x, own = done
-        total += own  # in place as in the library: ``own`` may be one number, and the sum keeps its dtype
-    return whole(x), total
+        log_det += own  # in place as in the library: ``own`` may be one number, and the sum keeps its dtype
+    return whole(x), log_det

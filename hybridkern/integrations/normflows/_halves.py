@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridkern.integrations._layer import Accelerated, has_hooks
 
 Pair = tuple[Tensor, Tensor]
-Total = Tensor | float | None
+LogDet = Tensor | float | None
 
 
 def halves_of(z: Tensor) -> Pair | None:
@@ -29,7 +29,7 @@ def on_tensor(layer: Any, z: Tensor, to_data: bool) -> tuple[Tensor, Tensor] | N
     return None if done is None else (torch.cat(done[0], 1), done[1])
 
 
-def run(flows: Iterable[Any], z: Tensor, total: Total, to_data: bool, sign: int = 1) -> tuple[Tensor, Any]:
+def run(flows: Iterable[Any], z: Tensor, log_det: LogDet, to_data: bool, sign: int = 1) -> tuple[Tensor, Any]:
     """The layers one after the other, in the order given; those that can work on halves get and give halves.
 
     The log-determinants are added as the library adds them, in place: what a layer gives may be a tensor ``(B,)``, one
@@ -38,12 +38,12 @@ def run(flows: Iterable[Any], z: Tensor, total: Total, to_data: bool, sign: int 
     Args:
         flows: layers of normflows, accelerated or not.
         z: their input, ``(B, C, *S)``.
-        total: what the log-determinants are added to; ``None``: they are not.
+        log_det: what the log-determinants are added to; ``None``: they are not.
         to_data: ``forward`` of each layer, or ``inverse``.
         sign: 1, or -1 to subtract them.
 
     Returns:
-        The output of the last layer, and the total.
+        The output of the last layer, and the sum of the log-determinants.
     """
     halves: Pair | None = None
     for flow in flows:
@@ -57,18 +57,18 @@ def run(flows: Iterable[Any], z: Tensor, total: Total, to_data: bool, sign: int 
             z = z if halves is None else torch.cat(halves, 1)
             halves = None
             z, own = flow(z) if to_data else flow.inverse(z)
-        if total is not None:
-            total = _added(total, own, sign, z)
-    return (z if halves is None else torch.cat(halves, 1)), total
+        if log_det is not None:
+            log_det = _added(log_det, own, sign, z)
+    return (z if halves is None else torch.cat(halves, 1)), log_det
 
 
-def _added(total: Tensor | float, own: Tensor | float | None, sign: int, z: Tensor) -> Tensor | float:
+def _added(log_det: Tensor | float, own: Tensor | float | None, sign: int, z: Tensor) -> Tensor | float:
     if own is None:  # of a permutation: nothing, but the library's sum has a dtype and a batch from here on
-        if isinstance(total, Tensor):
-            return total
+        if isinstance(log_det, Tensor):
+            return log_det
         own = torch.zeros(len(z), device=z.device)
     if sign > 0:
-        total += own
+        log_det += own
     else:
-        total -= own
-    return total
+        log_det -= own
+    return log_det

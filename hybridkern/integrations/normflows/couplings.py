@@ -106,9 +106,9 @@ def couple_halves(inner: AffineCoupling, order: tuple[int, int], halves: Pair, t
     kept = readable(inner, inner.param_map, halves[order[0]])
     changed, own = inner.couple(kept, halves[order[1]], to_data)
     if own.dtype is not kept.dtype or own.ndim != 1 or len(own) != len(kept):
-        total = kept.new_zeros(len(kept))
-        total += own  # as the block of the library does
-        own = total
+        log_det = kept.new_zeros(len(kept))
+        log_det += own  # as the block of the library does
+        own = log_det
     return ((kept, changed) if order == (0, 1) else (changed, kept)), own
 
 

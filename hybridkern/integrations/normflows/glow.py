@@ -104,8 +104,8 @@ def _mixed(parts: Parts, halves: Pair, log_det: Tensor | None, to_data: bool) ->
             bias = -torch.mv(weight, shift)
         own = _log_det(parts) * (halves[0].shape[2] * halves[0].shape[3])
         own = -own if to_data else own
-        total = own.expand(len(halves[0])) if log_det is None else log_det + own
-        return paired_conv1x1(*halves, weight, bias), total
+        log_det = own.expand(len(halves[0])) if log_det is None else log_det + own
+        return paired_conv1x1(*halves, weight, bias), log_det
 
 
 def _inverse(conv: mixing.Invertible1x1Conv) -> Tensor:

@@ -23,13 +23,13 @@ class _Flows(Accelerated):
     flows: Any
     q0: nn.Module
 
-    def _back(self, x: Tensor, total: Tensor | None) -> tuple[Tensor, Any]:
-        return run(reversed(self.flows), x, total, to_data=False)
+    def _back(self, x: Tensor, log_det: Tensor | None) -> tuple[Tensor, Any]:
+        return run(reversed(self.flows), x, log_det, to_data=False)
 
-    def _log_prob(self, x: Tensor, total: Tensor, *given: Tensor) -> Tensor:
-        z, total = self._back(x, total)
-        total += self.q0.log_prob(z, *given)  # type: ignore[operator]
-        return total
+    def _log_prob(self, x: Tensor, log_det: Tensor, *given: Tensor) -> Tensor:
+        z, log_px = self._back(x, log_det)
+        log_px += self.q0.log_prob(z, *given)  # type: ignore[operator]
+        return log_px
 
     def _sample(self, *given: Any) -> tuple[Tensor, Any]:
         z, log_q = self.q0(*given)
@@ -91,46 +91,46 @@ class MultiscaleFlow(Accelerated, core.MultiscaleFlow):
 
     def log_prob(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Nats, ``(B,)``."""
-        total: Any = 0
+        log_px: Any = 0
         z = x
         if self.transform is not None:
             z, own = self.transform.inverse(z)
-            total += own
+            log_px += own
         for i in reversed(range(len(self.q0))):
-            z, total = run(reversed(self.flows[i]), z, total, to_data=False)
+            z, log_px = run(reversed(self.flows[i]), z, log_px, to_data=False)
             latent = z
             if i:
                 (z, latent), own = self.merges[i - 1].inverse(z)
-                total += own
-            total += self.q0[i].log_prob(latent, *((y,) if self.class_cond else ()))
-        return total
+                log_px += own
+            log_px += self.q0[i].log_prob(latent, *((y,) if self.class_cond else ()))
+        return log_px
 
     def inverse_and_log_det(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Data -> latents of the levels."""
-        total: Any = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        log_det: Any = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         if self.transform is not None:
             x, own = self.transform.inverse(x)
-            total += own
+            log_det += own
         latents: list[Tensor] = []
         for i in reversed(range(len(self.q0))):
-            x, total = run(reversed(self.flows[i]), x, total, to_data=False)
+            x, log_det = run(reversed(self.flows[i]), x, log_det, to_data=False)
             latent = x
             if i:
                 (x, latent), own = self.merges[i - 1].inverse(x)
-                total += own
+                log_det += own
             latents.append(latent)
-        return latents[::-1], total
+        return latents[::-1], log_det
 
     def forward_and_log_det(self, z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Latents of the levels -> data."""
-        total: Any = torch.zeros(len(z[0]), dtype=z[0].dtype, device=z[0].device)
+        log_det: Any = torch.zeros(len(z[0]), dtype=z[0].dtype, device=z[0].device)
         x = z[0]
         for i in range(len(self.q0)):
             if i:
                 x, own = self.merges[i - 1]([x, z[i]])
-                total += own
-            x, total = run(self.flows[i], x, total, to_data=True)
+                log_det += own
+            x, log_det = run(self.flows[i], x, log_det, to_data=True)
         if self.transform is not None:
             x, own = self.transform(x)
-            total += own
-        return x, total
+            log_det += own
+        return x, log_det

@@ -140,7 +140,7 @@ def affine_coupling(
         x: the half to transform, ``(B, C, *S)``; float32, float64, bfloat16 or float16.
         params: raw network output, ``(B, 2C, *S)``, or ``(B, C, *S)`` for a form without scale. Same dtype as ``x``,
             or bfloat16 or float16 beside float32 ``x`` (converted in registers).
-        log_det: running total in nats, ``(B,)``, float32 or float64; not changed. ``None`` starts at zero.
+        log_det: of the layers before, in nats, ``(B,)``, float32 or float64; not changed. ``None`` is zero.
         form: a name (``"exp"``, ``"glow"``, ``"additive"``, ``"realnvp"``, ``"normflows"``, ``"nflows"``,
             ``"freia"``, ``"zuko"``, ``"bounded"`` and the variants of the last libraries) or a :class:`CouplingForm`.
         inverse: compute the inverse map and its log-determinant.

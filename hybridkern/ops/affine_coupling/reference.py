@@ -55,8 +55,8 @@ def affine_coupling(
     raw_scale, raw_shift = split_params(params, form)
     log_s = None if raw_scale is None else log_scale(wide(raw_scale), form)
     y = like(_apply(wide(x), form.shift_gain * wide(raw_shift), log_s, form.shift, inverse), x)
-    total = wide(x.new_zeros(x.shape[0])) if log_s is None else per_example(log_s)
-    total = -total if inverse else total
+    own = wide(x.new_zeros(x.shape[0])) if log_s is None else per_example(log_s)
+    own = -own if inverse else own
     if log_det is None:
-        return y, total.to(total_dtype(x))
-    return y, (wide(log_det) + total).to(torch.promote_types(total_dtype(x), log_det.dtype))
+        return y, own.to(total_dtype(x))
+    return y, (wide(log_det) + own).to(torch.promote_types(total_dtype(x), log_det.dtype))

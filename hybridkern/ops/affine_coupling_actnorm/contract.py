@@ -31,7 +31,7 @@ def _actnorm(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor | None, *f
 def _actnorm_backward(grad_y: Tensor, grad_log_det: Tensor, x: Tensor, params: Tensor, scale: Tensor, *f: Any) -> None:
     _actnorm(x, params, scale, None)
     _rules.same("grad_y", grad_y, "x", x)
-    _rules.totals("grad_log_det", grad_log_det, "x", x)
+    _rules.per_example("grad_log_det", grad_log_det, "x", x)
 
 
 CONTRACTS: Contracts = {"forward": _actnorm, "backward": _actnorm_backward}

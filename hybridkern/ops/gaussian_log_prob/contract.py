@@ -15,7 +15,7 @@ def _gaussian(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> None:
 
 def _gaussian_backward(grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> None:
     _gaussian(x, mean, log_scale)
-    _rules.totals("grad", grad, "x", x)
+    _rules.per_example("grad", grad, "x", x)
 
 
 CONTRACTS: Contracts = {"forward": _gaussian, "backward": _gaussian_backward}

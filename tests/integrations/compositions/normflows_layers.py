@@ -51,19 +51,19 @@ class Apart(nf.flows.Flow):
 
     def forward(self, z: Tensor) -> tuple[Any, Any]:
         """Latent -> data."""
-        total: Any = 0
+        log_det: Any = 0
         for part in self.parts:
             z, own = part(z)
-            total = total + own
-        return z, total
+            log_det = log_det + own
+        return z, log_det
 
     def inverse(self, z: Tensor) -> tuple[Any, Any]:
         """Data -> latent."""
-        total: Any = 0
+        log_det: Any = 0
         for part in reversed(self.parts):
             z, own = part.inverse(z)
-            total = total + own
-        return z, total
+            log_det = log_det + own
+        return z, log_det
 
 
 def _residual(_: str) -> nn.Module:
