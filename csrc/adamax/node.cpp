@@ -4,6 +4,7 @@
 
 #include "../autograd/node.h"
 
+namespace hk::nodes::adamax {
 namespace {
 
 // The arguments of schema hybridkern::adamax_step that it changes: params, exp_avgs, exp_infs.
@@ -19,7 +20,8 @@ void with_new_versions(const c10::OperatorHandle& op, c10::DispatchKeySet keys, 
 }
 
 }  // namespace
+}  // namespace hk::nodes::adamax
 
 TORCH_LIBRARY_IMPL(hybridkern, ADInplaceOrView, m) {
-  m.impl("adamax_step", torch::CppFunction::makeFromBoxedFunction<&with_new_versions>());
+  m.impl("adamax_step", torch::CppFunction::makeFromBoxedFunction<&hk::nodes::adamax::with_new_versions>());
 }

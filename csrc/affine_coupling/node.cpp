@@ -1,7 +1,7 @@
 // Autograd node of affine_coupling.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::affine_coupling {
 namespace {
 
 // Whether y = (x + t)*s, by CouplingForm.code; its derivative in the raw scale then holds y itself, so neither x nor t
@@ -53,4 +53,4 @@ struct AffineNode
 const Registered registered = Registered::nodes<AffineNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::affine_coupling

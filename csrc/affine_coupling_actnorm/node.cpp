@@ -1,7 +1,7 @@
 // Autograd node of affine_coupling_actnorm.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::affine_coupling_actnorm {
 namespace {
 
 using Coupled = std::tuple<Tensor, Tensor>;
@@ -40,4 +40,4 @@ struct ActnormNode
 const Registered registered = Registered::nodes<ActnormNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::affine_coupling_actnorm

@@ -1,7 +1,7 @@
 // Autograd node of discretized_logistic.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::discretized_logistic {
 namespace {
 
 struct LogisticNode
@@ -34,4 +34,4 @@ struct LogisticNode
 const Registered registered = Registered::nodes<LogisticNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::discretized_logistic

@@ -1,7 +1,7 @@
 // Autograd node of discretized_logistic_mixture.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::discretized_logistic_mixture {
 namespace {
 
 struct MixtureNode : Node<MixtureNode, Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const double&,
@@ -37,4 +37,4 @@ struct MixtureNode : Node<MixtureNode, Tensor(const Tensor&, const Tensor&, cons
 const Registered registered = Registered::nodes<MixtureNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::discretized_logistic_mixture

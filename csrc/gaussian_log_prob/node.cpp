@@ -1,7 +1,7 @@
 // Autograd node of gaussian_log_prob.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::gaussian_log_prob {
 namespace {
 
 struct GaussianNode : Node<GaussianNode, Tensor(const Tensor&, const OptionalTensor&, const OptionalTensor&)> {
@@ -34,4 +34,4 @@ struct GaussianNode : Node<GaussianNode, Tensor(const Tensor&, const OptionalTen
 const Registered registered = Registered::nodes<GaussianNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::gaussian_log_prob

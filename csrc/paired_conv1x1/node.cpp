@@ -1,7 +1,7 @@
 // Autograd node of paired_conv1x1.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::paired_conv1x1 {
 namespace {
 
 using Halves = std::tuple<Tensor, Tensor>;
@@ -40,4 +40,4 @@ struct PairedNode : Node<PairedNode, Halves(const Tensor&, const Tensor&, const 
 const Registered registered = Registered::nodes<PairedNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::paired_conv1x1

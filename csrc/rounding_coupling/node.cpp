@@ -1,7 +1,7 @@
 // Autograd node of rounding_coupling.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::rounding_coupling {
 namespace {
 
 struct RoundingNode : Node<RoundingNode, Tensor(const Tensor&, const Tensor&, const OptionalTensor&, const bool&)> {
@@ -36,4 +36,4 @@ struct RoundingNode : Node<RoundingNode, Tensor(const Tensor&, const Tensor&, co
 const Registered registered = Registered::nodes<RoundingNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::rounding_coupling

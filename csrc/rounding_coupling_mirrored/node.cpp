@@ -1,7 +1,7 @@
 // Autograd nodes of rounding_coupling_mirrored: the halves of its result, the result, or the result and its prior.
 #include "../autograd/node.h"
 
-namespace hk::nodes {
+namespace hk::nodes::rounding_coupling_mirrored {
 namespace {
 
 // A gradient as the kernel reads it: rows without gaps; zeros where the loss does not depend on the output.
@@ -102,4 +102,4 @@ struct PriorNode : Node<PriorNode, Halves(const Tensor&, const Tensor&, const Te
 const Registered registered = Registered::nodes<HalvesNode, JoinedNode, PriorNode>();
 
 }  // namespace
-}  // namespace hk::nodes
+}  // namespace hk::nodes::rounding_coupling_mirrored
