@@ -121,7 +121,12 @@ class Run:
         self.remembered: list[State] = []
         self.by_batch = False
         self.modes = [[(module, module.training) for module in step.modules()] for step in self.steps]
-        self.overwritten: list[dict[str, Tensor]] = []  # buffers into which the first run wrote, as they were before it
+        # what gets a gradient is saved for the backward pass, which notices that it was changed; constants are not
+        self.constants = [
+            {name: _version(p) for name, p in step.named_parameters() if not p.requires_grad} for step in self.steps
+        ]
+        # as they were before the first run: batch norm writes into them without a sign of it
+        self.buffers: list[dict[str, Tensor]] = []
 
     def split_inputs(self, flat: Sequence[Tensor]) -> list[State]:
         """The tensors of each step."""
@@ -140,14 +145,21 @@ class Run:
                     self.samples.append(tuple(_sample(part) for part in state))
                 else:
                     kept.append(state)
-                before = {name: (b, b._version, b.clone()) for name, b in step.named_buffers()}
+                self.buffers.append({name: buffer.clone() for name, buffer in step.named_buffers()})
                 with self.replay.recording():
                     state, log_det = step(state, log_det, *own)
-                self.overwritten.append({name: old for name, (b, v, old) in before.items() if b._version != v})
                 remembered = getattr(step, "remembered", None)
                 self.remembered.append(remembered() if self.invert and remembered else ())
                 self.by_batch = self.by_batch or getattr(step, "by_batch", False)
         return state, log_det, kept
+
+    def _check_constants(self, k: int) -> None:
+        for name, version in self.constants[k].items():
+            if _version(self.held[k][name]) != version:
+                raise RuntimeError(
+                    f"{name} of step {k} ({type(self.steps[k]).__name__}): got values that were changed in place after "
+                    "the forward pass, expected those of the forward pass, which the backward pass runs again"
+                )
 
     def own_params(self, k: int, params: Sequence[Tensor]) -> list[Tensor]:
         """Those of ``params``, which stand for ``self.params``, that belong to step ``k``."""
@@ -166,18 +178,17 @@ class Run:
         # what required no gradient in the first run stays a constant, whatever was made of it since
         fixed = {name: value.detach() for name, value in held.items() if value.requires_grad}
         wanted = held | fixed | dict(zip(self.names[k], self.own_params(k, params or self.params), strict=True))
-        wanted |= {name: old.clone() for name, old in self.overwritten[k].items()}
+        wanted |= {name: old.clone() for name, old in self.buffers[k].items()}
+        self._check_constants(k)
         present = dict(chain(step.named_parameters(), step.named_buffers()))
         other = {name: value for name, value in wanted.items() if present.get(name) is not value}
-        buffers = [held[name] for name, _ in step.named_buffers()]
-        before = [buffer.clone() for buffer in buffers]
         swapped = _reparametrize_module(step, other, tie_weights=True) if other else nullcontext()
-        try:
-            with swapped, self.replay.replaying(k), _modes(self.modes[k]):
-                yield
-        finally:
-            for buffer, value in zip(buffers, before, strict=True):
-                buffer.copy_(value)
+        with swapped, self.replay.replaying(k), _modes(self.modes[k]):
+            yield
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version
 
 
 @contextmanager

@@ -105,16 +105,22 @@ def _first_and_second_run(network: object) -> tuple[AbstractContextManager[None]
 
 
 class _AsBefore:
-    """Inside, the modules write into copies of their buffers, so that running statistics count a batch once, and
-    the parameters that were frozen in the first run are frozen.
+    """Inside, modules have the buffers and modes of the first run, before which this is made. They write into copies:
+    running statistics count a batch once. Parameters that were frozen in the first run are frozen.
 
     Entered again for every backward pass through the same graph.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
-        self.before: list[tuple[nn.Module, str, Tensor | None]] = []
+        self.start = [
+            (module, name, None if buffer is None else buffer.clone())
+            for module in network.modules()
+            for name, buffer in module._buffers.items()
+        ]
+        self.now: list[Tensor | None] = []
+        self.modes = [(module, module.training) for module in network.modules()]
         self.frozen = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+        self.constants = [(name, p, _version(p)) for name, p in network.named_parameters() if not p.requires_grad]
 
     def _exchange(self) -> None:
         now = [(parameter, parameter.requires_grad) for parameter, _ in self.frozen]
@@ -122,18 +128,31 @@ class _AsBefore:
             if parameter.requires_grad is not wanted:
                 parameter.requires_grad_(wanted)
         self.frozen = now
+        modes = [(module, module.training) for module, _ in self.modes]
+        for module, training in self.modes:
+            module.training = training
+        self.modes = modes
 
     def __enter__(self) -> None:
+        for name, parameter, version in self.constants:
+            if _version(parameter) != version:
+                raise RuntimeError(
+                    f"{name}: got values that were changed in place after the forward pass, expected those of the "
+                    "forward pass, which memory='recompute' runs again"
+                )
         self._exchange()
-        modules = self.network.modules()
-        self.before = [(module, name, buffer) for module in modules for name, buffer in module._buffers.items()]
-        for module, name, buffer in self.before:
+        self.now = [module._buffers[name] for module, name, _ in self.start]
+        for module, name, buffer in self.start:
             module._buffers[name] = None if buffer is None else buffer.clone()
 
     def __exit__(self, *_: object) -> None:
-        for module, name, buffer in self.before:
+        for (module, name, _), buffer in zip(self.start, self.now, strict=True):
             module._buffers[name] = buffer
         self._exchange()
+
+
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version
 
 
 def keeps_strides(network: nn.Module) -> bool:

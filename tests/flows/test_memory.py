@@ -335,3 +335,31 @@ def test_a_watched_step_with_batch_norm_is_not_inverted() -> None:
     flow.levels[0].steps[1].register_forward_hook(lambda *_: None)
     with pytest.raises(RuntimeError, match=r"in step 1, which is watched by a hook .* expected memory='recompute'"):
         flow.train().log_prob(torch.randn(8, 2, 4, 4)).mean().backward()
+
+
+@SAVING
+@pytest.mark.parametrize("norm", ["batchnorm", "actnorm"])
+def test_buffers_that_another_pass_changed(memory: str, norm: str) -> None:
+    """Running averages of the forward pass normalize the backward pass, whatever a later batch made of them."""
+    flow = build(memory, norm=norm, net="conv" if norm == "batchnorm" else Regular).double().eval()
+    x = images(8).double().requires_grad_()
+    loss = flow.log_prob(x).sum()
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    flow.train()
+    flow.log_prob(3 * x.detach())
+    after = [buffer.clone() for buffer in flow.buffers()]
+    (got,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert all(map(torch.equal, flow.buffers(), after))
+
+
+@SAVING
+def test_frozen_parameters_that_were_changed(memory: str) -> None:
+    """As everywhere in autograd, a value that the backward pass needs and that is no more is an error."""
+    flow = build(memory)
+    frozen = flow.levels[0].steps[1].net.requires_grad_(False)
+    loss = flow.log_prob(images(8)).sum()
+    with torch.no_grad():
+        frozen.conv2.weight.mul_(2)
+    with pytest.raises(RuntimeError, match=r"net\.conv2\.weight of step 1 \(GlowStep\): got values .* changed"):
+        loss.backward()

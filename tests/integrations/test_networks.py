@@ -167,6 +167,42 @@ def test_recomputed_networks_draw_and_count_once() -> None:
         assert torch.equal(a, b)
 
 
+def _normalized(inputs: int, outputs: int) -> nn.Sequential:
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(inputs, 8))
+    return nn.Sequential(spectral, nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, outputs))
+
+
+@pytest.mark.parametrize("train_first", [True, False])
+def test_recomputed_networks_are_those_of_the_forward_pass(train_first: bool) -> None:
+    """Whatever a network writes into its buffers, and whatever mode it is in when the backward pass comes."""
+    torch.manual_seed(0)
+    block = nf.flows.AffineCouplingBlock(_normalized(2, 4)).double().train(train_first)
+    again = copy.deepcopy(block)
+    accelerate(again, memory="recompute")
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    losses = []
+    for model in (block, again):
+        torch.manual_seed(1)
+        losses.append(model(x)[0].square().sum())
+    (expected,) = torch.autograd.grad(losses[0], x)  # before anything is changed: batch norm itself would not notice
+    again.train(not train_first)(3 * x.detach())
+    after = [buffer.clone() for buffer in again.buffers()]
+    (got,) = torch.autograd.grad(losses[1], x)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    assert all(map(torch.equal, again.buffers(), after))
+    assert all(module.training is not train_first for module in again.modules())
+
+
+def test_recomputed_networks_whose_frozen_parameters_were_changed() -> None:
+    block = nf.flows.AffineCouplingBlock(nf.nets.MLP([2, 8, 4])).requires_grad_(False)
+    accelerate(block, memory="recompute")
+    z, _ = block(torch.randn(6, 4, requires_grad=True))
+    with torch.no_grad():
+        block.flows[1].param_map.net[0].weight.mul_(2)
+    with pytest.raises(RuntimeError, match=r"net\.0\.weight: got values that were changed in place"):
+        z.sum().backward()
+
+
 def _deep() -> nn.Module:
     return nf.NormalizingFlow(nf.distributions.DiagGaussian((4, 8, 8)), [nf.flows.GlowBlock(4, 64) for _ in range(32)])
 
