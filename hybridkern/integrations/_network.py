@@ -134,16 +134,16 @@ class _AsBefore:
         self.modes = modes
 
     def __enter__(self) -> None:
-        for name, parameter, version in self.constants:
+        for where, parameter, version in self.constants:
             if _version(parameter) != version:
                 raise RuntimeError(
-                    f"{name}: got values that were changed in place after the forward pass, expected those of the "
+                    f"{where}: got values that were changed in place after the forward pass, expected those of the "
                     "forward pass, which memory='recompute' runs again"
                 )
         self._exchange()
         self.now = [module._buffers[name] for module, name, _ in self.start]
-        for module, name, buffer in self.start:
-            module._buffers[name] = None if buffer is None else buffer.clone()
+        for module, name, start in self.start:
+            module._buffers[name] = None if start is None else start.clone()
 
     def __exit__(self, *_: object) -> None:
         for (module, name, _), buffer in zip(self.start, self.now, strict=True):
