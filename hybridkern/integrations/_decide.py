@@ -8,7 +8,7 @@ from types import ModuleType
 
 from torch import nn
 
-from hybridkern.integrations._layer import Accelerated, Options, own_methods
+from hybridkern.integrations._layer import Accelerated, Options, own_methods, patched_methods
 from hybridkern.integrations._libraries import LIBRARIES, layers_of, library_of
 from hybridkern.integrations._network import network_reason
 from hybridkern.integrations._report import Entry, Report
@@ -67,7 +67,7 @@ def _decision(path: str, layer: nn.Module, library: ModuleType, options: Options
     if target is None:
         return Decision(path, layer, None, *_why_left(layer, library))
     assert issubclass(target, Accelerated)
-    own = own_methods(layer)
+    own = [*own_methods(layer), *patched_methods(type(layer))]
     obstacle = f"a method of its own: {', '.join(own)}" if own else target.obstacle(layer)
     if obstacle:
         return Decision(path, layer, None, obstacle, "unsupported")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any, ClassVar
 
 import torch
@@ -48,7 +49,12 @@ class Accelerated:
     NETWORKS: ClassVar[tuple[str, ...]] = ()
     CACHES: ClassVar[tuple[str, ...]] = ()
     COUPLES: ClassVar[bool] = False
+    _PARTS: ClassVar[frozenset[str]] = frozenset()
     _hybridkern: Options
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._PARTS = frozenset(_parts(cls))
 
     @classmethod
     def obstacle(cls, layer: Any) -> str:
@@ -71,6 +77,26 @@ class Accelerated:
         return next(base for base in cls.__mro__ if issubclass(base, nn.Module) and not issubclass(base, Accelerated))
 
 
+def _parts(kind: type) -> Iterable[str]:
+    """Names of the methods that the library's ``forward`` and ``inverse`` may call."""
+    for base in kind.__mro__:
+        if issubclass(base, nn.Module) and base is not nn.Module and not issubclass(base, Accelerated):
+            for name, value in vars(base).items():
+                own = callable(value) or isinstance(value, (staticmethod, classmethod))
+                if own and not name.startswith("__") and name not in ("forward", "inverse"):
+                    yield name
+
+
+def has_own_parts(layer: Accelerated) -> bool:
+    """Whether someone gave this instance another method than its class has: then the library runs it, by its methods.
+
+    ``forward`` and ``inverse`` are left to :func:`has_hooks`: a call of the layer finds the instance's own.
+    """
+    if torch.compiler.is_compiling():
+        return any(name in layer.__dict__ for name in layer._PARTS)
+    return not layer._PARTS.isdisjoint(layer.__dict__)
+
+
 def put_on(layer: nn.Module, target: type[nn.Module], options: Options) -> None:
     """Makes ``layer`` an instance of ``target``, a subclass of its class."""
     layer.__dict__["_hybridkern"] = options
@@ -88,6 +114,17 @@ def take_off(layer: nn.Module) -> None:
 def own_methods(layer: nn.Module) -> list[str]:
     """Names of methods of its class that this instance has another function for."""
     return [name for name, value in vars(layer).items() if callable(value) and callable(getattr(type(layer), name, 0))]
+
+
+def patched_methods(kind: type) -> list[str]:
+    """Names of methods of a library's class in whose place someone put a function from elsewhere."""
+    return [
+        name
+        for base in kind.__mro__
+        if base.__module__.startswith(kind.__module__.partition(".")[0])
+        for name, value in vars(base).items()
+        if isinstance(value, FunctionType) and value.__module__ != base.__module__
+    ]
 
 
 def has_hooks(modules: Iterable[nn.Module]) -> bool:

@@ -146,7 +146,7 @@ class _AsBefore:
             module._buffers[name] = None if start is None else start.clone()
 
     def __exit__(self, *_: object) -> None:
-        for (module, name, _), buffer in zip(self.start, self.now, strict=True):
+        for (module, name, _start), buffer in zip(self.start, self.now, strict=True):
             module._buffers[name] = buffer
         self._exchange()
 

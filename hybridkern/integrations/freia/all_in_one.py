@@ -10,7 +10,7 @@ from FrEIA.modules import all_in_one_block
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridkern.integrations._layer import WIDE, Accelerated, Given, Options, fits
+from hybridkern.integrations._layer import WIDE, Accelerated, Given, Options, fits, has_own_parts
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations.freia._form import FORM
 from hybridkern.integrations.freia.couplings import no_clamp
@@ -18,6 +18,7 @@ from hybridkern.ops import affine_coupling, affine_coupling_actnorm, paired_conv
 from hybridkern.ops.affine_coupling.form import CouplingForm
 
 _SMALL = 1024
+_PERMUTE = {0: F.linear, 1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _DAMPING = 0.1  # the block multiplies all of the network's output by it
 
 
@@ -74,6 +75,9 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
             and z.shape[1] == self.in_channels > 1
             and z.numel() >= self._least()
             and not no_clamp(self.clamp)
+            and not self.GIN
+            and self.permute_function is _PERMUTE.get(self.input_rank)
+            and not has_own_parts(self)
         )
 
     def _least(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from nflows.transforms import base
 from torch import Tensor
 
-from hybridkern.integrations._layer import Accelerated, has_hooks
+from hybridkern.integrations._layer import Accelerated, has_hooks, has_own_parts
 from hybridkern.integrations.nflows._features import Lying, whole
 from hybridkern.integrations.nflows.couplings import MaskedCoupling
 
@@ -20,10 +20,14 @@ class CompositeTransform(Accelerated, base.CompositeTransform):
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
+        if has_own_parts(self):
+            return super().forward(inputs, context)
         return _run(self._transforms, inputs, context, inverse=False)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
+        if has_own_parts(self):
+            return super().inverse(inputs, context)
         return _run(reversed(self._transforms), inputs, context, inverse=True)
 
 

@@ -9,7 +9,7 @@ import torch
 from nflows.transforms import coupling
 from torch import Tensor
 
-from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits
+from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_own_parts
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations._reads import READS, readable
 from hybridkern.integrations.nflows._features import Arrangement, Lying, arrange, joined, parts, whole
@@ -52,6 +52,8 @@ class MaskedCoupling(Accelerated):
         """The features transformed, and the log-determinant; ``None`` where the operator does not fit."""
         if not isinstance(x, Lying) and (x.dim() not in (2, 4) or x.shape[1] != self.features or x.numel() == 0):
             return None  # the library says what is wrong
+        if has_own_parts(self):
+            return None
         arrangement = self._arrangement()
         kept, changed = parts(x, arrangement)
         if changed.dtype not in WIDE or kept.shape[1] + changed.shape[1] != self.features:
