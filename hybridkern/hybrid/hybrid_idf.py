@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hybridkern import ops
 from hybridkern._arguments import as_number, built, short
 from hybridkern._calls import has_hooks
+from hybridkern._finite import readable
 from hybridkern._precision import wide
 from hybridkern.distributions import standard_logistic
 from hybridkern.flows.base import check_count, integers_as
@@ -38,7 +39,8 @@ class HybridIDF(nn.Module):
         netts: one or four functions that build a network: ``(B, D/2) -> (B, D/2)``, or ``(B, 3D/4) -> (B, D/4)``.
             Each is called ``num_flows`` times.
         classnet: ``(B, D) -> (B, K)`` class probabilities. An ``nn.Sequential`` that ends in ``nn.Softmax`` is run up
-            to its logits, so that their log-softmax cannot overflow.
+            to its logits, so that their log-softmax cannot overflow; one that ends in ``nn.LogSoftmax`` gives the
+            logarithms itself. On a CPU rows that are no probabilities are an error where the classifier is used.
         num_flows: number of flows.
         alpha: weight of ``-log p(x)`` in the loss; the tutorial takes ``1/D``.
         D: dimensions of one example.
@@ -174,7 +176,12 @@ class HybridIDF(nn.Module):
             for layer in list(net)[:-1]:
                 z = layer(z)
             return torch.log_softmax(z, 1)
-        return torch.log(net(z))
+        given: Tensor = net(z)
+        if _ends_in_log_softmax(net):
+            return given
+        if readable(given):
+            _check_probabilities(given)
+        return torch.log(given)
 
     def classify(self, x: Tensor) -> Tensor:
         """The most probable class of each example, ``(B,)`` int64."""
@@ -249,6 +256,25 @@ def _chunk_sizes(dim: int, parts: int) -> list[int]:
 def _as(t: Tensor, like: Tensor) -> Tensor:
     """``t`` in the dtype of ``like``, which autocast may have lowered; a comparison is cheaper than a call."""
     return t if t.dtype is like.dtype else t.to(like.dtype)
+
+
+def _ends_in_log_softmax(net: nn.Module) -> bool:
+    while type(net) is nn.Sequential and len(net):
+        net = net[-1]
+    return type(net) is nn.LogSoftmax and net.dim in (1, -1, None)
+
+
+def _check_probabilities(p: Tensor) -> None:
+    tolerance = 1e-3 if p.dtype in (torch.float32, torch.float64) else 2e-2
+    # NaN is not looked for here: it comes from x, or from a training that diverged
+    wrong = ((p.detach().sum(1) - 1).abs() > tolerance) | (p.detach() < 0).any(1)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"classnet: got {[round(v, 4) for v in p[row, :4].tolist()]}{' and more' if p.shape[1] > 4 else ''} for "
+            f"row {row}, expected class probabilities of sum 1: end it in nn.Softmax(dim=1), or an nn.Sequential in "
+            "nn.LogSoftmax(dim=1)"
+        )
 
 
 def _is_softmax(layer: nn.Module) -> bool:

@@ -137,6 +137,27 @@ def test_classifier_that_is_no_sequential_gives_probabilities() -> None:
     torch.testing.assert_close(loss, -torch.tensor([0.25, 0.75, 0.75]).log())
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_classifier_that_gives_logarithms(nested: bool) -> None:
+    plain = classifier(8)
+    logarithms = nn.Sequential(*list(plain)[:-1], nn.LogSoftmax(dim=1))
+    x, y = _batch(8)
+    losses = []
+    for net in (plain, nn.Sequential(logarithms) if nested else logarithms):
+        torch.manual_seed(0)
+        losses.append(HybridIDF(nets(8, 1), net, 2, D=8).class_loss(x, y))
+    torch.testing.assert_close(*losses)
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Softmax(dim=0), nn.Sigmoid(), nn.Softplus(), nn.ReLU()])
+def test_classifier_that_gives_no_probabilities(last: nn.Module) -> None:
+    """Their logarithm would be a likelihood of nothing, and for most of them a finite one."""
+    model = HybridIDF(nets(8, 1), nn.Sequential(nn.Linear(8, 3), last), 2, D=8)
+    for call in (model.class_loss, model):
+        with pytest.raises(ValueError, match=r"classnet: got \[.*\] for row \d+, expected class probabilities"):
+            call(*_batch(8))
+
+
 def test_float64() -> None:
     model, _ = _pair(8, 4, 2, "exact")
     x, y = _batch(8)
