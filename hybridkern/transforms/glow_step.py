@@ -20,7 +20,8 @@ class PairStatistics(nn.Module):
     """Batch normalization of a pair of halves, as a mean and a standard deviation for each channel.
 
     In training mode they are those of the batch, and running averages are kept as :class:`torch.nn.BatchNorm2d` keeps
-    them; in evaluation mode they are the running ones.
+    them; in evaluation mode they are the running ones. A channel of a batch whose statistics are not finite leaves the
+    averages as they are: the batch itself gives NaN, and one of them must not stay in the model.
 
     Inside a transform of ``torch.func``, training mode raises RuntimeError where these averages cannot be kept.
 
@@ -68,8 +69,9 @@ class PairStatistics(nn.Module):
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
         try:
-            self.mean.lerp_(mean, self.momentum)
-            self.var.lerp_(var, self.momentum)
+            finite = (mean + var).isfinite()
+            self.mean.lerp_(torch.where(finite, mean, self.mean), self.momentum)
+            self.var.lerp_(torch.where(finite, var, self.var), self.momentum)
         except RuntimeError as error:
             if not transformed():
                 raise

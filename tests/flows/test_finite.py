@@ -142,3 +142,20 @@ def test_large_finite_values_are_no_reason_to_warn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         flow.inverse(torch.full((8, 4), 3e37))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_running_averages_outlive_a_bad_batch(bad: float) -> None:
+    """The batch gives NaN; the model is what it was, and so is the next batch."""
+    torch.manual_seed(0)
+    flow = flows.Glow((1, 4, 4), levels=1, steps=2, hidden=4, norm="batchnorm").train()
+    x = torch.randn(4, 1, 4, 4)
+    flow.log_prob(x)
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    wrong = x.clone()
+    wrong[2, 0, 1, 1] = bad
+    assert not flow.log_prob(wrong).isfinite().any()
+    for name, value in flow.state_dict().items():
+        assert value.isfinite().all(), name
+    assert any(not torch.equal(value, before[name]) for name, value in flow.state_dict().items()), "others count"
+    assert flow.eval().log_prob(x).isfinite().all()
