@@ -260,8 +260,8 @@ class SemiSupervised(Objective):
         z = self.base.latents_for_head(latents.z)
         unlabelled, labels = split_unlabelled(y, len(z), head.classes)
         known, unknown = self._factors(unlabelled)
-        log_py = head.log_likelihood(z, labels)
-        loss = self.base.combine(torch.where(unlabelled, 0.0, log_py) * known, latents)
+        log_py = head.log_likelihood_of_labelled(z, labels, ~unlabelled)
+        loss = self.base.combine(log_py * known, latents)
         if self.entropy_weight == 0:
             return loss
         return loss + self.entropy_weight * unknown * torch.where(unlabelled, head.entropy(head(z)), 0.0)

@@ -183,6 +183,19 @@ def test_semi_supervised_with_a_bayesian_head() -> None:
     torch.testing.assert_close(model.loss(x, y, semi), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [None, 40])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_divergence_of_a_bayesian_head_is_shared_among_the_labelled_rows(rows: int | None, balanced: bool) -> None:
+    """Unlabelled rows neither count as data of the head nor carry a share of its divergence away."""
+    model, (x, _) = _model(heads.BayesianLogistic(4, rows=rows)), _batch()
+    y = torch.tensor([1, -1, 0, -1, -1, -1])
+    labelled = y >= 0
+    objective = objectives.SemiSupervised(objectives.Weighted(0.5), entropy_weight=0, balanced=balanced)
+    bound = model.head.log_likelihood(model.flow(x[labelled])[0], y[labelled]).sum() / (2 if balanced else 6)
+    expected = -bound - 0.5 * model.log_prob(x).mean()
+    torch.testing.assert_close(model.loss(x, y, objective), expected)
+
+
 def test_semi_supervised_loss_compiles() -> None:
     torch.compiler.reset()
     model, (x, y) = _model(), _batch()

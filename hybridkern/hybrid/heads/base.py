@@ -62,6 +62,21 @@ class Head(nn.Module, ABC):
         """
         return self.log_prob(self(z), y)
 
+    def log_likelihood_of_labelled(self, z: Tensor, y: Tensor, labelled: Tensor) -> Tensor:
+        """:meth:`log_likelihood` of the rows that have a target, 0 for the others: ``(B,)`` in nats.
+
+        A head whose rows share something among them shares it among these.
+
+        Args:
+            z: latents ``(B, dim)``.
+            y: targets ``(B,)``, any valid ones where there are none.
+            labelled: ``(B,)`` bool.
+
+        Raises:
+            TypeError, ValueError: as :meth:`log_prob`.
+        """
+        return torch.where(labelled, self.log_likelihood(z, y), 0.0)
+
 
 class Classifier(Head):
     """A head whose targets are classes.

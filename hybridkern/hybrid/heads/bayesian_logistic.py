@@ -122,12 +122,19 @@ class BayesianLogistic(Classifier):
         Raises:
             TypeError, ValueError: another type or shape, a label or latent out of range.
         """
+        return self._shared(z, y, max(len(z), 1))
+
+    def log_likelihood_of_labelled(self, z: Tensor, y: Tensor, labelled: Tensor) -> Tensor:
+        """:meth:`log_likelihood` of the labelled rows ``(B,)``, which share the divergence; 0 for the others."""
+        return torch.where(labelled, self._shared(z, y, labelled.sum().clamp(min=1)), 0.0)
+
+    def _shared(self, z: Tensor, y: Tensor, rows: int | Tensor) -> Tensor:
+        """Each row with its share of the divergence, among ``rows`` where the head was not told how many there are."""
         mean, std = self._logits(z)
         labels = check_labels(y, len(z), 2)
         sign = (2 * labels - 1).to(mean.dtype)
-        rows = max(len(z), 1) if self.rows is None else self.rows
-        terms = expected_log_sigmoid(sign * mean, std) - self.kl_divergence() / rows
-        return terms.to(at_least_float32(z).dtype)
+        share = self.kl_divergence() / (rows if self.rows is None else self.rows)
+        return (expected_log_sigmoid(sign * mean, std) - share).to(at_least_float32(z).dtype)
 
     def elbo(self, z: Tensor, y: Tensor) -> Tensor:
         """The evidence lower bound of the rows as the whole data set, in nats, ``()`` float64.
