@@ -93,8 +93,8 @@ def _validate(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, form: Co
         # texts are made here alone: made for every call, they would bind torch.compile to the sizes in them
         wanted = "2n" if form.has_scale else "n"
         raise ValueError(
-            f"params: got shape {_tensors.shape_text(params.shape)}, expected ({rows}, {wanted}) with n in 1 .. {width} "
-            f"for x of shape {_tensors.shape_text(x.shape)} and this form"
+            f"params: got shape {_tensors.shape_text(params.shape)}, expected ({rows}, {wanted}) with n in "
+            f"1 .. {width} for x of shape {_tensors.shape_text(x.shape)} and this form"
         )
     for name, value in (("scale", scale), ("offset", offset)):
         if value.shape != (width,):

@@ -89,8 +89,8 @@ def _validate(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None
         assert value is not None
         if value.shape != shape:
             raise ValueError(
-                f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(shape)} for halves "
-                f"of {first.shape[1]} channels"
+                f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(shape)} for "
+                f"halves of {first.shape[1]} channels"
             )
     _tensors.check_same_device("second", second, first, main="first")
 
