@@ -240,7 +240,11 @@ class Flow(nn.Module, ABC):
 
         Gradients flow through the map, not through the draw of the latents.
         """
-        z = self.base.sample(n, generator=generator)
+        x, latents = self.decode(self.base.sample(n, generator=generator))
+        return x, latents.log_px
+
+    def decode(self, z: Tensor) -> tuple[Tensor, FlowPass]:
+        """Data ``(B, *shape)`` of latents ``z`` ``(B, dim)``, and the pass that leads back to them."""
         x, log_det = self.inverse(z)
         watch_finite(self, x)
-        return x, self.base(z) - log_det
+        return x, FlowPass(z, self.base(z), -log_det)

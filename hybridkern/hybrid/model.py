@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size, short
-from hybridkern.flows import Flow
+from hybridkern.flows import Flow, FlowPass
 from hybridkern.hybrid.heads import Classifier, Head
 from hybridkern.hybrid.objectives import Objective
 
@@ -75,11 +75,11 @@ class HybridModel(nn.Module):
         out: HybridOutput = self(x)
         return self.head.log_prob(out.prediction, y) + out.log_px
 
-    def loss(self, x: Tensor, y: Tensor, objective: Objective) -> Tensor:
+    def loss(self, x: Tensor | FlowPass, y: Tensor, objective: Objective) -> Tensor:
         """Mean of ``objective`` over the batch, a scalar in nats.
 
         Args:
-            x: ``(B, D)``.
+            x: ``(B, D)``, or what ``flow.run(x)`` gave.
             y: targets ``(B,)``, as the head's ``log_prob`` takes them. The label -1 (unlabelled) is for
                 :class:`~hybridkern.hybrid.objectives.SemiSupervised`; other objectives refuse it.
             objective: one of :mod:`hybridkern.hybrid.objectives`.
@@ -87,7 +87,8 @@ class HybridModel(nn.Module):
         Raises:
             TypeError, ValueError: what the flow and the head raise.
         """
-        return objective.loss(self.flow.run(x), self.head, y).mean()
+        latents = x if isinstance(x, FlowPass) else self.flow.run(x)
+        return objective.loss(latents, self.head, y).mean()
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -127,9 +128,8 @@ class HybridModel(nn.Module):
             n: number of samples, 0 or more.
             generator: source of randomness, on the model's device; ``None`` is torch's default generator.
         """
-        z = self.flow.base.sample(n, generator=generator)
-        x, log_det = self.flow.inverse(z)
-        return HybridSample(x, self.flow.base(z) - log_det, self.head(z))
+        x, latents = self.flow.decode(self.flow.base.sample(n, generator=generator))
+        return HybridSample(x, latents.log_px, self.head(latents.z))
 
     @torch.no_grad()
     def sample_of_class(

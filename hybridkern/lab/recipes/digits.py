@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hybridkern.flows import IDF
+from hybridkern.flows import IDF, FlowPass
 from hybridkern.hybrid import HybridModel, heads, objectives
 from hybridkern.lab.data import DataSet, load_digits, load_npz
 from hybridkern.lab.recipes.augment import shifted
@@ -135,9 +135,10 @@ class HybridTask(Task):
             return self.model.loss(self._data(x), y, self.objective)
         # both in one pass of the flow: in a model of this size a step's time goes into launching operators
         moved = shifted(x, self.shape, self.shift)
-        z, z_moved = self._flow(self._data(torch.cat([x, moved])))[0].chunk(2)
-        log_py = self.model.head.log_prob(self.model.head(z_moved), y)
-        return self.objective(log_py, self._flow.base(z), self._flow.dim).mean()
+        z, log_det = self._flow(self._data(torch.cat([x, moved])))
+        z, z_moved = z.chunk(2)
+        latents = FlowPass(z_moved, self._flow.base(z), log_det[: len(x)])  # the head's, and p(x) of the image as it is
+        return self.model.loss(latents, y, self.objective)
 
     def terms(self, x: Tensor, y: Tensor) -> Terms:
         out = self.model(self._data(x))

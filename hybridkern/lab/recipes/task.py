@@ -20,7 +20,8 @@ class Task(nn.Module, ABC):
     """A model with its objective ``-log p(y|x) - lam * log p(x)``, nats per example, averaged over a batch.
 
     Args:
-        lam: the weight of the likelihood.
+        lam: the weight of the likelihood in nats per example, whatever unit a recipe's setting of that name has:
+            :meth:`~hybridkern.lab.recipes.config.Config.weight` turns the one into the other.
     """
 
     def __init__(self, lam: float) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from hybridkern import flows
-from hybridkern.hybrid import HybridModel, heads
+from hybridkern.hybrid import HybridModel
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.semi import SemiSupervisedTask
-from hybridkern.lab.recipes.images.task import ImageTask, TopCategorical
+from hybridkern.lab.recipes.images.task import ImageClassifier, ImageTask
 from hybridkern.lab.recipes.recipe import DataShape
 
 
@@ -45,21 +45,22 @@ def build(config: ImagesConfig, data: DataShape) -> ImageTask:
     except ValueError as error:
         raise RecipeError(f"the flow cannot be built: {error}") from error
     head = _head(config, flow, data)
-    model, lam = HybridModel(flow, head), 1.0 if config.lam is None else config.lam
+    model, lam = HybridModel(flow, head), config.weight(data.dim)
     if config.semi_supervised:
         weights = config.entropy_weight, config.consistency
         task: ImageTask = SemiSupervisedTask(model, lam, data.shape, data.grey_levels, *weights)
     else:
-        task = ImageTask(model, lam, data.shape, data.grey_levels, config.label_smoothing)
+        task = ImageTask(model, lam, data.shape, data.grey_levels)
     task.whiten = config.whiten and config.permutation == "conv1x1"
     return task
 
 
-def _head(config: ImagesConfig, flow: Any, data: DataShape) -> heads.Categorical:
+def _head(config: ImagesConfig, flow: Any, data: DataShape) -> ImageClassifier:
     hidden = (config.head_hidden,) if config.head_hidden else ()
     options: dict[str, Any] = {"dropout": config.head_dropout, "input_dropout": config.head_input_dropout}
-    if config.head == "all":
-        return heads.Categorical(data.dim, data.classes, hidden, activation=nn.ReLU, **options)
-    positions = torch.arange(data.dim, dtype=torch.float32)[None]
-    seen = flow.latents(positions)[-1].flatten().round().long()
-    return TopCategorical(data.dim, seen, data.classes, hidden, activation=nn.ReLU, **options)
+    if not config.semi_supervised:
+        options["label_smoothing"] = config.label_smoothing
+    if config.head != "all":
+        positions = torch.arange(data.dim, dtype=torch.float32)[None]
+        options["seen"] = flow.latents(positions)[-1].flatten().round().long()
+    return ImageClassifier(data.dim, data.classes, hidden, activation=nn.ReLU, **options)

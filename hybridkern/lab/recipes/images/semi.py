@@ -41,19 +41,16 @@ class SemiSupervisedTask(ImageTask):
     ) -> None:
         super().__init__(model, lam, shape, grey_levels)
         self.consistency = consistency
-        self.semi_supervised = objectives.SemiSupervised(self.objective, entropy_weight, balanced=False)
+        self.entropy_weight = entropy_weight
 
-    def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
-        model = self.model
-        latents = model.flow.run(self.images(x))
-        z = latents.z
-        weighted = FlowPass(z, self.boost * latents.log_pz, self.boost * latents.log_det)
-        loss = self.semi_supervised.loss(weighted, model.head, y).mean()
+    def objective(self) -> objectives.Objective:
+        return objectives.SemiSupervised(super().objective(), self.entropy_weight, balanced=False)
+
+    def _loss(self, latents: FlowPass, y: Tensor) -> Tensor:
+        loss = super()._loss(latents, y)
         if self.consistency and self.training:
-            loss = loss + self.consistency * self._inconsistency(z[y == UNLABELLED]) / len(y)
-        with torch.no_grad():
-            terms = self._terms(HybridOutput(z, latents.log_px, model.head(z)), y)
-        return loss, Terms(*(part.detach() for part in terms))
+            loss = loss + self.consistency * self._inconsistency(latents.z[y == UNLABELLED]) / len(y)
+        return loss
 
     def _inconsistency(self, z: Tensor) -> Tensor:
         """Sum over the second views of their cross-entropy to the answers to the first, ``()`` in nats."""

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridkern.flows import FlowPass
 from hybridkern.hybrid import HybridModel, HybridOutput, objectives
+from hybridkern.hybrid._labels import log_prob_of_labels
 from hybridkern.hybrid.heads import Categorical
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
 from hybridkern.lab.recipes.task import Task, Terms
@@ -27,10 +29,9 @@ class ImageTask(Task):
 
     Args:
         model: a flow on images, and a head.
-        lam: weight of the likelihood, per dimension: that of ``-log p(x)`` is ``lam / D``.
+        lam: weight of ``-log p(x)``.
         shape: of an image, ``(H, W)`` or ``(H, W, C)``.
         grey_levels: number of grey values.
-        label_smoothing: share of the label spread over all classes, in training.
 
     Attributes:
         whiten: whether the flow's 1x1 convolutions start from data.
@@ -40,16 +41,12 @@ class ImageTask(Task):
     whiten = False
     boost = 1.0
 
-    def __init__(
-        self, model: HybridModel, lam: float, shape: tuple[int, ...], grey_levels: int, label_smoothing: float = 0.0
-    ) -> None:
-        super().__init__(lam / math.prod(shape))
+    def __init__(self, model: HybridModel, lam: float, shape: tuple[int, ...], grey_levels: int) -> None:
+        super().__init__(lam)
         self.dim = math.prod(shape)
         self.model = model
-        self.objective = objectives.Weighted(lam, per_dimension=True)
         self.shape = shape
         self.grey_levels = grey_levels
-        self.label_smoothing = label_smoothing
 
     def initialize(self, x: Tensor, y: Tensor) -> None:
         sample = x[:: -(-len(x) // _SAMPLE)]  # evenly spaced: files may be sorted by class
@@ -67,16 +64,19 @@ class ImageTask(Task):
         """The inverse of :meth:`images`, up to rounding."""
         return (images.permute(0, 2, 3, 1).reshape(len(images), -1) + 0.5) * self.grey_levels
 
+    def objective(self) -> objectives.Objective:
+        """What is minimized at this moment of the training."""
+        return objectives.Weighted(self.boost * self.lam)
+
     def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
-        """The objective to minimize, and its parts without gradient, from one pass."""
-        out = self.model(self.images(x))
-        terms = self._terms(out, y)
-        log_py = -terms.class_nll
-        if self.label_smoothing:
-            mean = torch.log_softmax(out.prediction.float(), 1).mean(1)
-            log_py = torch.lerp(log_py, mean, self.label_smoothing)
-        loss = self.objective(log_py, self.boost * out.log_px, self.dim).mean()
-        return loss, Terms(*(part.detach() for part in terms))
+        """The objective to minimize, and its parts without gradient, from one pass of the flow."""
+        latents = self.model.flow.run(self.images(x))
+        loss = self._loss(latents, y)
+        with torch.no_grad():
+            return loss, self._terms(HybridOutput(latents.z, latents.log_px, self.model.head(latents.z)), y)
+
+    def _loss(self, latents: FlowPass, y: Tensor) -> Tensor:
+        return self.model.loss(latents, y, self.objective())
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.loss_and_terms(x, y)[0]
@@ -109,21 +109,37 @@ class ImageTask(Task):
         return list(self.model.head.parameters())
 
 
-class TopCategorical(Categorical):
-    """A classifier that sees the latents at some positions only.
+class ImageClassifier(Categorical):
+    """A classifier that may see the latents at some positions only, and be trained on smoothed labels.
 
     Args:
         dim: dimensions of all latents.
-        seen: the positions ``(K,)``, int64.
         classes, hidden, options: of :class:`hybridkern.hybrid.heads.Categorical`.
+        seen: the positions ``(K,)``, int64; ``None``: all.
+        label_smoothing: share of the label spread over all classes, in training.
     """
 
-    seen: Tensor
+    seen: Tensor | None
 
-    def __init__(self, dim: int, seen: Tensor, classes: int, hidden: tuple[int, ...] = (), **options: Any) -> None:
-        super().__init__(len(seen), classes, hidden, **options)
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        hidden: tuple[int, ...] = (),
+        *,
+        seen: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(dim if seen is None else len(seen), classes, hidden, **options)
         self.dim = dim
         self.register_buffer("seen", seen)
+        self.label_smoothing = label_smoothing
 
     def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z[:, self.seen])
+        return super().forward(z if self.seen is None else z[:, self.seen])
+
+    def log_likelihood(self, z: Tensor, y: Tensor) -> Tensor:
+        log_p = self.log_probabilities(self(z))
+        log_py = log_prob_of_labels(log_p, y)
+        return torch.lerp(log_py, log_p.mean(1), self.label_smoothing) if self.label_smoothing else log_py
