@@ -31,7 +31,7 @@ SUITES = {
     "low_precision": ("tests/ops/test_low_precision.py",),
     "layouts": (
         "tests/ops/test_layouts.py::test_coupling_on_half_of_one_tensor",
-        "tests/ops/test_layouts.py::test_coupling_total_with_a_stride",
+        "tests/ops/test_layouts.py::test_coupling_log_det_with_a_stride",
         "tests/ops/test_layouts.py::test_output_lies_like_the_main_tensor",
     ),
 }
