@@ -6,11 +6,16 @@ into the graph as a node whose kernel Inductor sees; asking it in eager mode as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
+
+from hybridkern.ops._triton.layout import Operand, Order, alignment, extent_of, needs_wide_offsets
+from hybridkern.ops._triton.tiles import Tile
 
 _tracing = False
 
@@ -36,6 +41,47 @@ def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **constants: An
         return
     with _device_of(like):
         kernel[(programs,)](*args, **constants)
+
+
+def launch_tiles(
+    kernel: Any,
+    tile: Tile,
+    order: Order,
+    tensors: Sequence[Tensor | None],
+    operands: Mapping[str, Operand],
+    starts: Sequence[int] = (),
+    numbers: Sequence[float] = (),
+    **constants: Any,
+) -> None:
+    """Launch a kernel that walks over the elements of examples by the tile.
+
+    Its arguments are, in this order, ``tensors``; rows, columns, extent, steps and chunks; the strides of each operand;
+    ``starts``, offsets into operands that stay aligned; ``numbers``. Its constants are ``constants``, ``NAME_DENSE`` of
+    each operand, and WIDE, WORK, ROWS, COLUMNS and ALIGN. The first operand decides on the working type and the device.
+    """
+    every = list(operands.values())
+    like = every[0].tensor
+    launch(
+        kernel,
+        tile.programs,
+        like,
+        *(*tensors, order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
+        *(stride for one in every for stride in one.strides),
+        *(*starts, *numbers),
+        **constants,
+        **{f"{name}_DENSE": one.dense for name, one in operands.items()},
+        WIDE=needs_wide_offsets(order, every),
+        WORK=work_of(like),
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        ALIGN=alignment(order, every, *starts),
+        num_warps=tile.warps,
+    )
+
+
+def work_of(x: Tensor) -> Any:
+    """Triton's dtype in which the kernels compute."""
+    return tl.float64 if x.dtype is torch.float64 else tl.float32
 
 
 def _device_of(like: Tensor) -> AbstractContextManager[object]:

@@ -32,6 +32,53 @@ def multiple(value, ALIGN: tl.constexpr):
     return (value // ALIGN) * ALIGN
 
 
+@triton.jit
+def part_of(chunks, ROWS: tl.constexpr):
+    """Numbers ``(ROWS,)`` of this program's examples, and which of the ``chunks`` of each it works on."""
+    program = tl.program_id(0)
+    return (program // chunks) * ROWS + tl.arange(0, ROWS), program % chunks
+
+
+@triton.jit
+def columns_of(step, COLUMNS: tl.constexpr, WIDE: tl.constexpr):
+    """Numbers ``(1, COLUMNS)`` of a step's elements within an example."""
+    if WIDE:
+        step = tl.full((), 0, tl.int64) + step
+    return step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+
+
+@triton.jit
+def tile_at(
+    step, group, rows, columns, SHARED: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    """Rows and columns of a step along an example, or down the batch where it is ``SHARED``; which are live, are in."""
+    if SHARED:
+        row_tile = step
+        column_tile = group
+    else:
+        row_tile = group
+        column_tile = step
+    if WIDE:
+        column_tile = tl.full((), 0, tl.int64) + column_tile
+    row = row_tile * ROWS + tl.arange(0, ROWS)[:, None]
+    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    live = row < rows
+    return row.to(tl.int64), column, live, live & (column < columns)
+
+
+@triton.jit
+def element(row, column, extent, batch, outer, inner, DENSE: tl.constexpr, ALIGN: tl.constexpr):
+    """Offsets of elements of examples ``row``, int64."""
+    return row * multiple(batch, ALIGN) + offsets(column, extent, multiple(outer, ALIGN), inner, DENSE)
+
+
+@triton.jit
+def load(example, column, mask, extent, outer, inner, DENSE: tl.constexpr, WORK: tl.constexpr, ALIGN: tl.constexpr):
+    """Elements ``column`` of what lies at the pointers ``example``, in the working type; 0 outside of ``mask``."""
+    at = offsets(column, extent, multiple(outer, ALIGN), inner, DENSE)
+    return tl.load(example + at, mask=mask, other=0.0).to(WORK)
+
+
 class Order(NamedTuple):
     """How the elements of an example are numbered."""
 
@@ -52,14 +99,25 @@ class Order(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """A tensor and its strides in elements: between examples, outer and inner runs; 0 where it is broadcast."""
+    """A tensor and its strides in elements: between examples, outer and inner runs; 0 where it is broadcast.
+
+    ``component`` is the stride of a dimension between examples and channels; ``None``: there is none. One that is
+    ``per_example`` holds a number an example, at its batch stride.
+    """
 
     tensor: Tensor
     batch: int
     outer: int
     inner: int
     dense: bool
-    component: int = 0
+    component: int | None = None
+    per_example: bool = False
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of examples, components if there are any, outer and inner runs."""
+        components = () if self.component is None else (self.component,)
+        return self.batch, *components, self.outer, self.inner
 
 
 def folds(value: Tensor, first: int = 2) -> bool:
@@ -102,7 +160,7 @@ def operand(value: Tensor, order: Order, channel_dim: int = 1, step: int = 1) ->
     batch = value.stride(0) if value.shape[0] != 1 else 0
     channel = value.stride(channel_dim) * step if value.ndim > channel_dim else 0
     pixel = _pixel_stride(value, channel_dim + 1) if order.pixels > 1 else 0
-    component = value.stride(1) if channel_dim == 2 else 0
+    component = value.stride(1) if channel_dim == 2 else None
     if order.channels == 1:
         outer, inner = 0, pixel
     elif order.pixels == 1:
@@ -129,7 +187,8 @@ def alignment(order: Order, operands: list[Operand], *starts: int) -> int:
     """
     values = [16, order.columns, extent_of(order), *starts]
     for one in operands:
-        values += [one.batch, one.component] + ([] if one.dense else [one.outer])
+        if not one.per_example:
+            values += [one.batch, one.component or 0] + ([] if one.dense else [one.outer])
     return math.gcd(*(int(value) for value in values))
 
 
@@ -146,7 +205,7 @@ def needs_wide_offsets(order: Order, operands: list[Operand]) -> bool:
 
 def _span(one: Operand, order: Order) -> int:
     extent = extent_of(order)
-    return max(1, order.columns // max(1, extent)) * one.outer + extent * one.inner + one.component * 2
+    return max(1, order.columns // max(1, extent)) * one.outer + extent * one.inner + (one.component or 0) * 2
 
 
 class Output:

@@ -9,19 +9,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridkern.ops._triton.launch import launch
+from hybridkern._tensors import total_dtype
+from hybridkern.ops._triton.launch import launch_tiles
 from hybridkern.ops._triton.layout import (
     Operand,
     Order,
     Output,
-    alignment,
-    extent_of,
+    columns_of,
     foldable,
+    load,
     multiple,
-    needs_wide_offsets,
     offsets,
     operand,
     order_of,
+    part_of,
     vector_of,
 )
 from hybridkern.ops._triton.reduce import row_sums
@@ -34,64 +35,28 @@ INPUT, RECOVER = tl.constexpr(_INPUT), tl.constexpr(_RECOVER)
 
 @triton.jit
 def forward_kernel(
-    x,
-    raw,
-    log_det,
-    y,
-    total,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    x_batch,
-    x_outer,
-    x_inner,
-    p_batch,
-    p_outer,
-    p_inner,
-    a_start,
-    t_start,
-    y_batch,
-    y_outer,
-    y_inner,
-    log_det_stride,
-    MAP: tl.constexpr,
-    NEGATE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    CLAMP: tl.constexpr,
-    OFFSET: tl.constexpr,
-    EPS: tl.constexpr,
-    GAIN: tl.constexpr,
-    SHIFT_GAIN: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    P_DENSE: tl.constexpr,
-    Y_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    x, raw, log_det, y, new_log_det, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, p_batch, p_outer, p_inner, y_batch, y_outer, y_inner, a_start, t_start, log_det_stride,
+    MAP: tl.constexpr, NEGATE: tl.constexpr, BEFORE: tl.constexpr, CLAMP: tl.constexpr, OFFSET: tl.constexpr,
+    EPS: tl.constexpr, GAIN: tl.constexpr, SHIFT_GAIN: tl.constexpr,
+    X_DENSE: tl.constexpr, P_DENSE: tl.constexpr, Y_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    row, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
-    x += row.to(tl.int64)[:, None] * multiple(x_batch, ALIGN)
-    raw += row.to(tl.int64)[:, None] * multiple(p_batch, ALIGN)
-    y += row.to(tl.int64)[:, None] * multiple(y_batch, ALIGN)
+    wide_row = row.to(tl.int64)[:, None]
+    x += wide_row * multiple(x_batch, ALIGN)
+    raw += wide_row * multiple(p_batch, ALIGN)
+    y += wide_row * multiple(y_batch, ALIGN)
     live = (row < rows)[:, None]
     sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        column = columns_of(step, COLUMNS, WIDE)
         mask = live & (column < columns)
         p_at = offsets(column, extent, multiple(p_outer, ALIGN), p_inner, P_DENSE)
-        x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
         y_at = offsets(column, extent, multiple(y_outer, ALIGN), y_inner, Y_DENSE)
-        value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
+        value = load(x, column, mask, extent, x_outer, x_inner, X_DENSE, WORK, ALIGN)
         shift = tl.load(raw + (p_at + multiple(t_start, ALIGN)), mask=mask, other=0.0).to(WORK) * SHIFT_GAIN
         if MAP == 0:
             value = value + shift
@@ -104,70 +69,26 @@ def forward_kernel(
             else:
                 value = value * s + shift
         tl.store(y + y_at, value.to(y.dtype.element_ty), mask=mask)
-    if total is not None:
-        own = tl.sum(sums, axis=1).to(total.dtype.element_ty)
+    if new_log_det is not None:
+        own = tl.sum(sums, axis=1).to(new_log_det.dtype.element_ty)
         if log_det is not None:
-            own += tl.load(log_det + row.to(tl.int64) * log_det_stride, mask=row < rows).to(total.dtype.element_ty)
-        tl.store(total + row.to(tl.int64) * chunks + chunk, own, mask=row < rows)
+            own += tl.load(log_det + row.to(tl.int64) * log_det_stride, mask=row < rows).to(own.dtype)
+        tl.store(new_log_det + row.to(tl.int64) * chunks + chunk, own, mask=row < rows)
 
 
 @triton.jit
 def backward_kernel(
-    known,
-    raw,
-    grad_y,
-    grad_log_det,
-    grad_x,
-    grad_params,
-    recovered,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    x_batch,
-    x_outer,
-    x_inner,
-    p_batch,
-    p_outer,
-    p_inner,
-    a_start,
-    t_start,
-    gy_batch,
-    gy_outer,
-    gy_inner,
-    gx_batch,
-    gx_outer,
-    gx_inner,
-    gp_batch,
-    gp_outer,
-    gp_inner,
-    ga_start,
-    gt_start,
-    log_det_stride,
-    MAP: tl.constexpr,
-    NEGATE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    CLAMP: tl.constexpr,
-    OFFSET: tl.constexpr,
-    EPS: tl.constexpr,
-    GAIN: tl.constexpr,
-    SHIFT_GAIN: tl.constexpr,
-    KNOWN: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    P_DENSE: tl.constexpr,
-    GY_DENSE: tl.constexpr,
-    GX_DENSE: tl.constexpr,
-    GP_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    known, raw, grad_y, grad_log_det, grad_x, grad_params, recovered, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, p_batch, p_outer, p_inner, gy_batch, gy_outer, gy_inner,
+    gx_batch, gx_outer, gx_inner, gp_batch, gp_outer, gp_inner,
+    a_start, t_start, ga_start, gt_start, log_det_stride,
+    MAP: tl.constexpr, NEGATE: tl.constexpr, BEFORE: tl.constexpr, CLAMP: tl.constexpr, OFFSET: tl.constexpr,
+    EPS: tl.constexpr, GAIN: tl.constexpr, SHIFT_GAIN: tl.constexpr, KNOWN: tl.constexpr,
+    X_DENSE: tl.constexpr, P_DENSE: tl.constexpr,
+    GY_DENSE: tl.constexpr, GX_DENSE: tl.constexpr, GP_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    row, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -180,25 +101,21 @@ def backward_kernel(
     if KNOWN == RECOVER:
         recovered += wide_row * multiple(gx_batch, ALIGN)
     live = (row < rows)[:, None]
-    grad_total = tl.zeros([ROWS, 1], WORK)
+    grad_own = tl.zeros([ROWS, 1], WORK)
     if grad_log_det is not None:
-        grad_total = tl.load(grad_log_det + wide_row * log_det_stride, mask=live, other=0.0).to(WORK)
+        grad_own = tl.load(grad_log_det + wide_row * log_det_stride, mask=live, other=0.0).to(WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        column = columns_of(step, COLUMNS, WIDE)
         mask = live & (column < columns)
-        x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
         p_at = offsets(column, extent, multiple(p_outer, ALIGN), p_inner, P_DENSE)
         gx_at = offsets(column, extent, multiple(gx_outer, ALIGN), gx_inner, GX_DENSE)
         gp_at = offsets(column, extent, multiple(gp_outer, ALIGN), gp_inner, GP_DENSE)
         if grad_y is not None:
-            gy_at = offsets(column, extent, multiple(gy_outer, ALIGN), gy_inner, GY_DENSE)
-            gy = tl.load(grad_y + gy_at, mask=mask, other=0.0).to(WORK)
+            gy = load(grad_y, column, mask, extent, gy_outer, gy_inner, GY_DENSE, WORK, ALIGN)
         else:
             gy = tl.zeros([ROWS, COLUMNS], WORK)
         if MAP != 0 or KNOWN == RECOVER:
-            value = tl.load(known + x_at, mask=mask, other=0.0).to(WORK)
+            value = load(known, column, mask, extent, x_outer, x_inner, X_DENSE, WORK, ALIGN)
         # dy/da = dL/da times x*S or (x + T)*S, which is y where the shift comes first: only the other case needs T
         if KNOWN == RECOVER or (MAP != 0 and (KNOWN == INPUT) == BEFORE):
             shift = tl.load(raw + (p_at + multiple(t_start, ALIGN)), mask=mask, other=0.0).to(WORK) * SHIFT_GAIN
@@ -227,7 +144,7 @@ def backward_kernel(
                     scaled = value - shift
                     if KNOWN == RECOVER:
                         value = scaled / s
-            ga = (gy * scaled + grad_total) * slope
+            ga = (gy * scaled + grad_own) * slope
             ga_at = gp_at + multiple(ga_start, ALIGN)
             tl.store(grad_params + ga_at, ga.to(grad_params.dtype.element_ty), mask=mask)
         tl.store(grad_x + gx_at, gx.to(grad_x.dtype.element_ty), mask=mask)
@@ -260,58 +177,36 @@ def _constants(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _strides(*operands: Operand) -> tuple[int, ...]:
-    return tuple(stride for one in operands for stride in (one.batch, one.outer, one.inner))
-
-
-def _work(x: Tensor) -> Any:
-    return tl.float64 if x.dtype is torch.float64 else tl.float32
-
-
 def forward(x: Tensor, params: Tensor, log_det: Tensor | None, *form: Any) -> tuple[Tensor, Tensor]:
     """``affine_coupling_forward``: see ``hybridkern/ops/affine_coupling.py``."""
     spec = spec_of(*form)
     out = Output(torch.empty_like(x))
-    own = torch.float64 if x.dtype is torch.float64 else torch.float32
+    own = total_dtype(x)
     dtype = own if log_det is None else torch.promote_types(own, log_det.dtype)
     x, params = foldable(x), foldable(params)
     order = order_of(x)
-    if x.numel() == 0 or not spec.has_scale:
-        total = x.new_zeros((order.rows,), dtype=dtype) if log_det is None else log_det.to(dtype, copy=True)
-        if x.numel() == 0:
-            return out.finish(), total
-        summed: Tensor | None = None
-        start = None
+    counts = spec.has_scale and x.numel() > 0
+    if counts:
+        new_log_det = torch.empty((order.rows,), dtype=dtype, device=x.device)
     else:
-        summed = total = torch.empty((order.rows,), dtype=dtype, device=x.device)
-        start = log_det
+        new_log_det = x.new_zeros((order.rows,), dtype=dtype) if log_det is None else log_det.to(dtype, copy=True)
+    if x.numel() == 0:
+        return out.finish(), new_log_det
     xo, yo = operand(x, order), operand(out.tensor, order)
-    po, a_start, t_start = _halves(params, spec, order)
+    po, *starts = _halves(params, spec, order)
     tile = tile_of(order.rows, order.columns, vector_of(x, params), spec.has_scale)
-    partial = summed
-    if tile.chunks > 1 and summed is not None:
-        partial, start = torch.empty((order.rows, tile.chunks), dtype=own, device=x.device), None
-    launch(
-        forward_kernel,
-        tile.programs,
-        x,
-        *(x, params, start, out.tensor, partial),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *(*_strides(xo, po), a_start, t_start, *_strides(yo), 0 if start is None else start.stride(0)),
-        **_constants(spec),
-        X_DENSE=xo.dense,
-        P_DENSE=po.dense,
-        Y_DENSE=yo.dense,
-        WIDE=needs_wide_offsets(order, [xo, po, yo]),
-        WORK=_work(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, po, yo], a_start, t_start),
-        num_warps=tile.warps,
-    )
-    if partial is not summed and partial is not None and summed is not None:
-        row_sums(partial, log_det, summed)
-    return out.finish(), total
+    given, written = (log_det, new_log_det) if counts else (None, None)
+    several = counts and tile.chunks > 1
+    if several:  # the log-determinant given is added with the sums of the chunks
+        given, written = None, torch.empty((order.rows, tile.chunks), dtype=own, device=x.device)
+    launch_tiles(
+        forward_kernel, tile, order, (x, params, given, out.tensor, written), {"X": xo, "P": po, "Y": yo},
+        starts, (0 if given is None else given.stride(0),), **_constants(spec),
+    )  # fmt: skip
+    if several:
+        assert written is not None
+        row_sums(written, log_det, new_log_det)
+    return out.finish(), new_log_det
 
 
 def _gradients(
@@ -325,36 +220,18 @@ def _gradients(
         order = order_of(known)
         grad_y = None if grad_y is None else foldable(grad_y)
         xo, gxo = operand(known, order), operand(grad_x.tensor, order)
-        po, a_start, t_start = _halves(params, spec, order)
-        gpo, ga_start, gt_start = _halves(grad_params.tensor, spec, order)
+        po, *starts = _halves(params, spec, order)
+        gpo, *grad_starts = _halves(grad_params.tensor, spec, order)
         gyo = gxo if grad_y is None else operand(grad_y, order)
-        all_of_them = [xo, po, gyo, gxo, gpo]
         tile = tile_of(order.rows, order.columns, vector_of(known, params), False)
-        launch(
-            backward_kernel,
-            tile.programs,
-            known,
-            *(known, params, grad_y, grad_log_det if spec.has_scale else None),
-            *(grad_x.tensor, grad_params.tensor, None if recovered is None else recovered.tensor),
-            *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-            *(*_strides(xo, po), a_start, t_start, *_strides(gyo, gxo, gpo), ga_start, gt_start),
-            0 if grad_log_det is None else grad_log_det.stride(0),
-            **_constants(spec),
-            KNOWN=kind,
-            X_DENSE=xo.dense,
-            P_DENSE=po.dense,
-            GY_DENSE=gyo.dense,
-            GX_DENSE=gxo.dense,
-            GP_DENSE=gpo.dense,
-            WIDE=needs_wide_offsets(order, all_of_them),
-            WORK=_work(known),
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            ALIGN=alignment(order, all_of_them, a_start, t_start, ga_start, gt_start),
-            num_warps=tile.warps,
-        )
-    back = None if recovered is None else recovered.finish()
-    return back, grad_x.finish(), grad_params.finish()
+        back = None if recovered is None else recovered.tensor
+        launch_tiles(
+            backward_kernel, tile, order,
+            (known, params, grad_y, grad_log_det if spec.has_scale else None, grad_x.tensor, grad_params.tensor, back),
+            {"X": xo, "P": po, "GY": gyo, "GX": gxo, "GP": gpo}, (*starts, *grad_starts),
+            (0 if grad_log_det is None else grad_log_det.stride(0),), KNOWN=kind, **_constants(spec),
+        )  # fmt: skip
+    return None if recovered is None else recovered.finish(), grad_x.finish(), grad_params.finish()
 
 
 def backward(

@@ -7,18 +7,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridkern.ops._triton.density import gradient_of, is_shared, strides, total_dtype, work_of
-from hybridkern.ops._triton.launch import launch
+from hybridkern._tensors import total_dtype
+from hybridkern.ops._triton.density import gradient_of, is_shared
+from hybridkern.ops._triton.launch import launch_tiles
 from hybridkern.ops._triton.layout import (
     Output,
-    alignment,
-    extent_of,
+    columns_of,
+    element,
     foldable,
+    load,
     multiple,
-    needs_wide_offsets,
-    offsets,
     operand,
     order_of,
+    part_of,
+    tile_at,
     vector_of,
 )
 from hybridkern.ops._triton.reduce import column_sums, row_sums
@@ -28,44 +30,13 @@ from hybridkern.ops.discretized_logistic.triton_math import bin_numbers, logisti
 
 @triton.jit
 def forward_kernel(
-    x,
-    mean,
-    log_scale,
-    out,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    x_batch,
-    x_outer,
-    x_inner,
-    m_batch,
-    m_outer,
-    m_inner,
-    s_batch,
-    s_outer,
-    s_inner,
-    o_batch,
-    o_outer,
-    o_inner,
-    REDUCE: tl.constexpr,
-    BIN: tl.constexpr,
-    HALF: tl.constexpr,
-    HALF_LOW: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    M_DENSE: tl.constexpr,
-    S_DENSE: tl.constexpr,
-    O_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    x, mean, log_scale, out, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, m_batch, m_outer, m_inner, s_batch, s_outer, s_inner, o_batch, o_outer, o_inner,
+    REDUCE: tl.constexpr, BIN: tl.constexpr, HALF: tl.constexpr, HALF_LOW: tl.constexpr,
+    X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr, O_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    row, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -75,22 +46,16 @@ def forward_kernel(
     live = (row < rows)[:, None]
     sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        column = columns_of(step, COLUMNS, WIDE)
         mask = live & (column < columns)
-        x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
-        m_at = offsets(column, extent, multiple(m_outer, ALIGN), m_inner, M_DENSE)
-        s_at = offsets(column, extent, multiple(s_outer, ALIGN), s_inner, S_DENSE)
-        value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        location = tl.load(mean + m_at, mask=mask, other=0.0).to(WORK)
-        log_s = tl.load(log_scale + s_at, mask=mask, other=0.0).to(WORK)
+        value = load(x, column, mask, extent, x_outer, x_inner, X_DENSE, WORK, ALIGN)
+        location = load(mean, column, mask, extent, m_outer, m_inner, M_DENSE, WORK, ALIGN)
+        log_s = load(log_scale, column, mask, extent, s_outer, s_inner, S_DENSE, WORK, ALIGN)
         log_p = logistic_log_prob(value, location, log_s, BIN, HALF, HALF_LOW)
         if REDUCE:
             sums += tl.where(mask, log_p, 0.0)
         else:
-            o_at = offsets(column, extent, multiple(o_outer, ALIGN), o_inner, O_DENSE)
-            to = out + wide_row * multiple(o_batch, ALIGN) + o_at
+            to = out + element(wide_row, column, extent, o_batch, o_outer, o_inner, O_DENSE, ALIGN)
             tl.store(to, log_p.to(out.dtype.element_ty), mask=mask)
     if REDUCE:
         tl.store(out + row.to(tl.int64) * chunks + chunk, tl.sum(sums, axis=1), mask=row < rows)
@@ -98,53 +63,14 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    grad,
-    x,
-    mean,
-    log_scale,
-    grad_x,
-    grad_mean,
-    grad_log_scale,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    g_batch,
-    g_outer,
-    g_inner,
-    x_batch,
-    x_outer,
-    x_inner,
-    m_batch,
-    m_outer,
-    m_inner,
-    s_batch,
-    s_outer,
-    s_inner,
-    gx_batch,
-    gx_outer,
-    gx_inner,
-    gp_batch,
-    gp_outer,
-    gp_inner,
-    REDUCE: tl.constexpr,
-    SHARED: tl.constexpr,
-    BIN: tl.constexpr,
-    HALF: tl.constexpr,
-    HALF_LOW: tl.constexpr,
-    G_DENSE: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    M_DENSE: tl.constexpr,
-    S_DENSE: tl.constexpr,
-    GX_DENSE: tl.constexpr,
-    GP_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
+    grad, x, mean, log_scale, grad_x, grad_mean, grad_log_scale, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, m_batch, m_outer, m_inner, s_batch, s_outer, s_inner,
+    gx_batch, gx_outer, gx_inner, gp_batch, gp_outer, gp_inner, g_batch, g_outer, g_inner,
+    REDUCE: tl.constexpr, SHARED: tl.constexpr, BIN: tl.constexpr, HALF: tl.constexpr, HALF_LOW: tl.constexpr,
+    X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr,
+    GX_DENSE: tl.constexpr, GP_DENSE: tl.constexpr, G_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
     # A program walks along an example; or, where the batch shares the parameters, down the batch, summing.
     program = tl.program_id(0)
     chunk = program % chunks
@@ -154,29 +80,15 @@ def backward_kernel(
     mean_sums = tl.zeros([ROWS, COLUMNS], WORK)
     scale_sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        if SHARED:
-            row_tile = step
-            column_tile = group
-        else:
-            row_tile = group
-            column_tile = step
-        if WIDE:
-            column_tile = tl.full((), 0, tl.int64) + column_tile
-        row = row_tile * ROWS + tl.arange(0, ROWS)[:, None]
-        column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        wide_row = row.to(tl.int64)
-        live = row < rows
-        mask = live & (column < columns)
+        row, column, live, mask = tile_at(step, group, rows, columns, SHARED, WIDE, ROWS, COLUMNS)
         if REDUCE:
-            upstream = tl.load(grad + wide_row * g_batch, mask=live, other=0.0).to(WORK)
+            upstream = tl.load(grad + row * g_batch, mask=live, other=0.0).to(WORK)
         else:
-            g_at = wide_row * multiple(g_batch, ALIGN) + offsets(
-                column, extent, multiple(g_outer, ALIGN), g_inner, G_DENSE
-            )
+            g_at = element(row, column, extent, g_batch, g_outer, g_inner, G_DENSE, ALIGN)
             upstream = tl.load(grad + g_at, mask=mask, other=0.0).to(WORK)
-        x_at = wide_row * multiple(x_batch, ALIGN) + offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
-        m_at = wide_row * multiple(m_batch, ALIGN) + offsets(column, extent, multiple(m_outer, ALIGN), m_inner, M_DENSE)
-        s_at = wide_row * multiple(s_batch, ALIGN) + offsets(column, extent, multiple(s_outer, ALIGN), s_inner, S_DENSE)
+        x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
+        m_at = element(row, column, extent, m_batch, m_outer, m_inner, M_DENSE, ALIGN)
+        s_at = element(row, column, extent, s_batch, s_outer, s_inner, S_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
         location = tl.load(mean + m_at, mask=mask, other=0.0).to(WORK)
         log_s = tl.load(log_scale + s_at, mask=mask, other=0.0).to(WORK)
@@ -186,17 +98,13 @@ def backward_kernel(
         )
         own_x = slope_x * upstream
         own_s = slope_s * upstream
-        gx_at = wide_row * multiple(gx_batch, ALIGN) + offsets(
-            column, extent, multiple(gx_outer, ALIGN), gx_inner, GX_DENSE
-        )
+        gx_at = element(row, column, extent, gx_batch, gx_outer, gx_inner, GX_DENSE, ALIGN)
         tl.store(grad_x + gx_at, own_x.to(grad_x.dtype.element_ty), mask=mask)
         if SHARED:
             mean_sums += tl.where(mask, -own_x, 0.0)
             scale_sums += tl.where(mask, own_s, 0.0)
         else:
-            gp_at = wide_row * multiple(gp_batch, ALIGN) + offsets(
-                column, extent, multiple(gp_outer, ALIGN), gp_inner, GP_DENSE
-            )
+            gp_at = element(row, column, extent, gp_batch, gp_outer, gp_inner, GP_DENSE, ALIGN)
             tl.store(grad_mean + gp_at, (-own_x).to(grad_mean.dtype.element_ty), mask=mask)
             tl.store(grad_log_scale + gp_at, own_s.to(grad_log_scale.dtype.element_ty), mask=mask)
     if SHARED:
@@ -221,26 +129,10 @@ def forward(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce
     if several:
         target = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device)
     oo = xo if reduce else operand(target, order)
-    launch(
-        forward_kernel,
-        tile.programs,
-        x,
-        *(x, mean, log_scale, target),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *strides(xo, mo, so, oo),
-        REDUCE=reduce,
-        **bin_numbers(float(bin_width), dtype is torch.float32),
-        X_DENSE=xo.dense,
-        M_DENSE=mo.dense,
-        S_DENSE=so.dense,
-        O_DENSE=oo.dense,
-        WIDE=needs_wide_offsets(order, [xo, mo, so, oo]),
-        WORK=work_of(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, mo, so, oo]),
-        num_warps=tile.warps,
-    )
+    launch_tiles(
+        forward_kernel, tile, order, (x, mean, log_scale, target), {"X": xo, "M": mo, "S": so, "O": oo},
+        REDUCE=reduce, **bin_numbers(float(bin_width), dtype is torch.float32),
+    )  # fmt: skip
     if several:
         row_sums(target, None, out.tensor)
     return out.finish()
@@ -258,7 +150,7 @@ def backward(
     x, mean, log_scale = foldable(x), foldable(mean), foldable(log_scale)
     order = order_of(x)
     grad = grad if reduce else foldable(grad)
-    go = gradient_of(grad, order, x, reduce)
+    go = gradient_of(grad, order, reduce)
     xo, mo, so = operand(x, order), operand(mean, order), operand(log_scale, order)
     gxo, gpo = operand(grad_x.tensor, order), operand(grads[0], order)
     tile = (batch_tile_of(order.rows, order.columns, vector_of(x)) if shared
@@ -267,30 +159,11 @@ def backward(
     if shared:
         partial = torch.empty((2, tile.chunks, order.columns), dtype=total_dtype(x), device=x.device)
         targets = [partial[0], partial[1]]
-    operands = [xo, mo, so, gxo, gpo] + ([] if reduce else [go])
-    launch(
-        backward_kernel,
-        tile.programs,
-        x,
-        *(grad, x, mean, log_scale, grad_x.tensor, *targets),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *strides(go, xo, mo, so, gxo, gpo),
-        REDUCE=reduce,
-        SHARED=shared,
-        **bin_numbers(float(bin_width), x.dtype is not torch.float64),
-        G_DENSE=go.dense,
-        X_DENSE=xo.dense,
-        M_DENSE=mo.dense,
-        S_DENSE=so.dense,
-        GX_DENSE=gxo.dense,
-        GP_DENSE=gpo.dense,
-        WIDE=needs_wide_offsets(order, operands),
-        WORK=work_of(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, operands),
-        num_warps=tile.warps,
-    )
+    launch_tiles(
+        backward_kernel, tile, order, (grad, x, mean, log_scale, grad_x.tensor, *targets),
+        {"X": xo, "M": mo, "S": so, "GX": gxo, "GP": gpo, "G": go},
+        REDUCE=reduce, SHARED=shared, **bin_numbers(float(bin_width), x.dtype is not torch.float64),
+    )  # fmt: skip
     if shared:
         for source, target in zip(targets, grads, strict=True):
             column_sums(source, target, order)

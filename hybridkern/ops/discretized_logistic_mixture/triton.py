@@ -15,21 +15,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._triton import math as hk
-from hybridkern.ops._triton.density import gradient_of, is_shared, total_dtype, work_of
-from hybridkern.ops._triton.launch import launch
+from hybridkern.ops._triton.density import gradient_of, is_shared
+from hybridkern.ops._triton.launch import launch_tiles
 from hybridkern.ops._triton.layout import (
-    Operand,
     Order,
     Output,
-    alignment,
-    extent_of,
+    columns_of,
+    element,
     foldable,
     multiple,
-    needs_wide_offsets,
     offsets,
     operand,
     order_of,
+    part_of,
 )
 from hybridkern.ops._triton.reduce import column_sums, row_sums
 from hybridkern.ops._triton.tiles import Tile, batch_tile_of, power_of_two, tile_of
@@ -38,24 +38,12 @@ from hybridkern.ops.discretized_logistic.triton_math import bin_numbers, logisti
 
 @triton.jit
 def _load_components(
-    pointer,
-    row,
-    column,
-    k,
-    mask,
-    extent,
-    batch,
-    component,
-    outer,
-    inner,
-    other,
-    DENSE: tl.constexpr,
-    WORK: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
+    pointer, row, column, k, mask, extent, batch, component, outer, inner,
+    DENSE: tl.constexpr, WORK: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
     at = row * multiple(batch, ALIGN) + k.to(tl.int64) * multiple(component, ALIGN)
     at += offsets(column, extent, multiple(outer, ALIGN), inner, DENSE)
-    return tl.load(pointer + at, mask=mask, other=other).to(WORK)
+    return tl.load(pointer + at, mask=mask, other=0.0).to(WORK)
 
 
 @triton.jit
@@ -79,54 +67,15 @@ def _shares(part, height, low, is_component):
 
 @triton.jit
 def forward_kernel(
-    x,
-    logits,
-    mean,
-    log_scale,
-    out,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    x_batch,
-    x_outer,
-    x_inner,
-    l_batch,
-    l_component,
-    l_outer,
-    l_inner,
-    m_batch,
-    m_component,
-    m_outer,
-    m_inner,
-    s_batch,
-    s_component,
-    s_outer,
-    s_inner,
-    o_batch,
-    o_outer,
-    o_inner,
-    COMPONENTS: tl.constexpr,
-    PADDED: tl.constexpr,
-    REDUCE: tl.constexpr,
-    BIN: tl.constexpr,
-    HALF: tl.constexpr,
-    HALF_LOW: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    L_DENSE: tl.constexpr,
-    M_DENSE: tl.constexpr,
-    S_DENSE: tl.constexpr,
-    O_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    example = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    x, logits, mean, log_scale, out, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, l_batch, l_component, l_outer, l_inner,
+    m_batch, m_component, m_outer, m_inner, s_batch, s_component, s_outer, s_inner, o_batch, o_outer, o_inner,
+    COMPONENTS: tl.constexpr, PADDED: tl.constexpr, REDUCE: tl.constexpr,
+    BIN: tl.constexpr, HALF: tl.constexpr, HALF_LOW: tl.constexpr,
+    X_DENSE: tl.constexpr, L_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr, O_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    example, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     row = example.to(tl.int64)[None, :, None]
@@ -134,21 +83,19 @@ def forward_kernel(
     is_component = k < COMPONENTS
     sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
+        column = columns_of(step, COLUMNS, WIDE)[None, :, :]
         mask = (row < rows) & (column < columns)
         each = mask & is_component
-        x_at = row * multiple(x_batch, ALIGN) + offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
+        x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
         l = _load_components(
-            logits, row, column, k, each, extent, l_batch, l_component, l_outer, l_inner, 0.0, L_DENSE, WORK, ALIGN
+            logits, row, column, k, each, extent, l_batch, l_component, l_outer, l_inner, L_DENSE, WORK, ALIGN
         )
         location = _load_components(
-            mean, row, column, k, each, extent, m_batch, m_component, m_outer, m_inner, 0.0, M_DENSE, WORK, ALIGN
+            mean, row, column, k, each, extent, m_batch, m_component, m_outer, m_inner, M_DENSE, WORK, ALIGN
         )
         log_s = _load_components(
-            log_scale, row, column, k, each, extent, s_batch, s_component, s_outer, s_inner, 0.0, S_DENSE, WORK, ALIGN
+            log_scale, row, column, k, each, extent, s_batch, s_component, s_outer, s_inner, S_DENSE, WORK, ALIGN
         )
         below, _, weight = _below_top(l, is_component)
         inverse, _, _, mass, excess = scale_part(log_s, BIN)
@@ -161,7 +108,7 @@ def forward_kernel(
         if REDUCE:
             sums += tl.where(tl.max(mask.to(tl.int32), axis=0) > 0, log_p, 0.0)
         else:
-            o_at = row * multiple(o_batch, ALIGN) + offsets(column, extent, multiple(o_outer, ALIGN), o_inner, O_DENSE)
+            o_at = element(row, column, extent, o_batch, o_outer, o_inner, O_DENSE, ALIGN)
             tl.store(out + o_at, log_p[None, :, :].to(out.dtype.element_ty), mask=mask)
     if REDUCE:
         tl.store(out + example.to(tl.int64) * chunks + chunk, tl.sum(sums, axis=1), mask=example < rows)
@@ -169,65 +116,17 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    grad,
-    x,
-    logits,
-    mean,
-    log_scale,
-    grad_x,
-    grad_logits,
-    grad_mean,
-    grad_log_scale,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    g_batch,
-    g_outer,
-    g_inner,
-    x_batch,
-    x_outer,
-    x_inner,
-    l_batch,
-    l_component,
-    l_outer,
-    l_inner,
-    m_batch,
-    m_component,
-    m_outer,
-    m_inner,
-    s_batch,
-    s_component,
-    s_outer,
-    s_inner,
-    gx_batch,
-    gx_outer,
-    gx_inner,
-    gp_batch,
-    gp_component,
-    gp_outer,
-    gp_inner,
-    COMPONENTS: tl.constexpr,
-    PADDED: tl.constexpr,
-    REDUCE: tl.constexpr,
-    SHARED: tl.constexpr,
-    BIN: tl.constexpr,
-    HALF: tl.constexpr,
-    HALF_LOW: tl.constexpr,
-    G_DENSE: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    L_DENSE: tl.constexpr,
-    M_DENSE: tl.constexpr,
-    S_DENSE: tl.constexpr,
-    GX_DENSE: tl.constexpr,
-    GP_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
+    grad, x, logits, mean, log_scale, grad_x, grad_logits, grad_mean, grad_log_scale,
+    rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, l_batch, l_component, l_outer, l_inner,
+    m_batch, m_component, m_outer, m_inner, s_batch, s_component, s_outer, s_inner,
+    gx_batch, gx_outer, gx_inner, gp_batch, gp_component, gp_outer, gp_inner, g_batch, g_outer, g_inner,
+    COMPONENTS: tl.constexpr, PADDED: tl.constexpr, REDUCE: tl.constexpr, SHARED: tl.constexpr,
+    BIN: tl.constexpr, HALF: tl.constexpr, HALF_LOW: tl.constexpr,
+    X_DENSE: tl.constexpr, L_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr,
+    GX_DENSE: tl.constexpr, GP_DENSE: tl.constexpr, G_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
     # A program walks along an example; or, where the batch shares the parameters, down the batch, summing.
     program = tl.program_id(0)
     chunk = program % chunks
@@ -255,18 +154,18 @@ def backward_kernel(
         if REDUCE:
             upstream = tl.load(grad + row * g_batch, mask=row < rows, other=0.0).to(WORK)
         else:
-            g_at = row * multiple(g_batch, ALIGN) + offsets(column, extent, multiple(g_outer, ALIGN), g_inner, G_DENSE)
+            g_at = element(row, column, extent, g_batch, g_outer, g_inner, G_DENSE, ALIGN)
             upstream = tl.load(grad + g_at, mask=mask, other=0.0).to(WORK)
-        x_at = row * multiple(x_batch, ALIGN) + offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
+        x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
         l = _load_components(
-            logits, row, column, k, each, extent, l_batch, l_component, l_outer, l_inner, 0.0, L_DENSE, WORK, ALIGN
+            logits, row, column, k, each, extent, l_batch, l_component, l_outer, l_inner, L_DENSE, WORK, ALIGN
         )
         location = _load_components(
-            mean, row, column, k, each, extent, m_batch, m_component, m_outer, m_inner, 0.0, M_DENSE, WORK, ALIGN
+            mean, row, column, k, each, extent, m_batch, m_component, m_outer, m_inner, M_DENSE, WORK, ALIGN
         )
         log_s = _load_components(
-            log_scale, row, column, k, each, extent, s_batch, s_component, s_outer, s_inner, 0.0, S_DENSE, WORK, ALIGN
+            log_scale, row, column, k, each, extent, s_batch, s_component, s_outer, s_inner, S_DENSE, WORK, ALIGN
         )
         below, lost, weight = _below_top(l, is_component)
         inverse, inverse_low, exp_h, mass, excess = scale_part(log_s, BIN)
@@ -286,8 +185,7 @@ def backward_kernel(
         own_l = (posterior - prior) * upstream
         own_m = part_x * -upstream
         own_s = (posterior * slope_s) * upstream
-        gx_at = row * multiple(gx_batch, ALIGN)
-        gx_at += offsets(column, extent, multiple(gx_outer, ALIGN), gx_inner, GX_DENSE)
+        gx_at = element(row, column, extent, gx_batch, gx_outer, gx_inner, GX_DENSE, ALIGN)
         tl.store(grad_x + gx_at, own_x.to(grad_x.dtype.element_ty), mask=mask)
         if SHARED:
             logit_sums += tl.where(each, own_l, 0.0)
@@ -311,14 +209,6 @@ def backward_kernel(
 
 def _narrowest(*values: Tensor) -> int:
     return min(value.element_size() for value in values)
-
-
-def _strides(*operands: Operand) -> tuple[int, ...]:
-    return tuple(s for one in operands for s in (one.batch, one.component, one.outer, one.inner))
-
-
-def _plain(one: Operand) -> tuple[int, ...]:
-    return one.batch, one.outer, one.inner
 
 
 _EACH = 4  # numbers a thread holds of each array: one access of 16 bytes, in registers that half the threads find
@@ -346,36 +236,18 @@ def forward(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_widt
     order = order_of(x)
     components = logits.shape[1]
     xo = operand(x, order)
-    params = [operand(value, order, 2) for value in (logits, mean, log_scale)]
+    params = {name: operand(value, order, 2) for name, value in (("L", logits), ("M", mean), ("S", log_scale))}
     tile = _tile(order, components, _narrowest(x, logits, mean, log_scale), reduce)
     target = out.tensor
     several = reduce and tile.chunks > 1
     if several:
         target = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device)
     oo = xo if reduce else operand(target, order)
-    launch(
-        forward_kernel,
-        tile.programs,
-        x,
-        *(x, logits, mean, log_scale, target),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *(*_plain(xo), *_strides(*params), *_plain(oo)),
-        COMPONENTS=components,
-        PADDED=power_of_two(components),
-        REDUCE=reduce,
+    launch_tiles(
+        forward_kernel, tile, order, (x, logits, mean, log_scale, target), {"X": xo, **params, "O": oo},
+        COMPONENTS=components, PADDED=power_of_two(components), REDUCE=reduce,
         **bin_numbers(float(bin_width), dtype is torch.float32),
-        X_DENSE=xo.dense,
-        L_DENSE=params[0].dense,
-        M_DENSE=params[1].dense,
-        S_DENSE=params[2].dense,
-        O_DENSE=oo.dense,
-        WIDE=needs_wide_offsets(order, [xo, *params, oo]),
-        WORK=work_of(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, *params, oo]),
-        num_warps=tile.warps,
-    )
+    )  # fmt: skip
     if several:
         row_sums(target, None, out.tensor)
     return out.finish()
@@ -395,42 +267,21 @@ def backward(
     order = order_of(x)._replace(pixel_major=False) if shared else order_of(x)
     components = logits.shape[1]
     grad = grad if reduce else foldable(grad)
-    go = gradient_of(grad, order, x, reduce)
+    go = gradient_of(grad, order, reduce)
     xo, gxo = operand(x, order), operand(grad_x.tensor, order)
-    params = [operand(value, order, 2) for value in (logits, mean, log_scale)]
+    params = {name: operand(value, order, 2) for name, value in (("L", logits), ("M", mean), ("S", log_scale))}
     gpo = operand(grads[0], order, 2)
     tile = _tile(order, components, _narrowest(x, logits, mean, log_scale), None if shared else False)
     targets: list[Tensor] = grads
     if shared:
         partial = torch.empty((3, tile.chunks, components * order.columns), dtype=total_dtype(x), device=x.device)
         targets = [partial[0], partial[1], partial[2]]
-    operands = [xo, *params, gxo, gpo] + ([] if reduce else [go])
-    launch(
-        backward_kernel,
-        tile.programs,
-        x,
-        *(grad, x, logits, mean, log_scale, grad_x.tensor, *targets),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *(*_plain(go), *_plain(xo), *_strides(*params), *_plain(gxo), *_strides(gpo)),
-        COMPONENTS=components,
-        PADDED=power_of_two(components),
-        REDUCE=reduce,
-        SHARED=shared,
+    launch_tiles(
+        backward_kernel, tile, order, (grad, x, logits, mean, log_scale, grad_x.tensor, *targets),
+        {"X": xo, **params, "GX": gxo, "GP": gpo, "G": go},
+        COMPONENTS=components, PADDED=power_of_two(components), REDUCE=reduce, SHARED=shared,
         **bin_numbers(float(bin_width), x.dtype is not torch.float64),
-        G_DENSE=go.dense,
-        X_DENSE=xo.dense,
-        L_DENSE=params[0].dense,
-        M_DENSE=params[1].dense,
-        S_DENSE=params[2].dense,
-        GX_DENSE=gxo.dense,
-        GP_DENSE=gpo.dense,
-        WIDE=needs_wide_offsets(order, operands),
-        WORK=work_of(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, operands),
-        num_warps=tile.warps,
-    )
+    )  # fmt: skip
     if shared:
         flat = Order(1, 1, components * order.columns, False)
         for source, target in zip(targets, grads, strict=True):

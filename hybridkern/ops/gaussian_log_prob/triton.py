@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._triton import math as hk
-from hybridkern.ops._triton.density import is_shared, strides, total_dtype, work_of
-from hybridkern.ops._triton.launch import launch
+from hybridkern.ops._triton.density import is_shared
+from hybridkern.ops._triton.launch import launch_tiles
 from hybridkern.ops._triton.layout import (
     Operand,
     Order,
     Output,
-    alignment,
-    extent_of,
+    columns_of,
+    element,
     foldable,
+    load,
     multiple,
-    needs_wide_offsets,
-    offsets,
     operand,
     order_of,
+    part_of,
+    tile_at,
     vector_of,
 )
 from hybridkern.ops._triton.reduce import column_sums, row_sums
@@ -45,37 +46,12 @@ def _terms(x, mean, log_scale):
 
 @triton.jit
 def forward_kernel(
-    x,
-    mean,
-    log_scale,
-    total,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    constant_each,
-    x_batch,
-    x_outer,
-    x_inner,
-    m_batch,
-    m_outer,
-    m_inner,
-    s_batch,
-    s_outer,
-    s_inner,
-    X_DENSE: tl.constexpr,
-    M_DENSE: tl.constexpr,
-    S_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    x, mean, log_scale, out, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, m_batch, m_outer, m_inner, s_batch, s_outer, s_inner, constant_each,
+    X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    row, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -87,70 +63,31 @@ def forward_kernel(
     live = (row < rows)[:, None]
     sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        column = columns_of(step, COLUMNS, WIDE)
         mask = live & (column < columns)
-        x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
-        value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
+        value = load(x, column, mask, extent, x_outer, x_inner, X_DENSE, WORK, ALIGN)
         location = tl.zeros_like(value)
         log_s = tl.zeros_like(value)
         if mean is not None:
-            m_at = offsets(column, extent, multiple(m_outer, ALIGN), m_inner, M_DENSE)
-            location = tl.load(mean + m_at, mask=mask, other=0.0).to(WORK)
+            location = load(mean, column, mask, extent, m_outer, m_inner, M_DENSE, WORK, ALIGN)
         if log_scale is not None:
-            s_at = offsets(column, extent, multiple(s_outer, ALIGN), s_inner, S_DENSE)
-            log_s = tl.load(log_scale + s_at, mask=mask, other=0.0).to(WORK)
+            log_s = load(log_scale, column, mask, extent, s_outer, s_inner, S_DENSE, WORK, ALIGN)
         log_p, _, _ = _terms(value, location, log_s)
         sums += tl.where(mask, log_p, 0.0)
     own = tl.sum(sums, axis=1)
     if chunk == 0:
         own += columns.to(WORK) * constant_each
-    tl.store(total + row.to(tl.int64) * chunks + chunk, own, mask=row < rows)
+    tl.store(out + row.to(tl.int64) * chunks + chunk, own, mask=row < rows)
 
 
 @triton.jit
 def backward_kernel(
-    grad,
-    x,
-    mean,
-    log_scale,
-    grad_x,
-    grad_mean,
-    grad_log_scale,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    grad_stride,
-    x_batch,
-    x_outer,
-    x_inner,
-    m_batch,
-    m_outer,
-    m_inner,
-    s_batch,
-    s_outer,
-    s_inner,
-    gx_batch,
-    gx_outer,
-    gx_inner,
-    gp_batch,
-    gp_outer,
-    gp_inner,
-    SHARED: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    M_DENSE: tl.constexpr,
-    S_DENSE: tl.constexpr,
-    GX_DENSE: tl.constexpr,
-    GP_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
+    grad, x, mean, log_scale, grad_x, grad_mean, grad_log_scale, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, m_batch, m_outer, m_inner, s_batch, s_outer, s_inner,
+    gx_batch, gx_outer, gx_inner, gp_batch, gp_outer, gp_inner, grad_stride, SHARED: tl.constexpr,
+    X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr, GX_DENSE: tl.constexpr, GP_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
     # A program walks along an example; or, where the batch shares the parameters, down the batch, summing.
     program = tl.program_id(0)
     chunk = program % chunks
@@ -160,48 +97,28 @@ def backward_kernel(
     mean_sums = tl.zeros([ROWS, COLUMNS], WORK)
     scale_sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        if SHARED:
-            row_tile = step
-            column_tile = group
-        else:
-            row_tile = group
-            column_tile = step
-        if WIDE:
-            column_tile = tl.full((), 0, tl.int64) + column_tile
-        row = row_tile * ROWS + tl.arange(0, ROWS)[:, None]
-        column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        wide_row = row.to(tl.int64)
-        live = row < rows
-        mask = live & (column < columns)
-        upstream = tl.load(grad + wide_row * grad_stride, mask=live, other=0.0).to(WORK)
-        x_at = wide_row * multiple(x_batch, ALIGN) + offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
+        row, column, live, mask = tile_at(step, group, rows, columns, SHARED, WIDE, ROWS, COLUMNS)
+        upstream = tl.load(grad + row * grad_stride, mask=live, other=0.0).to(WORK)
+        x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
         location = tl.zeros_like(value)
         log_s = tl.zeros_like(value)
         if mean is not None:
-            m_at = wide_row * multiple(m_batch, ALIGN) + offsets(
-                column, extent, multiple(m_outer, ALIGN), m_inner, M_DENSE
-            )
+            m_at = element(row, column, extent, m_batch, m_outer, m_inner, M_DENSE, ALIGN)
             location = tl.load(mean + m_at, mask=mask, other=0.0).to(WORK)
         if log_scale is not None:
-            s_at = wide_row * multiple(s_batch, ALIGN) + offsets(
-                column, extent, multiple(s_outer, ALIGN), s_inner, S_DENSE
-            )
+            s_at = element(row, column, extent, s_batch, s_outer, s_inner, S_DENSE, ALIGN)
             log_s = tl.load(log_scale + s_at, mask=mask, other=0.0).to(WORK)
         _, slope_x, slope_s = _terms(value, location, log_s)
         own_x = slope_x * upstream
         own_s = slope_s * upstream
-        gx_at = wide_row * multiple(gx_batch, ALIGN) + offsets(
-            column, extent, multiple(gx_outer, ALIGN), gx_inner, GX_DENSE
-        )
+        gx_at = element(row, column, extent, gx_batch, gx_outer, gx_inner, GX_DENSE, ALIGN)
         tl.store(grad_x + gx_at, own_x.to(grad_x.dtype.element_ty), mask=mask)
         if SHARED:
             mean_sums += tl.where(mask, -own_x, 0.0)
             scale_sums += tl.where(mask, own_s, 0.0)
         else:
-            gp_at = wide_row * multiple(gp_batch, ALIGN) + offsets(
-                column, extent, multiple(gp_outer, ALIGN), gp_inner, GP_DENSE
-            )
+            gp_at = element(row, column, extent, gp_batch, gp_outer, gp_inner, GP_DENSE, ALIGN)
             if mean is not None:
                 tl.store(grad_mean + gp_at, (-own_x).to(grad_mean.dtype.element_ty), mask=mask)
             if log_scale is not None:
@@ -230,30 +147,15 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
     xo = operand(x, order)
     mo, so = _operand_or(mean, order, xo), _operand_or(log_scale, order, xo)
     tile = tile_of(order.rows, order.columns, vector_of(x, mean, log_scale), True)
-    total = torch.empty((order.rows,), dtype=dtype, device=x.device)
+    out = torch.empty((order.rows,), dtype=dtype, device=x.device)
     constant = -0.5 * math.log(2 * math.pi)
     several = tile.chunks > 1
-    partial = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device) if several else total
-    launch(
-        forward_kernel,
-        tile.programs,
-        x,
-        *(x, mean, log_scale, partial),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks, constant),
-        *strides(xo, mo, so),
-        X_DENSE=xo.dense,
-        M_DENSE=mo.dense,
-        S_DENSE=so.dense,
-        WIDE=needs_wide_offsets(order, [xo, mo, so]),
-        WORK=work_of(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, mo, so]),
-        num_warps=tile.warps,
-    )
+    partial = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device) if several else out
+    operands = {"X": xo, "M": mo, "S": so}
+    launch_tiles(forward_kernel, tile, order, (x, mean, log_scale, partial), operands, numbers=(constant,))
     if several:
-        row_sums(partial, None, total)
-    return total
+        row_sums(partial, None, out)
+    return out
 
 
 def backward(grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -277,26 +179,10 @@ def backward(grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | N
     if shared:
         partial = torch.empty((2, tile.chunks, order.columns), dtype=total_dtype(x), device=x.device)
         targets = [partial[0], partial[1]]
-    options: dict[str, Any] = {"SHARED": shared, "WIDE": needs_wide_offsets(order, [xo, mo, so, gxo, gpo])}
-    launch(
-        backward_kernel,
-        tile.programs,
-        x,
-        *(grad, x, mean, log_scale, grad_x.tensor, *targets),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks, grad.stride(0)),
-        *strides(xo, mo, so, gxo, gpo),
-        **options,
-        X_DENSE=xo.dense,
-        M_DENSE=mo.dense,
-        S_DENSE=so.dense,
-        GX_DENSE=gxo.dense,
-        GP_DENSE=gpo.dense,
-        WORK=work_of(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, mo, so, gxo, gpo]),
-        num_warps=tile.warps,
-    )
+    launch_tiles(
+        backward_kernel, tile, order, (grad, x, mean, log_scale, grad_x.tensor, *targets),
+        {"X": xo, "M": mo, "S": so, "GX": gxo, "GP": gpo}, numbers=(grad.stride(0),), SHARED=shared,
+    )  # fmt: skip
     if shared:
         for value, source, target in zip(params, targets, grads, strict=True):
             if value is not None:

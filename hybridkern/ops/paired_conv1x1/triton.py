@@ -7,14 +7,13 @@ summed in the same pass: every program leaves the sum over its positions, and a 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridkern.ops._triton.launch import launch
+from hybridkern.ops._triton.launch import launch, work_of
 from hybridkern.ops._triton.layout import Output, foldable, multiple
 from hybridkern.ops._triton.pair import Half, alignments, half_of, load_pair, needs_wide, position_of, store_pair
 from hybridkern.ops._triton.pair_tiles import HELD, gradient_tile, mix_tile
@@ -191,10 +190,6 @@ def gradient_kernel(
     tl.store(partial + channels * channels + row, bias_sums, mask=row < last)
 
 
-def _work(x: Tensor) -> Any:
-    return tl.float64 if x.dtype is torch.float64 else tl.float32
-
-
 def _strides(*halves: Half) -> tuple[int, ...]:
     return tuple(stride for half in halves for stride in half.strides)
 
@@ -221,7 +216,7 @@ def _mix(
         **_kinds(("FIRST", "SECOND", "TO_FIRST", "TO_SECOND"), halves),
         HELD=2 * half <= HELD,
         WIDE=needs_wide(positions, half, halves),
-        WORK=_work(first),
+        WORK=work_of(first),
         OUTPUTS=tile.outputs,
         INPUTS=tile.inputs,
         POSITIONS=tile.positions,
@@ -272,7 +267,7 @@ def backward(
         **_kinds(("GRAD_FIRST", "GRAD_SECOND", "FIRST", "SECOND", "TO_FIRST", "TO_SECOND"), halves),
         HELD=2 * half <= HELD,
         WIDE=needs_wide(positions, half, halves),
-        WORK=_work(first),
+        WORK=work_of(first),
         SIZE=tile.outputs,
         POSITIONS=tile.positions,
         ALIGN=align,

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._triton import math as hk
-from hybridkern.ops._triton.launch import launch
+from hybridkern.ops._triton.launch import launch_tiles
 from hybridkern.ops._triton.layout import (
-    Operand,
     Output,
-    alignment,
-    extent_of,
+    columns_of,
     foldable,
+    load,
     multiple,
-    needs_wide_offsets,
     offsets,
     operand,
     order_of,
+    part_of,
     vector_of,
 )
 from hybridkern.ops._triton.reduce import row_sums
@@ -30,37 +28,12 @@ from hybridkern.ops._triton.tiles import tile_of
 
 @triton.jit
 def forward_kernel(
-    x,
-    t,
-    beta,
-    y,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    x_batch,
-    x_outer,
-    x_inner,
-    t_batch,
-    t_outer,
-    t_inner,
-    y_batch,
-    y_outer,
-    y_inner,
-    SIGN: tl.constexpr,
-    X_DENSE: tl.constexpr,
-    T_DENSE: tl.constexpr,
-    Y_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    x, t, beta, y, rows, columns, extent, steps, chunks,
+    x_batch, x_outer, x_inner, t_batch, t_outer, t_inner, y_batch, y_outer, y_inner,
+    SIGN: tl.constexpr, X_DENSE: tl.constexpr, T_DENSE: tl.constexpr, Y_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    row, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -71,15 +44,11 @@ def forward_kernel(
     if beta is not None:
         factor = tl.load(beta).to(WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        column = columns_of(step, COLUMNS, WIDE)
         mask = live & (column < columns)
-        x_at = offsets(column, extent, multiple(x_outer, ALIGN), x_inner, X_DENSE)
-        t_at = offsets(column, extent, multiple(t_outer, ALIGN), t_inner, T_DENSE)
         y_at = offsets(column, extent, multiple(y_outer, ALIGN), y_inner, Y_DENSE)
-        value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        shift = tl.load(t + t_at, mask=mask, other=0.0).to(WORK)
+        value = load(x, column, mask, extent, x_outer, x_inner, X_DENSE, WORK, ALIGN)
+        shift = load(t, column, mask, extent, t_outer, t_inner, T_DENSE, WORK, ALIGN)
         if beta is not None:
             # a product that no later sum may absorb: every backend must round the same number
             shift = tl.fma(shift, hk.splat(factor, shift), hk.splat(0.0, shift))
@@ -89,38 +58,12 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    grad,
-    t,
-    beta,
-    grad_t,
-    partial,
-    rows,
-    columns,
-    extent,
-    steps,
-    chunks,
-    g_batch,
-    g_outer,
-    g_inner,
-    t_batch,
-    t_outer,
-    t_inner,
-    gt_batch,
-    gt_outer,
-    gt_inner,
-    SIGN: tl.constexpr,
-    G_DENSE: tl.constexpr,
-    T_DENSE: tl.constexpr,
-    GT_DENSE: tl.constexpr,
-    WIDE: tl.constexpr,
-    WORK: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    ALIGN: tl.constexpr,
-):
-    program = tl.program_id(0)
-    row = (program // chunks) * ROWS + tl.arange(0, ROWS)
-    chunk = program % chunks
+    grad, t, beta, grad_t, partial, rows, columns, extent, steps, chunks,
+    g_batch, g_outer, g_inner, t_batch, t_outer, t_inner, gt_batch, gt_outer, gt_inner,
+    SIGN: tl.constexpr, G_DENSE: tl.constexpr, T_DENSE: tl.constexpr, GT_DENSE: tl.constexpr,
+    WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    row, chunk = part_of(chunks, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -131,25 +74,13 @@ def backward_kernel(
     factor = tl.load(beta).to(WORK) * SIGN
     sums = tl.zeros([ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        column = step * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-        if WIDE:
-            column = (tl.full((), 0, tl.int64) + step) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        column = columns_of(step, COLUMNS, WIDE)
         mask = live & (column < columns)
-        g_at = offsets(column, extent, multiple(g_outer, ALIGN), g_inner, G_DENSE)
-        t_at = offsets(column, extent, multiple(t_outer, ALIGN), t_inner, T_DENSE)
         gt_at = offsets(column, extent, multiple(gt_outer, ALIGN), gt_inner, GT_DENSE)
-        g = tl.load(grad + g_at, mask=mask, other=0.0).to(WORK)
-        sums += g * tl.load(t + t_at, mask=mask, other=0.0).to(WORK)
+        g = load(grad, column, mask, extent, g_outer, g_inner, G_DENSE, WORK, ALIGN)
+        sums += g * load(t, column, mask, extent, t_outer, t_inner, T_DENSE, WORK, ALIGN)
         tl.store(grad_t + gt_at, (g * factor).to(grad_t.dtype.element_ty), mask=mask)
-    tl.store(partial + program, tl.sum(tl.sum(sums, axis=1), axis=0))
-
-
-def _strides(*operands: Operand) -> tuple[int, ...]:
-    return tuple(stride for one in operands for stride in (one.batch, one.outer, one.inner))
-
-
-def _work(x: Tensor) -> Any:
-    return tl.float64 if x.dtype is torch.float64 else tl.float32
+    tl.store(partial + tl.program_id(0), tl.sum(tl.sum(sums, axis=1), axis=0))
 
 
 def forward(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) -> Tensor:
@@ -161,24 +92,8 @@ def forward(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool) -> Tensor:
     order = order_of(x)
     xo, to, yo = operand(x, order), operand(t, order), operand(out.tensor, order)
     tile = tile_of(order.rows, order.columns, vector_of(x, t), False)
-    launch(
-        forward_kernel,
-        tile.programs,
-        x,
-        *(x, t, beta, out.tensor),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *_strides(xo, to, yo),
-        SIGN=-1.0 if inverse else 1.0,
-        X_DENSE=xo.dense,
-        T_DENSE=to.dense,
-        Y_DENSE=yo.dense,
-        WIDE=needs_wide_offsets(order, [xo, to, yo]),
-        WORK=_work(x),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [xo, to, yo]),
-        num_warps=tile.warps,
-    )
+    sign = -1.0 if inverse else 1.0
+    launch_tiles(forward_kernel, tile, order, (x, t, beta, out.tensor), {"X": xo, "T": to, "Y": yo}, SIGN=sign)
     return out.finish()
 
 
@@ -191,27 +106,10 @@ def backward(grad: Tensor, t: Tensor, beta: Tensor, inverse: bool) -> tuple[Tens
     order = order_of(t)
     go, to, gto = operand(grad, order), operand(t, order), operand(grad_t.tensor, order)
     tile = tile_of(order.rows, order.columns, vector_of(grad, t), True)
-    work = torch.float64 if grad.dtype is torch.float64 else torch.float32
-    partial = torch.empty((1, tile.programs), dtype=work, device=t.device)
+    partial = torch.empty((1, tile.programs), dtype=total_dtype(grad), device=t.device)
     sign = -1.0 if inverse else 1.0
-    launch(
-        backward_kernel,
-        tile.programs,
-        t,
-        *(grad, t, beta, grad_t.tensor, partial),
-        *(order.rows, order.columns, extent_of(order), tile.steps, tile.chunks),
-        *_strides(go, to, gto),
-        SIGN=sign,
-        G_DENSE=go.dense,
-        T_DENSE=to.dense,
-        GT_DENSE=gto.dense,
-        WIDE=needs_wide_offsets(order, [go, to, gto]),
-        WORK=_work(grad),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        ALIGN=alignment(order, [go, to, gto]),
-        num_warps=tile.warps,
-    )
+    tensors = (grad, t, beta, grad_t.tensor, partial)
+    launch_tiles(backward_kernel, tile, order, tensors, {"G": go, "T": to, "GT": gto}, SIGN=sign)
     row_sums(partial, None, grad_beta, sign)
     return grad_t.finish(), grad_beta
 

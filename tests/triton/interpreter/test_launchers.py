@@ -43,8 +43,8 @@ def test_triton_is_what_runs(backend: str, monkeypatch: pytest.MonkeyPatch) -> N
         for part in operator.parts if operator.triton else ():
             assert _gpu.launcher(part).__module__ == f"hybridkern.ops.{operator.name}.triton"
     launches = []
-    plain = affine_coupling.launch
-    monkeypatch.setattr(affine_coupling, "launch", lambda *a, **k: (launches.append(a[0]), plain(*a, **k)))
+    plain = affine_coupling.launch_tiles
+    monkeypatch.setattr(affine_coupling, "launch_tiles", lambda *a, **k: (launches.append(a[0]), plain(*a, **k)))
     ops.affine_coupling(torch.zeros(2, 3), torch.zeros(2, 6))
     assert launches == [affine_coupling.forward_kernel]
 
