@@ -51,6 +51,7 @@ def launch_tiles(
     operands: Mapping[str, Operand],
     starts: Sequence[int] = (),
     numbers: Sequence[float] = (),
+    /,
     **constants: Any,
 ) -> None:
     """Launch a kernel that walks over the elements of examples by the tile.

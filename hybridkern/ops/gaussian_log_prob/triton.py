@@ -152,7 +152,7 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
     several = tile.chunks > 1
     partial = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device) if several else out
     operands = {"X": xo, "M": mo, "S": so}
-    launch_tiles(forward_kernel, tile, order, (x, mean, log_scale, partial), operands, numbers=(constant,))
+    launch_tiles(forward_kernel, tile, order, (x, mean, log_scale, partial), operands, (), (constant,))
     if several:
         row_sums(partial, None, out)
     return out
@@ -181,7 +181,7 @@ def backward(grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | N
         targets = [partial[0], partial[1]]
     launch_tiles(
         backward_kernel, tile, order, (grad, x, mean, log_scale, grad_x.tensor, *targets),
-        {"X": xo, "M": mo, "S": so, "GX": gxo, "GP": gpo}, numbers=(grad.stride(0),), SHARED=shared,
+        {"X": xo, "M": mo, "S": so, "GX": gxo, "GP": gpo}, (), (grad.stride(0),), SHARED=shared,
     )  # fmt: skip
     if shared:
         for value, source, target in zip(params, targets, grads, strict=True):
