@@ -163,12 +163,13 @@ class IDF(Flow):
         Raises:
             TypeError, ValueError: what :meth:`forward` raises, or no rows.
         """
-        training = self.training
+        modes = [module for module in self.modules() if module.training]
         self.eval()
         try:
             self.base.initialize(self(x)[0])
         finally:
-            self.train(training)
+            for module in modes:  # one by one: parts of a flow may have been frozen in evaluation mode
+                module.training = True
 
     def marginal_parameters(self) -> list[nn.Parameter]:
         """The parameters of the prior that belong to one latent each: for images, those outside of its networks."""

@@ -264,3 +264,12 @@ def test_a_buffer_on_a_device_is_waited_for_once(monkeypatch: pytest.MonkeyPatch
 
 def test_an_answer_is_there_at_once_on_a_cpu() -> None:
     assert _later.Later(torch.tensor(True)).answer() is True and _later.Later(torch.tensor(False)).answer() is False
+
+
+@pytest.mark.parametrize("shape", [6, (1, 4, 4)])
+def test_starting_the_prior_leaves_frozen_parts_in_evaluation_mode(shape: int | tuple[int, ...]) -> None:
+    flow = flows.IDF(shape, layers=1, parts=2, hidden=4, levels=1)
+    flow.couplings.eval()
+    modes = [module.training for module in flow.modules()]
+    flow.initialize(torch.randint(5, (8, *flow.shape)))
+    assert [module.training for module in flow.modules()] == modes
