@@ -192,6 +192,17 @@ def test_stays_in_float64_when_the_model_is_converted() -> None:
     assert torch.equal(other(z), head(z))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_from_the_meta_device(dtype: torch.dtype) -> None:
+    z, y = _data(20, 3)
+    known = _head(3).observe(z, y)
+    with torch.device("meta"):
+        head = _head(3).to(dtype)
+    head.to_empty(device="cpu").load_state_dict(known.state_dict())
+    assert {value.dtype for value in head.state_dict().values()} == {torch.float64}
+    assert torch.equal(head(z), known(z))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_maximal_evidence_is_the_one_scipy_finds(seed: int) -> None:
     z, y = _data(60, 4, seed)

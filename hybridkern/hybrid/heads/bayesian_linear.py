@@ -91,7 +91,8 @@ class BayesianLinear(Regressor):
         for name, value in self._own():
             data, grad = kept[name]
             value.grad = None
-            value.data = data.to(value.device)
+            # from the meta device there is nothing to take along (to_empty)
+            value.data = value.data.double() if data.is_meta else data.to(value.device)
             value.grad = None if grad is None else grad.to(value.device)
         return self
 
