@@ -14,12 +14,12 @@ from hybridkern._arguments import as_flag, as_name
 from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._form_state import FormedFlow
 from hybridkern.flows._initialized import is_initialized, known_to_compiler, mark_initialized
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._later import warn_once, watch_finite
 from hybridkern.flows._statistics import channel_statistics, finite_over_ranks, whitening
 from hybridkern.flows.base import (
-    Flow,
     NetBuilder,
     check_count,
     check_images,
@@ -106,7 +106,7 @@ class GlowLevel(nn.Module):
         return state
 
 
-class Glow(Flow):
+class Glow(FormedFlow):
     """Multi-scale flow for images: squeeze, steps of mixing and affine coupling, half of the channels factored out.
 
     A level turns blocks of 2x2 pixels into channels and runs ``steps`` steps; after each but the last, half of the
@@ -192,36 +192,14 @@ class Glow(Flow):
         # of a batch on a device: whether the values that actnorm started from were finite; looked at in the next call
         self._started_finite: Tensor | None = None
 
-    def get_extra_state(self) -> Tensor:
-        """The form as numbers, which ``state_dict`` holds: parameters mean nothing without it."""
-        return torch.tensor(self.form.numbers(), dtype=torch.float64, device="cpu")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Nothing is set: a flow keeps the form that it was built with.
-
-        Raises:
-            ValueError: ``state`` is another form's.
-        """
-        theirs = CouplingForm.from_numbers(state.tolist())
-        if theirs != self.form:
-            raise ValueError(
-                f"form: got a state_dict of form {form_text(theirs)}, expected {form_text(self.form)}, that of the "
-                f"flow; build it as Glow(..., form={form_text(theirs)})"
-            )
-
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        key = prefix + "_extra_state"
-        if key in state_dict:
-            self.set_extra_state(state_dict[key])
-        elif prefix + "_initialized" in state_dict and self._form_is_new:
+        says = prefix + "_extra_state" in state_dict
+        if not says and prefix + "_initialized" in state_dict and self._form_is_new:
             raise ValueError(
                 f"form: got a state_dict that does not say it, as version 0.1 wrote them, expected Glow(..., "
                 f"form={_FORMER_DEFAULT!r}), the default then, or the form that the flow was trained with"
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
-        missing_keys = args[2]
-        if key in missing_keys:
-            missing_keys.remove(key)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, *, whiten: bool = False) -> None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from hybridkern._arguments import is_sizes
 from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._form_state import FormedFlow
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._later import watch_finite
 from hybridkern.flows.base import (
-    Flow,
     NetBuilder,
     check_count,
     check_images,
@@ -28,7 +28,7 @@ from hybridkern.transforms import AffineCoupling, squeeze, unsqueeze
 from hybridkern.transforms.checkerboard import ImageCouplings
 
 
-class RealNVP(Flow):
+class RealNVP(FormedFlow):
     """Affine couplings that transform the two halves of a vector in turn, over a standard Gaussian.
 
     The halves stay apart through the whole flow and are joined once, at its end. An odd ``dim`` gives the first half

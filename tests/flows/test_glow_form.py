@@ -104,3 +104,16 @@ def test_inside_a_model() -> None:
     assert "flow._extra_state" in one.state_dict()
     two.load_state_dict(one.state_dict())
     assert "form='freia'" in repr(two)
+
+
+@pytest.mark.parametrize("size", [4, (1, 4, 4)])
+def test_realnvp_of_another_form(size: int | tuple[int, ...]) -> None:
+    """The same parameters mean another flow: loading them would give other likelihoods without a word."""
+    theirs, flow = (flows.RealNVP(size, layers=2, hidden=4, form=form, levels=1) for form in ("freia", "glow"))
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    with pytest.raises(ValueError, match=r"form: got a state_dict of form 'freia', expected 'glow', .*RealNVP\("):
+        flow.load_state_dict(theirs.state_dict())
+    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
+    flow.load_state_dict({name: value for name, value in theirs.state_dict().items() if name != "_extra_state"})
+    x = torch.randn(3, *flow.shape)
+    torch.testing.assert_close(torch.func.functional_call(flow, flow.state_dict(), x), flow(x))
