@@ -99,6 +99,8 @@ AWKWARD = (
     Case((2, 8, 4, 4)),
 )
 
+FLOAT64 = Case((2, 4, 5, 3), torch.float64, torch.float64)
+
 
 def _placed(case: Case, args: Args) -> Args:
     return {name: layouts.LAYOUTS[case.layout](v) if v.ndim > 1 else v for name, v in args.items()}

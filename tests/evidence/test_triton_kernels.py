@@ -19,6 +19,7 @@ from tests.evidence.subjects import (  # noqa: E402
     ALIGNED,
     AWKWARD,
     EXEMPTIONS,
+    FLOAT64,
     MAIN,
     SUBJECTS,
     Case,
@@ -30,7 +31,7 @@ from tests.evidence.subjects import (  # noqa: E402
     paired,
     rounding,
 )
-from tests.evidence.triton_compile import AMD_TARGETS, NVIDIA_TARGETS  # noqa: E402
+from tests.evidence.triton_compile import AMD_TARGETS, NVIDIA_TARGETS, compile_launch  # noqa: E402
 
 TRAFFIC = 1.02
 EVERY = pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
@@ -76,6 +77,16 @@ def test_compiled_it_is_right_for_every_variant(subject: Subject, poisoned_memor
         subject.run(AWKWARD[0])
     assert runs
     assert [finding for run in runs for finding in run.execution.findings] == []
+
+
+@MOST
+def test_compiled_it_is_right_in_float64(subject: Subject, poisoned_memory):
+    with compiled_for("sm_90") as runs:
+        subject.run(FLOAT64)
+    assert [finding for run in runs for finding in run.execution.findings] == []
+    for run in runs:  # which would be one of float32, whatever the tensors are
+        named = compile_launch(run.launch, "sm_90").parameters
+        assert [name for name in named if isinstance(run.launch.arguments[name], float)] == [], run.launch.name
 
 
 # float32 for every target, what else there is for one of them each. The gradients of the parameters of a density are

@@ -31,6 +31,9 @@ from hybridkern.ops._triton.layout import (
 from hybridkern.ops._triton.reduce import column_sums, row_sums
 from hybridkern.ops._triton.tiles import batch_tile_of, tile_of
 
+# of every dimension; Triton passes a number of Python as float32, so it is one of the compiled constants
+_CONSTANT = -0.5 * math.log(2 * math.pi)
+
 
 @triton.jit
 def _terms(x, mean, log_scale):
@@ -47,8 +50,8 @@ def _terms(x, mean, log_scale):
 @triton.jit
 def forward_kernel(
     x, mean, log_scale, out, rows, columns, extent, steps, chunks,
-    x_batch, x_outer, x_inner, m_batch, m_outer, m_inner, s_batch, s_outer, s_inner, constant_each,
-    X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr,
+    x_batch, x_outer, x_inner, m_batch, m_outer, m_inner, s_batch, s_outer, s_inner,
+    CONSTANT: tl.constexpr, X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     row, chunk = part_of(chunks, ROWS)
@@ -76,7 +79,7 @@ def forward_kernel(
         sums += tl.where(mask, log_p, 0.0)
     own = tl.sum(sums, axis=1)
     if chunk == 0:
-        own += columns.to(WORK) * constant_each
+        own += columns.to(WORK) * CONSTANT
     tl.store(out + row.to(tl.int64) * chunks + chunk, own, mask=row < rows)
 
 
@@ -148,11 +151,10 @@ def forward(x: Tensor, mean: Tensor | None, log_scale: Tensor | None) -> Tensor:
     mo, so = _operand_or(mean, order, xo), _operand_or(log_scale, order, xo)
     tile = tile_of(order.rows, order.columns, vector_of(x, mean, log_scale), True)
     out = torch.empty((order.rows,), dtype=dtype, device=x.device)
-    constant = -0.5 * math.log(2 * math.pi)
     several = tile.chunks > 1
     partial = torch.empty((order.rows, tile.chunks), dtype=dtype, device=x.device) if several else out
     operands = {"X": xo, "M": mo, "S": so}
-    launch_tiles(forward_kernel, tile, order, (x, mean, log_scale, partial), operands, (), (constant,))
+    launch_tiles(forward_kernel, tile, order, (x, mean, log_scale, partial), operands, CONSTANT=_CONSTANT)
     if several:
         row_sums(partial, None, out)
     return out

@@ -20,7 +20,8 @@ WARP = 32
 _MOST_THREADS = 1 << 15  # executed at once
 _MOST_STEPS = 10**6
 _POISON = 2**64 - 1  # what a register holds that nobody wrote: NaN, and an index out of all bounds
-_PRED = Type("pred", 1)
+_PRED, _F64 = Type("pred", 1), Type("f", 64)
+_MASKS = {"shfl": 4, "vote": 2, "bar": 0, "barrier": 0}  # which operand names the lanes that must be there
 _IGNORED = {"membar", "fence", "prefetch", "prefetchu", "createpolicy", "griddepcontrol", "nanosleep", "applypriority"}
 
 
@@ -128,6 +129,7 @@ class _Machine:
         self._special = _special_registers(grid, shape, self._block, within)
         self._registers: dict[str, Array] = {}
         self._faults: list[Finding] = []
+        self._held = np.zeros(self._count, bool)  # at an instruction that waits for other lanes of the warp
         self.instructions = 0
 
     def findings(self) -> list[Finding]:
@@ -139,15 +141,20 @@ class _Machine:
         end = len(self.kernel.instructions)
         counter = np.zeros(self._count, np.int64)
         waiting = np.zeros(self._count, bool)
+        self._held[:] = False
         for _ in range(_MOST_STEPS):
-            ready = ~waiting & (counter < end)
+            ready = ~waiting & ~self._held & (counter < end)
             if not ready.any():
+                if self._held.any():
+                    at = int(counter[self._held].min())
+                    what = self.kernel.instructions[at]
+                    raise Fault(f"{self.kernel.name}: lanes named in the mask are missing: {what.text}")
                 if not waiting.any():
                     return
                 self._release(counter, waiting, end)
                 continue
             at = int(counter[ready].min())
-            active = ready & (counter == at)
+            active = (ready | self._held) & (counter == at)
             self._step(self.kernel.instructions[at], at, active, counter, waiting, end)
         raise Fault(f"{self.kernel.name}: not done after {_MOST_STEPS} steps")
 
@@ -162,6 +169,7 @@ class _Machine:
         waiting[:] = False
 
     def _step(self, what: Instruction, at: int, active: Array, counter: Array, waiting: Array, end: int) -> None:
+        active = self._with_all_lanes(what, active)
         counter[active] += 1
         self.instructions += int(np.count_nonzero(np.logical_or.reduceat(active, self._warp_firsts)))
         if what.guard is not None:
@@ -193,6 +201,7 @@ class _Machine:
             "atom": self._atomic,
             "ldmatrix": self._load_matrix,
             "stmatrix": self._store_matrix,
+            "mma": self._multiply_matrices,
             "shfl": self._shuffle,
             "vote": self._vote,
             "activemask": self._active_mask,
@@ -370,14 +379,46 @@ class _Machine:
 
     # threads of a warp
 
+    def _multiply_matrices(self, what: Instruction, active: Array) -> None:
+        """``d = a b + c`` of a warp, float64, ``a`` 8 x 4: a lane has one number of ``a`` and ``b``, two of ``c``."""
+        if "m8n8k4" not in what.modifiers or what.type != _F64:
+            raise Unsupported(what.text)
+        self._members(what, np.full(self._count, 0xFFFFFFFF, np.uint32), active)
+        target, *sources = (_list(operand) for operand in what.operands)
+        (a,), (b,), c = ([self._read_name(name, _F64) for name in names] for names in sources)
+        rows, columns = a.reshape(-1, 8, 4), b.reshape(-1, 8, 4).swapaxes(1, 2)
+        out = (rows @ columns + np.stack(c, 1).reshape(-1, 8, 8)).reshape(-1, 2)
+        for name, value in zip(target, out.T, strict=True):
+            self._write(name, encode(np.ascontiguousarray(value), _F64), active)
+
+    def _with_all_lanes(self, what: Instruction, active: Array) -> Array:
+        """Of the threads at an instruction that names lanes of the warp, those whose lanes are all there.
+
+        The others are held until these come, as the hardware holds them.
+        """
+        place = _MASKS.get(what.name)
+        if place is None or (what.name in ("bar", "barrier") and "warp" not in what.modifiers):
+            return active
+        taking = active
+        if what.guard is not None:
+            guard = self._read_name(what.guard, _PRED)
+            taking = active & (~guard if what.negated else guard)
+        late = taking & ~self._complete(self._raw(what.operands[place], 32), taking)
+        self._held[active] = late[active]
+        return active & ~late
+
+    def _complete(self, mask: Array, active: Array) -> Array:
+        """Whether as many lanes of a thread's warp are active as its mask names."""
+        here = np.bincount(self._warp_start[active], minlength=self._count)
+        ones = (np.uint64(1) << self._warp_size.astype(np.uint64)) - np.uint64(1)
+        return here[self._warp_start] == np.bitwise_count(mask.astype(np.uint32) & ones)
+
     def _members(self, what: Instruction, mask: Array, active: Array) -> None:
         """Every lane named in the mask must be here, and every lane that is here in the mask."""
         named = (mask >> self._lane.astype(np.uint32)) & np.uint32(1) == 1
         if (active & ~named).any():
             raise Fault(f"{self.kernel.name}: a lane outside of its own mask: {what.text}")
-        here = np.bincount(self._warp_start[active], minlength=self._count)
-        wanted = np.bitwise_count(mask & ((np.uint64(1) << self._warp_size.astype(np.uint64)) - np.uint64(1)))
-        if (here[self._warp_start[active]] != wanted[active]).any():
+        if not self._complete(mask, active)[active].all():
             raise Fault(f"{self.kernel.name}: lanes named in the mask are missing: {what.text}")
 
     def _shuffle(self, what: Instruction, active: Array) -> None:
