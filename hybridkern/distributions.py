@@ -234,10 +234,10 @@ class DiscretizedLogisticMixture(Distribution):
         x = _check_sample(x, self.dim)
         components = self.mean.shape[1]
         q = (torch.arange(components, device=x.device) + 0.5) / components
-        apart = torch.linspace(-0.3, 0.3, components) if components > 1 else torch.zeros(1)
+        apart = torch.linspace(-0.3, 0.3, components, device=x.device) if components > 1 else x.new_zeros(1)
         scale = x.std(0, correction=0) * min(1 / components, _SCALE_OF_STD)
         self.logits.zero_()
-        self.mean.copy_((_quantiles(x, q) + apart.to(x)[:, None])[None])
+        self.mean.copy_((_quantiles(x, q) + apart.to(x.dtype)[:, None])[None])
         self.log_scale.copy_(scale.clamp(min=_LEAST_SCALE).log().expand_as(self.log_scale))
 
     @property

@@ -45,7 +45,8 @@ def statistics_of(z: Tensor, y: Tensor) -> Statistics:
 def cholesky(matrix: Tensor, what: str) -> Tensor:
     """Lower Cholesky factor of a symmetric matrix that is positive definite unless rounding spoils it.
 
-    Where no error can be raised, in compiled graphs and under ``vmap``, the factor of a singular matrix is NaN.
+    Where no error can be raised, in compiled graphs and under ``vmap``, and in training steps on a device, which
+    would wait for it, the factor of a singular matrix is NaN.
 
     Raises:
         ValueError: it is singular to working precision, and how to change that.
@@ -55,7 +56,7 @@ def cholesky(matrix: Tensor, what: str) -> Tensor:
     # A pivot of no more than rounding left over of its diagonal element: by luck a singular matrix may have a factor.
     least = len(matrix) * torch.finfo(matrix.dtype).eps * matrix.detach().diagonal()
     singular = (info != 0) | (factor.detach().diagonal().square() <= least).any()
-    if not can_look():
+    if not can_look() or matrix.is_meta or (torch.is_grad_enabled() and not matrix.is_cpu):
         return torch.where(singular, torch.nan, factor)
     if bool(singular):
         raise ValueError(
@@ -105,7 +106,7 @@ def evidence(z: Tensor, y: Tensor, precision: Tensor, noise: Tensor) -> Tensor:
 
 def evidence_of_statistics(known: Statistics, precision: Tensor, noise: Tensor) -> Tensor:
     """``log p(y|Z)`` from sufficient statistics; the error is about 1e-16 of ``y'y / noise**2``."""
-    if can_look() and known.rows == 0:
+    if can_look() and not known.rows.is_meta and known.rows == 0:
         return 0 * precision
     weights = posterior(known, precision, noise)
     mean = weights.mean

@@ -9,13 +9,14 @@ of the logistic function, and goes through Gauss-Legendre quadrature there.
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridkern._finite import is_plain
 from hybridkern.ops._bounds import at_least, at_most
 
 _LOG_TWO_PI = math.log(2 * math.pi)
@@ -26,17 +27,35 @@ _HALF_LINE = 60.0  # remainders fall off like exp(-s/2) at the slowest
 _NODES = 128
 
 
-@cache
-def _trapezoid() -> tuple[Tensor, Tensor]:
-    nodes = torch.arange(-_REACH, _REACH + _STEP / 2, _STEP, dtype=torch.float64)
+def _trapezoid(device: torch.device) -> tuple[Tensor, Tensor]:
+    nodes = torch.arange(-_REACH, _REACH + _STEP / 2, _STEP, dtype=torch.float64, device=device)
     return nodes, -0.5 * nodes.square() - 0.5 * _LOG_TWO_PI + math.log(_STEP)
 
 
-@cache
-def _legendre() -> tuple[Tensor, Tensor]:
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+_LEGENDRE = [part.tolist() for part in np.polynomial.legendre.leggauss(_NODES)]
+
+
+def _legendre(device: torch.device) -> tuple[Tensor, Tensor]:
+    nodes, weights = (torch.tensor(part, dtype=torch.float64, device=device) for part in _LEGENDRE)
     half = _HALF_LINE / 2
-    return torch.from_numpy(half * (nodes + 1)), torch.from_numpy(half * weights)
+    return half * (nodes + 1), half * weights
+
+
+_Rule = Callable[[torch.device], tuple[Tensor, Tensor]]
+_made: dict[tuple[_Rule, torch.device], tuple[Tensor, Tensor]] = {}
+
+
+def _nodes(rule: _Rule, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of a rule, once a device: a copy from the host in each step would wait for it."""
+    if torch.compiler.is_compiling():
+        return rule(device)
+    found = _made.get((rule, device))
+    if found is None:
+        with torch.inference_mode(False):  # what is kept serves training, too
+            found = rule(device)
+        if all(map(is_plain, found)):
+            _made[rule, device] = found
+    return found
 
 
 def _density(s: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -61,7 +80,7 @@ def log_expected_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def _narrow_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
-    nodes, log_weights = (part.to(mean.device) for part in _trapezoid())
+    nodes, log_weights = _nodes(_trapezoid, mean.device)
     return torch.logsumexp(log_weights + F.logsigmoid(mean[:, None] + std[:, None] * nodes), 1)
 
 
@@ -83,7 +102,7 @@ def _broad_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
     factor = torch.where(turned, mean + 0.5 * variance, torch.zeros_like(mean))
     mean = torch.where(turned, mirrored, mean)  # not maximum, which shares the gradient out where both are equal
     log_step = _log_ndtr(mean / std)
-    nodes, weights = (part.to(mean.device) for part in _legendre())
+    nodes, weights = _nodes(_legendre, mean.device)
     column, width = mean[:, None], std[:, None]
     log_scale = log_step[:, None]
     below = torch.exp(_log_density(-nodes, column, width) - log_scale)
@@ -95,10 +114,10 @@ def _broad_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
 def expected_log_sigmoid(mean: Tensor, std: Tensor) -> Tensor:
     """``E[log sigma(s)]`` for ``s ~ N(mean, std**2)``; arguments and result as :func:`log_expected_sigmoid`."""
     narrow, broad = at_most(std, _WIDE), at_least(std, _WIDE)
-    nodes, log_weights = (part.to(mean.device) for part in _trapezoid())
+    nodes, log_weights = _nodes(_trapezoid, mean.device)
     by_trapezoid = (log_weights.exp() * F.logsigmoid(mean[:, None] + narrow[:, None] * nodes)).sum(1)
 
-    half, weights = (part.to(mean.device) for part in _legendre())
+    half, weights = _nodes(_legendre, mean.device)
     column, width = mean[:, None], broad[:, None]
     # -log sigma(s) is the hinge max(-s, 0) plus log1p(exp(-|s|))
     hinge = broad * _density(torch.zeros_like(mean), mean, broad) * broad - mean * torch.special.ndtr(-mean / broad)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from hybridkern._finite import check_finite_values, is_plain, readable
+from hybridkern._finite import check_finite_values, readable
 from hybridkern._tensors import shape_text
 
 
@@ -27,16 +26,17 @@ def check_targets(y: Tensor, rows: int) -> None:
 
 
 def check_latents(z: Tensor, dim: int) -> None:
-    """``z`` must be a floating-point tensor ``(B, dim)`` of finite values.
+    """``z`` must be a floating-point tensor ``(B, dim)``, on a CPU of finite values.
 
     Raises:
         TypeError: not a tensor, or of another kind of dtype.
-        ValueError: another shape, or a value that is not finite (not looked at in compiled graphs and under ``vmap``).
+        ValueError: another shape, or a value that is not finite; the values are not looked at where
+            :func:`check_targets` does not look at them.
     """
     if not isinstance(z, Tensor) or not z.is_floating_point():
         found = z.dtype if isinstance(z, Tensor) else type(z).__name__
         raise TypeError(f"z: got {found}, expected a floating-point tensor of latents")
     if z.ndim != 2 or z.shape[1] != dim:
         raise ValueError(f"z: got shape {shape_text(z.shape)}, expected (B, {dim})")
-    if not torch.compiler.is_compiling() and is_plain(z):
+    if readable(z):
         check_finite_values("z", z)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_number
+from hybridkern._finite import check_finite_values, is_plain
 from hybridkern._values import refuse_vmap
 from hybridkern.hybrid import _evidence
 from hybridkern.hybrid._evidence import Posterior, Statistics
@@ -141,8 +142,9 @@ class BayesianLinear(Regressor):
         """
         refuse_vmap("BayesianLinear.observe", "it adds to buffers that all share")
         features, targets = self._rows(z, y)
-        if not bool(targets.isfinite().all()):  # on a GPU, where check_targets does not look
-            raise ValueError("y: got a value that is not finite, expected finite numbers only")
+        for given, value in (("z", features), ("y", targets)):  # on a GPU, too, where nothing has been looked at
+            if is_plain(value):
+                check_finite_values(given, value)
         for name, value in _evidence.statistics_of(features, targets)._asdict().items():
             getattr(self, name).add_(value)
         return self

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_name, as_size
+from hybridkern._finite import check_finite_values
 from hybridkern._values import refuse_vmap
 from hybridkern.hybrid import _laplace
 from hybridkern.hybrid._labels import check_labels
@@ -164,6 +165,7 @@ class BayesianLogistic(Classifier):
         """
         refuse_vmap("BayesianLogistic.laplace", "it sets parameters and stops by what it finds")
         features = self._features(z)
+        check_finite_values("z", features)  # on a GPU, too, where nothing has been looked at
         sign = (2 * check_labels(y, len(z), 2) - 1).to(features.dtype)
         found = _laplace.approximate(features, sign, self.prior_precision)
         self.mean.copy_(found.mean)
