@@ -10,6 +10,7 @@ DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 BASE ?= HEAD
 WHEEL_FLAGS ?=
+TORCH_TEST_FLAGS ?= --torch torch==2.11.0 --triton triton==3.6.0
 
 # A branch of its own, so that a build without the extension never passes for one with it.
 NO_EXT := $(filter-out 0,$(HYBRIDKERN_NO_EXT))
@@ -29,7 +30,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu wheel-test evidence evidence-test clean distclean
+.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu wheel-test torch-test evidence evidence-test clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +77,9 @@ bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measur
 
 wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
 	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)
+
+torch-test: $(READY) ## the package beside another torch, in an environment of its own; see TORCH_TEST_FLAGS
+	$(BIN)/python -m tests.packaging.other_torch $(TORCH_TEST_FLAGS)
 
 # Without triton or nvcc it fails. The page is written first: a test compares it with the kernels.
 evidence: $(READY) $(STAMPS)/test ## what is shown of the GPU kernels without a GPU; writes docs/gpu-evidence.md

@@ -9,14 +9,19 @@ nvcc is found, whether or not a GPU is visible; ``0`` never; ``1`` always, and a
 
 import os
 import platform
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent
-STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020d000000000000"  # libtorch stable ABI of torch 2.13
+sys.path.insert(0, str(ROOT / "buildtools"))  # pip does so by itself
+import torch_here  # noqa: E402
+
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # libtorch stable ABI of torch 2.10
 WANTED = os.environ.get("HYBRIDKERN_NO_EXT", "").strip() in ("", "0")
 CUDA_WANTED = os.environ.get("HYBRIDKERN_CUDA", "").strip()
 CUDA_ARCHITECTURES = ("80", "90", "100")  # A100, H100, B200
@@ -70,6 +75,8 @@ def cuda_extension(home: str) -> Extension:
     import torch.utils.cpp_extension as cpp_extension
 
     cpp_extension.CUDA_HOME = home  # None on a CPU-only torch, whatever the environment says
+    # The library shares no code with torch's own CUDA part, so that any toolkit will do, and not torch's alone.
+    cpp_extension._check_cuda_version = lambda *_: None
     code = ",".join([*(f"sm_{arch}" for arch in CUDA_ARCHITECTURES), CUDA_PTX])
     architectures = [f"-gencode=arch={CUDA_PTX},code=[{code}]"]
     nvcc = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
@@ -104,13 +111,24 @@ def nodes_extension() -> Extension:
     )
 
 
-def built_for(name: str) -> str:
-    """The definition by which ``hybridkern._C`` knows of another extension and what that one was built for."""
+def built_for(name: str) -> list[str]:
+    """The definitions by which ``hybridkern._C`` knows of another extension and what that one was built for."""
     import torch
 
     if name == "hybridkern._cuda":
-        return f"-DHK_CUDA_ARCHITECTURES={','.join([*(f'sm_{arch}' for arch in CUDA_ARCHITECTURES), CUDA_PTX])}"
-    return f"-DHK_AUTOGRAD_NODES={torch.__version__}"
+        architectures = ",".join([*(f"sm_{arch}" for arch in CUDA_ARCHITECTURES), CUDA_PTX])
+        return [f"-DHK_CUDA_ARCHITECTURES={architectures}", f"-DHK_CUDA_TOOLKIT={toolkit_version(cuda_home())}"]
+    return [f"-DHK_AUTOGRAD_NODES={torch.__version__}"]
+
+
+def toolkit_version(home: str | None) -> str:
+    """Such as ``13.0``; ``none`` where nvcc does not say."""
+    try:
+        said = subprocess.run([f"{home}/bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    found = re.search(r"release (\d+\.\d+)", said)
+    return found[1] if found else "none"
 
 
 def sources(*patterns: str) -> list[str]:
@@ -157,7 +175,7 @@ def extension_options() -> dict[str, object]:
                 self.extensions = [extension]
                 try:
                     super().build_extensions()
-                    main.extra_compile_args["cxx"].append(built_for(extension.name))
+                    main.extra_compile_args["cxx"] += built_for(extension.name)
                     built.append(extension)
                 except Exception as error:
                     if CUDA_WANTED == "1" if extension.name == "hybridkern._cuda" else REQUIRED:
@@ -184,17 +202,35 @@ def extension_options() -> dict[str, object]:
     return {"ext_modules": extensions, "cmdclass": {"build_ext": OptionalBuild}}
 
 
+def obstacle(torch: str | None) -> str | None:
+    """Why the extension cannot be built, or None.
+
+    Args:
+        torch: the version to build with.
+    """
+    if compiler() is None:
+        return "no C++ compiler on PATH"
+    if torch is None:
+        return "no torch to build with"
+    if torch_here.release(torch) < torch_here.LEAST_TO_BUILD:
+        return f"torch {torch} is older than {'.'.join(map(str, torch_here.LEAST_TO_BUILD))}"
+    return None
+
+
 def options() -> dict[str, object]:
     """Arguments of setup(): with the extensions, where they are wanted and can be built."""
+    plain: dict[str, object] = {"install_requires": [torch_here.REQUIREMENT, "numpy"]}
     if not WANTED:
         say("HYBRIDKERN_NO_EXT is set: installing without the compiled extension")
-        return {}
-    if compiler() is None:
-        if REQUIRED:
-            raise SystemExit("hybridkern: HYBRIDKERN_REQUIRE_EXT is set, but there is no C++ compiler on PATH")
-        say("no C++ compiler on PATH: installing without the compiled extension (reference backend only)")
-        return {}
-    return extension_options()
+        return plain
+    torch = torch_here.make_importable()
+    why = obstacle(torch)
+    if why is None:
+        return {**extension_options(), "install_requires": [torch_here.required_to_run(torch), "numpy"]}
+    if REQUIRED and "sdist" not in sys.argv:  # sources hold nothing that is compiled
+        raise SystemExit(f"hybridkern: HYBRIDKERN_REQUIRE_EXT is set, but the extension cannot be built: {why}")
+    say(f"{why}: installing without the compiled extension (plain PyTorch, and Triton where it is installed)")
+    return plain
 
 
 if __name__ == "__main__":  # so too under pip; the tests import this file

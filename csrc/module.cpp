@@ -21,11 +21,16 @@ std::map<std::string, std::string> build_info() {
 #else
       {"compiler", std::string("g++ ") + __VERSION__},
 #endif
-      {"stable_abi", "torch 2.13"},
+      {"stable_abi", "torch 2.10"},
 #if defined(HK_CUDA_ARCHITECTURES)
       {"cuda_architectures", HK_TEXT(HK_CUDA_ARCHITECTURES)},
 #else
       {"cuda_architectures", "none"},
+#endif
+#if defined(HK_CUDA_TOOLKIT)
+      {"cuda_toolkit", HK_TEXT(HK_CUDA_TOOLKIT)},
+#else
+      {"cuda_toolkit", "none"},
 #endif
 #if defined(HK_AUTOGRAD_NODES)
       {"autograd_nodes", HK_TEXT(HK_AUTOGRAD_NODES)},

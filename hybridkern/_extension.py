@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -18,6 +19,12 @@ from typing import NamedTuple
 import torch
 
 from hybridkern import _env
+
+LEAST_TORCH = (2, 10)  # has the stable ABI that the extension was built for; below, Python and Triton alone run
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("+")[0].split(".")[:2])
 
 
 class Extension(NamedTuple):
@@ -38,6 +45,8 @@ def _load() -> Extension:
         why = "no C++ compiler at install time, a failed build, or HYBRIDKERN_NO_EXT=1"
         return Extension(None, f"the extension was not built ({why})")
     except ImportError as error:
+        if _release(torch.__version__) < LEAST_TORCH:
+            return Extension(None, f"the extension needs torch 2.10 or newer, and this is {torch.__version__}")
         return Extension(None, f"the extension does not load with torch {torch.__version__}: {error}")
     level = module.instruction_set()
     return Extension(module, f"compiled C++ kernels, instruction set in use: {level}")
@@ -84,9 +93,59 @@ def cuda_library_path() -> Path | None:
 
 def cuda_architectures() -> str:
     """What the CUDA library was built for, such as ``"sm_80,sm_90,compute_80"``, or ``"none"``."""
+    return _of_the_library("cuda_architectures")
+
+
+def cuda_toolkit() -> str:
+    """Version of the CUDA toolkit that the library was built with, such as ``"13.0"``, or ``"none"``."""
+    return _of_the_library("cuda_toolkit")
+
+
+def _of_the_library(name: str) -> str:
     if extension.module is None or cuda_library_path() is None:
         return "none"
-    return str(extension.module.build_info().get("cuda_architectures", "none"))
+    return str(extension.module.build_info().get(name, "none"))
+
+
+def _obstacle() -> str | None:
+    """Why the kernels of the library could not run on the devices that torch sees; they fail at the first launch."""
+    count = torch.cuda.device_count()
+    found = [(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(count)]
+    driver = int(torch._C._cuda_getDriverVersion())
+    return cuda_obstacle(cuda_architectures(), cuda_toolkit(), driver, found)
+
+
+def cuda_obstacle(
+    architectures: str, toolkit: str, driver: int, devices: Sequence[tuple[str, tuple[int, int]]]
+) -> str | None:
+    """Why a library built so cannot run on one of the devices; ``None`` if it can run on all.
+
+    Args:
+        architectures: as :func:`cuda_architectures`: code for ``sm_``, and PTX that the driver translates.
+        toolkit: ``"13.0"``, or ``"none"`` where it is not known.
+        driver: the newest CUDA that the driver runs, as ``1000 * major + 10 * minor``.
+        devices: name and compute capability of each.
+    """
+    kinds = [name.split("_") for name in architectures.split(",") if "_" in name]
+    made = [(kind, divmod(int(number), 10)) for kind, number in kinds]
+    built = tuple(int(part) for part in toolkit.split(".")) if toolkit != "none" else (0, 0)
+    runs = (driver // 1000, driver % 1000 // 10)
+    if built[0] > runs[0]:
+        return (
+            f"the CUDA library was built with CUDA {toolkit}, and the driver runs CUDA {runs[0]}.{runs[1]} at most: "
+            "update the driver, or build with an older toolkit (CUDA_HOME)"
+        )
+    for name, (major, minor) in devices:
+        if any(kind == "sm" and of[0] == major and of[1] <= minor for kind, of in made):
+            continue
+        if not any(kind == "compute" and of <= (major, minor) for kind, of in made):
+            return f"the CUDA library was built for {architectures}, and {name} is sm_{major}{minor}"
+        if built > runs:
+            return (
+                f"the CUDA library has no code for {name} (sm_{major}{minor}), and the driver, of CUDA "
+                f"{runs[0]}.{runs[1]}, does not translate that of CUDA {toolkit}: update the driver"
+            )
+    return None
 
 
 def _load_cuda() -> CudaLibrary:
@@ -102,6 +161,8 @@ def _load_cuda() -> CudaLibrary:
         return missing("the CUDA library does not run on ROCm")
     if not (torch.cuda.is_available() or _env.PRETEND_CUDA):
         return missing("the CUDA library was built, but torch sees no CUDA device")
+    if torch.cuda.is_available() and (why := _obstacle()) is not None:
+        return missing(why)
     try:
         torch.ops.load_library(str(path))
     except OSError as error:

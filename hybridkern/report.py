@@ -9,7 +9,7 @@ import numpy
 import torch
 
 import hybridkern
-from hybridkern._extension import cuda_architectures, cuda_library, extension, nodes
+from hybridkern._extension import cuda_architectures, cuda_library, cuda_toolkit, extension, nodes
 
 
 def _versions() -> dict[str, str]:
@@ -44,6 +44,7 @@ def _cuda() -> dict[str, str]:
         seen = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return {
         "architectures built in": cuda_architectures(),
+        "toolkit": cuda_toolkit(),
         "library": cuda_library().reason,
         "devices that torch sees": seen,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module, metadata
@@ -102,3 +103,74 @@ def test_autograd_nodes_of_another_torch_are_left_alone(
     state = _extension._load_nodes()
     assert state.module is None
     assert reason in state.reason
+
+
+BUILT = "sm_80,sm_90,sm_100,compute_80"
+
+
+@pytest.mark.parametrize(
+    ("toolkit", "driver", "capability", "said"),
+    [
+        ("13.0", 13000, (9, 0), None),
+        ("13.0", 13010, (8, 6), None),  # code for sm_80 runs on every 8.x
+        ("13.1", 13000, (9, 0), None),  # any driver of the same major version runs compiled code
+        ("13.0", 13000, (12, 0), None),  # by way of PTX
+        ("none", 12080, (9, 0), None),
+        ("13.0", 12080, (9, 0), "built with CUDA 13.0, and the driver runs CUDA 12.8 at most: update the driver"),
+        ("13.1", 13000, (12, 0), "no code for a GPU .sm_120., and the driver, of CUDA 13.0, does not translate"),
+        ("13.0", 13000, (7, 5), "built for sm_80,sm_90,sm_100,compute_80, and a GPU is sm_75"),
+    ],
+)
+def test_a_library_that_cannot_run_here_says_why(
+    toolkit: str, driver: int, capability: tuple[int, int], said: str | None
+) -> None:
+    """At its first launch it would fail with an error that names none of this."""
+    why = _extension.cuda_obstacle(BUILT, toolkit, driver, [("another", (9, 0)), ("a GPU", capability)])
+    assert why is None if said is None else re.search(said, why or ""), why
+
+
+def test_such_a_library_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_extension._env, "NO_EXTENSION", False)
+    monkeypatch.setattr(_extension, "cuda_library_path", lambda: Path("library.so"))
+    monkeypatch.setattr(_extension, "cuda_architectures", lambda: BUILT)
+    monkeypatch.setattr(_extension.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_extension.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(_extension.torch.cuda, "get_device_name", lambda i: "an old GPU")
+    monkeypatch.setattr(_extension.torch.cuda, "get_device_capability", lambda i: (7, 0))
+    monkeypatch.setattr(_extension.torch._C, "_cuda_getDriverVersion", lambda: 13000, raising=False)
+    monkeypatch.setattr(_extension.torch.ops, "load_library", lambda path: pytest.fail("it was loaded"))
+    state = _extension._load_cuda()
+    assert not state.loaded and "an old GPU is sm_70" in state.reason
+
+
+def test_too_old_a_torch_for_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unloadable(name: str) -> None:
+        raise ImportError("undefined symbol")
+
+    monkeypatch.setattr(_extension._env, "NO_EXTENSION", False)
+    monkeypatch.setattr(_extension.importlib, "import_module", unloadable)
+    for version, said in (("2.9.1+cu128", "needs torch 2.10 or newer, and this is 2.9.1"), ("2.12.0", "undefined sym")):
+        monkeypatch.setattr(_extension.torch, "__version__", version)
+        assert said in _extension._load().reason
+
+
+WITHOUT_NODES = """
+import warnings, torch
+torch.__version__ = "2.99.0"
+import hybridkern
+x = torch.zeros(2, 3, requires_grad=True)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    for _ in range(2):
+        hybridkern.ops.gaussian_log_prob(x).sum().backward()
+print(len(seen), *(w.message for w in seen), "|", hybridkern.backends()["cpp"].reason)
+"""
+
+
+@pytest.mark.skipif(_extension.nodes.module is None, reason="the C++ autograd nodes are off here anyway")
+def test_without_nodes_says_so_once() -> None:
+    done = run_python("-c", WITHOUT_NODES)
+    assert done.returncode == 0, done.stderr
+    warning, _, reason = done.stdout.partition("|")
+    assert warning.startswith("1 hybridkern runs without its C++ autograd nodes")
+    assert all("this is 2.99.0" in text for text in (warning, reason))

@@ -19,6 +19,7 @@ struct OnDeviceOf {
 #else
 
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
 
 #define HK_REGISTER(m) STABLE_TORCH_LIBRARY_IMPL(hybridkern, CUDA, m)
@@ -36,9 +37,17 @@ struct OnDeviceOf {
   torch::stable::accelerator::DeviceGuard guard;
 };
 
+// The stable interface has the handle of a stream from torch 2.13 on; before, libtorch_cuda exports a function of its
+// own, which is looked up so that this library links, and is built, beside a torch without CUDA.
 inline cudaStream_t current_stream() {
-  using namespace torch::stable::accelerator;
-  return static_cast<cudaStream_t>(getCurrentStream(getCurrentDeviceIndex()).nativeHandle());
+  using Get = int32_t (*)(int32_t, void**);
+  static const Get get = reinterpret_cast<Get>(
+      dlsym(dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_NOLOAD), "aoti_torch_get_current_cuda_stream"));
+  STD_TORCH_CHECK(get != nullptr, "hybridkern: this torch has no CUDA streams");
+  void* stream = nullptr;
+  STD_TORCH_CHECK(get(torch::stable::accelerator::getCurrentDeviceIndex(), &stream) == 0,
+                  "hybridkern: torch gave no current stream");
+  return static_cast<cudaStream_t>(stream);
 }
 
 inline void check_launch() {

@@ -9,6 +9,7 @@ Where more is asked for, the plain PyTorch formulas take over, which autograd di
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hybridkern._extension import nodes
+from hybridkern._extension import extension, nodes
 from hybridkern._values import transformed
 from hybridkern.ops._backends import state
 from hybridkern.ops._operator import OPERATORS, Outputs
@@ -78,7 +79,7 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Callable[[Any
     python: Callable[..., Any] = _function(gradient).apply
     native = getattr(nodes.module, node, None) if node else None
     if native is None:
-        return python
+        return _saying_so(python) if node and extension.module is not None else python
     _NATIVE[node] = gradient
     _OPTIONS[node] = tuple(options)
 
@@ -93,6 +94,24 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Callable[[Any
 
 
 _OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {}
+_told: list[str] = []
+
+
+def _saying_so(python: Callable[..., Any]) -> Callable[..., Any]:
+    """The Python Function, which says once a process why it stands in for the C++ node."""
+
+    def run(backend: str, *args: Any) -> Any:
+        if not _told and backend == "cpp" and not torch.compiler.is_compiling():
+            _told.append(nodes.reason)
+            warnings.warn(
+                f"hybridkern runs without its C++ autograd nodes, and slower on small inputs: {nodes.reason}. "
+                "Installing it anew builds them for the torch that is there (python -m hybridkern.report says more)",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        return python(backend, *args)
+
+    return run
 
 
 def quick(node: str) -> Callable[..., Any]:

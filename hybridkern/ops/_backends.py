@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _env
-from hybridkern._extension import cuda_library, extension
+from hybridkern._extension import cuda_library, extension, nodes
 from hybridkern._values import transformed
 from hybridkern.ops import _gpu
 from hybridkern.ops._operator import Operator
@@ -75,6 +75,10 @@ def _gpu_status(name: str) -> BackendStatus:
     return BackendStatus(False, cuda_library().reason)
 
 
+def _cpp_reason() -> str:
+    return extension.reason if nodes.module or not state.has_cpp else f"{extension.reason}; off: {nodes.reason}"
+
+
 def backends() -> dict[str, BackendStatus]:
     """State of every backend on this machine.
 
@@ -83,7 +87,7 @@ def backends() -> dict[str, BackendStatus]:
     """
     return {
         "reference": BackendStatus(True, "plain PyTorch, any device"),
-        "cpp": BackendStatus(state.has_cpp, extension.reason),
+        "cpp": BackendStatus(state.has_cpp, _cpp_reason()),
         "triton": _gpu_status("triton"),
         "cuda": _gpu_status("cuda"),
     }
