@@ -15,7 +15,6 @@ from benchmarks import (
     gaussian_log_prob,
     paired_conv1x1,
     rounding_coupling,
-    rounding_coupling_mirrored,
 )
 from benchmarks._case import Case, operator_case
 from benchmarks._results import COUPLING_NETWORK, OPERATORS, PARTS
@@ -66,7 +65,6 @@ def parts() -> list[Case]:
     """The operators that stand for several pieces of a model or of its training."""
     works = {
         "affine_coupling_actnorm (64,32)": partial(affine_coupling_actnorm.work, *_SMALL),
-        "rounding_coupling_mirrored (64,32)": partial(rounding_coupling_mirrored.work, *_SMALL),
         "paired_conv1x1 (64,6,16,16)": partial(paired_conv1x1.work, 64, 6, 16, 16),
     }
     return [

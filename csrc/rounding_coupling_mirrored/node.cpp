@@ -1,4 +1,4 @@
-// Autograd nodes of rounding_coupling_mirrored: the halves of its result, the result, or the result and its prior.
+// Autograd nodes of rounding_coupling_mirrored: the halves of its result, or the result.
 #include "../autograd/node.h"
 
 namespace hk::nodes::rounding_coupling_mirrored {
@@ -24,11 +24,6 @@ variable_list coupled_gradients(const Tensor& first, const Tensor& second, const
       "hybridkern::rounding_coupling_mirrored_backward");
   auto [a, b, to_t, to_beta] = op.call(first, second, t, beta, static_cast<int64_t>(options[0]), options[1] != 0);
   return {a, b, to_t, to_beta};
-}
-
-variable_list joined_gradients(const Tensor& grad, const Tensor& t, const Tensor& beta, const Options& options) {
-  const int64_t half = t.size(1);
-  return coupled_gradients(grad.narrow(1, 0, half), grad.narrow(1, half, half), t, beta, options);
 }
 
 using Halves = std::tuple<Tensor, Tensor>;
@@ -63,43 +58,13 @@ struct JoinedNode : Mirrored<JoinedNode, Tensor> {
   static variable_list saves(const Given& given, const variable_list&, const Options&) { return {given[2], given[3]}; }
 
   static variable_list gradients(const variable_list& saved, const variable_list& grads, const Options& o) {
-    return joined_gradients(rows(grads[0], saved[0]), saved[0], saved[1], o);
+    const int64_t half = saved[0].size(1);
+    const Tensor grad = rows(grads[0], saved[0]);
+    return coupled_gradients(grad.narrow(1, 0, half), grad.narrow(1, half, half), saved[0], saved[1], o);
   }
 };
 
-struct PriorNode : Node<PriorNode, Halves(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                          const Tensor&, const int64_t&, const bool&)> {
-  static constexpr const char* name = "mirrored_with_prior";
-
-  static Halves run(const Tensor& a, const Tensor& b, const Tensor& t, const Tensor& beta, const Tensor& mean,
-                    const Tensor& log_scale, int64_t index, bool lattice) {
-    static const auto prior = operator_handle<Tensor(const Tensor&, const Tensor&, const Tensor&, double, bool)>(
-        "hybridkern::discretized_logistic_forward");
-    const Tensor z = couple(a, b, t, beta, index, lattice);
-    return {z, prior.call(z, mean, log_scale, 1.0, true)};
-  }
-
-  static variable_list saves(const Given& given, const variable_list& out, const Options&) {
-    return {out[0], given[2], given[3], given[4], given[5]};
-  }
-
-  static variable_list gradients(const variable_list& saved, const variable_list& grads, const Options& o) {
-    static const auto prior =
-        operator_handle<std::tuple<Tensor, Tensor, Tensor>(const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                                                           double, bool)>("hybridkern::discretized_logistic_backward");
-    const Tensor& z = saved[0];
-    Tensor grad = grads[0], mean, log_scale;
-    if (grads[1].defined()) {
-      std::tie(grad, mean, log_scale) = prior.call(grads[1], z, saved[3], saved[4], 1.0, true);
-      if (grads[0].defined()) grad = grad.add(grads[0]);
-    }
-    variable_list found = joined_gradients(rows(grad, z), saved[1], saved[2], o);
-    found.insert(found.end(), {mean, log_scale});
-    return found;
-  }
-};
-
-const Registered registered = Registered::nodes<HalvesNode, JoinedNode, PriorNode>();
+const Registered registered = Registered::nodes<HalvesNode, JoinedNode>();
 
 }  // namespace
 }  // namespace hk::nodes::rounding_coupling_mirrored

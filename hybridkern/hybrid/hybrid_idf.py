@@ -16,6 +16,7 @@ from hybridkern._precision import wide
 from hybridkern.distributions import standard_logistic
 from hybridkern.flows.base import check_count, integers_as
 from hybridkern.hybrid._labels import log_prob_of_labels
+from hybridkern.ops.rounding_coupling_mirrored.operator import rounding_coupling_mirrored
 from hybridkern.transforms.lattice import Lattice
 from hybridkern.transforms.rounding_coupling import update_part
 
@@ -87,39 +88,14 @@ class HybridIDF(nn.Module):
         x = integers_as(name, x, (self.D,), self.mean.dtype)
         return self._lattice.run(partial(self._transform, inverse), name, x, self.training)
 
-    def _before_last(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """All but the last coupling of a training step with two equal halves, and the last one's translation."""
-        half = self._sizes[0]
-        a, b = x.narrow(1, 0, half), x.narrow(1, half, half)
-        nets: list[nn.Module] = list(getattr(self, self._names[0]))
-        for flow, net in enumerate(nets[:-1]):
-            a, b = ops.rounding_coupling_mirrored(a, b, _as(net(a), a), self.beta, flow, lattice=self.lattice)
-        return a, b, _as(nets[-1](a), a)
-
     def _transform_fused(self, x: Tensor) -> Tensor:
         """Forward of a training step with two equal halves: one operator a flow beside its network."""
-        a, b, t = self._before_last(x)
-        last = self.num_flows - 1
-        return ops.rounding_coupling_mirrored(a, b, t, self.beta, last, lattice=self.lattice, join=True)
-
-    def latent_and_log_prior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``f(x)`` and ``log_prior(f(x))``, which together cost less than one after the other.
-
-        Args:
-            x: integers ``(B, D)``, as for :meth:`f`.
-
-        Returns:
-            Latents ``(B, D)`` and their log-probability in nats, ``(B,)``.
-        """
-        if not (self.training and torch.is_grad_enabled() and self._halves_equal):
-            z = self.f(x)
-            return z, self.log_prior(z)
-        x = self._lattice.run(lambda values, _: values, "x", integers_as("x", x, (self.D,), self.mean.dtype), True)
-        a, b, t = self._before_last(x)
-        last = self.num_flows - 1
-        return ops.rounding_coupling_mirrored_log_prob(
-            a, b, t, self.beta, last, self.mean, self.logscale, lattice=self.lattice
-        )
+        a, b = x.chunk(2, 1)
+        *nets, last = getattr(self, self._names[0])
+        exact = self.lattice == "exact"
+        for flow, net in enumerate(nets):
+            a, b = rounding_coupling_mirrored(a, b, _as(net(a), a), self.beta, flow, exact=exact)
+        return rounding_coupling_mirrored(a, b, _as(last(a), a), self.beta, len(nets), exact=exact, join=True)
 
     def _transform(self, inverse: bool, x: Tensor, exact: bool) -> Tensor:
         """The flows, with the parts kept apart and in data order.
@@ -232,9 +208,9 @@ class HybridIDF(nn.Module):
         """
         if reduction not in ("avg", "sum"):
             raise ValueError(f"reduction: got {reduction!r}, expected 'avg' or 'sum'")
-        z, log_pz = self.latent_and_log_prior(x)
+        z = self.f(x)
         log_py = log_prob_of_labels(self._class_log_probs(z), y)
-        loss = -torch.add(log_py, log_pz, alpha=self.alpha)
+        loss = -torch.add(log_py, self.log_prior(z), alpha=self.alpha)
         return loss.sum() if reduction == "sum" else loss.mean()
 
 

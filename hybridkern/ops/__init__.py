@@ -12,10 +12,7 @@ from hybridkern.ops.gaussian_log_prob.operator import gaussian_log_prob
 from hybridkern.ops.lipswish.operator import clipswish, lipswish
 from hybridkern.ops.paired_conv1x1.operator import paired_conv1x1
 from hybridkern.ops.rounding_coupling.operator import rounding_coupling
-from hybridkern.ops.rounding_coupling_mirrored.operator import (
-    rounding_coupling_mirrored,
-    rounding_coupling_mirrored_log_prob,
-)
+from hybridkern.ops.rounding_coupling_mirrored import operator as _mirrored  # noqa: F401 - HybridIDF's own
 
 __all__ = [
     "CouplingForm",
@@ -31,8 +28,6 @@ __all__ = [
     "lipswish",
     "paired_conv1x1",
     "rounding_coupling",
-    "rounding_coupling_mirrored",
-    "rounding_coupling_mirrored_log_prob",
 ]
 
 _gpu.attach()  # after the operators above are registered

@@ -25,7 +25,6 @@ from benchmarks import (
     paired_conv1x1,
     plot,
     rounding_coupling,
-    rounding_coupling_mirrored,
     table,
 )
 from benchmarks._case import Case, Sides, operator_case
@@ -43,7 +42,6 @@ WORKS = {
     "coupling_network": partial(coupling_network.work, 2, 3, False),
     "gaussian_log_prob": partial(gaussian_log_prob.work, 3, 5),
     "affine_coupling_actnorm": partial(affine_coupling_actnorm.work, 3, 5),
-    "rounding_coupling_mirrored": partial(rounding_coupling_mirrored.work, 3, 5),
     "paired_conv1x1": partial(paired_conv1x1.work, 2, 3, 2, 2),
 }
 ROW = Row(

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from hybridkern import ops
+from hybridkern.ops import CouplingForm
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS, resolve_form
+from hybridkern.ops.rounding_coupling_mirrored.operator import rounding_coupling_mirrored
 from tests.derivatives.subject import Subject, normal
 
 Make = Callable[[], Subject]
 _ROWS = ("x", "params", "log_det")
 
 
-def _coupling(form: str, inverse: bool, shape: tuple[int, ...] = (2, 2)) -> Make:
+def _coupling(form: str | CouplingForm, inverse: bool, shape: tuple[int, ...] = (2, 2)) -> Make:
     def make() -> Subject:
         outputs = shape[1] * (1 + resolve_form(form).has_scale)
         tensors = {
@@ -23,6 +25,7 @@ def _coupling(form: str, inverse: bool, shape: tuple[int, ...] = (2, 2)) -> Make
             "params": normal(1, shape[0], outputs, *shape[2:]),
             "log_det": normal(2, shape[0]),
         }
+        tensors["params"][0] = 0.01 if form == "zuko" else 0.0  # where formulas change branches; zuko's is a true kink
         return Subject(
             lambda x, params, log_det: ops.affine_coupling(x, params, log_det, form=form, inverse=inverse),
             tensors,
@@ -104,53 +107,31 @@ def _mirrored_tensors() -> dict[str, Tensor]:
     return {"a": a, "b": b, "t": normal(2, 2, 2, scale=3.0), "beta": torch.tensor([0.3, 1.7], dtype=torch.float64)}
 
 
-def _mirrored_smooth(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, lattice: str) -> Tensor:
-    y = b + (_through(beta[1] * t) if lattice == "exact" else beta[1] * _through(t))
-    return torch.cat((a, y), 1).flip(1)
-
-
-def _mirrored(lattice: str, join: bool) -> Make:
+def _mirrored(exact: bool, join: bool) -> Make:
     def function(**t: Tensor) -> tuple[Tensor, ...]:
-        out = ops.rounding_coupling_mirrored(**t, index=1, lattice=lattice, join=join)
+        out = rounding_coupling_mirrored(**t, index=1, exact=exact, join=join)
         return (out,) if isinstance(out, Tensor) else out
 
-    def smooth(**t: Tensor) -> tuple[Tensor, ...]:
-        z = _mirrored_smooth(**t, lattice=lattice)
+    def smooth(a: Tensor, b: Tensor, t: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
+        y = b + (_through(beta[1] * t) if exact else beta[1] * _through(t))
+        z = torch.cat((a, y), 1).flip(1)
         return (z,) if join else (z[:, :2], z[:, 2:])
 
     return lambda: Subject(function, _mirrored_tensors(), ("a", "b", "t"), main="t", smooth=smooth)
 
 
-def _mirrored_log_prob(lattice: str) -> Make:
-    def smooth(mean: Tensor, log_scale: Tensor, **t: Tensor) -> tuple[Tensor, ...]:
-        z = _mirrored_smooth(**t, lattice=lattice)
-        scale = log_scale.exp()
-        ends = [torch.sigmoid((z + half - mean) / scale) for half in (0.5, -0.5)]
-        return z, (ends[0] - ends[1]).log().sum(1)
-
-    def make() -> Subject:
-        tensors = _mirrored_tensors() | {"mean": normal(4, 1, 4), "log_scale": normal(5, 1, 4) + 1.0}
-        return Subject(
-            lambda **t: ops.rounding_coupling_mirrored_log_prob(**t, index=1, lattice=lattice),
-            tensors,
-            ("a", "b", "t"),
-            main="t",
-            smooth=smooth,
-        )
-
-    return make
-
-
-def _density(kind: str, shared: str, reduction: str) -> Make:
+def _density(kind: str, shared: str, reduction: str, *, bin_width: float = 0.8, tie: bool = False) -> Make:
     def make() -> Subject:
         shape = {"own": (2, 2), "one row": (1, 2), "vector": (2,), "scalar": ()}[shared]
         names = ("mean", "log_scale")
         if kind == "mixture":
             names, shape = ("logits", *names), {"own": (2, 3, 2)}.get(shared, (1, 3, 2))
         tensors = {"x": normal(0, 2, 2, scale=2.0)} | {n: normal(i, *shape) for i, n in enumerate(names, 1)}
+        if tie:
+            tensors["x"] = tensors["mean"].flatten()[:4].view(2, 2).clone()
         call = ops.discretized_logistic_mixture_log_prob if kind == "mixture" else ops.discretized_logistic_log_prob
         return Subject(
-            lambda **t: (call(**t, bin_width=0.8, reduction=reduction),),
+            lambda **t: (call(**t, bin_width=bin_width, reduction=reduction),),
             tensors,
             tuple(tensors) if shared == "own" else ("x",),
         )
@@ -190,6 +171,7 @@ def _network(save_hidden: bool) -> Make:
 
 OPERATORS: dict[str, Make] = {
     **{f"{form}{' inverse' * inv}": _coupling(form, inv) for form in NAMED_FORMS for inv in (False, True)},
+    "sigmoid at its kink": _coupling(CouplingForm("sigmoid", eps=0.05, negate=True), False),
     "glow on images": _coupling("glow", False, (2, 1, 2, 1)),
     "coupling without a log_det": _without_log_det,
     **{
@@ -199,14 +181,16 @@ OPERATORS: dict[str, Make] = {
     },
     **{f"actnorm, {form}": _actnorm(form) for form in ("freia_all_in_one", "exp", "additive", "normflows")},
     **{f"rounding{', beta' * b}{', inverse' * i}": _rounding(b, i) for b in (False, True) for i in (False, True)},
-    **{f"mirrored {lat}{', joined' * j}": _mirrored(lat, j) for lat in ("exact", "tutorial") for j in (False, True)},
-    **{f"mirrored log_prob {lattice}": _mirrored_log_prob(lattice) for lattice in ("exact", "tutorial")},
+    **{f"mirrored{', exact' * e}{', joined' * j}": _mirrored(e, j) for e in (False, True) for j in (False, True)},
     **{
         f"{kind}, {shared}, {reduction}": _density(kind, shared, reduction)
         for kind in ("logistic", "mixture")
         for shared in ("own", "one row")
         for reduction in ("none", "sum")
     },
+    "logistic, narrow, sum": _density("logistic", "own", "sum", bin_width=0.01),
+    "logistic at the mean": _density("logistic", "own", "none", tie=True),
+    "mixture at a mean": _density("mixture", "one row", "sum", tie=True),
     "logistic, vector, sum": _density("logistic", "vector", "sum"),
     "logistic, scalar, sum": _density("logistic", "scalar", "sum"),
     "gaussian": _gaussian("mean", "log_scale"),

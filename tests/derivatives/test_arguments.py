@@ -101,9 +101,7 @@ def test_a_change_in_place_is_seen(name: str, recorded: str) -> None:
 
 @pytest.mark.parametrize("recorded", MODES)
 @pytest.mark.parametrize("used", [0, 1])
-@pytest.mark.parametrize(
-    "name", ["glow", "nflows inverse", "actnorm, exp", "mirrored exact", "mirrored log_prob exact", "paired"]
-)
+@pytest.mark.parametrize("name", ["glow", "nflows inverse", "actnorm, exp", "mirrored, exact", "paired"])
 def test_some_outputs_alone(name: str, used: int, recorded: str) -> None:
     whole = OPERATORS[name]()
     smooth = None if whole.smooth is None else lambda **t: (whole.smooth(**t)[used],)

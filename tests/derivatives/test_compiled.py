@@ -12,7 +12,7 @@ from torch.func import grad, jvp
 from tests.derivatives.operators import OPERATORS
 from tests.derivatives.subject import all_close, close, dot, mode
 
-NAMES = ("glow", "rounding, beta", "mirrored log_prob exact", "gaussian", "paired")
+NAMES = ("glow", "rounding, beta", "mirrored, exact, joined", "gaussian", "paired")
 
 
 def _compiled(function: Callable[..., Tensor], backend: str) -> Callable[..., Tensor]:

@@ -124,18 +124,6 @@ def _adamax(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, 
     return {name: [one(*pair) for pair in zip(sizes, how, strict=True)] for name in lists}, {"rate": 0.01}
 
 
-def _mirrored(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
-    size, factors = (r.choice((0, 1, 2, 5)), r.choice(rt.SIZES)), r.randint(1, 4)
-    tensors = {name: make(size, dtype) for name in ("a", "b", "t")} | {"beta": make((factors,), dtype)}
-    return tensors, {"index": r.randrange(factors), "lattice": r.choice(("exact", "tutorial"))}
-
-
-def _mirrored_prior(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
-    tensors, options = _mirrored(r, make, dtype)
-    prior = (1, 2 * tensors["a"].shape[1])
-    return tensors | {name: make(prior, dtype) for name in ("mean", "log_scale")}, options
-
-
 MAKERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
     "affine_coupling": _affine,
     "affine_coupling_backward_from_output": _from_output,
@@ -147,8 +135,6 @@ MAKERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
     "gaussian_log_prob": _gaussian,
     "paired_conv1x1": _paired,
     "rounding_coupling": _rounding,
-    "rounding_coupling_mirrored": _mirrored,
-    "rounding_coupling_mirrored_log_prob": _mirrored_prior,
 }
 
 

@@ -1,175 +1,28 @@
-"""The reference formulas under every way PyTorch differentiates: against finite differences of their values.
+"""Derivatives of the reference formulas where differences cannot tell: jumps, far tails, ties.
 
-All other backends turn to these formulas where no kernel serves: second derivatives, forward mode, ``torch.func``.
+All others are in the table of ``tests/derivatives``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import pytest
 import torch
 from mpmath import mp
 from torch import Tensor
-from torch.func import grad, hessian, jvp, vmap
+from torch.func import hessian, jvp, vmap
 
 import hybridkern
 from hybridkern import ops
-from hybridkern.ops import CouplingForm
-from tests._derivatives import F64, check_first, check_second, check_vmap, close, flat, joined
-from tests.ops import inputs, mp_oracle
-
-
-class Case(NamedTuple):
-    """A call, its arguments, how many of them hold one row an example, and what the derivatives are those of."""
-
-    function: Callable[..., tuple[Tensor, ...]]
-    arguments: tuple[Tensor, ...]
-    batched: int
-    smooth: Callable[..., tuple[Tensor, ...]] | None = None
-
-
-def _normal(*shape: int, seed: int = 0, scale: float = 0.7) -> Tensor:
-    return inputs.normal(seed + len(shape) + 7 * sum(shape), shape, F64, scale=scale)
-
-
-def _coupling(form: str | CouplingForm, inverse: bool, channels: int) -> Case:
-    params = _normal(2, channels, 2, seed=1)
-    params[0, 0, 0] = 0.01 if form == "zuko" else 0.0  # where the formulas change branches; zuko's is a true kink
-    return Case(
-        lambda x, p, log_det: ops.affine_coupling(x, p, log_det, form=form, inverse=inverse),
-        (_normal(2, 2, 2), params, _normal(2)),
-        3,
-    )
-
-
-def _logistic(bin_width: float, reduction: str, tie: bool) -> Case:
-    x, mean = _normal(2, 3, scale=3.0), _normal(2, 3, seed=5)
-    return Case(
-        lambda *a: (ops.discretized_logistic_log_prob(*a, bin_width=bin_width, reduction=reduction),),
-        (mean.clone() if tie else x, mean, _normal(2, 3, seed=6)),
-        3,
-    )
-
-
-def _mixture(reduction: str, tie: bool) -> Case:
-    mean = _normal(2, 3, 2, seed=2)
-    return Case(
-        lambda *a: (ops.discretized_logistic_mixture_log_prob(*a, bin_width=0.5, reduction=reduction),),
-        (mean[:, 0].clone() if tie else _normal(2, 2, scale=3.0), _normal(2, 3, 2), mean, _normal(2, 3, 2, seed=3)),
-        4,
-    )
-
-
-def _rounded(inverse: bool) -> Case:
-    return Case(
-        lambda x, t, beta: (ops.rounding_coupling(x, t, beta=beta, inverse=inverse),),
-        (_normal(2, 3, scale=5.0).round(), _normal(2, 3, seed=1, scale=3.0), torch.tensor(1.7, dtype=F64)),
-        2,
-        lambda x, t, beta: (x - beta * t if inverse else x + beta * t,),
-    )
-
-
-def _mirrored(lattice: str) -> Case:
-    """The tutorial's way multiplies after rounding: the derivative in the factor is the rounded number."""
-
-    def smooth(a: Tensor, b: Tensor, t: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
-        return (torch.cat([a, b + beta[1] * t], 1).flip(1),)
-
-    t = _normal(2, 2, seed=2, scale=3.0)
-    return Case(
-        lambda *a: (ops.rounding_coupling_mirrored(*a, 1, lattice=lattice, join=True),),
-        (_normal(2, 2), _normal(2, 2, seed=1), t if lattice == "exact" else t.round(), _normal(2, seed=3)),
-        3,
-        smooth,
-    )
-
-
-def _network() -> Case:
-    weights = (_normal(3, 1, 3, 3), _normal(3), _normal(3, 3, 1, 1), _normal(3, seed=1), _normal(2, 3, 3, 3))
-    return Case(lambda *a: (ops.coupling_network(*a),), (_normal(2, 1, 2, 2), *weights, _normal(2)), 1)
-
-
-CASES = {
-    **{
-        f"{name}, inverse {i}": _coupling(name, i, 4)
-        for name in ("exp", "glow", "nflows", "zuko")
-        for i in (False, True)
-    },
-    "realnvp": _coupling("realnvp", False, 4),
-    "freia": _coupling("freia", True, 4),
-    "normflows": _coupling("normflows", False, 4),
-    "additive": _coupling("additive", False, 2),
-    "sigmoid at its kink": _coupling(CouplingForm("sigmoid", eps=0.05, negate=True), False, 4),
-    "logistic": _logistic(1.0, "none", False),
-    "logistic, narrow, sum": _logistic(0.01, "sum", False),
-    "logistic at the mean": _logistic(1.0, "none", True),
-    "mixture": _mixture("none", False),
-    "mixture at a mean, sum": _mixture("sum", True),
-    "gaussian": Case(lambda *a: (ops.gaussian_log_prob(*a),), (_normal(2, 3), _normal(3), _normal(1, 3, seed=4)), 1),
-    "standard gaussian": Case(lambda x: (ops.gaussian_log_prob(x),), (_normal(2, 3),), 1),
-    "coupling and actnorm": Case(
-        lambda *a: ops.affine_coupling_actnorm(*a),
-        (_normal(2, 3), _normal(2, 4), torch.tensor([0.7, -1.3, 2.0], dtype=F64), _normal(3)),
-        2,
-    ),
-    "paired conv1x1": Case(
-        lambda *a: ops.paired_conv1x1(*a), (_normal(2, 1, 2), _normal(2, 1, 2, seed=1), _normal(2, 2), _normal(2)), 2
-    ),
-    "coupling network": _network(),
-    "rounding": _rounded(False),
-    "rounding, inverse": _rounded(True),
-    "rounding mirrored": _mirrored("exact"),
-    "rounding mirrored, tutorial": _mirrored("tutorial"),
-}
+from tests._derivatives import F64, close
+from tests.ops import mp_oracle
 
 
 @pytest.fixture(autouse=True)
 def _reference() -> Iterator[None]:
     with hybridkern.use_backend("reference"):
         yield
-
-
-@pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest) -> Case:
-    return CASES[request.param]
-
-
-def smooth(case: Case) -> Callable[[Tensor], Tensor]:
-    """What the derivatives are those of, as a map of one vector."""
-    return flat(case.smooth or case.function, case.arguments)[0]
-
-
-def test_first_derivatives(case: Case) -> None:
-    check_first(*flat(case.function, case.arguments), smooth(case))
-
-
-def test_second_derivatives(case: Case) -> None:
-    check_second(*flat(case.function, case.arguments), smooth(case))
-
-
-def test_vmap_over_each_argument_alone_and_over_all(case: Case) -> None:
-    check_vmap(case.function, case.arguments)
-
-
-def test_gradients_of_each_example(case: Case) -> None:
-    """``vmap(grad(...))`` with one example a call, in the arguments that hold a row of each."""
-    count = len(case.arguments)
-    own = tuple(range(case.batched))
-
-    def loss(*args: Tensor) -> Tensor:
-        rows = [value[None] if i in own else value for i, value in enumerate(args)]
-        return joined(case.function(*rows)).sin().sum()
-
-    where = tuple(0 if i in own else None for i in range(count))
-    got = vmap(grad(loss, tuple(range(count))), where)(*case.arguments)
-    for row in range(len(case.arguments[0])):
-        leaves = [
-            (value[row] if i in own else value).clone().requires_grad_() for i, value in enumerate(case.arguments)
-        ]
-        for ours, theirs in zip(got, torch.autograd.grad(loss(*leaves), leaves), strict=True):
-            close(ours[row], theirs, 1e-12)
 
 
 @pytest.mark.parametrize("number", [0.5, 1.5, 2.5, -0.5, -3.5, 1e30, torch.inf, -torch.inf, torch.nan])

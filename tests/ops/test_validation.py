@@ -184,17 +184,6 @@ def wrong_actnorm() -> list[Wrong]:
     ]
 
 
-def wrong_mirrored() -> list[Wrong]:
-    return [
-        *shape_errors(("b", "t"), ((2, 4), (1, 3)), "(2, 3)"),
-        Wrong("beta", torch.zeros(()), ValueError, ("got shape () and index 1",)),
-        Wrong("beta", torch.zeros(1), ValueError, ("got shape (1,) and index 1",)),
-        Wrong("index", "0", TypeError, ("got str", "an int")),
-        Wrong("index", 0.5, TypeError, ("got float", "an int")),
-        Wrong("lattice", "integer", ValueError, ("got 'integer'", "'exact' or 'tutorial'")),
-    ]
-
-
 def wrong_network() -> list[Wrong]:
     return [
         Wrong("x", torch.zeros(2, 3, 4, 4, dtype=BF16), TypeError, ("torch.bfloat16", "float32 or float64")),
@@ -229,7 +218,6 @@ GOOD = {
         {"x": X, "mean": X, "log_scale": X},
         shape_errors(("mean", "log_scale"), ((4,),), "one that broadcasts to (2, 3)"),
     ),
-    "rounding_coupling_mirrored": ({"a": X, "b": X, "t": X, "beta": ROW, "index": 1}, wrong_mirrored()),
     "coupling_network": (
         {name: torch.zeros(shape) for name, shape in NETWORK.items()} | {"b3": torch.zeros(6)},
         wrong_network(),
@@ -280,10 +268,6 @@ def test_flags_are_true_or_false(backend: str) -> None:
     network = (torch.ones(n) for n in ((1, 1, 2, 2), (1, 1, 3, 3), (1,), (1, 1, 1, 1), (1,), (1, 1, 3, 3), (1,)))
     with pytest.raises(TypeError, match=r"save_hidden: got \[1\], expected True or False"):
         ops.coupling_network(*network, save_hidden=[1])
-    with pytest.raises(TypeError, match="join: got 'no', expected True or False"):
-        ops.rounding_coupling_mirrored(X, X, X, ROW3, 0, join="no")
-    with pytest.raises(TypeError, match="index: got bool, expected an int"):
-        ops.rounding_coupling_mirrored(X, X, X, ROW3, True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])

@@ -39,7 +39,7 @@ def _shaken(module: nn.Module) -> nn.Module:
 def test_planar_map(inverse: bool) -> None:
     """The inverse is solved; its derivatives are those of the implicit function, not of one step."""
     layer = _shaken(PlanarMap(2))
-    check_all(*of_module(layer, lambda x, total: layer(x, total, inverse=inverse), _normal(3, 2), _normal(3)))
+    check_all(*of_module(layer, lambda x, log_det: layer(x, log_det, inverse=inverse), _normal(3, 2), _normal(3)))
 
 
 def test_third_derivatives_of_the_inverse() -> None:

@@ -9,7 +9,7 @@ from hybridkern.ops.rounding_coupling.reference import rounding_coupling
 
 
 def rounding_coupling_mirrored(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, exact: bool) -> Tensor:
-    """See :func:`hybridkern.ops.rounding_coupling_mirrored`; arguments are taken as valid."""
+    """See ``operator.py``; arguments are taken as valid."""
     factor = beta[index]
     if exact:
         y = rounding_coupling(b, t, factor, False)
