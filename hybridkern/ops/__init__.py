@@ -11,11 +11,14 @@ from hybridkern.ops.discretized_logistic_mixture.operator import discretized_log
 from hybridkern.ops.gaussian_log_prob.operator import gaussian_log_prob
 from hybridkern.ops.lipswish.operator import clipswish, lipswish
 from hybridkern.ops.paired_conv1x1.operator import paired_conv1x1
+from hybridkern.ops.rational_quadratic_spline.form import SplineForm
+from hybridkern.ops.rational_quadratic_spline.operator import rational_quadratic_spline
 from hybridkern.ops.rounding_coupling.operator import rounding_coupling
 from hybridkern.ops.rounding_coupling_mirrored import operator as _mirrored  # noqa: F401 - HybridIDF's own
 
 __all__ = [
     "CouplingForm",
+    "SplineForm",
     "adamax_step",
     "affine_coupling",
     "affine_coupling_actnorm",
@@ -27,6 +30,7 @@ __all__ = [
     "gaussian_log_prob",
     "lipswish",
     "paired_conv1x1",
+    "rational_quadratic_spline",
     "rounding_coupling",
 ]
 

@@ -1,0 +1,118 @@
+"""Monotonic rational-quadratic spline with its log-determinant: schema, autograd and public function."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hybridkern import _tensors as _check
+from hybridkern.ops._backends import choose
+from hybridkern.ops._operator import Operator
+from hybridkern.ops.rational_quadratic_spline import reference as _reference
+from hybridkern.ops.rational_quadratic_spline.form import (
+    SplineForm,
+    check_bins,
+    check_tails,
+    decoded,
+    interval_of,
+    resolve_spline,
+)
+
+OPERATOR = Operator("rational_quadratic_spline", dtypes=())
+
+
+def parameter_shape(x: Tensor, count: int) -> tuple[int, ...]:
+    """Shape of the raw parameters of ``x``, ``count`` numbers an element, with the batch axis."""
+    shape = tuple(x.shape)
+    return (*shape, count) if len(shape) == 2 else (shape[0], shape[1] * count, *shape[2:])
+
+
+def _validated(x: Tensor, params: Tensor, count: int) -> Tensor:
+    """The parameters with a batch axis, of size 1 where the batch shares them."""
+    _check.check_batched("x", x, at_least=2)
+    _check.check_param("params", params, x)
+    full = parameter_shape(x, count)
+    if params.shape in (full, (1, *full[1:])):
+        return params
+    if params.shape == full[1:]:
+        return params.unsqueeze(0)
+    raise ValueError(
+        f"params: got shape {_check.shape_text(params.shape)}, expected {_check.shape_text(full)}, or "
+        f"{_check.shape_text(full[1:])} for all of the batch, for x of shape {_check.shape_text(x.shape)}: "
+        f"{count} numbers an element"
+    )
+
+
+def _validate_total(value: Tensor, x: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"log_det: got {type(value).__name__}, expected a torch.Tensor")
+    _check.check_dense("log_det", value)
+    if value.dtype is not torch.float32 and value.dtype is not torch.float64:
+        raise TypeError(f"log_det: got dtype {value.dtype}, expected float32 or float64")
+    if value.shape != x.shape[:1]:
+        raise ValueError(
+            f"log_det: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(x.shape[:1])}"
+        )
+    _check.check_same_device("log_det", value, x)
+
+
+def rational_quadratic_spline(
+    x: Tensor,
+    params: Tensor,
+    log_det: Tensor | None = None,
+    *,
+    spline: str | SplineForm = "nflows",
+    bins: int = 8,
+    bound: float | tuple[float, float] = 3.0,
+    tails: str = "linear",
+    inverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    r"""Monotonic rational-quadratic spline of every element, with the log-determinant accumulated in the same pass.
+
+    The spline maps ``[-bound, bound]`` onto itself in ``bins`` bins. An element has ``bins`` raw widths, ``bins`` raw
+    heights and raw derivatives, in this order; :class:`SplineForm` says how they become widths, heights and
+    derivatives, and :meth:`SplineForm.parameters` how many they are. Outside the interval values stay as they are,
+    with a log-derivative of 0, whatever ``tails`` says; where a library refuses values outside a box, compare them
+    first.
+
+    ``tails`` names what the derivatives at the ends are:
+
+    - ``"linear"``: 1, so that the map is smooth there; ``3*bins - 1`` numbers an element;
+    - ``"box"``: trained, for data that lies in the interval; ``3*bins + 1`` numbers;
+    - ``"circular"``: the same at both ends, for angles. Under ``"nflows"`` it is trained (``3*bins`` numbers; as in
+      normflows). Under ``"zuko"`` it is 1 (``3*bins - 1``), and values are first turned by half a circle and brought
+      back into the interval, from wherever they are; that is ``zuko.flows.NCSF``.
+
+    Args:
+        x: values, ``(B, D)`` or ``(B, C, *S)``; float32, float64, bfloat16 or float16.
+        params: raw network output. For ``x`` of two dimensions ``(B, D, n)``; for others ``(B, C*n, *S)``, the ``n``
+            numbers of a channel together. Without the batch axis, or with a 1 there, the batch shares them. Dtype of
+            ``x``, or bfloat16 or float16 beside float32 ``x`` (converted in registers).
+        log_det: running total in nats, ``(B,)``, float32 or float64; not changed. ``None`` starts at zero.
+        spline: ``"nflows"`` (also what normflows and glasflow do), ``"nflows_identity"``, ``"zuko"`` or a
+            :class:`SplineForm`.
+        bins: from 2 to 64.
+        bound: half the width of the interval, in the units of ``x``; or its ends ``(low, high)``.
+        tails: ``"linear"``, ``"box"`` or ``"circular"``.
+        inverse: compute the inverse map and its log-determinant.
+
+    Returns:
+        ``y`` like ``x``, and ``log_det + log|det J|`` of the direction computed, ``(B,)``, at least float32.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device, name or range.
+
+    Source: Durkan et al. 2019 (arXiv:1906.04032), equations 4 to 8; circular splines: Rezende et al. 2020
+    (arXiv:2002.02428); the parametrizations follow the code of the libraries that they are named after.
+    """
+    form = resolve_spline(spline)
+    bins, tails, interval = check_bins(bins, form), check_tails(tails), interval_of(bound)
+    inverse = _check.flag("inverse", inverse)
+    if isinstance(x, Tensor):
+        x = _check.autocast_input(x)
+    params = _validated(x, params, form.parameters(bins, tails))
+    if log_det is not None:
+        _validate_total(log_det, x)
+    choose(OPERATOR, x)  # an explicit choice of a backend without this operator is an error
+    numbers = form.spec(bins, interval, tails, inverse)
+    return _reference.rational_quadratic_spline(x, params, log_det, decoded(*numbers))
