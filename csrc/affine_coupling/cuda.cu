@@ -13,18 +13,13 @@ namespace {
 using MaybeTensor = std::optional<Tensor>;
 
 template <class T>
-CouplingNumbers<T> numbers_of(const CouplingSettings& n, const CouplingSpec& spec) {
-  return {static_cast<T>(n.clamp), static_cast<T>(n.offset), static_cast<T>(n.eps), static_cast<T>(n.gain),
-          static_cast<T>(n.shift_gain * spec.shift_sign)};
-}
-
-template <class T>
 void forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det, const Tensor& y, const Tensor& total,
-             const CouplingSpec& spec, const CouplingSettings& settings) {
+             int64_t code, const FormNumbers& numbers) {
   const RowOrder order = order_of(x);
+  const auto form = decode_form<T>(code, numbers.data());
   Plan plan(x.size(0), order, x, params);
   Operand scale, shift;
-  split_params(params, spec, order, scale, shift);
+  split_params(params, form, order, scale, shift);
   CouplingForward<T> call{};
   plan.data(call.x, operand(x, order));
   plan.data(call.y, operand(y, order));
@@ -33,8 +28,7 @@ void forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det, 
   plan.finish(true, false);
   if (x.size(0) == 0) return;
   call.walk = plan.walk();
-  call.numbers = numbers_of<T>(settings, spec);
-  call.map = spec.map, call.negate = spec.negate, call.before = spec.before;
+  call.form = form;
   call.start = totals_of(log_det);
   call.total = totals_of(total);
   MaybeTensor partial;
@@ -55,12 +49,13 @@ struct Gradients {
 
 template <class T>
 void backward(const Tensor& known, const Tensor& params, const MaybeTensor& grad_y, const MaybeTensor& grad_log_det,
-              const Gradients& out, KnownKind kind, const CouplingSpec& spec, const CouplingSettings& settings) {
+              const Gradients& out, KnownKind kind, int64_t code, const FormNumbers& numbers) {
   const RowOrder order = order_of(known);
+  const auto form = decode_form<T>(code, numbers.data());
   Plan plan(known.size(0), order, known, params);
   Operand scale, shift, grad_scale, grad_shift;
-  split_params(params, spec, order, scale, shift);
-  split_params(out.params, spec, order, grad_scale, grad_shift);
+  split_params(params, form, order, scale, shift);
+  split_params(out.params, form, order, grad_scale, grad_shift);
   CouplingBackward<T> call{};
   plan.data(call.known, operand(known, order));
   if (grad_y) plan.data(call.grad_y, operand(*grad_y, order));
@@ -73,8 +68,7 @@ void backward(const Tensor& known, const Tensor& params, const MaybeTensor& grad
   plan.finish(false, !grad_log_det);
   if (known.numel() == 0) return;
   call.walk = plan.walk();
-  call.numbers = numbers_of<T>(settings, spec);
-  call.map = spec.map, call.negate = spec.negate, call.before = spec.before;
+  call.form = form;
   call.kind = kind;
   call.grad_total = totals_of(grad_log_det);
   plan.dispatch([&]<class X, class P, int N>() {
@@ -83,26 +77,22 @@ void backward(const Tensor& known, const Tensor& params, const MaybeTensor& grad
 }
 
 std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det,
-                                                   int64_t code, double clamp, double offset, double eps, double gain,
-                                                   double shift_gain) {
-  check_coupling_forward(x, params, log_det, code);
+                                                   int64_t code, const FormNumbers& numbers) {
+  check_coupling_forward(x, params, log_det, code, numbers);
   const OnDeviceOf device(x);
-  const CouplingSettings settings{clamp, offset, eps, gain, shift_gain};
-  const CouplingSpec spec(code, eps);
   Tensor y = torch::stable::empty_like(x);
   Tensor total = empty_totals(x, is_double(x) || (log_det && is_double(*log_det)));
   Writable out(y);
   const auto run = is_double(x) ? forward<double> : forward<float>;
-  run(foldable(x), foldable(params), log_det, out.tensor, total, spec, settings);
+  run(foldable(x), foldable(params), log_det, out.tensor, total, code, numbers);
   out.finish();
   return {y, total};
 }
 
 Gradients gradients(const Tensor& known, const Tensor& params, const MaybeTensor& grad_y,
-                    const MaybeTensor& grad_log_det, KnownKind kind, int64_t code, const CouplingSettings& settings) {
-  check_coupling_backward(kind == output_recover ? "y" : "known", known, params, grad_y, grad_log_det, code);
+                    const MaybeTensor& grad_log_det, KnownKind kind, int64_t code, const FormNumbers& numbers) {
+  check_coupling_backward(kind == output_recover ? "y" : "known", known, params, grad_y, grad_log_det, code, numbers);
   const OnDeviceOf device(known);
-  const CouplingSpec spec(code, settings.eps);
   Gradients result{torch::stable::empty_like(known), torch::stable::empty_like(params), std::nullopt};
   Writable grad_x(result.x), grad_params(result.params);
   std::optional<Writable> recovered;
@@ -115,7 +105,7 @@ Gradients gradients(const Tensor& known, const Tensor& params, const MaybeTensor
   MaybeTensor incoming;
   if (grad_y) incoming = incoming_gradient(*grad_y);
   const auto run = is_double(known) ? backward<double> : backward<float>;
-  run(foldable(known), foldable(params), incoming, grad_log_det, out, kind, spec, settings);
+  run(foldable(known), foldable(params), incoming, grad_log_det, out, kind, code, numbers);
   grad_x.finish();
   grad_params.finish();
   if (recovered) recovered->finish();
@@ -124,20 +114,17 @@ Gradients gradients(const Tensor& known, const Tensor& params, const MaybeTensor
 
 std::tuple<Tensor, Tensor> affine_coupling_backward(const Tensor& known, const Tensor& params,
                                                     const MaybeTensor& grad_y, const MaybeTensor& grad_log_det,
-                                                    int64_t code, double clamp, double offset, double eps, double gain,
-                                                    double shift_gain, bool known_is_output) {
-  const Gradients g = gradients(known, params, grad_y, grad_log_det, known_is_output ? from_output : from_input, code,
-                                {clamp, offset, eps, gain, shift_gain});
+                                                    int64_t code, const FormNumbers& numbers, bool known_is_output) {
+  const Gradients g =
+      gradients(known, params, grad_y, grad_log_det, known_is_output ? from_output : from_input, code, numbers);
   return {g.x, g.params};
 }
 
 std::tuple<Tensor, Tensor, Tensor> affine_coupling_backward_from_output(const Tensor& y, const Tensor& params,
                                                                         const MaybeTensor& grad_y,
                                                                         const MaybeTensor& grad_log_det, int64_t code,
-                                                                        double clamp, double offset, double eps,
-                                                                        double gain, double shift_gain) {
-  const Gradients g =
-      gradients(y, params, grad_y, grad_log_det, output_recover, code, {clamp, offset, eps, gain, shift_gain});
+                                                                        const FormNumbers& numbers) {
+  const Gradients g = gradients(y, params, grad_y, grad_log_det, output_recover, code, numbers);
   return {*g.recovered, g.x, g.params};
 }
 

@@ -9,9 +9,7 @@ namespace hk::cuda {
 template <class T>
 struct CouplingForward {
   Walk walk;
-  CouplingNumbers<T> numbers;
-  int map;
-  bool negate, before;
+  CouplingForm<T> form;
   View x, a, t, y;
   Totals start, total;
   double* partial;  // sums of the chunks, where a row has several
@@ -20,9 +18,7 @@ struct CouplingForward {
 template <class T>
 struct CouplingBackward {
   Walk walk;
-  CouplingNumbers<T> numbers;
-  int map;
-  bool negate, before;
+  CouplingForm<T> form;
   int kind;  // Known of affine_coupling/math.h
   View known, a, t, grad_y, grad_x, grad_a, grad_t, x;
   Totals grad_total;
@@ -42,6 +38,8 @@ __device__ __forceinline__ void for_form(int map, Run&& run) {
       return run.template operator()<ScaleMap::atan>();
     case ScaleMap::softsign:
       return run.template operator()<ScaleMap::softsign>();
+    case ScaleMap::softplus:
+      return run.template operator()<ScaleMap::softplus>();
     case ScaleMap::sigmoid_eps:
       return run.template operator()<ScaleMap::sigmoid_eps>();
     default:
@@ -64,12 +62,12 @@ __device__ __forceinline__ double forward_share(const CouplingForward<Working<X>
     Raw<X, N> y;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
-      const T shift = t[k] * c.numbers.shift_gain;
+      const T shift = t[k] * c.form.shift_gain;
       if constexpr (Map == ScaleMap::none) {
         y.set(k, x[k] + shift);
       } else {
-        const ScaleTerms<T> terms = scale_terms<Map>(a[k], c.numbers, c.negate);
-        y.set(k, c.before ? (x[k] + shift) * terms.s : x[k] * terms.s + shift);
+        const ScaleTerms<T> terms = scale_terms<Map>(a[k], c.form, c.form.negate);
+        y.set(k, c.form.before ? (x[k] + shift) * terms.s : x[k] * terms.s + shift);
         log_scales.add(terms);
       }
     }
@@ -79,7 +77,7 @@ __device__ __forceinline__ double forward_share(const CouplingForward<Working<X>
   }
   log_scales.flush();
   total += static_cast<double>(log_scales.sum);
-  return c.negate ? -total : total;
+  return c.form.negate ? -total : total;
 }
 
 template <class X, class P, int N>
@@ -88,7 +86,7 @@ __global__ void __launch_bounds__(block_threads, resident_blocks<X>)
   for (unsigned round = 0; has_round(c.walk, round); ++round) {
     const Share share = share_of(c.walk, round);
     double sum = 0;
-    if (share.active) for_form(c.map, [&]<ScaleMap Map>() { sum = forward_share<Map, X, P, N>(c, share); });
+    if (share.active) for_form(c.form.map, [&]<ScaleMap Map>() { sum = forward_share<Map, X, P, N>(c, share); });
     sum = sum_group(sum, c.walk.lanes);
     if (share.active && lane_of(c.walk) == 0) {
       if (c.partial)
@@ -104,7 +102,7 @@ __device__ __forceinline__ void backward_share(const CouplingBackward<Working<X>
   using T = Working<X>;
   const Known kind = static_cast<Known>(c.kind);
   const bool from_output = kind != Known::input, recover = kind == Known::output_recover;
-  const bool shift_read = reads_shift(c.before, kind);
+  const bool shift_read = reads_shift(c.form.before, kind);
   const T grad_total = c.grad_total.data ? static_cast<T>(total_at(c.grad_total, share.b)) : T(0);
   for (int64_t e = share.begin + lane_of(c.walk) * N; e < share.end; e += int64_t(c.walk.lanes) * N) {
     const Place at = place_of(c.walk, share.b, e);
@@ -120,10 +118,10 @@ __device__ __forceinline__ void backward_share(const CouplingBackward<Working<X>
     for (int k = 0; k < N; ++k) {
       CouplingGradients<T> g;
       if constexpr (Map == ScaleMap::none)
-        g = shift_backward(known[k], t[k], grad_y[k], c.numbers, from_output);
+        g = shift_backward(known[k], t[k], grad_y[k], c.form, from_output);
       else
-        g = coupling_backward(scale_terms<Map>(a[k], c.numbers, c.negate), known[k], t[k], grad_y[k], grad_total,
-                              c.numbers, c.before, from_output);
+        g = coupling_backward(scale_terms<Map>(a[k], c.form, c.form.negate), known[k], t[k], grad_y[k], grad_total,
+                              c.form, c.form.before, from_output);
       x.set(k, g.x);
       grad_x.set(k, g.grad_x);
       if constexpr (Map != ScaleMap::none) grad_a.set(k, g.grad_a);
@@ -142,7 +140,7 @@ __global__ void __launch_bounds__(block_threads, resident_blocks<X>)
     hk_affine_coupling_backward(CouplingBackward<Working<X>> c) {
   for (unsigned round = 0; has_round(c.walk, round); ++round) {
     const Share share = share_of(c.walk, round);
-    if (share.active) for_form(c.map, [&]<ScaleMap Map>() { backward_share<Map, X, P, N>(c, share); });
+    if (share.active) for_form(c.form.map, [&]<ScaleMap Map>() { backward_share<Map, X, P, N>(c, share); });
   }
 }
 

@@ -11,7 +11,7 @@ template <ScaleMap Map, bool Negate, bool Before, class T>
 struct CouplingForward {
   using V = typename VectorOf<T>::type;
   const CouplingBlock<T>& block;
-  const CouplingNumbers<T> k;
+  const CouplingForm<T> k;  // a copy: what is written through T* cannot be it
   LogScaleSum<Map, V> log_scales{};
 
   template <bool Whole>
@@ -35,8 +35,8 @@ struct CouplingForward {
 };
 
 template <ScaleMap Map, bool Negate, bool Before, class T>
-T coupling_forward(const CouplingBlock<T>& block, const CouplingConstants<T>& c) {
-  CouplingForward<Map, Negate, Before, T> body{block, {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
+T coupling_forward(const CouplingBlock<T>& block, const CouplingForm<T>& k) {
+  CouplingForward<Map, Negate, Before, T> body{block, k};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
   body.log_scales.flush();
   if (block.stream) finish_stores();
@@ -47,7 +47,7 @@ template <ScaleMap Map, bool Negate, bool Before, Known Known_, class T>
 struct CouplingBackward {
   using V = typename VectorOf<T>::type;
   const CouplingBlock<T>& block;
-  const CouplingNumbers<T> k;
+  const CouplingForm<T> k;  // a copy: what is written through T* cannot be it
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
@@ -69,8 +69,8 @@ struct CouplingBackward {
 };
 
 template <ScaleMap Map, bool Negate, bool Before, Known Known_, class T>
-void coupling_backward_block(const CouplingBlock<T>& block, const CouplingConstants<T>& c) {
-  CouplingBackward<Map, Negate, Before, Known_, T> body{block, {c.clamp, c.offset, c.eps, c.gain, c.shift_gain}};
+void coupling_backward_block(const CouplingBlock<T>& block, const CouplingForm<T>& k) {
+  CouplingBackward<Map, Negate, Before, Known_, T> body{block, k};
   for_vectors<typename VectorOf<T>::type>(block.n, body);
   if (block.stream) finish_stores();
 }

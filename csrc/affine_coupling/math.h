@@ -5,19 +5,16 @@
 // sign, and "add after" becomes "add before". So there is one forward and one backward for both directions.
 #pragma once
 
+#include <limits>
+
 #include "../math/elementary.h"
+#include "form.h"
 
 namespace hk::HK_ISA {
 
-// Order of hybridkern/_coupling_form.py: SCALES; the last one is "sigmoid" with eps > 0.
-enum class ScaleMap : int { none, exp, sigmoid, tanh, atan, softsign, sigmoid_eps };
-constexpr int scale_map_count = 7;
-
-template <class T>
-struct CouplingNumbers {
-  T clamp, offset, eps, gain;
-  T shift_gain;  // with the sign that direction and form give it
-};
+// Order of SCALES in hybridkern/ops/affine_coupling/form.py; the last one is "sigmoid" with eps > 0.
+enum class ScaleMap : int { none, exp, sigmoid, tanh, atan, softsign, softplus, sigmoid_eps };
+static_assert(static_cast<int>(ScaleMap::sigmoid_eps) + 1 == scale_maps);
 
 // log S = log_s - log(1 + log_term), so that a sum over many elements needs few logarithms; log_term is 0 for most
 // maps. The signs of both are those of the map before `Negate`.
@@ -78,11 +75,29 @@ HK_INLINE ScaleTerms<V> sigmoid_terms(V v, ScalarOf<V> eps, bool negate) {
   return {log_s, V{}, negate ? 1 / s : s, negate ? -derivative : derivative};
 }
 
+// log(softplus(v) + eps) likewise.
+template <class V>
+HK_INLINE ScaleTerms<V> softplus_terms(V v, ScalarOf<V> eps, bool negate) {
+  const V q = exponential_of_negative(-absolute(v)), r = 1 / (q + 1);
+  const V s = at_least(v, 0) + log_one_plus(q) + eps;
+  // without eps, the logarithm of what tends to exp(v) is v: it must not run into that of 0
+  constexpr ScalarOf<V> infinity = std::numeric_limits<ScalarOf<V>>::infinity();
+  const ScalarOf<V> far = eps > 0 ? -infinity : ScalarOf<V>(-40);
+  const V log_s = select(v < far, v, select(v < infinity, logarithm(s), v));
+  const V derivative = select(v < far, splat<V>(1), select(v > 0, r, q * r) / s);
+  return {log_s, V{}, negate ? 1 / s : s, negate ? -derivative : derivative};
+}
+
 template <ScaleMap Map, class V>
-HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k, bool negate) {
+HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingForm<ScalarOf<V>>& k, bool negate) {
   const V v = a * k.gain + k.offset;
   if constexpr (Map == ScaleMap::sigmoid || Map == ScaleMap::sigmoid_eps) {
     ScaleTerms<V> terms = sigmoid_terms<Map == ScaleMap::sigmoid_eps>(v, k.eps, negate);
+    terms.derivative = terms.derivative * k.gain;
+    return terms;
+  }
+  if constexpr (Map == ScaleMap::softplus) {
+    ScaleTerms<V> terms = softplus_terms(v, k.eps, negate);
     terms.derivative = terms.derivative * k.gain;
     return terms;
   }
@@ -105,7 +120,7 @@ HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k, 
 }
 
 template <ScaleMap Map, bool Negate, class V>
-HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingNumbers<ScalarOf<V>>& k) {
+HK_INLINE ScaleTerms<V> scale_terms(V a, const CouplingForm<ScalarOf<V>>& k) {
   return scale_terms<Map>(a, k, Negate);
 }
 
@@ -127,7 +142,7 @@ constexpr bool needs_shift = reads_shift(Before, Known_);
 
 // Without scale: y = x + T.
 template <class V>
-HK_INLINE CouplingGradients<V> shift_backward(V known, V t, V grad_y, const CouplingNumbers<ScalarOf<V>>& k,
+HK_INLINE CouplingGradients<V> shift_backward(V known, V t, V grad_y, const CouplingForm<ScalarOf<V>>& k,
                                               bool from_output) {
   return {from_output ? known - t * k.shift_gain : known, grad_y, V{}, grad_y * k.shift_gain};
 }
@@ -135,7 +150,7 @@ HK_INLINE CouplingGradients<V> shift_backward(V known, V t, V grad_y, const Coup
 // `grad_total` is the gradient of the log-determinant.
 template <class V>
 HK_INLINE CouplingGradients<V> coupling_backward(const ScaleTerms<V>& terms, V known, V t, V grad_y,
-                                                 ScalarOf<V> grad_total, const CouplingNumbers<ScalarOf<V>>& k,
+                                                 ScalarOf<V> grad_total, const CouplingForm<ScalarOf<V>>& k,
                                                  bool before, bool from_output) {
   const V shift = t * k.shift_gain;
   const V grad_x = grad_y * terms.s;
@@ -154,7 +169,7 @@ HK_INLINE CouplingGradients<V> coupling_backward(const ScaleTerms<V>& terms, V k
 
 template <ScaleMap Map, bool Negate, bool Before, Known Known_, class V>
 HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_total,
-                                                 const CouplingNumbers<ScalarOf<V>>& k) {
+                                                 const CouplingForm<ScalarOf<V>>& k) {
   constexpr bool from_output = Known_ != Known::input;
   if constexpr (Map == ScaleMap::none) return shift_backward(known, t, grad_y, k, from_output);
   return coupling_backward(scale_terms<Map, Negate>(a, k), known, t, grad_y, grad_total, k, Before, from_output);

@@ -1,5 +1,5 @@
 // Autograd node of affine_coupling.
-#include "../autograd/node.h"
+#include "arguments.h"
 
 namespace hk::nodes::affine_coupling {
 namespace {
@@ -15,22 +15,18 @@ bool keeps_output(const Tensor& known, const Options& options) {
 
 using Coupled = std::tuple<Tensor, Tensor>;
 
-struct AffineNode
-    : Node<AffineNode, Coupled(const Tensor&, const Tensor&, const OptionalTensor&, const int64_t&, const double&,
-                               const double&, const double&, const double&, const double&)> {
+struct AffineNode : Node<AffineNode, Coupled(const Tensor&, const Tensor&, const OptionalTensor&, const int64_t&,
+                                             const FormNumbers&)> {
   static constexpr const char* name = "affine_coupling";
 
-  static Coupled run(const Tensor& x, const Tensor& params, const OptionalTensor& log_det, int64_t code, double clamp,
-                     double offset, double eps, double gain, double shift_gain) {
-    static const auto op =
-        operator_handle<Coupled(const Tensor&, const Tensor&, const OptionalTensor&, int64_t, double, double, double,
-                                double, double)>("hybridkern::affine_coupling_forward");
-    return op.call(x, params, log_det, code, clamp, offset, eps, gain, shift_gain);
+  static Coupled run(const Tensor& x, const Tensor& params, const OptionalTensor& log_det, int64_t code,
+                     const FormNumbers& numbers) {
+    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("hybridkern::affine_coupling_forward", "");
+    return call_boxed<Coupled>(op, {x, params, log_det, code, as_list(numbers.data())});
   }
 
   // The type of log_det, which its gradient has.
-  template <class... Form>
-  static double note(const Tensor&, const Tensor&, const OptionalTensor& log_det, const Form&...) {
+  static double note(const Tensor&, const Tensor&, const OptionalTensor& log_det, int64_t, const FormNumbers&) {
     return log_det ? static_cast<double>(log_det->scalar_type()) : -1;
   }
 
@@ -39,13 +35,13 @@ struct AffineNode
   }
 
   static variable_list gradients(const variable_list& saved, const variable_list& grads, const Options& o) {
-    static const auto op =
-        operator_handle<Coupled(const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&, int64_t,
-                                double, double, double, double, double, bool)>("hybridkern::affine_coupling_backward");
-    auto [x, params] = op.call(saved[0], saved[1], given(grads[0]), given(grads[1]), static_cast<int64_t>(o[0]), o[1],
-                               o[2], o[3], o[4], o[5], keeps_output(saved[0], o));
+    static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("hybridkern::affine_coupling_backward", "");
+    auto [x, params] =
+        call_boxed<Coupled>(op, {saved[0], saved[1], given(grads[0]), given(grads[1]), static_cast<int64_t>(o[0]),
+                                 as_list(o.data() + 1), keeps_output(saved[0], o)});
+    const double type = o[1 + form_numbers];
     Tensor log_det;
-    if (o[6] >= 0 && grads[1].defined()) log_det = grads[1].to(static_cast<at::ScalarType>(o[6]));
+    if (type >= 0 && grads[1].defined()) log_det = grads[1].to(static_cast<at::ScalarType>(type));
     return {x, params, log_det};
   }
 };

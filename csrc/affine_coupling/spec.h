@@ -1,60 +1,44 @@
-// What the three affine_coupling operators are told about the form, decoded; for the CPU and the CUDA kernels.
+// What the three affine_coupling operators are told about the form: checked, and where the parameters lie; for the CPU
+// and the CUDA kernels.
 #pragma once
 
 #include <string>
+#include <vector>
 #include "../check.h"
 #include "../layout.h"
+#include "form.h"
 
 namespace hk {
 
-// Decodes CouplingForm.code of hybridkern/_coupling_form.py and brings form and direction to the family that the
-// kernels know: y = x*S + T, or (x + T)*S.
-struct CouplingSpec {
-  int map;  // ScaleMap of affine_coupling/math.h
-  bool negate, before;
-  int layout;
-  double shift_sign;
+using FormNumbers = std::vector<double>;  // eight
 
-  CouplingSpec(int64_t code, double eps) {
-    constexpr int sigmoid = 2, sigmoid_eps = 6;
-    map = code & 15;
-    if (map == sigmoid && eps != 0) map = sigmoid_eps;
-    const int shift = (code >> 4) & 15;
-    layout = (code >> 8) & 15;
-    const bool inverse = (code >> 13) & 1;
-    negate = ((code >> 12) & 1) != inverse;
-    before = (shift != 0) != inverse;
-    shift_sign = ((shift == 2) != inverse) ? -1 : 1;
-    if (map == 0) negate = false, before = false;
-  }
-  bool has_scale() const { return map != 0; }
-};
-
-// Refuses a code that CouplingForm does not make: the kernels look it up in their tables.
-inline void check_code(int64_t code) {
+// Refuses what CouplingForm.spec does not make: the kernels look the code up in their tables.
+inline void check_form(int64_t code, const FormNumbers& numbers) {
   const int64_t map = code & 15, shift = (code >> 4) & 15, layout = (code >> 8) & 15;
-  if (code < 0 || code >= 1 << 14 || map > 5 || shift > 2 || layout > 2)
+  if (code < 0 || code >= 1 << 14 || map > 6 || shift > 2 || layout > 3)
     refuse("code", std::to_string(code), "CouplingForm.code(inverse)");
+  if (numbers.size() != form_numbers)
+    refuse("numbers", std::to_string(numbers.size()) + " numbers",
+           "the " + std::to_string(form_numbers) + " of CouplingForm.spec(inverse)");
 }
+
+inline bool has_scale(int64_t code) { return (code & 15) != 0; }
 
 // Scale and shift as operands of any tensor shaped like the parameters.
-inline void split_params(const Tensor& params, const CouplingSpec& spec, const RowOrder& order, Operand& scale,
-                         Operand& shift) {
+template <class T>
+void split_params(const Tensor& params, const CouplingForm<T>& form, const RowOrder& order, Operand& scale,
+                  Operand& shift) {
   const int64_t channels = order.extent.channels;
-  if (!spec.has_scale()) {
+  if (!form.has_scale()) {
     shift = operand(params, order);
-  } else if (spec.layout == 2) {
-    shift = operand(params, order, 1, 0, 2);
-    scale = operand(params, order, 1, 1, 2);
+  } else if (form.layout >= 2) {  // by turns: shift first in layout 2, scale first in layout 3
+    shift = operand(params, order, 1, form.layout == 2 ? 0 : 1, 2);
+    scale = operand(params, order, 1, form.layout == 2 ? 1 : 0, 2);
   } else {
-    scale = operand(params, order, 1, spec.layout == 0 ? 0 : channels);
-    shift = operand(params, order, 1, spec.layout == 0 ? channels : 0);
+    scale = operand(params, order, 1, form.layout == 0 ? 0 : channels);
+    shift = operand(params, order, 1, form.layout == 0 ? channels : 0);
   }
 }
-
-struct CouplingSettings {
-  double clamp, offset, eps, gain, shift_gain;
-};
 
 // Known of affine_coupling/math.h.
 enum KnownKind : int { from_input, from_output, output_recover };

@@ -30,21 +30,14 @@ Tensor empty_rows(const Tensor& like) {
 
 // What both directions read; `x`, `params` and `scale` must outlive it.
 template <class T>
-ActnormRows<T> describe(const Tensor& x, const Tensor& params, const Tensor& scale, const CouplingSpec& spec) {
+ActnormRows<T> describe(const Tensor& x, const Tensor& params, const Tensor& scale, const CouplingForm<T>& form) {
   ActnormRows<T> rows{};
   rows.x = numbers_of<T>(x), rows.params = numbers_of<T>(params), rows.scale = numbers_of<T>(scale);
   rows.x_stride = x.stride(0), rows.params_stride = params.stride(0);
   rows.rows = x.size(0), rows.width = x.size(1), rows.coupled = params.size(1) / 2;
-  rows.a_place = spec.layout == 0 ? 0 : rows.coupled;
+  rows.a_place = form.layout == 0 ? 0 : rows.coupled;
   rows.t_place = rows.coupled - rows.a_place;
-  rows.negate = spec.negate, rows.before = spec.before;
   return rows;
-}
-
-template <class T>
-CouplingConstants<T> constants(const CouplingSettings& n, const CouplingSpec& spec) {
-  return {static_cast<T>(n.clamp), static_cast<T>(n.offset), static_cast<T>(n.eps), static_cast<T>(n.gain),
-          static_cast<T>(n.shift_gain * spec.shift_sign)};
 }
 
 // The rows from `begin` on, `count` of them.
@@ -61,14 +54,12 @@ ActnormRows<T> part_of(ActnormRows<T> rows, int64_t begin, int64_t count) {
 }
 
 template <class T>
-void forward(ActnormRows<T> rows, const Tensor& offset, Tensor& y, Tensor& log_det, const CouplingSpec& spec,
-             const CouplingSettings& settings) {
+void forward(ActnormRows<T> rows, const Tensor& offset, Tensor& y, Tensor& log_det, const CouplingForm<T>& form) {
   std::vector<double> totals(rows.rows);
   rows.offset = numbers_of<T>(offset), rows.y = static_cast<T*>(y.mutable_data_ptr()), rows.totals = totals.data();
-  const CouplingConstants<T> numbers = constants<T>(settings, spec);
-  const auto kernel = kernels<T>().actnorm_forward[spec.map];
+  const auto kernel = kernels<T>().actnorm_forward[form.map];
   torch::stable::parallel_for(0, rows.rows, grain_of(rows.width), [&](int64_t begin, int64_t end) {
-    if (begin < end) kernel(part_of(rows, begin, end - begin), numbers);
+    if (begin < end) kernel(part_of(rows, begin, end - begin), form);
   });
   double own = 0;
   for (int64_t i = 0; i < rows.width; ++i) own += std::log(std::fabs(static_cast<double>(rows.scale[i])));
@@ -77,8 +68,7 @@ void forward(ActnormRows<T> rows, const Tensor& offset, Tensor& y, Tensor& log_d
 
 template <class T>
 void backward(ActnormRows<T> rows, const Tensor& grad_y, const Tensor& grad_log_det, Tensor& grad_x,
-              Tensor& grad_params, Tensor& grad_scale, Tensor& grad_offset, const CouplingSpec& spec,
-              const CouplingSettings& settings) {
+              Tensor& grad_params, Tensor& grad_scale, Tensor& grad_offset, const CouplingForm<T>& form) {
   const RowTotals incoming(grad_log_det);
   std::vector<T> grad_totals(rows.rows);
   double own = 0;
@@ -89,8 +79,7 @@ void backward(ActnormRows<T> rows, const Tensor& grad_y, const Tensor& grad_log_
   rows.grad_y = numbers_of<T>(grad_y), rows.grad_y_stride = grad_y.stride(0), rows.grad_total = grad_totals.data();
   rows.grad_x = static_cast<T*>(grad_x.mutable_data_ptr());
   rows.grad_params = static_cast<T*>(grad_params.mutable_data_ptr());
-  const CouplingConstants<T> numbers = constants<T>(settings, spec);
-  const auto kernel = kernels<T>().actnorm_backward[spec.map];
+  const auto kernel = kernels<T>().actnorm_backward[form.map];
   const int64_t groups = (rows.rows + rows_per_group - 1) / rows_per_group, width = rows.width;
   const int64_t parts = std::clamp(groups, int64_t(1), most_parts);
   std::vector<double> totals(parts * 2 * width, 0.0);
@@ -103,7 +92,7 @@ void backward(ActnormRows<T> rows, const Tensor& grad_y, const Tensor& grad_log_
         const int64_t first = group * rows_per_group;
         ActnormRows<T> some = part_of(rows, first, std::min(rows_per_group, rows.rows - first));
         some.grad_scale = sums.data(), some.grad_offset = sums.data() + width;
-        kernel(some, numbers);
+        kernel(some, form);
         for (int64_t k = 0; k < 2 * width; ++k) total[k] += static_cast<double>(sums[k]);
       }
     }
@@ -118,10 +107,10 @@ void backward(ActnormRows<T> rows, const Tensor& grad_y, const Tensor& grad_log_
   }
 }
 
-Argument check_step(const Tensor& x, const Tensor& params, const Tensor& scale, int64_t code) {
-  check_code(code);
-  const CouplingSpec spec(code, 0);
-  if (!spec.has_scale() || spec.layout == 2)
+Argument check_step(const Tensor& x, const Tensor& params, const Tensor& scale, int64_t code,
+                    const FormNumbers& numbers) {
+  check_form(code, numbers);
+  if (!has_scale(code) || ((code >> 8) & 15) >= 2)
     refuse("code", std::to_string(code), "that of a form with scale, its parameters in halves");
   const Argument main = working_argument("x", x, 2), value("params", params);
   check_same_type(value, main);
@@ -135,41 +124,35 @@ Argument check_step(const Tensor& x, const Tensor& params, const Tensor& scale, 
 }
 
 std::tuple<Tensor, Tensor> affine_coupling_actnorm_forward(const Tensor& x, const Tensor& params, const Tensor& scale,
-                                                           const Tensor& offset, int64_t code, double clamp,
-                                                           double form_offset, double eps, double gain,
-                                                           double shift_gain) {
-  const Argument main = check_step(x, params, scale, code);
-  const CouplingSpec spec(code, eps);
-  const CouplingSettings settings{clamp, form_offset, eps, gain, shift_gain};
+                                                           const Tensor& offset, int64_t code,
+                                                           const FormNumbers& numbers) {
+  const Argument main = check_step(x, params, scale, code, numbers);
   check_exactly("offset", offset, main, {1, {main.sizes[1]}});
   Tensor y = empty_rows(x), log_det = empty_totals(x);
   const Tensor xr = with_whole_rows(x), pr = with_whole_rows(params);
   const Tensor sr = torch::stable::contiguous(scale), br = torch::stable::contiguous(offset);
-  if (is_double(x))
-    forward(describe<double>(xr, pr, sr, spec), br, y, log_det, spec, settings);
-  else
-    forward(describe<float>(xr, pr, sr, spec), br, y, log_det, spec, settings);
+  const auto run = [&]<class T>(const CouplingForm<T>& form) {
+    forward(describe<T>(xr, pr, sr, form), br, y, log_det, form);
+  };
+  is_double(x) ? run(decode_form<double>(code, numbers.data())) : run(decode_form<float>(code, numbers.data()));
   return {y, log_det};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> affine_coupling_actnorm_backward(
-    const Tensor& grad_y, const Tensor& grad_log_det, const Tensor& x, const Tensor& params, const Tensor& scale,
-    int64_t code, double clamp, double form_offset, double eps, double gain, double shift_gain) {
-  const Argument main = check_step(x, params, scale, code);
-  const CouplingSpec spec(code, eps);
-  const CouplingSettings settings{clamp, form_offset, eps, gain, shift_gain};
+std::tuple<Tensor, Tensor, Tensor, Tensor> affine_coupling_actnorm_backward(const Tensor& grad_y,
+                                                                            const Tensor& grad_log_det, const Tensor& x,
+                                                                            const Tensor& params, const Tensor& scale,
+                                                                            int64_t code, const FormNumbers& numbers) {
+  const Argument main = check_step(x, params, scale, code, numbers);
   check_like("grad_y", grad_y, main);
   check_totals("grad_log_det", grad_log_det, main);
   Tensor grad_x = empty_rows(x), grad_params = empty_rows(params);
   Tensor grad_scale = empty_shaped_like(scale), grad_offset = empty_shaped_like(scale);
   const Tensor gr = with_whole_rows(grad_y), xr = with_whole_rows(x), pr = with_whole_rows(params);
   const Tensor sr = torch::stable::contiguous(scale);
-  if (is_double(x))
-    backward(describe<double>(xr, pr, sr, spec), gr, grad_log_det, grad_x, grad_params, grad_scale, grad_offset, spec,
-             settings);
-  else
-    backward(describe<float>(xr, pr, sr, spec), gr, grad_log_det, grad_x, grad_params, grad_scale, grad_offset, spec,
-             settings);
+  const auto run = [&]<class T>(const CouplingForm<T>& form) {
+    backward(describe<T>(xr, pr, sr, form), gr, grad_log_det, grad_x, grad_params, grad_scale, grad_offset, form);
+  };
+  is_double(x) ? run(decode_form<double>(code, numbers.data())) : run(decode_form<float>(code, numbers.data()));
   return {grad_x, grad_params, grad_scale, grad_offset};
 }
 

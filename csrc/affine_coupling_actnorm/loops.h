@@ -38,15 +38,14 @@ struct ActnormCoupled {
   using V = typename VectorOf<T>::type;
   const T *x, *a, *t, *scale, *offset;
   T* y;
-  const CouplingNumbers<T>& k;
-  bool negate, before;
+  const CouplingForm<T>& k;
   LogScaleSum<Map, V> log_scales{};
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
     const V x_i = get<Whole, V>(x + i, count), shift = get<Whole, V>(t + i, count) * k.shift_gain;
-    ScaleTerms<V> terms = scale_terms<Map>(get<Whole, V>(a + i, count), k, negate);
-    const V u = before ? (x_i + shift) * terms.s : x_i * terms.s + shift;
+    ScaleTerms<V> terms = scale_terms<Map>(get<Whole, V>(a + i, count), k, k.negate);
+    const V u = k.before ? (x_i + shift) * terms.s : x_i * terms.s + shift;
     put<Whole, V>(y + i, u * get<Whole, V>(scale + i, count) + get<Whole, V>(offset + i, count), count);
     terms.log_s = masked<Whole, V>(terms.log_s, count);
     terms.log_term = masked<Whole, V>(terms.log_term, count);
@@ -55,9 +54,9 @@ struct ActnormCoupled {
 };
 
 template <ScaleMap Map, class T>
-void actnorm_forward(const ActnormRows<T>& rows, const CouplingConstants<T>& c) {
+void actnorm_forward(const ActnormRows<T>& rows, const CouplingForm<T>& form) {
   using V = typename VectorOf<T>::type;
-  const CouplingNumbers<T> k{c.clamp, c.offset, c.eps, c.gain, c.shift_gain};
+  const CouplingForm<T> k = form;  // a copy: what is written through T* cannot be it
   const int64_t kept = rows.width - rows.coupled;
   for (int64_t r = 0; r < rows.rows; ++r) {
     const T *x = rows.x + r * rows.x_stride, *params = rows.params + r * rows.params_stride;
@@ -67,19 +66,12 @@ void actnorm_forward(const ActnormRows<T>& rows, const CouplingConstants<T>& c) 
     look_ahead_row<true>(y, rows.width);
     ActnormKept<T> first{x, rows.scale, rows.offset, y};
     for_vectors<V>(kept, first);
-    ActnormCoupled<Map, T> second{x + kept,
-                                  params + rows.a_place,
-                                  params + rows.t_place,
-                                  rows.scale + kept,
-                                  rows.offset + kept,
-                                  y + kept,
-                                  k,
-                                  rows.negate,
-                                  rows.before};
+    ActnormCoupled<Map, T> second{
+        x + kept, params + rows.a_place, params + rows.t_place, rows.scale + kept, rows.offset + kept, y + kept, k};
     for_vectors<V>(rows.coupled, second);
     second.log_scales.flush();
     const T sum = sum_lanes(second.log_scales.sum);
-    rows.totals[r] = static_cast<double>(rows.negate ? -sum : sum);
+    rows.totals[r] = static_cast<double>(k.negate ? -sum : sum);
   }
 }
 
@@ -104,17 +96,16 @@ struct ActnormCoupledGradients {
   const T *x, *a, *t, *scale, *grad_y;
   T grad_total;
   T *grad_x, *grad_a, *grad_t, *grad_scale, *grad_offset;
-  const CouplingNumbers<T>& k;
-  bool negate, before;
+  const CouplingForm<T>& k;
 
   template <bool Whole>
   HK_INLINE void step(int64_t i, int64_t count) {
     const V g = get<Whole, V>(grad_y + i, count), x_i = get<Whole, V>(x + i, count);
     const V t_i = get<Whole, V>(t + i, count), shift = t_i * k.shift_gain;
-    const ScaleTerms<V> terms = scale_terms<Map>(get<Whole, V>(a + i, count), k, negate);
-    const V u = before ? (x_i + shift) * terms.s : x_i * terms.s + shift;
+    const ScaleTerms<V> terms = scale_terms<Map>(get<Whole, V>(a + i, count), k, k.negate);
+    const V u = k.before ? (x_i + shift) * terms.s : x_i * terms.s + shift;
     const CouplingGradients<V> grads =
-        coupling_backward(terms, x_i, t_i, g * get<Whole, V>(scale + i, count), grad_total, k, before, false);
+        coupling_backward(terms, x_i, t_i, g * get<Whole, V>(scale + i, count), grad_total, k, k.before, false);
     put<Whole, V>(grad_x + i, grads.grad_x, count);
     put<Whole, V>(grad_a + i, grads.grad_a, count);
     put<Whole, V>(grad_t + i, grads.grad_t, count);
@@ -124,9 +115,9 @@ struct ActnormCoupledGradients {
 };
 
 template <ScaleMap Map, class T>
-void actnorm_backward(const ActnormRows<T>& rows, const CouplingConstants<T>& c) {
+void actnorm_backward(const ActnormRows<T>& rows, const CouplingForm<T>& form) {
   using V = typename VectorOf<T>::type;
-  const CouplingNumbers<T> k{c.clamp, c.offset, c.eps, c.gain, c.shift_gain};
+  const CouplingForm<T> k = form;  // a copy: what is written through T* cannot be it
   const int64_t kept = rows.width - rows.coupled;
   for (int64_t r = 0; r < rows.rows; ++r) {
     const T *x = rows.x + r * rows.x_stride, *params = rows.params + r * rows.params_stride;
@@ -150,9 +141,7 @@ void actnorm_backward(const ActnormRows<T>& rows, const CouplingConstants<T>& c)
                                            grad_params + rows.t_place,
                                            rows.grad_scale + kept,
                                            rows.grad_offset + kept,
-                                           k,
-                                           rows.negate,
-                                           rows.before};
+                                           k};
     for_vectors<V>(rows.coupled, second);
   }
 }

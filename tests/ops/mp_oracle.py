@@ -26,6 +26,9 @@ LOG_SCALES: dict[str, Callable[[mpf], mpf]] = {
     "bounded": lambda a: mp.tanh(a),
     "normflows_sigmoid_inv": lambda a: -mp.log(sigmoid(a + 2)),
     "normflows_exp": lambda a: -a,
+    "nflows_maf": lambda a: mp.log(mp.log(1 + mp.exp(a)) + mpf(1e-3)),
+    "normflows_maf": lambda a: mp.log(sigmoid(a + 2) + mpf(1e-3)),
+    "zuko_maf": lambda a: a / (1 + abs(a / mpf(float(mp.log(mpf(1e-3)))))),
     "freia_tanh": lambda a: 2 * mp.tanh(a),
     "freia_sigmoid": lambda a: 2 * (2 * sigmoid(a) - 1),
     "freia_all_in_one": lambda a: 2 * mp.tanh(mpf("0.1") * a / 2),
@@ -39,7 +42,7 @@ def coupling(name: str, x: mpf, a: mpf, t: mpf, inverse: bool) -> tuple[mpf, mpf
     t = mpf("0.1") * t if name == "freia_all_in_one" else t
     if name == "glow":
         return (x / s - t, -log_s) if inverse else ((x + t) * s, log_s)
-    if name.startswith("normflows"):
+    if name.startswith("normflows") and name != "normflows_maf":
         return (x / s + t, -log_s) if inverse else ((x - t) * s, log_s)
     return ((x - t) / s, -log_s) if inverse else (x * s + t, log_s)
 

@@ -68,17 +68,30 @@ FORMS: dict[str, Form] = {
     "glow": Form(lambda a: -softplus(-(a + 2.0)), lambda a: sigmoid(-(a + 2.0)), "before"),
     "additive": Form(None, None),
     "realnvp": _tanh_form(2.0, 0.5),
-    "normflows": Form(lambda a: -softplus(-(a + 2.0)), lambda a: sigmoid(-(a + 2.0)), "subtract", "interleaved"),
+    "normflows": Form(
+        lambda a: -softplus(-(a + 2.0)), lambda a: sigmoid(-(a + 2.0)), "subtract", "by turns: shift, scale"
+    ),
     "nflows": Form(_nflows_log_scale, _nflows_slope, "after", "shift, scale"),
     "freia": Form(lambda a: 2.0 * 0.636 * np.arctan(a), lambda a: 2.0 * 0.636 / (1.0 + a * a)),
     "zuko": Form(lambda a: a / (1.0 + np.abs(a / LOG_SLOPE)), lambda a: (1.0 + np.abs(a / LOG_SLOPE)) ** -2.0),
+    "zuko_maf": Form(
+        lambda a: a / (1.0 + np.abs(a / LOG_SLOPE)),
+        lambda a: (1.0 + np.abs(a / LOG_SLOPE)) ** -2.0,
+        layout="by turns: shift, scale",
+    ),
     "bounded": _tanh_form(1.0, 1.0),
     "normflows_sigmoid_inv": Form(
-        lambda a: softplus(-(a + 2.0)), lambda a: -sigmoid(-(a + 2.0)), "subtract", "interleaved"
+        lambda a: softplus(-(a + 2.0)), lambda a: -sigmoid(-(a + 2.0)), "subtract", "by turns: shift, scale"
     ),
-    "normflows_exp": Form(lambda a: -a, lambda a: -np.ones_like(a), "subtract", "interleaved"),
+    "normflows_exp": Form(lambda a: -a, lambda a: -np.ones_like(a), "subtract", "by turns: shift, scale"),
     "freia_tanh": _tanh_form(2.0, 1.0),
     "freia_sigmoid": _tanh_form(2.0, 0.5),
+    "nflows_maf": Form(
+        lambda a: np.log(softplus(a) + NFLOWS_EPS),
+        lambda a: sigmoid(a) / (softplus(a) + NFLOWS_EPS),
+        layout="by turns: scale, shift",
+    ),
+    "normflows_maf": Form(_nflows_log_scale, _nflows_slope, layout="by turns: scale, shift"),
     "freia_all_in_one": _tanh_form(2.0, 0.05, 0.1),
 }
 
@@ -88,8 +101,9 @@ def split(params: Array, form: Form) -> tuple[Array | None, Array]:
     channels = params.shape[1] // 2
     if form.log_scale is None:
         return None, params
-    if form.layout == "interleaved":
-        return params[:, 1::2], params[:, 0::2]
+    if form.layout.startswith("by turns"):
+        first, second = params[:, 0::2], params[:, 1::2]
+        return (first, second) if form.layout.endswith("scale, shift") else (second, first)
     first, second = params[:, :channels], params[:, channels:]
     return (first, second) if form.layout == "scale, shift" else (second, first)
 
@@ -98,9 +112,10 @@ def join(scale: Array | None, shift: Array, form: Form) -> Array:
     """The inverse of :func:`split`."""
     if scale is None:
         return shift
-    if form.layout == "interleaved":
-        return np.stack([shift, scale], axis=2).reshape(shift.shape[0], 2 * shift.shape[1], *shift.shape[2:])
-    return np.concatenate([scale, shift] if form.layout == "scale, shift" else [shift, scale], axis=1)
+    pair = [scale, shift] if form.layout.endswith("scale, shift") else [shift, scale]
+    if form.layout.startswith("by turns"):
+        return np.stack(pair, axis=2).reshape(shift.shape[0], 2 * shift.shape[1], *shift.shape[2:])
+    return np.concatenate(pair, axis=1)
 
 
 def per_example(value: Array) -> Array:

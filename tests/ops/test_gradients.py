@@ -29,11 +29,11 @@ def test_gradcheck_of_every_form(backend: str, name: str, inverse: bool) -> None
 FORM = {"clamp": 1.7, "offset": -0.3, "eps": 0.05, "gain": 0.6, "shift_gain": -1.3}
 
 
-@pytest.mark.parametrize("scale", ["exp", "sigmoid", "tanh", "atan", "softsign", "none"])
+@pytest.mark.parametrize("scale", ["exp", "sigmoid", "tanh", "atan", "softsign", "softplus", "none"])
 @pytest.mark.parametrize("shift", ["after", "before", "subtract"])
 def test_gradcheck_of_custom_forms(backend: str, scale: str, shift: str) -> None:
     """Every constant of a form other than its default, in both signs and both directions."""
-    for negate, inverse, layout in ((False, True, "interleaved"), (True, False, "shift_scale")):
+    for negate, inverse, layout in ((False, True, "interleaved"), (True, False, "interleaved_scale_shift")):
         form = CouplingForm(scale=scale, shift=shift, negate=negate, layout=layout, **FORM)
         params = inputs.normal(3, (2, 2 if scale == "none" else 4, 3), F64)
         args = leaves({"x": inputs.normal(0, SHAPE, F64), "params": params})

@@ -11,6 +11,7 @@ import torch
 from hybridkern import HybridIDF, ops
 from hybridkern._extension import nodes
 from hybridkern.ops._autograd import python_functions
+from hybridkern.ops.affine_coupling.form import CouplingForm
 from tests.ops import inputs
 from tests.ops.samples import SAMPLES, a_shape, assert_same_bits, run
 
@@ -89,7 +90,7 @@ class Subclass(torch.Tensor):
 
 def test_subclasses_dispatch_modes_and_transforms_are_handed_back() -> None:
     x = torch.randn(2, 3, requires_grad=True)
-    spec = (0, 1.0, 0.0, 0.0, 1.0, 1.0)
+    spec = CouplingForm("none").spec(False)
     params = torch.randn(2, 3)  # the form of code 0 has no scale
     assert nodes.module.affine_coupling(x, params, None, *spec) is not None
     wrapped = torch.Tensor._make_subclass(Subclass, params)

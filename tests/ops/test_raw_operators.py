@@ -13,7 +13,7 @@ from hybridkern._extension import nodes
 from tests.conftest import COMPILED_BACKENDS
 
 pytestmark = pytest.mark.skipif("cpp" not in COMPILED_BACKENDS, reason="needs the compiled kernels")
-FORM = (1, 1.0, 0.0, 0.0, 1.0, 1.0)  # the code and the numbers of "exp"
+FORM = ops.CouplingForm("exp").spec(False)
 X, PARAMS, ROW, BETA = torch.ones(3, 4), torch.ones(3, 8), torch.ones(3), torch.ones(2)
 MATRIX, VECTOR = torch.ones(8, 8), torch.ones(8)
 MANY = torch.ones(3, 2, 4)
@@ -118,8 +118,12 @@ def test_fakes_refuse_a_wrong_shape(name: str, place: int) -> None:
 
 NUMBERS_WRONG = {
     "code of no scale map": ("affine_coupling_forward", 3, 7, "code: got 7"),
+    "code of no layout": ("affine_coupling_forward", 3, 1 | 4 << 8, "code: got 1025"),
+    "five numbers": ("affine_coupling_forward", 4, FORM[1][:5], "numbers: got 5 numbers, expected the 8"),
+    "five numbers backward": ("affine_coupling_backward", 5, FORM[1][:5], "numbers: got 5 numbers"),
+    "nine numbers": ("affine_coupling_actnorm_forward", 5, (*FORM[1], 0.0), "numbers: got 9 numbers"),
     "negative code": ("affine_coupling_backward", 4, -1, "code: got -1"),
-    "code of no layout": ("affine_coupling_actnorm_forward", 4, 1 | 3 << 8, "code: got 769"),
+    "code of no layout in halves": ("affine_coupling_actnorm_forward", 4, 1 | 3 << 8, "code: got 769"),
     "code without scale": ("affine_coupling_actnorm_forward", 4, 0, "code: got 0, expected that of a form with scale"),
     "negative index": ("rounding_coupling_mirrored_forward", 4, -1, "index: got -1"),
     "index too large": ("rounding_coupling_mirrored_backward", 4, 2, "index: got 2, expected one of the 2 places"),
@@ -204,8 +208,7 @@ def test_weights_of_any_layout() -> None:
 def test_a_derivative_through_a_direct_call_is_an_error() -> None:
     """PyTorch's own rule for operators without one is a warning, and no gradient or tangent."""
     x, params = torch.randn(2, 3, requires_grad=True), torch.randn(2, 6)
-    form = (1, 1.0, 0.0, 0.0, 1.0, 1.0)
-    y, _ = torch.ops.hybridkern.affine_coupling_forward(x, params, None, *form)
+    y, _ = torch.ops.hybridkern.affine_coupling_forward(x, params, None, *FORM)
     with pytest.raises(RuntimeError, match="derivative for hybridkern::affine_coupling_forward is not implemented"):
         y.sum().backward()
     with pytest.raises(NotImplementedError, match="forward AD with hybridkern::gaussian_log_prob_forward"):

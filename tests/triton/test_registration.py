@@ -23,6 +23,7 @@ PARTS = [part for operator in OPERATORS.values() if operator.triton for part in 
 TRACE = """
 import logging, sys
 import hybridkern.ops as ops
+from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 assert "hybridkern.ops._triton.launch" not in sys.modules, "triton's kernels were loaded at import"
 import torch
 from torch._functorch._aot_autograd.functional_utils import from_fun, to_fun
@@ -30,7 +31,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 logging.disable(logging.CRITICAL)  # without a driver torch cannot look into a kernel, and says so
-form = (2 | 1 << 4, 1.0, 2.0, 0.0, 1.0, 1.0)  # glow
+form = NAMED_FORMS["glow"].spec(False)
 low = torch.ops.hybridkern
 
 def functional(function):

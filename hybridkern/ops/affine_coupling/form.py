@@ -11,6 +11,7 @@ scale        ``log s``
 ``tanh``     ``clamp * tanh(v)``
 ``atan``     ``clamp * 0.636 * atan(v)``
 ``softsign`` ``v / (1 + |v| / clamp)``
+``softplus`` ``log(log(1 + exp(v)) + eps)``
 ===========  ===========================================
 
 negated where ``negate`` is set, and then ``y = x*s + t`` (shift ``after``), ``(x + t)*s`` (``before``) or
@@ -26,10 +27,12 @@ from functools import lru_cache
 
 from hybridkern._arguments import as_flag, as_name, as_number, short
 
-SCALES = ("none", "exp", "sigmoid", "tanh", "atan", "softsign")
+SCALES = ("none", "exp", "sigmoid", "tanh", "atan", "softsign", "softplus")
 SHIFTS = ("after", "before", "subtract")
-LAYOUTS = ("scale_shift", "shift_scale", "interleaved")
+LAYOUTS = ("scale_shift", "shift_scale", "interleaved", "interleaved_scale_shift")
 _NUMBERS = ("clamp", "offset", "eps", "gain", "shift_gain")
+COUNT = 8  # of the numbers that the kernels take; those beyond _NUMBERS are zero: room for forms to come
+Spec = tuple[int, tuple[float, ...]]
 ATAN_FACTOR = 0.636  # FrEIA's rounding of 2/pi; part of the form, so kept to the digit
 
 
@@ -41,10 +44,12 @@ class CouplingForm:
         scale: the map from raw scale to ``log s``; one of the names in the table of this module.
         clamp: bound of ``log s`` for ``tanh``, ``atan`` and ``softsign``; a positive number, unused by the others.
         offset: added to the raw scale before the map.
-        eps: added to ``sigma(v)`` by ``sigmoid``; not negative, unused by the others.
+        eps: added to ``sigma(v)`` by ``sigmoid`` and to ``log(1 + exp(v))`` by ``softplus``; not negative, unused by
+            the others.
         shift: ``"after"``: ``x*s + t``; ``"before"``: ``(x + t)*s``; ``"subtract"``: ``(x - t)*s``.
         layout: where dim 1 of the parameters holds what: ``"scale_shift"`` and ``"shift_scale"`` are halves,
-            ``"interleaved"`` is shift at ``0::2`` and scale at ``1::2``. With scale ``"none"`` all of it is shift.
+            ``"interleaved"`` is shift at ``0::2`` and scale at ``1::2``, ``"interleaved_scale_shift"`` the other way
+            round. With scale ``"none"`` all of it is shift.
         gain: multiplies the raw scale before the map.
         shift_gain: multiplies the raw shift.
         negate: changes the sign of ``log s``, so that ``s`` divides.
@@ -63,7 +68,7 @@ class CouplingForm:
     gain: float = 1.0
     shift_gain: float = 1.0
     negate: bool = False
-    _codes: tuple[int, int] = field(init=False, repr=False, compare=False, default=(0, 0))
+    _specs: tuple[Spec, ...] = field(init=False, repr=False, compare=False, default=())
 
     def __post_init__(self) -> None:
         for name, choices in (("scale", SCALES), ("shift", SHIFTS), ("layout", LAYOUTS)):
@@ -75,7 +80,8 @@ class CouplingForm:
             raise ValueError(f"CouplingForm.clamp: got {self.clamp!r}, expected a positive number")
         if self.eps < 0:
             raise ValueError(f"CouplingForm.eps: got {self.eps!r}, expected a number that is not negative")
-        object.__setattr__(self, "_codes", (self._code(False), self._code(True)))
+        numbers = (*(getattr(self, name) for name in _NUMBERS), *(0.0,) * (COUNT - len(_NUMBERS)))
+        object.__setattr__(self, "_specs", tuple((self._code(inverse), numbers) for inverse in (False, True)))
 
     @property
     def has_scale(self) -> bool:
@@ -83,7 +89,7 @@ class CouplingForm:
         return self.scale != "none"
 
     def _code(self, inverse: bool) -> int:
-        """The discrete choices packed for the kernels; decoded by ``CouplingSpec`` in csrc/affine_coupling/spec.h."""
+        """The discrete choices packed for the kernels; decoded by ``decode_form`` in csrc/affine_coupling/form.h."""
         return (
             SCALES.index(self.scale)
             | SHIFTS.index(self.shift) << 4
@@ -93,22 +99,23 @@ class CouplingForm:
         )
 
     def numbers(self) -> tuple[float, ...]:
-        """Choices and numbers as six floats: two forms that compute the same have the same."""
-        return tuple(float(number) for number in self.spec(False))
+        """Choices, as one number, and numbers: nine floats, equal for two forms that compute the same."""
+        code, numbers = self.spec(False)
+        return float(code), *numbers
 
     @classmethod
     def from_numbers(cls, numbers: Sequence[float]) -> CouplingForm:
-        """The form whose :meth:`numbers` these are."""
+        """The form whose :meth:`numbers` these are; six of them, as version 0.1 wrote, are understood."""
         code, *rest = numbers
-        return decoded(int(code), *rest)[0]
+        return decoded(int(code), rest)[0]
 
     def code(self, inverse: bool) -> int:
         """Packed discrete choices with the direction, as the kernels take them."""
-        return self._codes[int(inverse)]  # Dynamo of torch 2.11 does not index a tuple by a bool
+        return self.spec(inverse)[0]
 
-    def spec(self, inverse: bool) -> tuple[int, float, float, float, float, float]:
-        """The form and the direction as the kernels take them; :func:`decoded` undoes it."""
-        return self.code(inverse), self.clamp, self.offset, self.eps, self.gain, self.shift_gain
+    def spec(self, inverse: bool) -> Spec:
+        """The form and the direction as the kernels take them, code and numbers; :func:`decoded` undoes it."""
+        return self._specs[int(inverse)]  # Dynamo of torch 2.11 does not index a tuple by a bool
 
 
 def shifts_first(code: int) -> bool:
@@ -116,11 +123,15 @@ def shifts_first(code: int) -> bool:
     return code & 15 != 0 and (code >> 4 & 15 != 0) != bool(code >> 13 & 1)
 
 
+def decoded(code: int, numbers: Sequence[float]) -> tuple[CouplingForm, bool]:
+    """The form and the direction that :meth:`CouplingForm.spec` packed."""
+    return _decoded(code, *numbers[: len(_NUMBERS)])
+
+
 @lru_cache(maxsize=256)
-def decoded(
+def _decoded(
     code: int, clamp: float, offset: float, eps: float, gain: float, shift_gain: float
 ) -> tuple[CouplingForm, bool]:
-    """The form and the direction that :meth:`CouplingForm.spec` packed."""
     scale, shift, layout = SCALES[code & 15], SHIFTS[code >> 4 & 15], LAYOUTS[code >> 8 & 15]
     form = CouplingForm(scale, clamp, offset, eps, shift, layout, gain, shift_gain, bool(code >> 12 & 1))
     return form, bool(code >> 13 & 1)
@@ -143,6 +154,10 @@ _FREIA = NAMED_FORMS["freia"]
 NAMED_FORMS |= {
     "normflows_sigmoid_inv": replace(_NORMFLOWS, negate=True),
     "normflows_exp": replace(_NORMFLOWS, scale="exp", offset=0.0, negate=True),
+    # their masked autoregressive transforms
+    "nflows_maf": CouplingForm(scale="softplus", eps=1e-3, layout="interleaved_scale_shift"),
+    "normflows_maf": CouplingForm(scale="sigmoid", offset=2.0, eps=1e-3, layout="interleaved_scale_shift"),
+    "zuko_maf": replace(NAMED_FORMS["zuko"], layout="interleaved"),
     "freia_tanh": replace(_FREIA, scale="tanh"),
     # 2*sigma(a) - 1 = tanh(a/2)
     "freia_sigmoid": replace(_FREIA, scale="tanh", gain=0.5),

@@ -19,7 +19,7 @@ from hybridkern.ops.affine_coupling import reference as _reference
 from hybridkern.ops.affine_coupling.contract import CONTRACTS
 from hybridkern.ops.affine_coupling.form import CouplingForm, decoded, resolve_form, shifts_first
 
-_FORM = "int code, float clamp, float offset, float eps, float gain, float shift_gain"
+_FORM = "int code, float[8] numbers"
 
 
 def _total_dtype(x: Tensor, log_det: Tensor | None) -> torch.dtype:

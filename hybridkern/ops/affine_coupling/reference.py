@@ -16,6 +16,8 @@ def split_params(params: Tensor, form: CouplingForm) -> tuple[Tensor | None, Ten
         return None, params
     if form.layout == "interleaved":
         return params[:, 1::2], params[:, 0::2]
+    if form.layout == "interleaved_scale_shift":
+        return params[:, 0::2], params[:, 1::2]
     first, second = params.chunk(2, dim=1)
     return (first, second) if form.layout == "scale_shift" else (second, first)
 
@@ -30,6 +32,11 @@ def log_scale(raw: Tensor, form: CouplingForm) -> Tensor:
         upper = torch.log1p(form.eps - torch.sigmoid(-at_least(v, 0.0)))
         lower = torch.log(torch.sigmoid(at_most(v, 0.0)) + form.eps)
         log_s = log_sigmoid(v) if form.eps == 0 else torch.where(v > 0, upper, lower)
+    elif form.scale == "softplus":
+        # without eps, the logarithm of what tends to exp(v) is v: it must not run into that of 0
+        near = v if form.eps else at_least(v, -40.0)
+        log_s = torch.log(torch.nn.functional.softplus(near) + form.eps)
+        log_s = log_s if form.eps else torch.where(v < -40.0, v, log_s)
     elif form.scale == "tanh":
         log_s = form.clamp * torch.tanh(v)
     elif form.scale == "atan":

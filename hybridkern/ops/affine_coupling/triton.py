@@ -158,8 +158,9 @@ def _halves(params: Tensor, spec: Spec, order: Order) -> tuple[Operand, int, int
     channel = params.stride(1)
     if not spec.has_scale:
         return operand(params, order), 0, 0
-    if spec.layout == 2:
-        return operand(params, order, step=2), channel, 0
+    if spec.layout >= 2:
+        first_is_shift = spec.layout == 2
+        return operand(params, order, step=2), channel * first_is_shift, channel * (not first_is_shift)
     half = channel * order.channels
     return operand(params, order), (0 if spec.layout == 0 else half), (half if spec.layout == 0 else 0)
 
@@ -238,7 +239,7 @@ def backward(
     known: Tensor, params: Tensor, grad_y: Tensor | None, grad_log_det: Tensor | None, *form: Any, **named: Any
 ) -> tuple[Tensor, Tensor]:
     """``affine_coupling_backward``: gradients in ``x`` and ``params``, from the input or the output."""
-    numbers, rest = form[:6], form[6:]
+    numbers, rest = form[:2], form[2:]
     known_is_output = named.get("known_is_output", rest[0] if rest else False)
     kind = _OUTPUT if known_is_output else _INPUT
     _, grad_x, grad_params = _gradients(known, params, grad_y, grad_log_det, kind, *numbers)

@@ -6,6 +6,7 @@ The inverse of a form is a form of the same family (``S`` becomes ``1/S``, ``T``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import triton
@@ -13,8 +14,10 @@ import triton.language as tl
 
 from hybridkern.ops._triton import math as hk
 
-NONE, EXP, SIGMOID, TANH, ATAN, SOFTSIGN, SIGMOID_EPS = range(7)
-_EXP, _SIGMOID, _TANH, _ATAN, _SIGMOID_EPS = (tl.constexpr(i) for i in (EXP, SIGMOID, TANH, ATAN, SIGMOID_EPS))
+NONE, EXP, SIGMOID, TANH, ATAN, SOFTSIGN, SOFTPLUS, SIGMOID_EPS = range(8)
+_EXP, _SIGMOID, _TANH, _ATAN, _SOFTPLUS, _SIGMOID_EPS = (
+    tl.constexpr(i) for i in (EXP, SIGMOID, TANH, ATAN, SOFTPLUS, SIGMOID_EPS)
+)
 
 
 class Spec(NamedTuple):
@@ -36,8 +39,9 @@ class Spec(NamedTuple):
         return self.scale_map != NONE
 
 
-def spec_of(code: int, clamp: float, offset: float, eps: float, gain: float, shift_gain: float) -> Spec:
+def spec_of(code: int, numbers: Sequence[float]) -> Spec:
     """The family member that the kernels compute: ``y = x*S + T``, or ``(x + T)*S`` where ``before``."""
+    clamp, offset, eps, gain, shift_gain = numbers[:5]
     scale_map, shift, inverse = code & 15, (code >> 4) & 15, bool((code >> 13) & 1)
     if scale_map == SIGMOID and eps != 0:
         scale_map = SIGMOID_EPS
@@ -74,6 +78,21 @@ def _sigmoid_terms(v, EPS: tl.constexpr, HAS_EPS: tl.constexpr, NEGATE: tl.const
 
 
 @triton.jit
+def _softplus_terms(v, EPS: tl.constexpr, NEGATE: tl.constexpr):
+    q = hk.exponential_of_negative(-tl.abs(v))
+    r = 1.0 / (q + 1.0)
+    s = hk.at_least(v, 0.0) + hk.log_one_plus(q) + EPS
+    log_s = tl.where(v < float("inf"), hk.logarithm(s), v)
+    derivative = tl.where(v > 0, r, q * r) / s
+    if EPS == 0:  # the logarithm of what tends to exp(v) is v: it must not run into that of 0
+        log_s = tl.where(v < -40.0, v, log_s)
+        derivative = tl.where(v < -40.0, 1.0, derivative)
+    if NEGATE:
+        s = 1.0 / s
+    return log_s, s, derivative
+
+
+@triton.jit
 def scale_terms(
     a,
     MAP: tl.constexpr,
@@ -87,6 +106,9 @@ def scale_terms(
     v = a * GAIN + OFFSET
     if MAP == _SIGMOID or MAP == _SIGMOID_EPS:  # noqa: SIM109
         log_s, s, slope = _sigmoid_terms(v, EPS, MAP == _SIGMOID_EPS, NEGATE)
+        slope = slope * GAIN
+    elif MAP == _SOFTPLUS:
+        log_s, s, slope = _softplus_terms(v, EPS, NEGATE)
         slope = slope * GAIN
     else:
         if MAP == _EXP:

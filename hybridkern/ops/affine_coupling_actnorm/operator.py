@@ -18,7 +18,7 @@ from hybridkern.ops.affine_coupling.operator import affine_coupling
 from hybridkern.ops.affine_coupling_actnorm import reference as _reference
 from hybridkern.ops.affine_coupling_actnorm.contract import CONTRACTS
 
-_FORM = "int code, float clamp, float form_offset, float eps, float gain, float shift_gain"
+_FORM = "int code, float[8] numbers"
 
 
 def _fake_forward(x: Tensor, params: Tensor, scale: Tensor, offset: Tensor, *form: Any) -> tuple[Tensor, Tensor]:
@@ -44,6 +44,7 @@ OPERATOR = Operator(
 )
 
 
+_HALVES = ("scale_shift", "shift_scale")  # the layouts that the kernel of the whole reads
 _forward: Callable[..., tuple[Tensor, Tensor]] = runner(OPERATOR, "forward")
 
 
@@ -137,7 +138,8 @@ def affine_coupling_actnorm(
     Dhariwal 2018 (arXiv:1807.03039), section 3.1.
     """
     resolved = resolve_form(form)
-    if resolved.has_scale and resolved.layout != "interleaved":
+    whole = resolved.has_scale and resolved.layout in _HALVES
+    if whole:
         out: tuple[Tensor, Tensor] | None = _quick(x, params, scale, offset, *resolved.spec(False))
         if out is not None:
             return out
@@ -150,7 +152,7 @@ def affine_coupling_actnorm(
     working = _tensors.total_dtype(x)
     # low precision is widened here and rounded once, at the end
     given = (x.to(working), params.to(working), scale.to(working), offset.to(working))
-    if backend != "cpp" or not resolved.has_scale or resolved.layout == "interleaved":
+    if backend != "cpp" or not whole:
         y, log_det = _composed(*given, resolved)
     else:
         record = _recorded if needs_grad(*given) else _forward

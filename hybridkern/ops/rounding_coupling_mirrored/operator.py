@@ -44,7 +44,7 @@ OPERATOR = Operator(
     made_of="rounding_coupling",
     dtypes=(torch.float32, torch.float64),
 )
-_OPTION_TYPES = (int, bool)
+_OPTION_TYPES = ((int, 1), (bool, 1))
 
 
 _forward: Callable[..., Tensor] = runner(OPERATOR, "forward")

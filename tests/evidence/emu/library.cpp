@@ -4,14 +4,14 @@
 
 STABLE_TORCH_LIBRARY(hybridkern_emulated, m) {
   m.def(
-      "affine_coupling_forward(Tensor x, Tensor params, Tensor? log_det, int code, float clamp, float offset, float "
-      "eps, float gain, float shift_gain) -> (Tensor, Tensor)");
+      "affine_coupling_forward(Tensor x, Tensor params, Tensor? log_det, int code, float[8] "
+      "numbers) -> (Tensor, Tensor)");
   m.def(
-      "affine_coupling_backward(Tensor known, Tensor params, Tensor? grad_y, Tensor? grad_log_det, int code, float "
-      "clamp, float offset, float eps, float gain, float shift_gain, bool known_is_output=False) -> (Tensor, Tensor)");
+      "affine_coupling_backward(Tensor known, Tensor params, Tensor? grad_y, Tensor? grad_log_det, int code, "
+      "float[8] numbers, bool known_is_output=False) -> (Tensor, Tensor)");
   m.def(
       "affine_coupling_backward_from_output(Tensor y, Tensor params, Tensor? grad_y, Tensor? grad_log_det, int code, "
-      "float clamp, float offset, float eps, float gain, float shift_gain) -> (Tensor, Tensor, Tensor)");
+      "float[8] numbers) -> (Tensor, Tensor, Tensor)");
   m.def("rounding_coupling_forward(Tensor x, Tensor t, Tensor? beta, bool inverse) -> Tensor");
   m.def("rounding_coupling_backward(Tensor grad, Tensor t, Tensor beta, bool inverse) -> (Tensor, Tensor)");
   m.def(
