@@ -7,15 +7,18 @@ from hybridkern.flows.idf import IDF
 from hybridkern.flows.memory import ReconstructionError
 from hybridkern.flows.planar import Planar
 from hybridkern.flows.realnvp import RealNVP
+from hybridkern.flows.residual import LipschitzError, Residual
 
 __all__ = [
     "IDF",
     "Flow",
     "FlowPass",
     "Glow",
+    "LipschitzError",
     "NonFiniteError",
     "Planar",
     "RealNVP",
     "ReconstructionError",
+    "Residual",
     "check_finite",
 ]

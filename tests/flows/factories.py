@@ -53,6 +53,9 @@ CONTINUOUS: dict[str, Callable[[], nn.Module]] = {
     "realnvp-24-layers": lambda: flows.RealNVP(4, layers=24, hidden=(8,)),
     "planar-1": lambda: flows.Planar(1, layers=3),
     "planar-5": lambda: flows.Planar(5, layers=2),
+    "residual-3": lambda: flows.Residual(3, blocks=2, hidden=(8, 6)),
+    "residual-dense": lambda: flows.Residual(2, blocks=2, net="dense", hidden=(4, 4), activation="clipswish"),
+    "residual-images": lambda: flows.Residual((2, 2, 2), blocks=(1, 1), hidden=(6,), factor_out=True),
     **{f"realnvp-5-{form}": lambda form=form: flows.RealNVP(5, layers=4, hidden=8, form=form) for form in NAMED_FORMS},
 }
 IMAGES: dict[str, Callable[[], nn.Module]] = {

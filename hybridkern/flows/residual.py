@@ -1,0 +1,344 @@
+"""Residual flows: layers ``x + g(x)`` with a network that shrinks distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hybridkern._arguments import as_flag, as_name, as_number, as_sizes, is_integer, is_sizes
+from hybridkern._finite import check_finite_values
+from hybridkern._tensors import total_dtype
+from hybridkern._values import transformed
+from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows._initialized import is_initialized, mark_initialized
+from hybridkern.flows._later import watch_finite
+from hybridkern.flows.base import Flow, check_count, check_images, check_shape, check_vectors
+from hybridkern.lipschitz import DenseNet, LipschitzLayer, PlainNet, Weights, bounded_weights, iterate
+from hybridkern.lipschitz.activations import ACTIVATIONS
+from hybridkern.lipschitz.power import by_kind, has_settled, norms
+from hybridkern.transforms.channel_norm import ChannelNorm
+from hybridkern.transforms.residual import ResidualBlock, Series
+
+TRACES = ("auto", "exact", "estimate")
+EXACT_DIMENSIONS = 8  # up to here the whole Jacobian costs no more than the series
+EVALUATION_TERMS = 20
+
+
+class LipschitzError(ValueError):
+    """A layer of a residual flow does not shrink distances, so that the flow need not be a bijection."""
+
+
+class Residual(Flow):
+    """Layers ``x + g(x)``, ``g`` with a Lipschitz constant below one, over a standard Gaussian.
+
+    Between the layers stand a scale and a shift for each channel, which :meth:`initialize`, or the first batch in
+    training mode, starts from data. The spectral norm of every weight is kept at ``lipschitz`` by power iteration, which
+    runs in each training step and by :meth:`update_lipschitz`.
+
+    **The log-determinant is exact up to 8 dimensions, and estimated above**: a power series cut at random, without
+    bias, in evaluation too, so that two calls of ``log_prob`` differ; ``trace="exact"`` computes it from the Jacobian,
+    ``D`` products an example and layer. **There is no closed-form inverse**: ``inverse`` iterates each example until
+    ``|x + g(x) - y|`` is at most 1e-6 (float64: 1e-10) in every layer. First derivatives of estimates and of the
+    inverse are supported, all derivatives of exact ones.
+
+    Args:
+        shape: dimensions of vectors, or ``(C, H, W)``.
+        blocks: number of layers; for images one number for each scale, between which 2x2 pixels become channels.
+        net: ``"mlp"`` (vectors), ``"conv"`` (images: 3x3, 1x1, 3x3), or ``"dense"``, the network of i-DenseNets;
+            ``None`` is ``"mlp"`` or ``"conv"``.
+        activation: ``"lipswish"`` or ``"clipswish"``.
+        hidden: widths between the layers of a network; for ``"dense"`` the growth of each layer. ``None`` is
+            ``(128, 128)``, for images ``(512, 512)``, for ``"dense"`` three layers that grow by 32, for images by 172.
+        lipschitz: bound of each weight's norm, below one.
+        factor_out: half of the channels leave as latents after each scale but the last.
+        terms, proposal, rate, vectors: of the series in training mode, see
+            :class:`hybridkern.transforms.residual.Series`. In evaluation mode 20 terms are taken always.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, name or range.
+
+    Source: Chen et al. 2019 (arXiv:1906.02735); ``"dense"``: Perugachi-Diaz et al. 2021 (arXiv:2102.02694).
+
+    >>> import torch
+    >>> flow = Residual(2, blocks=2, hidden=(16,))
+    >>> x = torch.tensor([[0.5, -1.0]])
+    >>> z, _ = flow(x)
+    >>> bool((flow.inverse(z)[0] - x).abs().max() < 1e-4)
+    True
+    """
+
+    _initialized: Tensor
+
+    def __init__(
+        self,
+        shape: int | Sequence[int],
+        *,
+        blocks: int | Sequence[int] = 8,
+        net: str | None = None,
+        activation: str = "lipswish",
+        hidden: Sequence[int] | None = None,
+        lipschitz: float = 0.98,
+        factor_out: bool = False,
+        terms: int = 2,
+        proposal: str = "poisson",
+        rate: float = 2.0,
+        vectors: int = 1,
+    ) -> None:
+        vector = not is_sizes(shape)
+        counts = as_sizes("blocks", blocks) if is_sizes(blocks) else (check_count("blocks", blocks, 1),)
+        if vector:
+            if len(counts) > 1:
+                raise ValueError(f"blocks: got {blocks!r}, expected one number for vectors")
+            sizes: tuple[int, ...] = (check_count("dim", shape, 1),)
+        else:
+            factor = 2 ** (len(counts) - 1)
+            sizes = check_shape("shape", shape, factor, f"{factor}, for {len(counts)} scales")
+        dim = int(torch.Size(sizes).numel())
+        super().__init__(dim, DiagonalGaussian(dim))
+        self.shape = sizes
+        self.factor_out = as_flag("factor_out", factor_out)
+        self.lipschitz = as_number("lipschitz", lipschitz, lambda c: 0 < c < 1, "a number between 0 and 1")
+        self.training_series = Series(terms, proposal, rate, vectors)
+        self.evaluation_series = Series(max(EVALUATION_TERMS, self.training_series.terms), proposal, rate, vectors)
+        build = _Networks(net, activation, hidden, self.lipschitz, vector)
+        self.scales = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        for i, (state, count) in enumerate(zip(self._states(len(counts)), counts, strict=True)):
+            self.norms.append(nn.ModuleList(ChannelNorm(state[0]) for _ in range(count + 1)))
+            self.scales.append(nn.ModuleList(ResidualBlock(build(state, bool(i or j))) for j in range(count)))
+        self.register_buffer("_initialized", torch.zeros((), dtype=torch.bool))
+
+    def _states(self, scales: int) -> list[tuple[int, ...]]:
+        """Shape of one example in each scale."""
+        found = [self.shape]
+        for _ in range(scales - 1):
+            c, h, w = found[-1]
+            c = 4 * c // 2 if self.factor_out else 4 * c
+            found.append((c, h // 2, w // 2))
+        return found
+
+    def _layers(self) -> list[LipschitzLayer]:
+        return [module for module in self.modules() if isinstance(module, LipschitzLayer)]
+
+    @torch.no_grad()
+    def update_lipschitz(self) -> None:
+        """Power iteration of every weight until it settles, such as after parameters were changed by hand."""
+        for group in by_kind(self._layers()):
+            iterate(group)
+
+    def check_lipschitz(self) -> dict[str, float]:
+        """The spectral norm of every weight as it is used, by power iteration from a fresh start; by name.
+
+        Raises:
+            LipschitzError: one of them is 1 or more, or not finite; the message names it.
+        """
+        names = {module: name for name, module in self.named_modules() if isinstance(module, LipschitzLayer)}
+        found = norms(self._weights())
+        for layer, norm in found.items():
+            if not norm < 1:
+                raise LipschitzError(
+                    f"{names[layer]}: got a spectral norm of {norm:.4g}, expected at most {self.lipschitz}: "
+                    "update_lipschitz() finds it anew"
+                )
+        return {names[layer]: norm for layer, norm in found.items()}
+
+    def _weights(self) -> Weights:
+        """Every weight with its norm bounded; in a training step after power iteration."""
+        groups = by_kind(self._layers())
+        learns = self.training and torch.is_grad_enabled()
+        for group in groups:
+            if not transformed() and (learns or not has_settled(group)):
+                iterate(group)
+        return bounded_weights(groups, self.lipschitz)
+
+    def _is_exact(self, trace: str) -> bool:
+        return as_name("trace", trace, TRACES) == "exact" or (trace == "auto" and self.dim <= EXACT_DIMENSIONS)
+
+    def _series(self, terms: int | None) -> Series:
+        own = self.training_series if self.training else self.evaluation_series
+        return own if terms is None else Series(terms, own.proposal, own.rate, own.vectors)
+
+    def _pass(
+        self, x: Tensor, trace: str, terms: int | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, log-determinant and its variance."""
+        check = check_vectors if len(self.shape) == 1 else check_images
+        check("x", x, *(self.shape if len(self.shape) == 1 else (self.shape,)), self.base.dtype)  # type: ignore[operator]
+        exact, series, weights = self._is_exact(trace), self._series(terms), self._weights()
+        if self.training and torch.is_grad_enabled() and not is_initialized(self._initialized):
+            self.initialize(x)
+        log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
+        variance = torch.zeros_like(log_det)
+        left: list[Tensor] = []
+        for i, (blocks, norms_) in enumerate(zip(self.scales, self.norms, strict=True)):
+            if i:
+                x = self._squeezed(x, left)
+            first, *others = norms_
+            x, own = first(x)
+            log_det = log_det + own
+            for block, norm in zip(blocks, others, strict=True):
+                assert isinstance(block, ResidualBlock)
+                if exact:
+                    x, own = block.exact(x, weights)
+                else:
+                    x, own, spread = block.estimate(x, weights, series, generator)
+                    variance = variance + spread
+                log_det = log_det + own
+                x, own = norm(x)
+                log_det = log_det + own
+        return torch.cat([part.flatten(1) for part in (*left, x)], 1), log_det, variance
+
+    def _squeezed(self, x: Tensor, left: list[Tensor]) -> Tensor:
+        x = F.pixel_unshuffle(x, 2)
+        if self.factor_out:
+            x, gone = x.chunk(2, 1)
+            left.append(gone)
+        return x
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Starts the scales and shifts from data, so that each channel has mean 0 and deviation 1 between the layers.
+
+        Args:
+            x: ``(N, *shape)`` with at least one example.
+
+        Raises:
+            ValueError: a value that is not finite. Nothing is changed then.
+        """
+        if x.is_meta:
+            return
+        check_finite_values("x", x, "; nothing was changed")
+        weights, left = self._weights(), []  # type: ignore[var-annotated]
+        for i, (blocks, norms_) in enumerate(zip(self.scales, self.norms, strict=True)):
+            if i:
+                x = self._squeezed(x, left)
+            for j, norm in enumerate(norms_):
+                if j:
+                    x = x + blocks[j - 1].net(x, weights)
+                norm.initialize(x)
+                x = norm(x)[0]
+        mark_initialized(self._initialized)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data -> latent.
+
+        Args:
+            x: ``(B, *shape)``, dtype of the parameters.
+
+        Returns:
+            Latents ``(B, D)`` and ``log|det dz/dx|`` ``(B,)`` in nats, at least float32; estimated above 8 dimensions.
+
+        Raises:
+            TypeError, ValueError: another type, dtype or shape.
+        """
+        z, log_det, _ = self._pass(x, "auto", None, None)
+        return z, log_det
+
+    def log_prob(  # type: ignore[override]
+        self,
+        x: Tensor,
+        *,
+        trace: str = "auto",
+        terms: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Log-density of ``x`` ``(B, *shape)`` in nats, ``(B,)``, at least float32.
+
+        Args:
+            x: data, dtype of the parameters.
+            trace: ``"exact"``, ``"estimate"``, or ``"auto"``: exact up to 8 dimensions.
+            terms: of an estimate that are taken always; ``None`` is that of the mode.
+            generator: source of randomness, on the flow's device; ``None`` is torch's default generator. The number of
+                terms is drawn on the CPU.
+        """
+        z, log_det, _ = self._pass(x, trace, terms, generator)
+        return self.base(z) + log_det
+
+    def log_prob_and_error(
+        self, x: Tensor, *, vectors: int = 16, terms: int | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """An estimate of the log-density and its standard error, ``(B,)`` each, in nats.
+
+        Args:
+            x, terms, generator: see :meth:`log_prob`.
+            vectors: number of independent estimates, at least 2.
+        """
+        own = self._series(terms)
+        series = Series(own.terms, own.proposal, own.rate, check_count("vectors", vectors, 2))
+        kept = self.training_series, self.evaluation_series
+        self.training_series = self.evaluation_series = series
+        try:
+            z, log_det, variance = self._pass(x, "estimate", None, generator)
+        finally:
+            self.training_series, self.evaluation_series = kept
+        return self.base(z) + log_det, variance.sqrt()
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent -> data, by iteration.
+
+        Args:
+            z: ``(B, D)``, dtype of the parameters.
+
+        Returns:
+            Data ``(B, *shape)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32; estimated above 8 dimensions.
+
+        Raises:
+            TypeError, ValueError: another type, dtype or shape.
+            ConvergenceError: a layer could not be inverted.
+        """
+        check_vectors("z", z, self.dim, self.base.dtype)
+        weights, exact, series = self._weights(), self._is_exact("auto"), self._series(None)
+        log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
+        x, parts = self._latents_of(z)
+        for i in reversed(range(len(self.scales))):
+            first, *others = self.norms[i]  # type: ignore[misc]
+            for block, norm in zip(reversed(self.scales[i]), reversed(others), strict=True):  # type: ignore[call-overload]
+                x, own = norm.inverse(x)
+                log_det = log_det + own
+                x = block.inverse(x, weights)
+                own = block.exact(x, weights)[1] if exact else block.estimate(x, weights, series, None)[1]
+                log_det = log_det - own
+            x, own = first.inverse(x)
+            log_det = log_det + own
+            if i:
+                x = F.pixel_shuffle(torch.cat((x, parts[i - 1]), 1) if self.factor_out else x, 2)
+        watch_finite(self, x)
+        return x, log_det
+
+    def _latents_of(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The tensor of the last scale, and what left after the scales before it."""
+        states = self._states(len(self.scales))
+        gone = states[1:] if self.factor_out else []
+        sizes = [int(torch.Size(state).numel()) for state in (*gone, states[-1])]
+        *parts, last = z.split(sizes, 1)
+        return last.reshape(-1, *states[-1]), [p.reshape(-1, *s) for p, s in zip(parts, gone, strict=True)]
+
+
+class _Networks:
+    """Builds the networks of the layers.
+
+    Raises:
+        TypeError, ValueError: an unknown name, or widths that do not fit it.
+    """
+
+    def __init__(
+        self, net: str | None, activation: str, hidden: Sequence[int] | None, bound: float, vector: bool
+    ) -> None:
+        self.net = ("mlp" if vector else "conv") if net is None else net
+        as_name("net", self.net, ("mlp", "dense") if vector else ("conv", "dense"))
+        self.activation, self.bound = as_name("activation", activation, tuple(ACTIVATIONS)), bound
+        usual = ((32,) * 3 if vector else (172,) * 3) if self.net == "dense" else ((128,) * 2 if vector else (512,) * 2)
+        self.hidden = usual if hidden is None else as_sizes("hidden", (hidden,) if is_integer(hidden) else hidden)
+        if activation == "clipswish" and any(width % 2 for width in self.hidden):
+            raise ValueError(f"hidden: got {hidden!r}, expected even widths for activation 'clipswish'")
+        if self.net == "dense" and len(set(self.hidden)) > 1:
+            raise ValueError(f"hidden: got {hidden!r}, expected one growth for net 'dense', once for each layer")
+
+    def __call__(self, state: tuple[int, ...], activate_first: bool) -> nn.Module:
+        size = None if len(state) == 1 else (state[1], state[2])
+        if self.net == "dense":
+            return DenseNet(state[0], self.hidden[0], len(self.hidden), self.activation, size, self.bound)
+        return PlainNet(state[0], self.hidden, self.activation, size, activate_first)

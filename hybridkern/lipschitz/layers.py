@@ -1,0 +1,116 @@
+"""Linear and convolutional layers that know the singular vectors of their weight, from which their norm is read."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LipschitzLayer(nn.Module):
+    """A linear map with an approximate pair of its leading singular vectors, kept as buffers.
+
+    The map is applied with a weight that is handed over: dividing the weight by its norm once a step serves all of the
+    calls in that step.
+
+    Attributes:
+        weight, bias: as of :class:`torch.nn.Linear` or :class:`torch.nn.Conv2d`.
+        left, right: unit vectors, approximately ``W right = sigma left``; shapes of an output and an input.
+        settled: whether power iteration has run to its end once.
+    """
+
+    left: Tensor
+    right: Tensor
+    settled: Tensor
+
+    def __init__(self, weight: Tensor, outputs: tuple[int, ...], inputs: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(weight.shape[0]))
+        for name, shape in (("left", outputs), ("right", inputs)):
+            vector = torch.randn(shape)
+            self.register_buffer(name, vector / vector.norm())
+        self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Layers of one kind can share one batched iteration."""
+        return type(self), tuple(self.weight.shape), tuple(self.right.shape)
+
+    def apply_with(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The map of ``x``, with ``weight`` in the place of the layer's own."""
+        raise NotImplementedError
+
+    @staticmethod
+    def images(weights: Tensor, rights: Tensor) -> Tensor:
+        """``W v`` for ``L`` layers at once: weights ``(L, *weight)``, vectors ``(L, *input)`` -> ``(L, *output)``."""
+        raise NotImplementedError
+
+    @staticmethod
+    def preimages(weights: Tensor, lefts: Tensor) -> Tensor:
+        """``W^T u`` for ``L`` layers at once."""
+        raise NotImplementedError
+
+
+class LipschitzLinear(LipschitzLayer):
+    """On vectors ``(B, inputs)``, or on images with a 1x1 kernel: there its norm is that of the matrix.
+
+    Args:
+        inputs, outputs: features, or channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        bound = 1 / math.sqrt(inputs)
+        super().__init__(torch.empty(outputs, inputs).uniform_(-bound, bound), (outputs,), (inputs,))
+
+    def apply_with(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See :class:`LipschitzLayer`."""
+        if x.ndim == 4:
+            return F.conv2d(x, weight[:, :, None, None], self.bias)
+        return F.linear(x, weight, self.bias)
+
+    @staticmethod
+    def images(weights: Tensor, rights: Tensor) -> Tensor:
+        """See :class:`LipschitzLayer`."""
+        return torch.einsum("loi,li->lo", weights, rights)
+
+    @staticmethod
+    def preimages(weights: Tensor, lefts: Tensor) -> Tensor:
+        """See :class:`LipschitzLayer`."""
+        return torch.einsum("loi,lo->li", weights, lefts)
+
+
+class LipschitzConv2d(LipschitzLayer):
+    """3x3 convolution with zeros around the image; its norm is that of the map on images of the given size.
+
+    Args:
+        inputs, outputs: channels.
+        size: height and width of the images.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
+        bound = 1 / math.sqrt(9 * inputs)
+        weight = torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound)
+        super().__init__(weight, (outputs, *size), (inputs, *size))
+
+    def apply_with(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See :class:`LipschitzLayer`."""
+        return F.conv2d(x, weight, self.bias, padding=1)
+
+    @staticmethod
+    def images(weights: Tensor, rights: Tensor) -> Tensor:
+        """See :class:`LipschitzLayer`."""
+        count, outputs = weights.shape[:2]
+        size = rights.shape[2:]
+        found = F.conv2d(rights.reshape(1, -1, *size), weights.flatten(0, 1), padding=1, groups=count)
+        return found.view(count, outputs, *size)
+
+    @staticmethod
+    def preimages(weights: Tensor, lefts: Tensor) -> Tensor:
+        """See :class:`LipschitzLayer`."""
+        count, _, inputs = weights.shape[:3]
+        size = lefts.shape[2:]
+        found = F.conv_transpose2d(lefts.reshape(1, -1, *size), weights.flatten(0, 1), padding=1, groups=count)
+        return found.view(count, inputs, *size)

@@ -1,0 +1,7 @@
+"""Residual layers ``x + g(x)`` with a network ``g`` that shrinks distances."""
+
+from hybridkern.transforms.residual.block import ResidualBlock
+from hybridkern.transforms.residual.fixed_point import ConvergenceError
+from hybridkern.transforms.residual.series import Series
+
+__all__ = ["ConvergenceError", "ResidualBlock", "Series"]

@@ -1,0 +1,82 @@
+"""One residual layer: its value, its log-determinant, exact or estimated, and its inverse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern._tensors import total_dtype
+from hybridkern._values import transformed
+from hybridkern.lipschitz import Weights
+from hybridkern.transforms.residual.fixed_point import differentiable
+from hybridkern.transforms.residual.series import Estimated, Series, chain, dot
+
+
+class ResidualBlock(nn.Module):
+    """``y = x + g(x)``.
+
+    Args:
+        net: ``g``, a module of :mod:`hybridkern.lipschitz` that takes ``(x, weights)``.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def exact(self, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+        """``y``, and ``log det(I + J)`` ``(B,)`` from the whole Jacobian: ``D`` products an example.
+
+        It can be differentiated as often as one likes, also by ``torch.func``.
+        """
+        y = x + self.net(x, weights)
+        if x.is_meta:
+            return y, x.new_zeros(x.shape[0], dtype=total_dtype(x)) + y.flatten(1).sum(1) * 0
+
+        def of_one(row: Tensor) -> Tensor:
+            found: Tensor = self.net(row[None], weights)[0].flatten()
+            return found
+
+        jacobian = torch.func.vmap(torch.func.jacrev(of_one))(x).flatten(2)
+        identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=x.device)
+        log_det = torch.linalg.slogdet((jacobian + identity).to(total_dtype(x))).logabsdet
+        return y, log_det
+
+    def estimate(
+        self, x: Tensor, weights: Weights, series: Series, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``y``, the mean of ``series.vectors`` estimates of the log-determinant ``(B,)``, and its variance ``(B,)``.
+
+        Where a gradient is recorded, that of the log-determinant is an unbiased estimate of its own, each example with
+        its own weight; memory does not grow with the terms. The variance is that of the mean, 0 with one vector.
+
+        Raises:
+            RuntimeError: inside a transform of ``torch.func`` or forward mode.
+        """
+        if transformed():
+            raise RuntimeError("trace: got 'estimate' inside a transform of torch.func, expected 'exact'")
+        records = torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights.values()))
+        with torch.enable_grad():
+            given = x if x.requires_grad else x.detach().requires_grad_()
+            g = self.net(given, weights)
+
+            def pull(u: Tensor) -> Tensor:
+                return torch.autograd.grad(g, given, u, retain_graph=True)[0]
+
+            values, surrogates = [], []
+            for _ in range(series.vectors):
+                v = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+                value, w = chain(pull, v, series.weights(generator))
+                values.append(value)
+                if records:
+                    (product,) = torch.autograd.grad(g, given, w, create_graph=True)
+                    surrogates.append(dot(product, v))
+        stacked = torch.stack(values)
+        log_det = stacked.mean(0)
+        variance = stacked.var(0) / len(values) if len(values) > 1 else torch.zeros_like(log_det)
+        if records:
+            log_det = Estimated.apply(log_det, torch.stack(surrogates).mean(0))
+        return given + g if records else x + g.detach(), log_det, variance
+
+    def inverse(self, y: Tensor, weights: Weights) -> Tensor:
+        """``x`` with ``x + g(x) = y``; see :func:`hybridkern.transforms.residual.fixed_point.solve`."""
+        return differentiable(lambda x, _: self.net(x, weights), y)
