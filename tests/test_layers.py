@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_arguments", "_autocast", "_calls", "_env", "_extension", "_finite", "_values", "_C", "_nodes"),
     ("_precision", "_tensors"),
     ("ops",),
-    ("transforms", "distributions", "nets", "optim", "_optim_state"),
+    ("lipschitz", "transforms", "distributions", "nets", "optim", "_optim_state"),
     ("flows",),
     ("hybrid",),
     ("integrations",),

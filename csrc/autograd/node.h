@@ -163,6 +163,10 @@ struct Node<Self, Out(const In&...)> : torch::autograd::Function<Self> {
 
   static bool fits(const In&...) { return true; }
   static double note(const In&...) { return 0; }
+  static variable_list recorded_gradients(const variable_list& saved, const variable_list& grads,
+                                          const Options& options) {
+    return reference_gradient(Self::name, saved, grads, options, tensors);
+  }
 
   static variable_list forward(AutogradContext* ctx, const In&... in) {
     Given tensors_given;
@@ -189,8 +193,8 @@ struct Node<Self, Out(const In&...)> : torch::autograd::Function<Self> {
       return variable_list(sizeof...(In));
     const variable_list saved = ctx->get_saved_variables();
     const Options options = ctx->saved_data["options"].toDoubleVector();
-    variable_list found = by_formulas() ? reference_gradient(Self::name, saved, grads, options, tensors)
-                                        : Self::gradients(saved, grads, options);
+    variable_list found =
+        by_formulas() ? Self::recorded_gradients(saved, grads, options) : Self::gradients(saved, grads, options);
     found.resize(sizeof...(In));
     for (size_t i = 0; i < tensors; ++i)
       if (options[options.size() - tensors + i] == 0) found[i] = Tensor();  // not given, so it has none

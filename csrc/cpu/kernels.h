@@ -105,6 +105,15 @@ struct PairedGradientBlock {
 };
 
 template <class T>
+struct LipswishBlock {
+  const T *x, *grad, *grad_pair, *outer;  // grad_pair: nullptr without the second half; outer: nullptr is zero
+  T b, scale, outer_b;
+  T *out, *out_pair;          // the value, or what belongs to x
+  T *to_grad, *to_grad_pair;  // of the backward pass of the backward pass
+  int64_t n;
+};
+
+template <class T>
 struct AdamaxBlock {
   T *param, *exp_avg, *exp_inf;
   const T* grad;
@@ -140,6 +149,9 @@ struct Kernels {
   void (*gaussian_backward)(const GaussianBlock<T>&);
   void (*paired_forward)(const PairedBlock<T>&);
   void (*paired_weight_gradient)(const PairedGradientBlock<T>&);
+  void (*lipswish_forward)(const LipswishBlock<T>&);
+  T (*lipswish_backward)(const LipswishBlock<T>&);  // these two return the sums that belong to b
+  T (*lipswish_double_backward)(const LipswishBlock<T>&);
   void (*adamax_step)(const AdamaxBlock<T>&, const AdamaxConstants<T>&);
 };
 

@@ -8,6 +8,7 @@
 #include "../discretized_logistic/loops.h"
 #include "../discretized_logistic_mixture/loops.h"
 #include "../gaussian_log_prob/loops.h"
+#include "../lipswish/loops.h"
 #include "../paired_conv1x1/loops.h"
 #include "../rounding_coupling/loops.h"
 
@@ -44,6 +45,9 @@ Kernels<T> make_kernels(const char* name) {
   table.gaussian_backward = gaussian_backward<T>;
   table.paired_forward = paired_forward<T>;
   table.paired_weight_gradient = paired_weight_gradient<T>;
+  table.lipswish_forward = lipswish_forward<T>;
+  table.lipswish_backward = lipswish_backward<T>;
+  table.lipswish_double_backward = lipswish_double_backward<T>;
   table.adamax_step = adamax_step<T>;
   return table;
 }

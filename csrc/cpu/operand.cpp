@@ -162,4 +162,19 @@ template void copy_block(const Operand&, const RowOrder&, int64_t, int64_t, int6
 template void send_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const float*);
 template void send_block(const Operand&, const RowOrder&, int64_t, int64_t, int64_t, const double*);
 
+double value_of(const Tensor& one_element) {
+  Operand scalar;
+  scalar.data = static_cast<char*>(const_cast<void*>(one_element.const_data_ptr()));
+  scalar.element = element_of(one_element);
+  double buffer;
+  return *read_block<double>(scalar, RowOrder{}, 0, 0, 1, &buffer);
+}
+
+void set_value(Tensor& one_element, double value) {
+  Operand scalar;
+  scalar.data = static_cast<char*>(one_element.mutable_data_ptr());
+  scalar.element = element_of(one_element);
+  write_block<double>(scalar, RowOrder{}, 0, 0, 1, &value);
+}
+
 }  // namespace hk

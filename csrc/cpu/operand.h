@@ -153,6 +153,10 @@ class RowSums {
   std::vector<double> sums_;
 };
 
+// The number that a tensor of one element holds, and its place to write to.
+double value_of(const Tensor& one_element);
+void set_value(Tensor& one_element, double value);
+
 // Writes `value(row)` for every row into a (B,) tensor of float32 or float64.
 template <class F>
 void write_totals(Tensor& out, const F& value) {

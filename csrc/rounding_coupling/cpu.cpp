@@ -8,21 +8,6 @@
 namespace hk {
 namespace {
 
-double value_of(const Tensor& one_element) {
-  Operand scalar;
-  scalar.data = static_cast<char*>(const_cast<void*>(one_element.const_data_ptr()));
-  scalar.element = element_of(one_element);
-  double buffer;
-  return *read_block<double>(scalar, RowOrder{}, 0, 0, 1, &buffer);
-}
-
-void set_value(Tensor& one_element, double value) {
-  Operand scalar;
-  scalar.data = static_cast<char*>(one_element.mutable_data_ptr());
-  scalar.element = element_of(one_element);
-  write_block<double>(scalar, RowOrder{}, 0, 0, 1, &value);
-}
-
 template <class T>
 void forward(const Tensor& x, const Tensor& t, T beta, T sign, Tensor& y) {
   const RowOrder order = order_of(x);

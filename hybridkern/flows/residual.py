@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybridkern._arguments import as_flag, as_name, as_number, as_sizes, is_integer, is_sizes
 from hybridkern._finite import check_finite_values
@@ -15,12 +15,13 @@ from hybridkern._values import transformed
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._initialized import is_initialized, mark_initialized
 from hybridkern.flows._later import watch_finite
-from hybridkern.flows.base import Flow, check_count, check_images, check_shape, check_vectors
+from hybridkern.flows.base import Flow, FlowPass, check_count, check_images, check_shape, check_vectors
 from hybridkern.lipschitz import DenseNet, LipschitzLayer, PlainNet, Weights, bounded_weights, iterate
 from hybridkern.lipschitz.activations import ACTIVATIONS
-from hybridkern.lipschitz.power import by_kind, has_settled, norms
-from hybridkern.transforms.channel_norm import ChannelNorm
-from hybridkern.transforms.residual import ResidualBlock, Series
+from hybridkern.lipschitz.power import by_kind, norms
+from hybridkern.transforms.residual import ResidualBlock, ResidualScale, Series
+from hybridkern.transforms.residual.scale import Step
+from hybridkern.transforms.squeeze import depth_to_space, space_to_depth
 
 TRACES = ("auto", "exact", "estimate")
 EXACT_DIMENSIONS = 8  # up to here the whole Jacobian costs no more than the series
@@ -35,8 +36,9 @@ class Residual(Flow):
     """Layers ``x + g(x)``, ``g`` with a Lipschitz constant below one, over a standard Gaussian.
 
     Between the layers stand a scale and a shift for each channel, which :meth:`initialize`, or the first batch in
-    training mode, starts from data. The spectral norm of every weight is kept at ``lipschitz`` by power iteration, which
-    runs in each training step and by :meth:`update_lipschitz`.
+    training mode, starts from data. Power iteration keeps the spectral norm of every weight at ``lipschitz``; it runs
+    when the weights have been written to since the last pass, as in each training step, and by
+    :meth:`update_lipschitz`.
 
     **The log-determinant is exact up to 8 dimensions, and estimated above**: a power series cut at random, without
     bias, in evaluation too, so that two calls of ``log_prob`` differ; ``trace="exact"`` computes it from the Jacobian,
@@ -104,11 +106,10 @@ class Residual(Flow):
         self.training_series = Series(terms, proposal, rate, vectors)
         self.evaluation_series = Series(max(EVALUATION_TERMS, self.training_series.terms), proposal, rate, vectors)
         build = _Networks(net, activation, hidden, self.lipschitz, vector)
-        self.scales = nn.ModuleList()
-        self.norms = nn.ModuleList()
-        for i, (state, count) in enumerate(zip(self._states(len(counts)), counts, strict=True)):
-            self.norms.append(nn.ModuleList(ChannelNorm(state[0]) for _ in range(count + 1)))
-            self.scales.append(nn.ModuleList(ResidualBlock(build(state, bool(i or j))) for j in range(count)))
+        self.scales = nn.ModuleList(
+            ResidualScale(state[0], [build(state, activate_first=bool(i or j)) for j in range(count)])
+            for i, (state, count) in enumerate(zip(self._states(len(counts)), counts, strict=True))
+        )
         self.register_buffer("_initialized", torch.zeros((), dtype=torch.bool))
 
     def _states(self, scales: int) -> list[tuple[int, ...]]:
@@ -146,12 +147,12 @@ class Residual(Flow):
         return {names[layer]: norm for layer, norm in found.items()}
 
     def _weights(self) -> Weights:
-        """Every weight with its norm bounded; in a training step after power iteration."""
+        """Every weight with its norm bounded, after power iteration where the weights have changed."""
         groups = by_kind(self._layers())
-        learns = self.training and torch.is_grad_enabled()
-        for group in groups:
-            if not transformed() and (learns or not has_settled(group)):
-                iterate(group)
+        if not transformed():
+            for group in groups:
+                if torch.compiler.is_compiling() or not all(layer.is_followed() for layer in group):
+                    iterate(group)
         return bounded_weights(groups, self.lipschitz)
 
     def _is_exact(self, trace: str) -> bool:
@@ -161,38 +162,45 @@ class Residual(Flow):
         own = self.training_series if self.training else self.evaluation_series
         return own if terms is None else Series(terms, own.proposal, own.rate, own.vectors)
 
+    def _step(
+        self, trace: str, series: Series, weights: Weights, generator: torch.Generator | None, variances: list[Tensor]
+    ) -> Step:
+        """How a layer is passed; the variances of estimates are put into the list."""
+        if self._is_exact(trace):
+            return lambda block, x: block.exact(x, weights)
+
+        def estimated(block: ResidualBlock, x: Tensor) -> tuple[Tensor, Tensor]:
+            y, log_det, variance = block.estimate(x, weights, series, generator)
+            variances.append(variance)
+            return y, log_det
+
+        return estimated
+
     def _pass(
-        self, x: Tensor, trace: str, terms: int | None, generator: torch.Generator | None
+        self, x: Tensor, trace: str, series: Series, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, log-determinant and its variance."""
-        check = check_vectors if len(self.shape) == 1 else check_images
-        check("x", x, *(self.shape if len(self.shape) == 1 else (self.shape,)), self.base.dtype)  # type: ignore[operator]
-        exact, series, weights = self._is_exact(trace), self._series(terms), self._weights()
-        if self.training and torch.is_grad_enabled() and not is_initialized(self._initialized):
+        if len(self.shape) == 1:
+            check_vectors("x", x, self.dim, self.base.dtype)
+        else:
+            check_images("x", x, self.shape, self.base.dtype)
+        variances: list[Tensor] = []
+        weights = self._weights()
+        step = self._step(trace, series, weights, generator, variances)
+        if self.training and torch.is_grad_enabled() and len(x) and not is_initialized(self._initialized):
             self.initialize(x)
         log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
-        variance = torch.zeros_like(log_det)
         left: list[Tensor] = []
-        for i, (blocks, norms_) in enumerate(zip(self.scales, self.norms, strict=True)):
-            if i:
-                x = self._squeezed(x, left)
-            first, *others = norms_
-            x, own = first(x)
-            log_det = log_det + own
-            for block, norm in zip(blocks, others, strict=True):
-                assert isinstance(block, ResidualBlock)
-                if exact:
-                    x, own = block.exact(x, weights)
-                else:
-                    x, own, spread = block.estimate(x, weights, series, generator)
-                    variance = variance + spread
-                log_det = log_det + own
-                x, own = norm(x)
-                log_det = log_det + own
+        for i, scale in enumerate(self._scales()):
+            x, log_det = scale(self._squeezed(x, left) if i else x, log_det, step)
+        variance = torch.stack(variances).sum(0) if variances else torch.zeros_like(log_det)
         return torch.cat([part.flatten(1) for part in (*left, x)], 1), log_det, variance
 
+    def _scales(self) -> list[ResidualScale]:
+        return [cast(ResidualScale, scale) for scale in self.scales]
+
     def _squeezed(self, x: Tensor, left: list[Tensor]) -> Tensor:
-        x = F.pixel_unshuffle(x, 2)
+        x = space_to_depth(x)
         if self.factor_out:
             x, gone = x.chunk(2, 1)
             left.append(gone)
@@ -211,15 +219,9 @@ class Residual(Flow):
         if x.is_meta:
             return
         check_finite_values("x", x, "; nothing was changed")
-        weights, left = self._weights(), []  # type: ignore[var-annotated]
-        for i, (blocks, norms_) in enumerate(zip(self.scales, self.norms, strict=True)):
-            if i:
-                x = self._squeezed(x, left)
-            for j, norm in enumerate(norms_):
-                if j:
-                    x = x + blocks[j - 1].net(x, weights)
-                norm.initialize(x)
-                x = norm(x)[0]
+        weights = self._weights()
+        for i, scale in enumerate(self._scales()):
+            x = scale.initialize(self._squeezed(x, []) if i else x, weights)
         mark_initialized(self._initialized)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,10 +236,10 @@ class Residual(Flow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
-        z, log_det, _ = self._pass(x, "auto", None, None)
+        z, log_det, _ = self._pass(x, "auto", self._series(None))
         return z, log_det
 
-    def log_prob(  # type: ignore[override]
+    def log_prob(
         self,
         x: Tensor,
         *,
@@ -254,8 +256,8 @@ class Residual(Flow):
             generator: source of randomness, on the flow's device; ``None`` is torch's default generator. The number of
                 terms is drawn on the CPU.
         """
-        z, log_det, _ = self._pass(x, trace, terms, generator)
-        return self.base(z) + log_det
+        z, log_det, _ = self._pass(x, trace, self._series(terms), generator)
+        return FlowPass(z, self.base(z), log_det).log_px
 
     def log_prob_and_error(
         self, x: Tensor, *, vectors: int = 16, terms: int | None = None, generator: torch.Generator | None = None
@@ -268,13 +270,8 @@ class Residual(Flow):
         """
         own = self._series(terms)
         series = Series(own.terms, own.proposal, own.rate, check_count("vectors", vectors, 2))
-        kept = self.training_series, self.evaluation_series
-        self.training_series = self.evaluation_series = series
-        try:
-            z, log_det, variance = self._pass(x, "estimate", None, generator)
-        finally:
-            self.training_series, self.evaluation_series = kept
-        return self.base(z) + log_det, variance.sqrt()
+        z, log_det, variance = self._pass(x, "estimate", series, generator)
+        return FlowPass(z, self.base(z), log_det).log_px, variance.sqrt()
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Latent -> data, by iteration.
@@ -283,28 +280,22 @@ class Residual(Flow):
             z: ``(B, D)``, dtype of the parameters.
 
         Returns:
-            Data ``(B, *shape)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32; estimated above 8 dimensions.
+            Data ``(B, *shape)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32; above 8 dimensions an
+            estimate.
 
         Raises:
             TypeError, ValueError: another type, dtype or shape.
             ConvergenceError: a layer could not be inverted.
         """
         check_vectors("z", z, self.dim, self.base.dtype)
-        weights, exact, series = self._weights(), self._is_exact("auto"), self._series(None)
+        weights = self._weights()
+        step = self._step("auto", self._series(None), weights, None, [])
         log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
         x, parts = self._latents_of(z)
-        for i in reversed(range(len(self.scales))):
-            first, *others = self.norms[i]  # type: ignore[misc]
-            for block, norm in zip(reversed(self.scales[i]), reversed(others), strict=True):  # type: ignore[call-overload]
-                x, own = norm.inverse(x)
-                log_det = log_det + own
-                x = block.inverse(x, weights)
-                own = block.exact(x, weights)[1] if exact else block.estimate(x, weights, series, None)[1]
-                log_det = log_det - own
-            x, own = first.inverse(x)
-            log_det = log_det + own
+        for i, scale in reversed(list(enumerate(self._scales()))):
+            x, log_det = scale.inverse(x, log_det, weights, step)
             if i:
-                x = F.pixel_shuffle(torch.cat((x, parts[i - 1]), 1) if self.factor_out else x, 2)
+                x = depth_to_space(torch.cat((x, parts[i - 1]), 1) if self.factor_out else x)
         watch_finite(self, x)
         return x, log_det
 
@@ -314,7 +305,7 @@ class Residual(Flow):
         gone = states[1:] if self.factor_out else []
         sizes = [int(torch.Size(state).numel()) for state in (*gone, states[-1])]
         *parts, last = z.split(sizes, 1)
-        return last.reshape(-1, *states[-1]), [p.reshape(-1, *s) for p, s in zip(parts, gone, strict=True)]
+        return last.unflatten(1, states[-1]), [p.unflatten(1, s) for p, s in zip(parts, gone, strict=True)]
 
 
 class _Networks:

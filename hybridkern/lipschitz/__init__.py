@@ -1,4 +1,4 @@
-"""Networks that shrink distances: layers of bounded spectral norm, activations of slope one, and what is made of them."""
+"""Networks that shrink distances: layers of bounded spectral norm and activations of slope one."""
 
 from hybridkern.lipschitz.activations import ClipSwish, LipSwish
 from hybridkern.lipschitz.layers import LipschitzConv2d, LipschitzLayer, LipschitzLinear

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,35 @@ class LipschitzLayer(nn.Module):
             vector = torch.randn(shape)
             self.register_buffer(name, vector / vector.norm())
         self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
+        self._followed = (0, 0)
+
+    def is_followed(self) -> bool:
+        """Whether the singular vectors are those of the weight as it is now, as far as writes to it tell."""
+        return self._followed == (id(self.weight), self.weight._version)
+
+    def _mark(self) -> None:
+        self._followed = (id(self.weight), self.weight._version)
+
+    def follow(self, left: Tensor, right: Tensor) -> None:
+        """Takes new singular vectors of the weight."""
+        self.left.copy_(left)
+        self.right.copy_(right)
+        self.settled.fill_(True)
+        self._mark()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_followed": self.is_followed()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # a copy has a weight of its own
+        super().__setstate__(state | {"_followed": (0, 0)})  # type: ignore[no-untyped-call]
+        if state["_followed"]:
+            self._mark()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if all(prefix + name in state_dict for name in ("weight", "left", "right")):
+            self._mark()
 
     @property
     def kind(self) -> tuple[object, ...]:

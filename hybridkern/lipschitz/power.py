@@ -27,7 +27,8 @@ def by_kind(layers: Iterable[LipschitzLayer]) -> list[list[LipschitzLayer]]:
 def _unit(vectors: Tensor) -> Tensor:
     """Rows of norm one; a row of zeros stays."""
     norms = vectors.flatten(1).norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
-    return vectors / norms.view(-1, *(1,) * (vectors.ndim - 1))
+    unit: Tensor = vectors / norms.view(-1, *(1,) * (vectors.ndim - 1))
+    return unit
 
 
 _settled: WeakSet[LipschitzLayer] = WeakSet()
@@ -60,9 +61,7 @@ def iterate(layers: Sequence[LipschitzLayer], *, most: int = MOST_ITERATIONS, to
     asks = readable(weights)
     left, right = _iterated(layers[0], weights, *start, most if asks or not has_settled(layers) else 5, tolerance, asks)
     for layer, new_left, new_right in zip(layers, left, right, strict=True):
-        layer.left.copy_(new_left)
-        layer.right.copy_(new_right)
-        layer.settled.fill_(True)
+        layer.follow(new_left, new_right)
 
 
 def _iterated(

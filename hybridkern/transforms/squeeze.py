@@ -31,3 +31,15 @@ def unsqueeze(first: Tensor, second: Tensor) -> Tensor:
     b, c, h, w = first.shape
     rows = [half.unflatten(1, (2, c // 2)).permute(0, 3, 4, 1, 2) for half in (first, second)]
     return torch.stack(rows, 2).reshape(b, 2 * h, 2 * w, c // 2).permute(0, 3, 1, 2)
+
+
+def space_to_depth(x: Tensor) -> Tensor:
+    """``(B, C, H, W)`` -> ``(B, 4C, H/2, W/2)``, as ``pixel_unshuffle``, which leaves an empty batch as it is."""
+    b, c, h, w = x.shape
+    return x.reshape(b, c, h // 2, 2, w // 2, 2).permute(0, 1, 3, 5, 2, 4).reshape(b, 4 * c, h // 2, w // 2)
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """Undoes :func:`space_to_depth`."""
+    b, c, h, w = x.shape
+    return x.reshape(b, c // 4, 2, 2, h, w).permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w)

@@ -95,7 +95,7 @@ def make(name: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     flow = FLOWS[name]()
     amount = 0.1 if "24" in name or name in IMAGES else 0.3
-    if isinstance(flow, flows.Glow):
+    if isinstance(flow, (flows.Glow, flows.Residual)):
         flow.initialize(data(flow, 16))
     with torch.no_grad():
         for parameter in flow.parameters():

@@ -29,8 +29,8 @@ class ResidualBlock(nn.Module):
         It can be differentiated as often as one likes, also by ``torch.func``.
         """
         y = x + self.net(x, weights)
-        if x.is_meta:
-            return y, x.new_zeros(x.shape[0], dtype=total_dtype(x)) + y.flatten(1).sum(1) * 0
+        if x.is_meta or x.shape[0] == 0:
+            return y, y.flatten(1).sum(1, dtype=total_dtype(x)) * 0
 
         def of_one(row: Tensor) -> Tensor:
             found: Tensor = self.net(row[None], weights)[0].flatten()
@@ -74,7 +74,7 @@ class ResidualBlock(nn.Module):
         log_det = stacked.mean(0)
         variance = stacked.var(0) / len(values) if len(values) > 1 else torch.zeros_like(log_det)
         if records:
-            log_det = Estimated.apply(log_det, torch.stack(surrogates).mean(0))
+            log_det = Estimated.apply(log_det, torch.stack(surrogates).mean(0))  # type: ignore[no-untyped-call]
         return given + g if records else x + g.detach(), log_det, variance
 
     def inverse(self, y: Tensor, weights: Weights) -> Tensor:

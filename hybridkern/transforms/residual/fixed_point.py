@@ -51,24 +51,24 @@ def solve(g: Map, y: Tensor) -> Tensor:
     given = x[rows]
     worst = _error(y[rows] - given - g(given, rows)).max().item()
     raise ConvergenceError(
-        f"inverse: {rows.numel()} of {y.shape[0]} examples are not solved after {MOST_ITERATIONS} iterations, the largest "
-        f"|x + g(x) - y| is {worst:.3g}; check_lipschitz() says whether a layer breaks its bound"
+        f"inverse: {rows.numel()} of {y.shape[0]} examples are not solved after {MOST_ITERATIONS} iterations, the "
+        f"largest |x + g(x) - y| is {worst:.3g}; check_lipschitz() says whether a layer breaks its bound"
     )
 
 
 class _Solved(torch.autograd.Function):
-    """The gradient ``a`` of ``x`` becomes ``(I + J^T)^-1 a``, by the same iteration."""
+    """The solution ``x`` of ``bracket = 0``: its gradient ``a`` becomes ``(I + J^T)^-1 a``, by the same iteration."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pull: Map) -> Tensor:
+    def forward(ctx: Any, bracket: Tensor, x: Tensor, pull: Map) -> Tensor:
         ctx.pull = pull
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("the inverse of a residual flow has first derivatives only")
-        return solve(ctx.pull, grads[0]), None
+        return solve(ctx.pull, grads[0]), None, None
 
 
 def differentiable(g: Map, y: Tensor) -> Tensor:
@@ -83,7 +83,5 @@ def differentiable(g: Map, y: Tensor) -> Tensor:
             given = x[rows].requires_grad_()
             return torch.autograd.grad(g(given, rows), given, u)[0]
 
-    # dx = (I + J)^-1 (dy - dg): value 0, gradients of the bracket
-    bracket = y - x - g(x, rows)
-    found: Tensor = _Solved.apply(x + bracket - bracket.detach(), pull)
+    found: Tensor = _Solved.apply(y - x - g(x, rows), x, pull)  # type: ignore[no-untyped-call]  # dx = (I + J)^-1 (dy - dg)
     return found
