@@ -9,6 +9,8 @@ TEST_FLAGS ?=
 DEMO_FLAGS ?=
 BENCH_FLAGS ?=
 BASE ?= HEAD
+KIT_PYTHON ?= python3.12
+KIT_TORCH ?= torch==2.11.0
 WHEEL_FLAGS ?=
 TORCH_TEST_FLAGS ?= --torch torch==2.11.0 --triton triton==3.6.0
 
@@ -30,7 +32,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu wheel-test torch-test evidence evidence-test clean distclean
+.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel-test torch-test evidence evidence-test clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +76,9 @@ bench-compare: $(READY) $(STAMPS)/test ## two revisions of this repository: make
 
 bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measure everything there; results in runs/bench-gpu
 	$(BIN)/python -m benchmarks.gpu $(BENCH_FLAGS)
+
+gpu-kit: ## what bench-gpu needs on a bare machine, into build/gpu-kit; KIT_PYTHON, KIT_TORCH: that machine's
+	$(PYTHON) -m benchmarks.gpu.kit --python '$(KIT_PYTHON)' --torch '$(KIT_TORCH)' --pip-flags='$(PIP_FLAGS)'
 
 wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
 	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)

@@ -111,7 +111,8 @@ def _obstacle() -> str | None:
     """Why the kernels of the library could not run on the devices that torch sees; they fail at the first launch."""
     count = torch.cuda.device_count()
     found = [(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(count)]
-    driver = int(torch._C._cuda_getDriverVersion())
+    # builds without CUDA, which see no device, do not have it
+    driver = int(getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)())
     return cuda_obstacle(cuda_architectures(), cuda_toolkit(), driver, found)
 
 

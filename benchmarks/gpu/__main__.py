@@ -1,81 +1,74 @@
-"""``python -m benchmarks.gpu``: on a CUDA or ROCm machine, first the operator tests, then every measurement.
+"""``python -m benchmarks.gpu``: on a machine with a GPU, everything that is to be known of it, within a budget.
 
-Each operator and a whole Glow step, forward, backward and both, in turn: this package, the field's formula in plain
-PyTorch, and ``torch.compile`` of that. Times are medians of CUDA events; the L2 cache is overwritten before each.
-Writes a CSV with the names and versions of the machine, and two pictures. Ends with 2 where there is no GPU.
+Environment; correctness of every operator on the device against float64; times of the operators at Glow's sizes beside
+eager PyTorch, as shares of the bandwidth of a copy; whole training steps of Glow beside eager PyTorch, normflows and
+FrEIA; a profile; torch.compile. Rows are appended to CSV files in the folder as they come, and a failure is a row.
+Needs Python with torch and triton, and nothing else: no network, no virtual environment. Ends with 2 where there is no
+GPU, and with 1 where a kernel was found to be wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks._measure import SELF_TOLERANCE
-from benchmarks._results import ROOT, Record, write_csv
-from benchmarks.gpu.cases import Sizes, all_cases
-from benchmarks.gpu.device import Device
-from benchmarks.gpu.results import disturbed, draw_bandwidth, draw_ratios, make_rows
-from benchmarks.plot import save
-
-_COLUMNS = ("work", "phase", "side", "median_us", "ratio_to_ours", "share_of_copy", "peak_bytes")
+from benchmarks._results import ROOT
+from benchmarks.gpu import kit, summary, supervisor
+from benchmarks.gpu.device import Device, PretendedDevice
+from benchmarks.gpu.plan import PHASES, phase_of
+from benchmarks.gpu.sizes import TINY, Sizes
+from benchmarks.gpu.supervisor import Run
+from benchmarks.gpu.worker import work
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
+    kit.enter()
+    options = _parser().parse_args(arguments)
+    if not options.budget > 0:
+        print(f"--budget: got {options.budget}, expected seconds, more than 0", file=sys.stderr)
+        return 2
+    if options.worker:
+        name, share, deadline = options.worker
+        return work(phase_of(name), int(share), Device(), Sizes(), options.out, float(deadline))
+    if not options.pretend and not _has_gpu():
+        print("no measurement: torch sees no CUDA or ROCm device on this machine", file=sys.stderr)
+        return 2
+    if options.out.exists() and any(options.out.iterdir()):
+        print(f"--out: got {options.out}, which holds files, expected a new or an empty folder", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    device = PretendedDevice() if options.pretend else Device()
+    sizes = TINY if options.pretend else Sizes()
+    launch = (
+        supervisor.in_this_process(device, sizes, options.out)
+        if options.pretend
+        else supervisor.in_processes(device, options.out, supervisor.own_command())
+    )
+    Run(device, sizes, options.out, options.budget, launch, together=not options.pretend).phases(PHASES)
+    return summary.write(options.out)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-gpu", help="folder (default runs/bench-gpu)")
-    parser.add_argument("--rounds", type=int, default=31, help="interleaved rounds, at least 15 (default 31)")
-    parser.add_argument("--no-tests", action="store_true", help="measure without testing first")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--warm-l2", action="store_true", help="do not overwrite the L2 cache between measurements")
-    options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        print("no measurement: torch sees no CUDA or ROCm device on this machine", file=sys.stderr)
-        return 2
-    if not options.no_tests and (code := run_tests("cuda")):
-        print(f"no measurement: the operator tests failed on this GPU (pytest ended with {code})", file=sys.stderr)
-        return 1
-    device = Device("cuda", flush=not options.warm_l2)
-    rows = measure(device, Sizes(), options.rounds, compiled=not options.no_compile)
-    write_csv(options.out / "gpu.csv", rows)
-    save(draw_ratios(rows), options.out / "ratios.png")
-    save(draw_bandwidth(rows), options.out / "bandwidth.png")
-    print(f"results: {options.out / 'gpu.csv'}, ratios.png and bandwidth.png")
-    for line in disturbed(rows, SELF_TOLERANCE):
-        print(f"DISTURBED, ours against itself must be 1 +- {SELF_TOLERANCE}: {line}")
-    return 0
+    out = ROOT / "runs" / "bench-gpu"
+    parser.add_argument("--out", type=Path, default=out, help="folder of the results (default runs/bench-gpu)")
+    parser.add_argument("--budget", type=float, default=supervisor.FULL, help="seconds in all (default 560)")
+    parser.add_argument(
+        "--pretend", action="store_true", help="tiny work on the CPU with a pretended clock: no time means anything"
+    )
+    parser.add_argument("--worker", nargs=3, metavar=("PHASE", "SHARE", "DEADLINE"), help=argparse.SUPPRESS)
+    return parser
 
 
-def run_tests(device: str, *flags: str) -> int:
-    """The operator tests with their tensors on ``device``; pytest's exit status."""
-    environment = {**os.environ, "HYBRIDKERN_TEST_DEVICE": device, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    command = [sys.executable, "-m", "pytest", "tests/ops", "-q", *flags]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+def _has_gpu() -> bool:
+    import torch
 
-
-def measure(device: Device, sizes: Sizes, rounds: int, *, compiled: bool) -> list[Record]:
-    """Every case, printed as it comes."""
-    conditions = device.conditions()
-    copy = device.copy_bandwidth(sizes.copy, rounds)
-    print(", ".join(f"{key} {value}" for key, value in conditions.items() if value))
-    print("\t".join(_COLUMNS))
-    rows: list[Record] = []
-    for case in all_cases(device, sizes, compiled=compiled):
-        timings = device.interleave(case.sides, rounds)
-        peaks = {side: device.peak(piece) for side, piece in case.sides.items()}
-        made = make_rows(case, timings, peaks, copy, conditions)
-        for row in made:
-            print("\t".join(row[column] for column in _COLUMNS), flush=True)
-        rows += made
-    return rows
+    return torch.cuda.is_available()
 
 
 if __name__ == "__main__":

@@ -1,141 +1,140 @@
-"""The machine that is measured: clocks, caches, memory, names."""
+"""The machine that is measured: its clocks, its memory; and one that is pretended, for the tests of all the rest."""
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import random
-import statistics
-import subprocess
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 
-from benchmarks._measure import LEAST_ROUNDS, Timing
+_CYCLES = 20_000_000  # of the calibration: some ten milliseconds
+_L2 = 128 << 20  # where torch does not say how large the cache is
 
-_WARM_UP = 3
 
+class Event(Protocol):
+    """A point in the work of the device."""
 
-@dataclass(frozen=True)
-class Piece:
-    """Something to time: ``run(prepare())``, of which only ``run`` is timed."""
-
-    run: Callable[[Any], object]
-    prepare: Callable[[], Any] = lambda: None
+    def record(self) -> None: ...
+    def synchronize(self) -> None: ...
+    def elapsed_time(self, end: Event) -> float: ...
 
 
 class Device:
-    """A CUDA or ROCm device; or the CPU, on which only the code is tested and no time means anything.
+    """The CUDA or ROCm device of this process."""
 
-    Args:
-        name: ``"cuda"`` or ``"cpu"``.
-        flush: whether the L2 cache is overwritten before each measurement, so that no side finds its inputs there
-            because of what ran before it.
-    """
+    is_gpu = True
+    kind = "cuda"
 
-    def __init__(self, name: str = "cuda", *, flush: bool = True) -> None:
-        self.torch = torch.device(name)
-        self.is_gpu = self.torch.type == "cuda"
-        size = 0
-        if flush:
-            cache = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0) if self.is_gpu else 1 << 10
-            size = 2 * (cache or 128 << 20)
-        self._scratch = torch.empty(size, dtype=torch.int8, device=self.torch)
+    def __init__(self) -> None:
+        self.torch = torch.device(self.kind)
+        self._scratch: torch.Tensor | None = None
+        self._cycles_per_second = 0.0
+
+    def now(self) -> float:
+        """Seconds of a clock that all processes of the machine share."""
+        return time.monotonic()
 
     def synchronize(self) -> None:
         """Waits for everything that was launched."""
-        if self.is_gpu:
-            torch.cuda.synchronize()
+        torch.cuda.synchronize()
 
-    def seconds(self, piece: Piece) -> float:
-        """Time of one run, by events on the device.
-
-        The overwriting of the cache is still going on when the work is launched, so the launches of short work are
-        hidden behind it.
-        """
-        state = piece.prepare()
-        self._scratch.zero_()
-        if not self.is_gpu:
-            began = time.perf_counter()
-            piece.run(state)
-            return time.perf_counter() - began
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        piece.run(state)
-        end.record()
-        end.synchronize()
-        return 1e-3 * start.elapsed_time(end)
-
-    def interleave(self, sides: Mapping[str, Piece], rounds: int) -> dict[str, Timing]:
-        """Times every side once a round, in an order drawn anew each round; medians and quartiles.
-
-        Raises:
-            ValueError: too few rounds.
-        """
-        if rounds < LEAST_ROUNDS:
-            raise ValueError(f"rounds: got {rounds}, expected at least {LEAST_ROUNDS}")
-        for piece in sides.values():
-            for _ in range(_WARM_UP):
-                piece.run(piece.prepare())
-        self.synchronize()
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        order = list(sides)
-        shuffle = random.Random(0).shuffle
-        for _ in range(rounds):
-            shuffle(order)
-            for name in order:
-                times[name].append(self.seconds(sides[name]))
-        return {name: _summary(found) for name, found in times.items()}
-
-    def peak(self, piece: Piece) -> int | None:
-        """Bytes that torch's allocator hands out at most during a run, beside what is there before it."""
-        if not self.is_gpu:
-            piece.run(piece.prepare())
-            return None
-        state = piece.prepare()
-        self.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        piece.run(state)
-        self.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-
-    def copy_bandwidth(self, size: int, rounds: int) -> float:
-        """Bytes a second, read and written, of a copy of ``size`` bytes on the device."""
-        source = torch.ones(size, dtype=torch.int8, device=self.torch)
-        target = torch.empty_like(source)
-        timing = self.interleave({"copy": Piece(lambda _: target.copy_(source))}, rounds)["copy"]
-        return 2 * size / timing.median
-
-    def conditions(self) -> dict[str, str]:
-        """Names and versions: columns of every row of results."""
+    def alive(self) -> bool:
+        """Whether the device still works for this process: after a fault in a kernel it never does again."""
         try:
-            triton = importlib.metadata.version("triton")
-        except importlib.metadata.PackageNotFoundError:
-            triton = "none"
-        return {
-            "device": torch.cuda.get_device_name(0) if self.is_gpu else "cpu",
-            "capability": ".".join(map(str, torch.cuda.get_device_capability(0))) if self.is_gpu else "",
-            "driver": _driver() if self.is_gpu else "",
-            "runtime": f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}",
-            "torch": str(torch.__version__),
-            "triton": triton,
-            "l2": "overwritten before each measurement" if len(self._scratch) else "as it is",
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        }
+            self.synchronize()
+            return bool(torch.ones(1, device=self.torch).item() == 1)
+        except RuntimeError:
+            return False
+
+    def event(self) -> Event:
+        """An event with a time."""
+        return torch.cuda.Event(enable_timing=True)
+
+    def flush(self) -> None:
+        """Overwrites the L2 cache, so that no side finds its inputs there because of what ran before it."""
+        if self._scratch is None:
+            size = getattr(torch.cuda.get_device_properties(self.torch), "L2_cache_size", 0) or _L2
+            self._scratch = torch.empty(2 * size, dtype=torch.int8, device=self.torch)
+        self._scratch.zero_()
+
+    def cover(self, seconds: float) -> None:
+        """Keeps the device busy for about so long, while the host prepares the launches that are measured."""
+        if not self._cycles_per_second:
+            start, end = self.event(), self.event()
+            start.record()
+            torch.cuda._sleep(_CYCLES)
+            end.record()
+            end.synchronize()
+            self._cycles_per_second = _CYCLES / (1e-3 * start.elapsed_time(end))
+        torch.cuda._sleep(int(seconds * self._cycles_per_second))
+
+    def reset_memory(self) -> int:
+        """Begins a measurement of memory; bytes in use by now."""
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+
+    def peak_memory(self) -> int:
+        """Most bytes in use since :meth:`reset_memory`."""
+        return int(torch.cuda.max_memory_allocated())
+
+    def forget(self) -> None:
+        """Gives cached memory back."""
+        torch.cuda.empty_cache()
 
 
-def _driver() -> str:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return ""
+class _PretendedEvent:
+    def __init__(self, device: PretendedDevice) -> None:
+        self._device, self.at = device, 0.0
+
+    def record(self) -> None:
+        self.at = self._device.now()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, end: _PretendedEvent) -> float:
+        return 1e3 * (end.at - self.at)
 
 
-def _summary(times: list[float]) -> Timing:
-    q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive")
-    return Timing(median, q1, q3, len(times), 1)
+class PretendedDevice(Device):
+    """The CPU in place of a device, with a clock that moves by one tick whenever it is read. No time means anything.
+
+    All the code above it runs as on a device.
+    """
+
+    is_gpu = False
+    kind = "cpu"
+
+    def __init__(self, tick: float = 1e-3) -> None:
+        super().__init__()
+        self._tick, self._now = tick, 0.0
+
+    def now(self) -> float:
+        """Pretended seconds."""
+        self._now += self._tick
+        return self._now
+
+    def synchronize(self) -> None:
+        """Nothing is pending."""
+
+    def event(self) -> Event:
+        """An event on the pretended clock."""
+        return _PretendedEvent(self)
+
+    def flush(self) -> None:
+        """There is no cache to speak of."""
+
+    def cover(self, seconds: float) -> None:
+        """There is nothing to cover."""
+        self._now += seconds
+
+    def reset_memory(self) -> int:
+        """None is counted."""
+        return 0
+
+    def peak_memory(self) -> int:
+        """None is counted."""
+        return 0
+
+    def forget(self) -> None:
+        """None is cached."""

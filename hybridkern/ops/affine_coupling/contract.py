@@ -27,7 +27,7 @@ def _coupling(main: str, x: Tensor, params: Tensor, code: int, numbers: Sequence
 
 def _coupling_forward(x: Tensor, params: Tensor, log_det: Tensor | None, code: int, numbers: Sequence[float]) -> None:
     _coupling("x", x, params, code, numbers)
-    _rules.totals("log_det", log_det, "x", x)
+    _rules.per_example("log_det", log_det, "x", x)
 
 
 def _coupling_backward(
@@ -43,7 +43,7 @@ def _coupling_backward(
     _coupling("known", known, params, code, numbers)
     if grad_y is not None:
         _rules.same("grad_y", grad_y, "known", known)
-    _rules.totals("grad_log_det", grad_log_det, "known", known)
+    _rules.per_example("grad_log_det", grad_log_det, "known", known)
 
 
 CONTRACTS: Contracts = {
