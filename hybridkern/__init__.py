@@ -1,6 +1,6 @@
 """hybridkern: compiled kernels for flow-based hybrid models in PyTorch."""
 
-from hybridkern import flows, hybrid, integrations, ops, optim
+from hybridkern import flows, graphs, hybrid, integrations, ops, optim
 from hybridkern.hybrid import HybridIDF
 from hybridkern.ops._backends import BackendStatus, backends, use_backend
 
@@ -11,6 +11,7 @@ __all__ = [
     "__version__",
     "backends",
     "flows",
+    "graphs",
     "hybrid",
     "integrations",
     "ops",

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lipschitz", "transforms", "distributions", "nets", "optim", "_optim_state"),
     ("flows",),
     ("hybrid",),
-    ("integrations",),
+    ("graphs", "integrations"),
     ("",),  # hybridkern/__init__.py: gathers the public names of the layers above this line
     ("report",),
     ("lab",),  # hybridkern/lab/__init__.py, which says what the laboratory is

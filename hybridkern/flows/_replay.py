@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+
+class _Draws:
+    """What is known of random numbers in the pieces of this process."""
+
+    def __init__(self) -> None:
+        self.seen = 0  # pieces that drew some
+        self.none = False  # none will be drawn, so that no state need be read
+
+
+draws = _Draws()
+
+
+@contextmanager
+def draws_nothing() -> Iterator[None]:
+    """The pieces inside draw no random numbers: for the capture of a graph, during which no state can be read."""
+    before, draws.none = draws.none, True
+    try:
+        yield
+    finally:
+        draws.none = before
 
 
 class Replay:
@@ -21,8 +42,9 @@ class Replay:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.enabled = torch.is_autocast_enabled(device.type)
-        self.dtype = torch.get_autocast_dtype(device.type)
+        self.known = torch.amp.is_autocast_available(device.type)
+        self.enabled = self.known and torch.is_autocast_enabled(device.type)
+        self.dtype = torch.get_autocast_dtype(device.type) if self.known else torch.float32
         self._states: list[list[Tensor] | None] = []
 
     @property
@@ -30,8 +52,10 @@ class Replay:
         """Whether networks run in low precision."""
         return self.enabled and self.dtype in (torch.bfloat16, torch.float16)
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast | nullcontext[None]:
         """The autocast state of the first run."""
+        if not self.known:
+            return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False)
 
     def _random_states(self) -> list[Tensor]:
@@ -48,9 +72,14 @@ class Replay:
     @contextmanager
     def recording(self) -> Iterator[None]:
         """The next piece runs inside. Its random state is kept only if it drew random numbers."""
+        if draws.none:
+            yield
+            self._states.append(None)
+            return
         before = self._random_states()
         yield
         drew = any(not torch.equal(a, b) for a, b in zip(before, self._random_states(), strict=True))
+        draws.seen += drew
         self._states.append(before if drew else None)
 
     @contextmanager

@@ -87,7 +87,7 @@ def run_steps(
     """
     check_mode(memory)
     given = list(inputs) if inputs else [()] * len(steps)
-    plain = state[0].is_meta or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
+    plain = _holds_nothing(state[0]) or not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed()
     if memory == "store" or plain:
         for step, own in zip(steps, given, strict=True):
             state, log_det = step(state, log_det, *own)
@@ -96,6 +96,11 @@ def run_steps(
     flat = [tensor for own in given for tensor in own]
     *out, log_det = _apply(run, len(state), *state, log_det, *flat, *run.params)
     return tuple(out), log_det
+
+
+def _holds_nothing(value: Tensor) -> bool:
+    """Memory is nothing to save on tensors that have none."""
+    return value.is_meta
 
 
 class Run:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,18 @@ def _set(objective: Objective, **values: object) -> None:
         object.__setattr__(objective, name, value)
 
 
-def _weight_text(lam: float, per_dimension: bool) -> str:
+def _as_weight(lam: float | Tensor, test: Callable[[float], bool], expected: str) -> float | Tensor:
+    """``lam``, checked where it is a number; a tensor is looked at by no one, so that nothing waits for its device."""
+    if not isinstance(lam, Tensor):
+        return as_number("lam", lam, test, expected)
+    if lam.ndim or not lam.is_floating_point():
+        raise ValueError(
+            f"lam: got {lam.dtype} of shape {tuple(lam.shape)}, expected {expected}, or a tensor () of one"
+        )
+    return lam
+
+
+def _weight_text(lam: float | Tensor, per_dimension: bool) -> str:
     return f"{lam:g}/D" if per_dimension else f"{lam:g}"
 
 
@@ -97,17 +109,22 @@ class Weighted(Objective):
     ``HybridIDF(alpha=a)`` is ``Weighted(a)``; bits per dimension plus cross-entropy over ``ln 2`` (residual flows) is
     proportional to ``Weighted(1, per_dimension=True)``.
 
+    Args:
+        lam: the weight; or a tensor ``()`` on the model's device, which is read anew at each step: what a captured
+            step (:class:`hybridkern.graphs.GraphedStep`) can follow. Its value is not checked.
+        per_dimension: see above.
+
     Raises:
         TypeError, ValueError: an argument of the wrong type, or ``lam`` is not a finite number of at least 0.
 
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), equation 7.
     """
 
-    lam: float
+    lam: float | Tensor
     per_dimension: bool = False
 
     def __post_init__(self) -> None:
-        lam = as_number("lam", self.lam, _from_zero, _FROM_ZERO)
+        lam = _as_weight(self.lam, _from_zero, _FROM_ZERO)
         _set(self, lam=lam, per_dimension=as_flag("per_dimension", self.per_dimension))
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
@@ -125,7 +142,7 @@ class Weighted(Objective):
 class Convex(Objective):
     """``-(1 - lam) * log p(y|x) - lam * log p(x)``: 0 is purely discriminative, 1 purely generative.
 
-    ``(1 - lam) * Weighted(lam / (1 - lam))``.
+    ``(1 - lam) * Weighted(lam / (1 - lam))``. ``lam`` may be a tensor, as that of :class:`Weighted`.
 
     Raises:
         TypeError, ValueError: ``lam`` is no number, or outside ``[0, 1]``.
@@ -133,10 +150,10 @@ class Convex(Objective):
     Source: Bouchard and Triggs 2004, "The tradeoff between generative and discriminative classifiers".
     """
 
-    lam: float
+    lam: float | Tensor
 
     def __post_init__(self) -> None:
-        _set(self, lam=as_number("lam", self.lam, lambda v: 0 <= v <= 1, "a number from 0 to 1"))
+        _set(self, lam=_as_weight(self.lam, lambda v: 0 <= v <= 1, "a number from 0 to 1"))
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``."""

@@ -1,0 +1,264 @@
+"""A whole training step as one CUDA graph: the host launches it once, and not kernel by kernel.
+
+At small batches a flow's step waits for the host, which needs longer to launch a kernel than the device to run it. A
+graph holds all launches of a step; what changes between steps must lie in tensors.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern._arguments import as_number
+from hybridkern._tensors import has_autocast
+from hybridkern.flows._replay import draws, draws_nothing
+from hybridkern.hybrid.objectives import Objective
+
+_WARM_UP = 3  # steps of a shape before it is captured: kernels are compiled, optimizer states and workspaces made
+_MOST_GRAPHS = 4  # shapes that are captured; each keeps the memory of its step
+_INVERT = (
+    "memory: got 'invert', expected 'store' or 'recompute' for a step in a CUDA graph: 'invert' looks at numbers in "
+    "the backward pass, for which the host waits"
+)
+
+
+class GraphedStep:
+    """A training step ``loss, backward, optimizer``, captured as a CUDA graph; on the CPU the plain step.
+
+    ``step(x, y)`` does what these lines do, and returns the loss::
+
+        optimizer.zero_grad()
+        loss = model.loss(x, y, objective)
+        loss.backward()
+        optimizer.step()
+
+    On a device the first three steps with batches of one shape run kernel by kernel; then the step is captured, and
+    replayed from there on. Every call trains, captured or not. A batch of another shape (the last one of an epoch) is
+    treated likewise; at most four shapes are captured, others run kernel by kernel.
+
+    What may change between steps, and what happens then:
+
+    - the learning rate: ``param_group["lr"]`` becomes a tensor on the device, which schedulers fill; a number that
+      is put in its place is written into it;
+    - the weight of an objective, where it is a tensor: ``objectives.Weighted(torch.tensor(0.5, device="cuda"))`` and
+      ``fill_`` on that tensor;
+    - values of parameters and buffers, in place, as ``load_state_dict`` writes them;
+    - everything else (other options of the optimizer, its loaded state, modes, frozen parameters, ``objective``) has
+      the step captured anew.
+
+    Args:
+        model: has ``loss(x, y, objective)``, such as :class:`~hybridkern.hybrid.HybridModel`; all of it on one device.
+            A flow in it has ``memory="store"``, or ``"recompute"`` and draws no random numbers (dropout).
+        objective: one of :mod:`hybridkern.hybrid.objectives`.
+        optimizer: of the model's parameters; on a device one with ``capturable=True``.
+        autocast: ``torch.bfloat16`` for networks in low precision, or ``None``. float16 needs a scaled loss, whose
+            scale the host decides on, and is refused.
+        max_norm: the norm to which gradients are clipped; ``None``: not at all.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range, or what cannot be captured, with the reason.
+        RuntimeError: in a call: a step that cannot be captured, with the reason.
+
+    >>> import torch
+    >>> from hybridkern import flows, hybrid
+    >>> model = hybrid.HybridModel(flows.RealNVP(4, layers=2), hybrid.heads.Categorical(4, 3))
+    >>> step = GraphedStep(model, hybrid.objectives.Weighted(0.5), torch.optim.Adam(model.parameters()))
+    >>> step(torch.randn(8, 4), torch.zeros(8, dtype=torch.int64)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        *,
+        autocast: torch.dtype | None = None,
+        max_norm: float | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module) or not callable(getattr(model, "loss", None)):
+            raise TypeError(f"model: got {type(model).__name__}, expected a module with loss(x, y, objective)")
+        if not isinstance(objective, Objective):
+            raise TypeError(f"objective: got {type(objective).__name__}, expected one of hybridkern.hybrid.objectives")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer: got {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+        if autocast not in (None, torch.bfloat16):
+            raise ValueError(
+                f"autocast: got {autocast}, expected torch.bfloat16 or None: float16 needs a scaled loss, and the "
+                "host decides on its scale after each step"
+            )
+        self.model, self.objective, self.optimizer, self.autocast = model, objective, optimizer, autocast
+        self.max_norm = max_norm
+        if max_norm is not None:
+            self.max_norm = as_number("max_norm", max_norm, lambda v: v > 0, "a number greater than 0")
+        self.device = _device_of(model)
+        self._rates: list[Tensor] = []
+        self._seen: Counter[_Key] = Counter()
+        self._graphs: dict[_Key, _Captured] = {}
+        self._drew = False
+        if _on_device(self.device):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        if any(getattr(module, "memory", None) == "invert" for module in self.model.modules()):
+            raise ValueError(_INVERT)
+        for group in self.optimizer.param_groups:
+            if not group.get("capturable", False):
+                raise ValueError(
+                    f"optimizer: got {type(self.optimizer).__name__} without capturable=True, expected an optimizer "
+                    "that counts its steps on the device, such as torch.optim.Adam(..., fused=True, capturable=True)"
+                )
+            rate = group["lr"]
+            if not isinstance(rate, Tensor):
+                group["lr"] = torch.full((), float(rate), device=self.device)
+            elif rate.device != self.device:
+                group["lr"] = rate.to(self.device)
+            self._rates.append(group["lr"])
+        self._stream = torch.cuda.Stream(self.device)
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step on a batch; the loss ``()`` without gradient, as ``model.loss`` gives it.
+
+        Args:
+            x: ``(B, D)`` or as the model takes it; on the model's device or on the host.
+            y: targets ``(B,)``, likewise.
+        """
+        for name, value in (("x", x), ("y", y)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: got {type(value).__name__}, expected a tensor")
+        if has_autocast(self.device.type):
+            raise RuntimeError("autocast: a context is active around the step; expected GraphedStep(..., autocast=...)")
+        if not _on_device(self.device):
+            return self.run(x, y)
+        self._keep_rates()
+        key = self._key(x, y)
+        captured = self._graphs.get(key)
+        if captured is not None:
+            return captured.replay(x, y)
+        self._seen[key] += 1
+        if self._seen[key] <= _WARM_UP or len(self._graphs) >= _MOST_GRAPHS:
+            return self._alone(x, y)
+        self._forget_others(key)
+        captured = self._graphs[key] = self._capture(x, y)
+        return captured.replay(x, y)
+
+    def run(self, x: Tensor, y: Tensor) -> Tensor:
+        """The step itself, kernel by kernel, on tensors of the model's device: this is what a graph records."""
+        self.optimizer.zero_grad(set_to_none=True)
+        low = self.autocast is not None
+        precision = torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext()
+        with precision:
+            loss: Tensor = self.model.loss(x, y, self.objective)  # type: ignore[operator]
+        loss.backward()
+        if self.max_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters(), self.max_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _keep_rates(self) -> None:
+        """A rate that is no longer the tensor that graphs read is written into it, and put back."""
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            if group["lr"] is not rate:
+                rate.fill_(group["lr"]) if not isinstance(group["lr"], Tensor) else rate.copy_(group["lr"])
+                group["lr"] = rate
+
+    def _key(self, x: Tensor, y: Tensor) -> _Key:
+        """Everything that a captured step takes for granted."""
+        options = tuple(
+            (name, value)
+            for group in self.optimizer.param_groups
+            for name, value in group.items()
+            if name not in ("params", "lr") and not isinstance(value, Tensor)
+        )
+        params = tuple((p.data_ptr(), p.requires_grad) for p in self.model.parameters())
+        modes = tuple(module.training for module in self.model.modules())
+        state = id(self.optimizer.state)
+        settings = _Settings(str(options), params, modes, state, id(self.objective))
+        return _Key(x.shape, x.dtype, x.stride(), y.shape, y.dtype, settings)
+
+    def _forget_others(self, key: _Key) -> None:
+        """Graphs of other settings are of no use any more, and hold memory."""
+        self._graphs = {other: graph for other, graph in self._graphs.items() if other.settings == key.settings}
+
+    def _alone(self, x: Tensor, y: Tensor) -> Tensor:
+        """On a stream of its own, as what is captured later must have been seen on one."""
+        before = draws.seen
+        current = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            loss = self.run(*(value.to(self.device, non_blocking=True) for value in (x, y)))
+        current.wait_stream(self._stream)
+        loss.record_stream(current)
+        self._drew = self._drew or draws.seen > before
+        return loss
+
+    def _capture(self, x: Tensor, y: Tensor) -> _Captured:
+        if self._drew:
+            raise RuntimeError(
+                "memory: got 'recompute' with networks that draw random numbers (dropout), expected 'store' for a step "
+                "in a CUDA graph: the numbers of the first run cannot be found again there"
+            )
+        places = [torch.empty_strided(v.shape, v.stride(), dtype=v.dtype, device=self.device) for v in (x, y)]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with draws_nothing(), torch.cuda.graph(graph, stream=self._stream):
+                loss = self._record(*places)
+        except RuntimeError as error:
+            raise RuntimeError(f"the step cannot be captured as a CUDA graph: {error}") from error
+        return _Captured(graph, places[0], places[1], loss, self.optimizer.state, self.objective)
+
+    def _record(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.run(x, y)
+
+
+class _Settings(NamedTuple):
+    options: str
+    params: tuple[tuple[int, bool], ...]
+    modes: tuple[bool, ...]
+    state: int
+    objective: int
+
+
+class _Key(NamedTuple):
+    x_shape: torch.Size
+    x_dtype: torch.dtype
+    x_strides: tuple[int, ...]
+    y_shape: torch.Size
+    y_dtype: torch.dtype
+    settings: _Settings
+
+
+class _Captured(NamedTuple):
+    """A graph, the tensors that it reads and writes, and what it was captured with, kept so that no ``id`` returns."""
+
+    graph: Any
+    x: Tensor
+    y: Tensor
+    loss: Tensor
+    state: Any
+    objective: Objective
+
+    def replay(self, x: Tensor, y: Tensor) -> Tensor:
+        self.x.copy_(x, non_blocking=True)
+        self.y.copy_(y, non_blocking=True)
+        self.graph.replay()
+        return self.loss.clone()
+
+
+def _on_device(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    devices = {p.device for p in model.parameters()} | {b.device for b in model.buffers()}
+    if len(devices) != 1:
+        found = ", ".join(sorted(map(str, devices))) or "no parameter"
+        raise ValueError(f"model: got tensors on {found}, expected all of them on one device")
+    return devices.pop()
