@@ -8,9 +8,11 @@ from hybridkern.flows.memory import ReconstructionError
 from hybridkern.flows.planar import Planar
 from hybridkern.flows.realnvp import RealNVP
 from hybridkern.flows.residual import LipschitzError, Residual
+from hybridkern.transforms.residual import ConvergenceError
 
 __all__ = [
     "IDF",
+    "ConvergenceError",
     "Flow",
     "FlowPass",
     "Glow",
