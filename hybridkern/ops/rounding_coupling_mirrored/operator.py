@@ -12,6 +12,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
@@ -157,6 +158,8 @@ def rounding_coupling_mirrored(
     """
     backend = choose(OPERATOR, a)
     if backend != "cpp":
+        for name, value in (("a", a), ("b", b), ("t", t), ("beta", beta)):
+            _tensors.check_tensor(name, value)
         compose = _reference.rounding_coupling_mirrored if backend == "reference" else _composed
         z = compose(a, b, t, beta, index, exact)
         return z if join else _halves_of(z)
