@@ -27,6 +27,20 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.fixture
+def threads_restored() -> Iterator[None]:
+    """PyTorch has as many threads after the test as before it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(threads_restored: None) -> None:
+    """PyTorch computes on one thread."""
+    torch.set_num_threads(1)
+
+
 M_PERTURB = -6  # from glibc's malloc.h
 POISON_BYTE = 0x7F  # 3.4e38 in float32 and bfloat16, 1.4e306 in float64, NaN in float16
 

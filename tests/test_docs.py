@@ -15,17 +15,13 @@ TEXT = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for 
 NAVIGATION = set(re.findall(r"- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("page", PAGES, ids=[path.stem for path in PAGES])
 def test_examples_run_from_top_to_bottom(page: Path) -> None:
     source = page.read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```$", source, flags=re.MULTILINE | re.DOTALL)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            exec(compile("\n".join(blocks), page.name, "exec"), {"__name__": page.stem})
-    finally:
-        torch.set_num_threads(threads)
+    with torch.random.fork_rng(devices=[]):
+        exec(compile("\n".join(blocks), page.name, "exec"), {"__name__": page.stem})
 
 
 def test_every_concept_has_a_page_with_an_example() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,14 +82,7 @@ class Measured:
         return {side: Timing(value, value, value, 15, 1) for side, value in seconds.items()}
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("two_threads")
+@pytest.mark.usefixtures("threads_restored")
 def test_a_run_in_parts_is_published_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured, part, published = Measured(), tmp_path / "part.csv", tmp_path / "results" / memory_table.FILE
     monkeypatch.setattr(glow_memory, "RESULTS", published.parent)

@@ -215,13 +215,12 @@ def test_images_come_from_the_file(tmp_path: Path) -> None:
         glow_step.images(tmp_path / "d.npz", (1, 4, 4), 2, seed=0)
 
 
+@pytest.mark.usefixtures("threads_restored")
 def test_a_run_at_other_settings_stays_unpublished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glow_step._environment, "with_allocator_settings", lambda *arguments: None)
     monkeypatch.setattr(glow_step, "UNVERIFIED", tmp_path)
     tiny = ["--shape", "3,8,8", "--levels", "2", "--steps", "1", "--hidden", "4", "--batch", "2", "--threads", "1"]
-    before = torch.get_num_threads()
     glow_step.main([*tiny, "--peers", "", "--sides", "eager,eager-bf16", "--parts", "step,outside,sampling"])
-    torch.set_num_threads(before)
     records = read_csv(tmp_path / step_table.FILE)
     assert records[0]["side"] == "eager" and records[0]["shape"] == "3x8x8" and records[0]["ratio"] == ""
     for record in records:

@@ -133,22 +133,17 @@ DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "objectives.md"
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+@pytest.mark.usefixtures("one_thread")
 def test_documented_loop_on_half_moons_with_six_labels(seed: int) -> None:
     """The block of the page as it stands (its own seed runs in test_docs.py): at most 3 % error on new points."""
     blocks = re.findall(r"^```python\n(.*?)^```$", DOCUMENTED.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     (block,) = (text for text in blocks if "half_moons" in text)
     assert block.count("torch.manual_seed(0)") == 1
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     names: dict[str, object] = {"__name__": "objectives"}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            exec(
-                compile(block.replace("torch.manual_seed(0)", f"torch.manual_seed({seed})"), "objectives.md", "exec"),
-                names,
-            )
-    finally:
-        torch.set_num_threads(threads)
+    with torch.random.fork_rng(devices=[]):
+        exec(
+            compile(block.replace("torch.manual_seed(0)", f"torch.manual_seed({seed})"), "objectives.md", "exec"), names
+        )
     assert (names["y"] >= 0).sum() == 6 and names["error"] <= 0.03
 
 

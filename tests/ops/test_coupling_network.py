@@ -195,38 +195,34 @@ def test_accuracy(backend: str, size: tuple[int, ...], dtype: torch.dtype) -> No
     assert got["params"].is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
-def test_layouts(backend: str, layout: str, bf16: bool) -> None:
+def test_layouts_under_autocast(backend: str, layout: str) -> None:
     place = layouts.LAYOUTS[layout]
     args = arguments((3, 5, 6, 7, 10, 4))
     grad = gradient(args)
-    expected = run(args, grad, bf16)
+    expected = run(args, grad, True)
     for name in NAMES:
         if args[name].ndim == 4:
-            got = run(args | {name: place(args[name])}, grad, bf16)
+            got = run(args | {name: place(args[name])}, grad, True)
             assert_same_bits(got, expected, name) if backend != "reference" else None
-    got = run(args, place(grad), bf16)
+    got = run(args, place(grad), True)
     assert_same_bits(got, expected, "grad") if backend != "reference" else None
-    assert_near(got, oracle(args, grad, bf16), *((2**-6, 1e-2) if bf16 else (4e-6, 2e-6)))
+    assert_near(got, oracle(args, grad, True), 2**-6, 1e-2)
 
 
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
 @pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.usefixtures("threads_restored")
 def test_same_bits_whatever_the_threads_and_whether_hidden_is_kept(backend: str, bf16: bool) -> None:
-    before = torch.get_num_threads()
-    try:
-        for size in [(9, 6, 16, 16, 70, 12), (2, 3, 40, 33, 33, 6), (33, 4, 3, 3, 40, 8)]:
-            args = arguments(size)
-            grad = gradient(args)
-            results = []
-            for threads in (1, 2, 3, 4):
-                torch.set_num_threads(threads)
-                results += [run(args, grad, bf16, save) for save in (True, False)]
-            for other in results[1:]:
-                assert_same_bits(other, results[0])
-    finally:
-        torch.set_num_threads(before)
+    for size in [(9, 6, 16, 16, 70, 12), (2, 3, 40, 33, 33, 6), (33, 4, 3, 3, 40, 8)]:
+        args = arguments(size)
+        grad = gradient(args)
+        results = []
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            results += [run(args, grad, bf16, save) for save in (True, False)]
+        for other in results[1:]:
+            assert_same_bits(other, results[0])
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -247,17 +243,16 @@ def test_non_finite_numbers_stay_where_they_reach(backend: str, bf16: bool) -> N
 
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
-def test_traced(backend: str, dynamic: bool) -> None:
+def test_traced_under_autocast(backend: str, dynamic: bool) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(ops.coupling_network, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for size in [(4, 6, 5, 9, 10, 8), (7, 6, 3, 8, 10, 8)] if dynamic else [(4, 6, 5, 9, 10, 8)]:
-        for bf16 in (False, True):
-            args = arguments(size)
-            grad = gradient(args)
-            leaves = {name: value.detach().requires_grad_() for name, value in args.items()}
-            with torch.autocast("cpu", BF16, enabled=bf16):
-                y = compiled(**leaves)
-            y.backward(grad)
-            got = {"params": y.detach()} | {name: leaf.grad for name, leaf in leaves.items()}
-            assert_same_bits(got, run(args, grad, bf16))
+        args = arguments(size)
+        grad = gradient(args)
+        leaves = {name: value.detach().requires_grad_() for name, value in args.items()}
+        with torch.autocast("cpu", BF16):
+            y = compiled(**leaves)
+        y.backward(grad)
+        got = {"params": y.detach()} | {name: leaf.grad for name, leaf in leaves.items()}
+        assert_same_bits(got, run(args, grad, True))
     torch._dynamo.reset()

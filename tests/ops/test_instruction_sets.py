@@ -76,14 +76,12 @@ def test_no_nan_from_finite_numbers() -> None:
     check_no_nan(ops.gaussian_log_prob, corners(F32, 3))
 
 
+@pytest.mark.usefixtures("threads_restored")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_same_bits_whatever_the_threads(name: str) -> None:
-    sample, before, results = SAMPLES[name], torch.get_num_threads(), []
+    sample, results = SAMPLES[name], []
     args = sample.arguments((300, 3, 16, 16) if sample.takes((300, 3, 16, 16)) else (5000, 33), F32)
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            results.append(run(sample.function, args))
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        results.append(run(sample.function, args))
     assert_same_bits(*results)

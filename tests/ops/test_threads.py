@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -15,14 +13,10 @@ SHAPES = [(3, 7), (5000, 33), (1, 70001), (300, 3, 16, 16), (2, 3, 100, 101)]
 CHANNELS_LAST = (40, 6, 17, 16)
 CALLS = [(name, shape) for name, sample in SAMPLES.items() for shape in SHAPES if sample.takes(shape)]
 
-pytestmark = pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def _threads_restored() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True),
+    pytest.mark.usefixtures("threads_restored"),
+]
 
 
 def assert_same_for_all_threads(name: str, shape: tuple[int, ...], place=layouts.contiguous, most: int = 4) -> None:

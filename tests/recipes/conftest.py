@@ -8,7 +8,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from rich.console import Console
 
 from hybridkern.lab.recipes.callbacks import Last
@@ -33,11 +32,8 @@ def every_epoch_is_kept(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread):
+    """Every recipe."""
 
 
 def run(name: str, out: Path, resume: bool = False, extra: tuple = (), **options: Any) -> Run:

@@ -5,20 +5,13 @@ from __future__ import annotations
 import io
 
 import pytest
-import torch
 from matplotlib.image import imread
 from rich.console import Console
 
 from hybridkern.lab.reproduce import digits
 from hybridkern.lab.reproduce.workflow import reproduce
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_ranges_are_the_lowest_and_highest_of_the_runs():

@@ -28,12 +28,7 @@ from tests.recipes.images import SMALL, arrays, npz
 SHORT = 0.01  # minutes of each model
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def done(name: str, out: Path, **options: Any) -> Reproduction:

@@ -24,7 +24,6 @@ SUITES = {
     "launchers": ("tests/triton/interpreter",),
     "matrix": (
         "tests/ops/test_paired_conv1x1.py::test_sizes",
-        "tests/ops/test_paired_conv1x1.py::test_low_precision",
         "tests/ops/test_paired_conv1x1.py::test_without_bias_and_one_output_used",
         "tests/ops/test_paired_conv1x1.py::test_nan_and_infinity_are_passed_on_in_their_pixel",
     ),
