@@ -13,6 +13,7 @@ from benchmarks import (
     discretized_logistic,
     discretized_logistic_mixture,
     gaussian_log_prob,
+    lipswish,
     paired_conv1x1,
     rounding_coupling,
 )
@@ -69,6 +70,9 @@ def parts() -> list[Case]:
     }
     return [
         *(operator_case(name, work, eager=1.0) for name, work in works.items()),
+        operator_case(
+            "lipswish (1024,512) with its gradient", partial(lipswish.work, 1024, 512), eager=4.0, compile_formula=False
+        ),
         adamax.case(60, 64, 64, target=1.0),
     ]
 

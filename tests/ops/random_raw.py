@@ -24,6 +24,7 @@ OF_PYTORCH = (
     "Unable to cast",
     "Inplace update to inference tensor",
     "Argument types did not match",
+    "Cannot access storage of OpaqueTensorImpl",  # a tensor of oneDNN in the place of a number
 )
 
 

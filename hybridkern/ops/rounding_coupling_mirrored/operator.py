@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors
-from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator
@@ -112,6 +112,28 @@ _joined = recorded(
 )
 
 
+_QUICK = {False: quick("mirrored_halves"), True: quick("mirrored_joined")}
+
+
+def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None:
+    _tensors.check_tensor("a", a)
+    if a.ndim != 2:
+        raise ValueError(f"a: got shape {_tensors.shape_text(a.shape)}, expected (B, H)")
+    for name, value in (("b", b), ("t", t), ("beta", beta)):
+        _tensors.check_tensor(name, value)
+        _tensors.check_same_device(name, value, a)
+        if value.dtype is not a.dtype:
+            raise TypeError(f"{name}: got dtype {value.dtype}, expected {a.dtype}, the dtype of a")
+        if name != "beta" and value.shape != a.shape:
+            raise ValueError(
+                f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(a.shape)}"
+            )
+    if beta.ndim != 1 or not 0 <= index < beta.shape[0]:
+        raise ValueError(
+            f"beta: got shape {_tensors.shape_text(beta.shape)} and index {index}, expected one dimension that holds it"
+        )
+
+
 def _composed(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, exact: bool) -> Tensor:
     """The result from the operators below, for the backends without a kernel of it."""
     factor = beta[index]
@@ -140,7 +162,7 @@ def rounding_coupling_mirrored(
     r"""One coupling of two halves and the reversal after it: ``flip(cat(a, y))``, ``y = b + round(beta[index] * t)``.
 
     Gradients pass straight through the rounding, as in :func:`hybridkern.ops.rounding_coupling`. For
-    :class:`hybridkern.HybridIDF` alone, which gives arguments that fit.
+    :class:`hybridkern.HybridIDF` alone.
 
     Args:
         a: the half that stays, ``(B, H)``; float32 or float64.
@@ -154,12 +176,17 @@ def rounding_coupling_mirrored(
     Returns:
         The halves of the result, ``(B, H)`` each: ``(flip(y), flip(a))``; or the result, ``(B, 2H)``.
 
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or device.
+
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3, and the permutation of Tomczak's HybridIDF.
     """
+    quick_out: tuple[Tensor, Tensor] | Tensor | None = _QUICK[join](a, b, t, beta, index, exact)
+    if quick_out is not None:
+        return quick_out
+    _validate(a, b, t, beta, index)
     backend = choose(OPERATOR, a)
     if backend != "cpp":
-        for name, value in (("a", a), ("b", b), ("t", t), ("beta", beta)):
-            _tensors.check_tensor(name, value)
         compose = _reference.rounding_coupling_mirrored if backend == "reference" else _composed
         z = compose(a, b, t, beta, index, exact)
         return z if join else _halves_of(z)
