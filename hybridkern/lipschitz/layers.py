@@ -61,7 +61,8 @@ class LipschitzLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if all(prefix + name in state_dict for name in ("weight", "left", "right")):
+        given = state_dict.get(f"{prefix}settled")
+        if given is not None and not given.is_meta and given:
             self._mark()
 
     @property

@@ -231,3 +231,32 @@ def test_bad_calls() -> None:
         flow.log_prob_and_error(data(flow, 2), vectors=1)
     with pytest.raises(RuntimeError, match="expected 'exact'"):
         torch.func.jvp(lambda x: flow.log_prob(x, trace="estimate"), (data(flow, 2),), (data(flow, 2),))
+
+
+def test_compiled_estimates_are_the_same() -> None:
+    flow = made("mlp", 12)
+    x = data(flow, 4)
+    torch._dynamo.reset()
+    compiled = torch.compile(flow.log_prob, backend="eager")
+    for trace in ("exact", "estimate"):
+        torch.manual_seed(3)
+        expected = flow.log_prob(x, trace=trace)
+        torch.manual_seed(3)
+        torch.testing.assert_close(compiled(x, trace=trace), expected)
+
+
+def test_loaded_weights_give_the_same_bits() -> None:
+    torch.manual_seed(0)
+    flow, other = Residual(3, blocks=2, hidden=(8,)).eval(), Residual(3, blocks=2, hidden=(8,)).eval()
+    x = torch.randn(4, 3)
+    fresh = flow.state_dict()
+    for state in (fresh, flow.state_dict() if flow.log_prob(x).isfinite().all() else fresh):
+        other.load_state_dict(state)
+        assert torch.equal(other.log_prob(x), flow.log_prob(x))
+
+
+def test_made_on_meta() -> None:
+    with torch.device("meta"):
+        flow = Residual((1, 4, 4), blocks=(1, 1), net="dense", hidden=(4, 4), factor_out=True)
+    flow.log_prob(torch.empty(2, 1, 4, 4, device="meta")).sum().backward()
+    assert flow.inverse(torch.empty(2, 16, device="meta"))[0].shape == (2, 1, 4, 4)

@@ -80,3 +80,9 @@ class ResidualBlock(nn.Module):
     def inverse(self, y: Tensor, weights: Weights) -> Tensor:
         """``x`` with ``x + g(x) = y``; see :func:`hybridkern.transforms.residual.fixed_point.solve`."""
         return differentiable(lambda x, _: self.net(x, weights), y)
+
+
+# What torch.compiler.disable does, without its import of the compiler: the number of terms is drawn anew at each call.
+_REASON = "estimates run outside of graphs; trace='exact' compiles"
+for _function in (ResidualBlock.estimate, Series.weights, chain):
+    vars(_function).update(_torchdynamo_disable=True, _torchdynamo_disable_msg=_REASON)
