@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._arguments import as_flag, as_size
+from hybridkern._arguments import as_flag, as_number, as_size
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import wide
 
@@ -253,3 +253,81 @@ class DiscretizedLogisticMixture(Distribution):
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
         return sample_logistic_mixture(n, self.logits, self.mean, self.log_scale, generator=generator)
+
+
+class ClassGaussians(Distribution):
+    """A diagonal Gaussian for each class, and how often each class is: ``p(z|y) p(y)``, and ``p(z)`` by their sum.
+
+    As the base of a flow it makes ``p(x|y)`` exact, and with it ``p(y|x)`` by Bayes' rule
+    (:class:`hybridkern.hybrid.heads.Bayes`) and samples of a class.
+
+    Parameters: ``mean`` and ``log_scale`` ``(classes, dim)``, and ``logits`` ``(classes,)`` of the class frequencies.
+    The means start at right angles to each other as far as the dimensions go, ``radius`` from the origin.
+
+    Args:
+        dim: dimensions of the latents.
+        classes: number of classes, at least 2.
+        radius: see above; in units of the standard deviation, which starts at 1.
+        trainable: whether means, scales and frequencies are learnt.
+
+    Raises:
+        TypeError, ValueError: a size or ``radius`` of the wrong type or range.
+
+    Source: Izmailov et al. 2020 (arXiv:1912.13025), section 3; Ardizzone et al. 2020 (arXiv:2001.06448), equation 6.
+    """
+
+    def __init__(self, dim: int, classes: int, *, radius: float = 3.0, trainable: bool = True) -> None:
+        super().__init__(dim)
+        self.classes = as_size("classes", classes, 2)
+        radius = as_number("radius", radius, lambda r: 0 <= r < math.inf, "a finite number of at least 0")
+        trainable = as_flag("trainable", trainable)
+        directions = torch.randn(self.classes, self.dim)
+        # rows at right angles, in groups of at most dim
+        turned = torch.cat([torch.linalg.qr(group.T).Q.T for group in directions.split(self.dim)])
+        self.mean = nn.Parameter(radius * turned, requires_grad=trainable)
+        self.log_scale = nn.Parameter(torch.zeros(self.classes, self.dim), requires_grad=trainable)
+        self.logits = nn.Parameter(torch.zeros(self.classes), requires_grad=trainable)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of samples and parameters."""
+        return self.mean.dtype
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """``log p(z|y) + log p(y)`` of every class in nats, ``(B, classes)``, for ``z`` ``(B, dim)``."""
+        frequencies = torch.log_softmax(self.logits, 0)
+        each = [
+            ops.gaussian_log_prob(z, mean[None], log_scale[None])
+            for mean, log_scale in zip(self.mean, self.log_scale, strict=True)
+        ]
+        return torch.stack(each, 1) + frequencies
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
+        return torch.logsumexp(self.log_joint(x), 1)
+
+    @torch.no_grad()
+    def sample_of_class(
+        self, label: int, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """``n`` samples of ``p(z|y=label)``, ``(n, dim)``, without gradient.
+
+        Raises:
+            TypeError, ValueError: no such class.
+        """
+        label = as_size("label", label, 0, expected=f"0 to {self.classes - 1} ({self.classes} classes)")
+        if label >= self.classes:
+            raise ValueError(f"label: got {label}, expected 0 to {self.classes - 1} ({self.classes} classes)")
+        return self._around(torch.full((n,), label, device=self.mean.device), generator, temperature)
+
+    @torch.no_grad()
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """``n`` samples, ``(n, dim)``, without gradient; ``temperature`` multiplies the scales."""
+        if not n:
+            return self.mean.new_empty(0, self.dim)
+        frequencies = torch.softmax(self.logits, 0)
+        return self._around(torch.multinomial(frequencies, n, True, generator=generator), generator, temperature)
+
+    def _around(self, labels: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
+        noise = torch.randn(len(labels), self.dim, dtype=self.dtype, device=self.mean.device, generator=generator)
+        return self.mean[labels] + temperature * self.log_scale[labels].exp() * noise

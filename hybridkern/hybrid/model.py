@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_size, short
 from hybridkern.flows import Flow, FlowPass
-from hybridkern.hybrid.heads import Classifier, Head
+from hybridkern.hybrid.heads import Bayes, Classifier, Head
 from hybridkern.hybrid.objectives import Objective
 
 
@@ -58,6 +58,8 @@ class HybridModel(nn.Module):
                 raise TypeError(f"{name}: got {short(value)}, expected a {kind.__name__.lower()}")
         if head.dim != flow.dim:
             raise ValueError(f"head: got dim {head.dim}, expected {flow.dim}, the dim of the flow")
+        if isinstance(head, Bayes) and head.base is not flow.base:
+            raise ValueError("head: got a Bayes head of another distribution, expected one of flow.base itself")
         self.flow = flow
         self.head = head
 
@@ -135,7 +137,10 @@ class HybridModel(nn.Module):
     def sample_of_class(
         self, label: int, n: int, *, generator: torch.Generator | None = None, max_draws: int = 1000
     ) -> Tensor:
-        """``n`` samples of ``p(x|y=label)``, exact ones: of ``p(x)``, each kept with the probability ``p(y=label|x)``.
+        """``n`` samples of ``p(x|y=label)``, exact ones.
+
+        With the head :class:`~hybridkern.hybrid.heads.Bayes` they are drawn as they are; otherwise they are samples of
+        ``p(x)``, each kept with the probability ``p(y=label|x)``.
 
         Args:
             label: the class.
@@ -154,6 +159,8 @@ class HybridModel(nn.Module):
         head = self._classifier()
         if not 0 <= label < head.classes:
             raise ValueError(f"label: got {label}, expected 0 to {head.classes - 1} ({head.classes} classes)")
+        if isinstance(head, Bayes):
+            return self.flow.inverse(head.sample_latents(label, n, generator=generator))[0]
         kept, found, drawn = [self.flow.base.sample(0, generator=generator)], 0, 0
         while found < n:
             if drawn >= max_draws * n:

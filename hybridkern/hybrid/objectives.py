@@ -19,7 +19,7 @@ from hybridkern import ops
 from hybridkern._arguments import as_flag, as_number
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid._labels import split_unlabelled
-from hybridkern.hybrid.heads import Classifier, Head
+from hybridkern.hybrid.heads import Bayes, Classifier, Head
 
 _NATS = "nats per example, mean over the batch"
 
@@ -297,3 +297,28 @@ class SemiSupervised(Objective):
             f"plus {self.entropy_weight:g} times the entropy of p(y|x) in nats"
             + (", log p(y|x) and entropy as means over their own rows" if self.balanced else "")
         )
+
+
+def consistency(latents: FlowPass, other: Tensor, head: Bayes) -> Tensor:
+    """``-log p(x|y)`` of each example in nats, ``(B,)``, for the class ``y`` that another view of it is given.
+
+    A term for unlabelled rows: both views, such as two shifts of an image, are to lie in one class. No gradient flows
+    to the choice of the class.
+
+    Args:
+        latents: of the pass over one view.
+        other: latents ``(B, D)`` of the other view.
+        head: of the model.
+
+    Raises:
+        TypeError: the head is no :class:`~hybridkern.hybrid.heads.Bayes`.
+
+    Source: Izmailov et al. 2020 (arXiv:1912.13025), section 4.
+    """
+    if not isinstance(head, Bayes):
+        raise TypeError(f"head: got {type(head).__name__}, expected heads.Bayes")
+    with torch.no_grad():
+        chosen = head.predict(head(other))
+    frequencies = torch.log_softmax(head.base.logits, 0)
+    log_pz: Tensor = (head(latents.z) - frequencies).gather(1, chosen[:, None]).squeeze(1)
+    return -(log_pz + latents.log_det)

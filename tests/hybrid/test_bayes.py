@@ -1,0 +1,132 @@
+"""Classification by Bayes' rule: densities against SciPy, the joint likelihood, classes drawn without rejection."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from hybridkern import flows
+from hybridkern.distributions import ClassGaussians
+from hybridkern.hybrid import HybridModel, heads, objectives
+
+
+def made(dim: int = 3, classes: int = 4, dtype: torch.dtype = torch.float64) -> HybridModel:
+    torch.manual_seed(0)
+    flow = flows.RealNVP(dim, layers=2, hidden=8)
+    flow.base = ClassGaussians(dim, classes)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    return HybridModel(flow, heads.Bayes(flow.base)).to(dtype)
+
+
+def test_log_joint_is_that_of_scipy() -> None:
+    base = made().flow.base
+    z = torch.randn(6, 3, dtype=torch.float64)
+    frequencies = torch.softmax(base.logits, 0).detach().numpy()
+    expected = np.stack(
+        [
+            stats.multivariate_normal(mean, np.diag(np.exp(2 * scale))).logpdf(z.numpy()) + np.log(frequency)
+            for mean, scale, frequency in zip(
+                base.mean.detach().numpy(), base.log_scale.detach().numpy(), frequencies, strict=True
+            )
+        ],
+        1,
+    )
+    np.testing.assert_allclose(base.log_joint(z).detach().numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(base.log_prob(z).detach().numpy(), np.log(np.exp(expected).sum(1)), rtol=1e-10)
+
+
+def test_joint_objective_is_the_likelihood_of_the_pair() -> None:
+    model = made()
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 1])
+    latents = model.flow.run(x)
+    expected = model.head(latents.z).gather(1, y[:, None])[:, 0] + latents.log_det
+    torch.testing.assert_close(model.log_joint(x, y), expected)
+    torch.testing.assert_close(model.loss(x, y, objectives.Joint()), -expected.mean())
+    torch.testing.assert_close(model.predict_proba(x).sum(1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close(
+        torch.logsumexp(torch.stack([model.log_joint(x, y * 0 + k) for k in range(4)]), 0), model.log_prob(x)
+    )
+
+
+def test_consistency_is_the_density_under_the_other_views_class() -> None:
+    model = made()
+    x, other = torch.randn(2, 5, 3, dtype=torch.float64)
+    latents, z = model.flow.run(x), model.flow(other)[0]
+    found = objectives.consistency(latents, z, model.head)
+    chosen = model.predict(other)
+    log_py = torch.log_softmax(model.flow.base.logits, 0)[chosen]
+    torch.testing.assert_close(-found, model.log_joint(x, chosen) - log_py)
+    with pytest.raises(TypeError, match=r"head: got Categorical, expected heads\.Bayes"):
+        objectives.consistency(latents, z, heads.Categorical(3, 4))
+
+
+def test_classes_are_drawn_without_rejection() -> None:
+    model = made(dtype=torch.float32)
+    with torch.no_grad():
+        model.flow.base.logits[2] = -40.0  # no rejection would ever find it
+    x = model.sample_of_class(2, 4000, generator=torch.Generator().manual_seed(0))
+    z = model.flow(x)[0].detach()
+    base = model.flow.base
+    torch.testing.assert_close(z.mean(0), base.mean[2].detach(), rtol=0, atol=0.1)
+    torch.testing.assert_close(z.std(0).log(), base.log_scale[2].detach(), rtol=0, atol=0.05)
+    with pytest.raises(ValueError, match="label: got 4, expected 0 to 3"):
+        model.sample_of_class(4, 1)
+
+
+def test_samples_follow_the_class_frequencies() -> None:
+    base = ClassGaussians(2, 3, radius=20.0)
+    with torch.no_grad():
+        base.logits.copy_(torch.tensor([0.2, 0.5, 0.3]).log())
+    z = base.sample(5000, generator=torch.Generator().manual_seed(0))
+    shares = base.log_joint(z).argmax(1).bincount(minlength=3) / 5000
+    torch.testing.assert_close(shares, torch.tensor([0.2, 0.5, 0.3]), rtol=0, atol=0.03)
+    assert base.sample(0).shape == (0, 2)
+    torch.testing.assert_close(base.sample_of_class(1, 2, temperature=0.0), base.mean[1].detach().expand(2, 2))
+
+
+def test_means_start_at_right_angles() -> None:
+    base = ClassGaussians(6, 4, radius=2.0)
+    torch.testing.assert_close(base.mean @ base.mean.T, 4 * torch.eye(4), rtol=0, atol=1e-5)
+    assert ClassGaussians(2, 5).mean.norm(dim=1).allclose(torch.tensor(3.0))
+
+
+def test_the_parameters_are_the_flows_own() -> None:
+    model = made()
+    assert not [name for name in model.state_dict() if name.startswith("head.")]
+    twin = copy.deepcopy(model)
+    assert twin.head.base is twin.flow.base is not model.flow.base
+    other = made()
+    with pytest.raises(ValueError, match="head: got a Bayes head of another distribution"):
+        HybridModel(model.flow, other.head)
+    with pytest.raises(TypeError, match=r"base: got .*, expected the flow's base"):
+        heads.Bayes(flows.RealNVP(2, layers=2).base)
+
+
+def test_six_labels_and_many_points_find_the_moons() -> None:
+    """Two half circles, three labels on each: the mixture's classes grow along what the labels touch."""
+    torch.manual_seed(1)
+    angle = torch.pi * torch.rand(400)
+    first = torch.arange(400) < 200
+    x = torch.where(first[:, None], torch.stack((angle.cos(), angle.sin()), 1), 0.0)
+    x = torch.where(first[:, None], x, torch.stack((1 - angle.cos(), 0.5 - angle.sin()), 1))
+    x, truth = (x + 0.05 * torch.randn_like(x) - torch.tensor([0.5, 0.25])) / 0.8, (~first).long()
+    y = torch.full((400,), -1)
+    for label in (0, 1):
+        rows = (truth == label).nonzero()[:, 0]
+        order = rows[angle[rows].argsort()]
+        y[order[[20, 100, 180]]] = label
+    flow = flows.RealNVP(2, layers=6, hidden=32)
+    flow.base = ClassGaussians(2, 2, radius=2.0)
+    model = HybridModel(flow, heads.Bayes(flow.base))
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(400):
+        optimizer.zero_grad()
+        model.loss(x, y, objectives.SemiSupervised(objectives.Joint())).backward()
+        optimizer.step()
+    assert (model.predict(x) != truth).double().mean() <= 0.03
