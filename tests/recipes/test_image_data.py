@@ -48,6 +48,20 @@ def test_test_images_of_their_own_and_fewer_for_training(tmp_path):
         load(config(tmp_path / "a.npz", test_data=str(tmp_path / "b.npz")), SVHN)
 
 
+def test_a_file_is_not_tested_on_what_it_trains_on(tmp_path):
+    path = npz(tmp_path / "a.npz")
+    with pytest.raises(RecipeError, match=r"--test-data: got .*a\.npz, the file of --data, all of which is trained on"):
+        load(config(path, test_data=str(tmp_path / "." / "a.npz")), SVHN)
+
+
+def test_unused_images_are_not_scored(tmp_path):
+    held = arrays(60)
+    split = np.where(np.arange(60) % 3 == 0, -1, 0)
+    np.savez(tmp_path / "a.npz", **(held | {"split": split.astype(np.int8)}))
+    scored = load_ood(str(tmp_path / "a.npz"), None, (8, 8, 3))
+    assert torch.equal(scored.x, torch.from_numpy(held["images"][split == 0]).flatten(1))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

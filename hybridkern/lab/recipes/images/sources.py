@@ -55,6 +55,11 @@ def files(config: ImagesConfig, official: Official) -> list[Path]:
     for path in named:
         if not path.exists():
             raise DataError(f"{path}: no such file")
+    if len(named) == 2 and named[0].samefile(named[1]):
+        raise RecipeError(
+            f"--test-data: got {named[1]}, the file of --data, all of which is trained on; expected another one, or "
+            "none: then a part of the file, that of its split where it has one, is the test"
+        )
     return named
 
 
@@ -100,7 +105,8 @@ def _described(official: Official, root: Path) -> str:
 def load_ood(name: str, data_root: str | None, shape: tuple[int, ...], size: int | None = None) -> Scored:
     """Images of another source: an ``.npz`` file (its test part where it has a split), or an official data set's test.
 
-    With ``size`` only so many of them, spread evenly over the file.
+    Of a file whose split has no test part, the images that the split does not leave out. With ``size`` only so many of
+    them, spread evenly over the file.
 
     Raises:
         RecipeError: an official data set without ``data_root``.
@@ -119,8 +125,9 @@ def load_ood(name: str, data_root: str | None, shape: tuple[int, ...], size: int
         images, label = check_images(path, arrays["images"]), path.stem
         labels = check_labels(path, "labels", arrays["labels"], len(images)) if "labels" in arrays else None
         split = split_column(path, arrays, len(images))
-        if split is not None and (split == 1).any():
-            images, labels = images[split == 1], None if labels is None else labels[split == 1]
+        if split is not None:
+            kept_rows = split == 1 if (split == 1).any() else split == 0
+            images, labels = images[kept_rows], None if labels is None else labels[kept_rows]
     if _with_colours(images).shape[1:] != (*shape[:2], *(shape[2:] or (1,))):
         raise DataError(f"{name}: images: got shape {images.shape[1:]}, expected {tuple(shape)}, that of training")
     if len(images) == 0:
