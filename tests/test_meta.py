@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import flows, optim
+from hybridkern.flows import _statistics
 from hybridkern.hybrid import HybridIDF, HybridModel, heads, objectives
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 from hybridkern.transforms import dequantize
@@ -91,6 +92,16 @@ def test_glow_starts_from_data(norm: str, permutation: str) -> None:
     flow.initialize(torch.empty(8, 3, 8, 8, device=META), whiten=permutation == "conv1x1")
     started = on_meta(lambda: flows.Glow((3, 8, 8), **options)).train()
     trained(started, -started.log_prob(torch.empty(8, 3, 8, 8, device=META)).mean())
+
+
+def test_glow_starts_over_ranks_with_tensors_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL takes those of GPUs alone."""
+    given: list[Tensor] = []
+    monkeypatch.setattr(_statistics.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(_statistics.dist, "all_reduce", given.append)
+    flow = on_meta(lambda: flows.Glow((3, 8, 8), levels=2, steps=2, hidden=4))
+    flow.initialize(torch.empty(8, 3, 8, 8, device=META), whiten=True)
+    assert len(given) >= 2 * 2 * 3 and all(value.is_meta for value in given)
 
 
 @pytest.mark.parametrize("rows", [4, 20])

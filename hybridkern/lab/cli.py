@@ -79,7 +79,13 @@ def train(
     memory: Annotated[
         str | None, typer.Option(help="store, recompute or invert: activations of the flow (mnist, svhn).")
     ] = None,
-    devices: Annotated[int | None, typer.Option(min=1, help="Processes that share each batch (mnist, svhn).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes, or GPUs, of a machine that share each batch (mnist, svhn).")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines; torchrun or SLURM starts the processes (mnist, svhn).")
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe, as in config.json."),
@@ -101,7 +107,7 @@ def train(
         options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
         options |= {"data_root": data_root and str(data_root), "test_data": test_data and str(test_data), "ood": ood}
         options |= {"minutes": minutes, "train_size": train_size, "validation": validation}
-        options |= {"precision": precision, "memory": memory, "devices": devices}
+        options |= {"precision": precision, "memory": memory, "device": device, "devices": devices, "nodes": nodes}
         options |= get_recipe(recipe).config.parsed(recipe, option or [])
         folder = out or free_folder(recipe)
         _set_threads(threads)
@@ -114,6 +120,8 @@ def train(
         except KeyboardInterrupt:
             _say_how_to_resume(f"train {recipe}", folder, RunFolder(folder).config)
             raise typer.Exit(130) from None
+        if not run.metrics:
+            return  # of several processes, one that keeps no folder
         published = get_recipe(recipe).published(run.record.config)
         _show(f"{recipe}, seed {run.record.config.seed}", {"this run": run.metrics}, published)
         _print_lines(Console(), [*run.pictures, folder / "metrics.json"])

@@ -24,11 +24,12 @@ def shifted(x: Tensor, shape: tuple[int, ...], probability: float) -> Tensor:
     """
     height, width = shape[:2]
     padded = F.pad(x.view(len(x), height, width, math.prod(shape[2:])), (0, 0, 1, 1, 1, 1))
-    moves = torch.rand(len(x), 1) < probability
-    top, left = torch.where(moves, torch.randint(3, (len(x), 2)), 1).unbind(1)
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    example = torch.arange(len(x))[:, None, None]
+    here = x.device
+    moves = torch.rand(len(x), 1, device=here) < probability
+    top, left = torch.where(moves, torch.randint(3, (len(x), 2), device=here), 1).unbind(1)
+    rows = top[:, None] + torch.arange(height, device=here)
+    columns = left[:, None] + torch.arange(width, device=here)
+    example = torch.arange(len(x), device=here)[:, None, None]
     return padded[example, rows[:, :, None], columns[:, None, :]].view_as(x)
 
 
@@ -46,20 +47,22 @@ def distorted(x: Tensor, shape: tuple[int, ...], strength: float, generator: tor
         x: whole grey values ``(B, prod(shape))``, any dtype.
         shape: ``(H, W)`` or ``(H, W, C)``, in the order that ``x`` holds them.
         strength: from 0, which changes nothing, to 1.
-        generator: of the draws, four an image.
+        generator: of the draws, four an image, on the device of ``x``.
 
     Returns:
         ``(B, prod(shape))``, dtype and units of ``x``.
     """
     height, width = shape[:2]
-    turn, size, down, across = (strength * (2 * torch.rand((4, len(x)), generator=generator) - 1)).unbind(0)
+    turn, size, down, across = (
+        strength * (2 * torch.rand((4, len(x)), generator=generator, device=x.device) - 1)
+    ).unbind(0)
     angle, factor = turn * math.radians(_TURN), torch.exp(size * math.log(_SIZE))
     # grid_sample's coordinates run from -1 to 1 along either side; an image that is not square must not be stretched
     aspect = width / height
     rotation = torch.stack([angle.cos(), -angle.sin() / aspect, angle.sin() * aspect, angle.cos()], 1).view(-1, 2, 2)
-    shear = torch.eye(2).repeat(len(x), 1, 1)
+    shear = torch.eye(2, device=x.device).repeat(len(x), 1, 1)
     shear[:, 0, 1], shear[:, 1, 0] = _SHEAR * across / aspect, _SHEAR * down * aspect
-    matrices = torch.cat([rotation @ shear * factor[:, None, None], torch.zeros(len(x), 2, 1)], 2)
+    matrices = torch.cat([rotation @ shear * factor[:, None, None], factor.new_zeros(len(x), 2, 1)], 2)
     images = x.view(len(x), height, width, math.prod(shape[2:])).permute(0, 3, 1, 2).float()
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
@@ -79,8 +82,8 @@ def translated(x: Tensor, shape: tuple[int, ...], moves: Tensor) -> Tensor:
     """
     height, width = shape[:2]
     down, right = moves.unbind(1)
-    rows = (torch.arange(height) - down[:, None]).clamp_(0, height - 1)
-    columns = (torch.arange(width) - right[:, None]).clamp_(0, width - 1)
+    rows = (torch.arange(height, device=x.device) - down[:, None]).clamp_(0, height - 1)
+    columns = (torch.arange(width, device=x.device) - right[:, None]).clamp_(0, width - 1)
     pixels = x.view(len(x), height * width, math.prod(shape[2:]))
     index = (rows[:, :, None] * width + columns[:, None, :]).view(len(x), -1)
     return pixels.gather(1, index[:, :, None].expand_as(pixels)).view_as(x)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from hybridkern.lab.recipes.device import DEVICES
 from hybridkern.lab.recipes.errors import RecipeError
 
 OPTIMIZERS = ("adamax", "adam", "adamw")
@@ -36,6 +37,7 @@ class Config:
         clip: largest norm of the gradient, or ``None``.
         ema: decay of the running average of the weights that is validated and kept, or ``None`` for the weights
             themselves.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU where there is one.
     """
 
     data: str | None = None
@@ -53,6 +55,7 @@ class Config:
     warmup: float = 0.3
     clip: float | None = None
     ema: float | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -65,6 +68,7 @@ class Config:
             raise RecipeError(f"--lam: got {self.lam}, expected a finite number that is not negative")
         self.require_one_of("optimizer", OPTIMIZERS)
         self.require_one_of("schedule", SCHEDULES)
+        self.require_one_of("device", DEVICES)
 
     def require_one_of(self, name: str, choices: tuple[Any, ...]) -> None:
         """Raises RecipeError where the field holds none of the choices."""
@@ -120,7 +124,11 @@ class Config:
 
     @classmethod
     def from_json(cls: type[_C], values: dict[str, Any]) -> _C:
-        """The configuration that ``dataclasses.asdict`` wrote; unknown names are an error, missing ones the default."""
+        """The configuration that ``dataclasses.asdict`` wrote; unknown names are an error, missing ones the default.
+
+        Where no device is named, it is the one that there was: the CPU.
+        """
+        values = {"device": "cpu"} | values
         unknown = sorted(set(values) - set(cls.names()))
         if unknown:
             raise RecipeError(f"this version knows no setting '{unknown[0]}'")

@@ -39,7 +39,7 @@ class HybridModule(pl.LightningModule):
         self.task = task
         self.config = config
         self.steps = steps
-        self._sums = torch.zeros(4, dtype=torch.float64)
+        self._sums = torch.zeros(4, dtype=torch.float64)  # no buffer: processes would be given those of the first one
 
     def on_train_epoch_start(self) -> None:
         # A function of seed and epoch, as the order of the data is: a resumed run draws what the whole run would have.
@@ -50,7 +50,7 @@ class HybridModule(pl.LightningModule):
         return self.task.loss(*batch)
 
     def on_validation_epoch_start(self) -> None:
-        self._sums.zero_()
+        self._sums = torch.zeros(4, dtype=torch.float64, device=self.device)
         self.task.refit()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> None:
@@ -61,7 +61,7 @@ class HybridModule(pl.LightningModule):
             raise diverged(self.current_epoch, str(error)) from error
         errors = self.task.errors(terms.predicted, y)
         sums = [part.sum(dtype=torch.float64) for part in (terms.class_nll, terms.nll, errors)]
-        self._sums += torch.stack([*sums, torch.tensor(float(len(y)), dtype=torch.float64)])
+        self._sums += torch.stack([*sums, torch.full_like(sums[0], len(y))])
 
     def on_validation_epoch_end(self) -> None:
         class_nll, nll, error = (self._sums[:3] / self._sums[3]).tolist()

@@ -22,7 +22,12 @@ class Task(nn.Module, ABC):
     Args:
         lam: the weight of the likelihood in nats per example, whatever unit a recipe's setting of that name has:
             :meth:`~hybridkern.lab.recipes.config.Config.weight` turns the one into the other.
+
+    Attributes:
+        brings_inputs: whether inputs on the CPU are brought to where the model lies.
     """
+
+    brings_inputs = False
 
     def __init__(self, lam: float) -> None:
         super().__init__()

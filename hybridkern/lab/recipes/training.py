@@ -20,6 +20,7 @@ from hybridkern.lab.recipes.batches import Batches
 from hybridkern.lab.recipes.callbacks import Best, EpochProgress, History, Last
 from hybridkern.lab.recipes.checkpoints import BEST, Restoring, Resumed, SealedCheckpointIO, newest, read_checkpoint
 from hybridkern.lab.recipes.config import Config
+from hybridkern.lab.recipes.device import chosen
 from hybridkern.lab.recipes.errors import DamagedFileError
 from hybridkern.lab.recipes.fitting import require_fit
 from hybridkern.lab.recipes.module import HybridModule
@@ -106,7 +107,7 @@ def _run(
     restoring = Restoring(resumed)
     with quiet_lightning(), restoring.errors():
         trainer = pl.Trainer(
-            accelerator="cpu",
+            accelerator=chosen(config.device).type,
             devices=1,
             max_epochs=config.epochs,
             callbacks=[*callbacks, restoring],

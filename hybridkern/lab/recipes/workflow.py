@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.data import DataSet
 from hybridkern.lab.recipes.checkpoints import say, seal_all
 from hybridkern.lab.recipes.config import Config
+from hybridkern.lab.recipes.device import CPU, chosen, follows, placed, require_processes
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
 from hybridkern.lab.recipes.evaluation import evaluate
 from hybridkern.lab.recipes.files import read_json, write_durably, write_sealed_json
@@ -72,6 +73,9 @@ def train(
         console: where the progress line goes; standard error by default.
         extra: further Lightning callbacks.
 
+    Where torchrun or SLURM has started several processes, the first one keeps the folder; the others train with it, and
+    give a run without figures.
+
     Raises:
         RecipeError: an option, the folder or the data is unusable, or another process is at work in the folder; nothing
             has been written then. A file that cannot be written, later: what was written before can be resumed.
@@ -83,12 +87,15 @@ def train(
     with ExitStack() as held:
         before = None
         if resume:
-            held.enter_context(folder.resumed())
+            if not follows():
+                held.enter_context(folder.resumed())
             before = RunRecord.read(folder) if folder.config.exists() else None
         if before is None:
             config = recipe.config.updated(name, _absolute(options))
         else:
             config = _resumed_config(recipe, before, options)
+        chosen(config.device)
+        require_processes(getattr(config, "devices", 1), getattr(config, "nodes", 1))
         if download:
             _fetch(recipe, config)
         data = recipe.load(config)
@@ -97,13 +104,17 @@ def train(
             _require_same_data(before, record)
         torch.manual_seed(config.seed)
         task = recipe.build(config, record.data)
-        task.initialize(data.train.x, data.train.y)
-        if not resume:
+        with _computing(task, config):
+            task.initialize(data.train.x, data.train.y)
+        if not resume and not follows():
             held.enter_context(folder.new())
-        elif before is not None and not before.sealed:
+        elif before is not None and not before.sealed and not follows():
             seal_all(folder.checkpoints)
-        record.write(folder)
+        if not follows():
+            record.write(folder)
         history = (recipe.fit or fit)(task, data, config, folder.checkpoints, console=console, extra=extra)
+        if follows():
+            return Run(record, task, {}, [])
         return _finish(folder, record, task, data, history, console)
 
 
@@ -185,12 +196,19 @@ class _Figures:
 def _evaluate(record: RunRecord, task: Task, data: DataSet, config: Config) -> Any:
     try:
         if record.recipe.evaluate is not None:
-            return record.recipe.evaluate(task, data, config)
+            with _computing(task, config):
+                return record.recipe.evaluate(task, data, config)
         return _Figures(evaluate(task, data.test, data.grey_levels))
     except DataError:
         raise
     except ValueError as error:  # the data have been checked: what is out of range now is what the model made of them
         raise RecipeError(f"{data.source}: the model cannot take the test part ({one_line(error)})") from error
+
+
+def _computing(task: Task, config: Config) -> AbstractContextManager[None]:
+    """The task where the run computes, if inputs find it there."""
+    elsewhere = not task.brings_inputs or not torch.cuda.is_available()  # trained on another machine, perhaps
+    return placed(task, CPU if elsewhere else chosen(config.device))
 
 
 def _fetch(recipe: Recipe, config: Config) -> None:

@@ -7,6 +7,7 @@ part: together they train on what one process would have trained on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +15,15 @@ from torch import Tensor
 
 from hybridkern.lab.data import Split
 from hybridkern.lab.recipes.augment import distorted, translated
+from hybridkern.lab.recipes.device import CPU, current
 
 _ORDER, _NOISE, _UNLABELLED_ORDER = 0, 1, 3
 
 
-def seeded(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on all the numbers, each from 0 on."""
+def seeded(*numbers: int, device: torch.device = CPU) -> torch.Generator:
+    """A generator that depends on all the numbers, each from 0 on; other devices draw other numbers than a CPU."""
     state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) % 2**63)
+    return torch.Generator(device).manual_seed(int(state) % 2**63)
 
 
 def dequantized(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,6 +60,7 @@ class TrainingBatches:
         views: how often each of the former is in its batch, moved and dequantized anew each time; one view of all of
             them follows another.
         distortion: strength of :func:`~hybridkern.lab.recipes.augment.distorted` on the views after the first.
+        device: where batches are made; all images are kept there. Steps then wait for no copy from the host.
     """
 
     def __init__(
@@ -75,8 +78,11 @@ class TrainingBatches:
         unlabelled: float = 0.0,
         views: int = 1,
         distortion: float = 0.0,
+        device: torch.device = CPU,
     ) -> None:
         self.split = split
+        self.device = device
+        self._held: Split | None = None  # there, from the first batch on: not handed to other processes
         self.shape = shape
         self.batch_size = batch_size
         self.stretch = stretch
@@ -104,23 +110,35 @@ class TrainingBatches:
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """This process's part of the batch of a step (from 0)."""
         rows = torch.cat([group.take(step) for group in self._groups])
-        generator = seeded(self.seed, _NOISE, step)
+        held = self._here()
+        device = held.x.device
+        rows = rows.to(device)
+        generator = seeded(self.seed, _NOISE, step, device=device)
         size = 2 * self.translation + 1
-        moves = torch.randint(size, (len(rows), 2), generator=generator) - self.translation
-        noise = torch.rand((len(rows), self.split.x.shape[1]), generator=generator)
+        moves = torch.randint(size, (len(rows), 2), generator=generator, device=device) - self.translation
+        noise = torch.rand((len(rows), held.x.shape[1]), generator=generator, device=device)
         rank, processes = rank_and_size()
         mine = slice(rank, None, processes)
-        x = self.split.x[rows[mine]]
+        x = held.x[rows[mine]]
         if self.translation and self.moving():
             x = translated(x, self.shape, moves[mine])
         if self.distortion:
             x = self._with_distorted_views(x, generator)
         share, grey_levels = self.redrawn
         if share:
-            chosen = torch.rand(noise.shape, generator=generator) < share
-            drawn = torch.randint(grey_levels, noise.shape, generator=generator)
+            chosen = torch.rand(noise.shape, generator=generator, device=device) < share
+            drawn = torch.randint(grey_levels, noise.shape, generator=generator, device=device)
             x = torch.where(chosen[mine], drawn[mine], x)
-        return x.to(torch.float32) + noise[mine], self.split.y[rows[mine]]
+        return x.to(torch.float32) + noise[mine], held.y[rows[mine]]
+
+    def _here(self) -> Split:
+        if self._held is None:
+            device = current(self.device)
+            self._held = Split(self.split.x.to(device), self.split.y.to(device))
+        return self._held
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_held": None}
 
     def _with_distorted_views(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """The last of a batch's images are its later views; processes do not share batches that have them."""

@@ -54,8 +54,10 @@ class ImagesConfig(Config):
         minutes: wall time of training; the schedule follows it.
         ema_every: steps between two updates of the running average.
         checkpoint_steps: steps between two checkpoints, each preceded by a validation.
-        precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it.
-        devices: processes that share each batch.
+        precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it,
+            or the GPUs (sm_80 or newer).
+        devices: processes that share each batch, on each machine; each has a GPU of its own where they are on GPUs.
+        nodes: machines; torchrun or SLURM starts the processes.
         draws: dequantizations over which the test figures are averaged.
     """
 
@@ -107,13 +109,19 @@ class ImagesConfig(Config):
     checkpoint_steps: int = 400
     precision: str = "auto"
     devices: int = 1
+    nodes: int = 1
     draws: int = 2
+
+    @property
+    def processes(self) -> int:
+        """Those that share each batch, on all machines."""
+        return self.devices * self.nodes
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, choices in (("precision", PRECISIONS), ("memory", MEMORIES), ("head", HEADS)):
             self.require_one_of(name, choices)
-        for name in ("devices", "ema_every", "checkpoint_steps", "draws", "levels", "steps", "hidden"):
+        for name in ("devices", "nodes", "ema_every", "checkpoint_steps", "draws", "levels", "steps", "hidden"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
         for name in ("validation", "translation", "head_hidden"):
             self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
@@ -125,16 +133,19 @@ class ImagesConfig(Config):
         for name in ("entropy_weight", "consistency"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
         self._require("distortion", 0 <= self.distortion <= 1, "a number from 0 to 1")
-        if self.consistency and self.devices > 1:
-            raise RecipeError(f"--devices: got {self.devices}, expected 1 with consistency, whose pairs stay together")
+        if self.consistency and self.processes > 1:
+            raise RecipeError(
+                f"--devices: got {self.processes}, expected 1 with consistency, whose pairs stay together"
+            )
         for name in ("labels", "train_size", "ood_size"):
             value = getattr(self, name)
             self._require(name, value is None or value >= 1, "a whole number from 1 on")
         self._require(
             "minutes", self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0), "a positive number"
         )
-        if self.batch_size % self.devices:
-            raise RecipeError(f"--batch-size: got {self.batch_size}, expected a multiple of --devices {self.devices}")
+        if self.batch_size % self.processes:
+            text = f"--devices {self.devices}" + (f" x --nodes {self.nodes}" if self.nodes > 1 else "")
+            raise RecipeError(f"--batch-size: got {self.batch_size}, expected a multiple of {text}")
         if self.data is not None and self.data_root is not None and self.test_data is not None:
             raise RecipeError("--test-data: the test part is in --data-root already")
 

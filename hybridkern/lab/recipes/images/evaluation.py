@@ -51,9 +51,9 @@ def score(task: ImageTask, x: Tensor, draws: int) -> Scores:
     with evaluating(task):
         for part in x.split(_BATCH):
             outputs = [task.output(dequantized(part, generator)) for _ in range(draws)]
-            log_px.append(torch.stack([out.log_px.double() - offset for out in outputs]).mean(0))
+            log_px.append(torch.stack([out.log_px.double() - offset for out in outputs]).mean(0).cpu())
             softmax = [torch.softmax(out.prediction.double(), 1) for out in outputs]
-            probabilities.append(torch.stack(softmax).mean(0))
+            probabilities.append(torch.stack(softmax).mean(0).cpu())
     return Scores(torch.cat(log_px), torch.cat(probabilities))
 
 
@@ -93,5 +93,7 @@ def _round_trip(task: ImageTask, x: Tensor) -> float | None:
     """
     x = dequantized(x, seeded(_NOISE_SEED))
     with evaluating(task):
-        error = torch.stack([(task.invert(task.latent(part)) - part).abs().max() for part in x.split(_INVERSE_BATCH)])
+        error = torch.stack(
+            [(task.invert(task.latent(part)).cpu() - part).abs().max() for part in x.split(_INVERSE_BATCH)]
+        )
     return error.max().item() if error.isfinite().all() else None

@@ -35,6 +35,9 @@ class ImageModule(HybridModule):
         self.threads = threads
         self.sums = torch.zeros(5, dtype=torch.float64)
 
+    def on_fit_start(self) -> None:
+        self.sums = self.sums.to(self.device)
+
     def setup(self, stage: str) -> None:
         if self.trainer.world_size > 1:
             torch.set_num_threads(self.threads)

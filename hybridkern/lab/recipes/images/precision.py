@@ -7,6 +7,8 @@ from typing import Literal
 
 import torch
 
+from hybridkern.lab.recipes.device import CPU, multiplies_bf16
+
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 _LARGE = 2**30
 
@@ -17,10 +19,11 @@ def has_bf16_instructions() -> bool:
     return any(check is not None and check() for check in checks)
 
 
-def resolve(precision: str) -> Literal["32-true", "bf16-mixed"]:
-    """Lightning's name of a setting ``auto``, ``fp32`` or ``bf16``."""
+def resolve(precision: str, device: torch.device = CPU) -> Literal["32-true", "bf16-mixed"]:
+    """Lightning's name of a setting ``auto``, ``fp32`` or ``bf16`` on a device."""
     if precision == "auto":
-        precision = "bf16" if has_bf16_instructions() else "fp32"
+        multiplies = multiplies_bf16() if device.type == "cuda" else has_bf16_instructions()
+        precision = "bf16" if multiplies else "fp32"
     return "bf16-mixed" if precision == "bf16" else "32-true"
 
 

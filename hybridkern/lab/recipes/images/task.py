@@ -40,6 +40,7 @@ class ImageTask(Task):
 
     whiten = False
     boost = 1.0
+    brings_inputs = True
 
     def __init__(self, model: HybridModel, lam: float, shape: tuple[int, ...], grey_levels: int) -> None:
         super().__init__(lam)
@@ -58,6 +59,7 @@ class ImageTask(Task):
     def images(self, x: Tensor) -> Tensor:
         """Rows of grey values ``(B, D)`` as the flow takes them: ``(B, C, H, W)``, channels_last, about 0."""
         height, width = self.shape[:2]
+        x = x.to(next(self.parameters()).device)
         return (x / self.grey_levels - 0.5).view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
     def rows(self, images: Tensor) -> Tensor:

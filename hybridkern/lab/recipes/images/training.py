@@ -22,6 +22,7 @@ from hybridkern.lab.recipes.checkpoints import (
     newest,
     read_checkpoint,
 )
+from hybridkern.lab.recipes.device import chosen, follows, launched
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.fitting import require_fit
 from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
@@ -56,6 +57,7 @@ def fit(
         RecipeError: the loss is no longer finite, or a process ended.
     """
     keep_freed_memory()
+    device = chosen(config.device)
     passes = len(data.train) // config.batch_size
     total = config.epochs * passes
     pace = Pace(total, config.minutes, config.schedule, config.warmup, config.boost, config.boost_until)
@@ -72,8 +74,9 @@ def fit(
         unlabelled=config.unlabelled if config.semi_supervised else 0.0,
         views=2 if config.consistency else 1,
         distortion=config.distortion,
+        device=device,
     )
-    history = ImageHistory(pace, passes, resolve(config.precision))
+    history = ImageHistory(pace, passes, resolve(config.precision, device))
     callbacks: list[Callback] = [pace, history, StepProgress(pace, data.dim, config.batch_size, console)]
     if config.ema is not None:
         callbacks.append(RunningAverage(config.ema, config.ema_every))
@@ -82,7 +85,9 @@ def fit(
     kept = newest(checkpoints, module, console)
     if kept is None or not _finished(kept, pace):
         validation = FixedBatches(data.validation, _VALIDATION_BATCH, config.seed) if len(data.validation) else None
-        _run(module, batches, validation, callbacks, kept)
+        _run(module, batches, validation, callbacks, kept, device)
+        if follows():
+            return history  # the first process has the checkpoints
         kept = Resumed(checkpoints / LAST, read_checkpoint(checkpoints / LAST, to_go_on=True))
     require_fit(kept.path, kept.checkpoint, module)
     module.load_state_dict(kept.checkpoint["state_dict"])
@@ -103,21 +108,25 @@ def _run(
     validation: FixedBatches | None,
     callbacks: list[Callback],
     resumed: Resumed | None,
+    device: torch.device,
 ) -> None:
     config = module.config
     assert isinstance(config, ImagesConfig)
     pace = next(callback for callback in callbacks if isinstance(callback, Pace))
     strategy: Any = "auto"
-    if config.devices > 1:
+    if config.processes > 1:
+        backend = "nccl" if device.type == "cuda" else "gloo"
         # started anew, not forked: a fork of a process whose threads have computed may hang
-        strategy = DDPStrategy(start_method="spawn", process_group_backend="gloo")
+        how: Any = {} if launched() else {"start_method": "spawn"}
+        strategy = DDPStrategy(process_group_backend=backend, **how)
     restoring = Restoring(resumed)
     with quiet_lightning(), restoring.errors():
         trainer = pl.Trainer(
-            accelerator="cpu",
+            accelerator=device.type,
             devices=config.devices,
+            num_nodes=config.nodes,
             strategy=strategy,
-            precision=resolve(config.precision),
+            precision=resolve(config.precision, device),
             max_epochs=-1,
             max_steps=pace.total,
             callbacks=[*callbacks, restoring],
