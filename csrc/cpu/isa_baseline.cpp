@@ -1,4 +1,5 @@
 // Kernels for every processor of the architecture (SSE2 on x86-64, NEON on aarch64), and those in double precision.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -104,6 +104,34 @@ struct PairedGradientBlock {
   int64_t channels, n;
 };
 
+// Splines of `n` elements. The raw parameters of an element lie together (`records`), or are `stride` apart, and those
+// of the elements beside each other; so do their gradients.
+template <class T>
+struct SplineBlock {
+  const T *x, *params;
+  int64_t stride;
+  bool records;
+  T *y, *log_slope;
+  const T *grad_y, *grad_log_slope;  // grad_y: nullptr is zero
+  T *grad_x, *grad_params;
+  T* scratch;  // SplineConstants::scratch() numbers, 64-byte aligned
+  int64_t n;
+};
+
+template <class T>
+struct SplineConstants {
+  int64_t bins, derivatives;
+  int64_t fixed_ends;     // 1: the derivative at both ends is 1; 0: it is trained
+  bool ties_ends, wraps;  // one derivative at both ends; values are turned by half the interval
+  T low, high, middle, range, inverse_range;
+  T share[2], floor[2];  // of widths and heights, as parts of the interval: floor + share * softmax
+  T gain, beta, inverse_beta, least;
+  T inverse_clip;  // 1/-log(least), of the clipped scheme
+
+  int64_t numbers() const { return 2 * bins + derivatives; }
+  int64_t scratch() const { return (2 * numbers() + 6 * bins) * max_lanes; }
+};
+
 template <class T>
 struct LipswishBlock {
   const T *x, *grad, *grad_pair, *outer;  // grad_pair: nullptr without the second half; outer: nullptr is zero
@@ -153,6 +181,8 @@ struct Kernels {
   T (*lipswish_backward)(const LipswishBlock<T>&);  // these two return the sums that belong to b
   T (*lipswish_double_backward)(const LipswishBlock<T>&);
   void (*adamax_step)(const AdamaxBlock<T>&, const AdamaxConstants<T>&);
+  // [scheme][inverse][backward]
+  void (*spline[2][2][2])(const SplineBlock<T>&, const SplineConstants<T>&);
 };
 
 const Kernels<float>& baseline_kernels();

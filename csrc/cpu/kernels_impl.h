@@ -10,6 +10,7 @@
 #include "../gaussian_log_prob/loops.h"
 #include "../lipswish/loops.h"
 #include "../paired_conv1x1/loops.h"
+#include "../rational_quadratic_spline/loops.h"
 #include "../rounding_coupling/loops.h"
 
 namespace hk::HK_ISA {
@@ -48,6 +49,8 @@ Kernels<T> make_kernels(const char* name) {
   table.lipswish_forward = lipswish_forward<T>;
   table.lipswish_backward = lipswish_backward<T>;
   table.lipswish_double_backward = lipswish_double_backward<T>;
+  fill_splines<T, Scheme::nflows>(table);
+  fill_splines<T, Scheme::zuko>(table);
   table.adamax_step = adamax_step<T>;
   return table;
 }

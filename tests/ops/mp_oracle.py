@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from mpmath import mp, mpf
 
+from hybridkern.ops import SplineForm
+
 DIGITS = 50
 
 
@@ -77,3 +79,50 @@ def derivative(function: Callable[..., mpf], args: Sequence[mpf], index: int) ->
 
     with mp.workdps(2 * DIGITS + 30):
         return (at(step) - at(-step)) / (2 * step)
+
+
+def _spline_knots(raw: Sequence[mpf], form: SplineForm, bins: int, bound: float, tails: str) -> list[list[mpf]]:
+    """Places of the knots, their values, and the derivatives there."""
+
+    def clip(v: mpf, most: mpf) -> mpf:
+        return v / (1 + abs(v) / most)
+
+    zuko, limit = form.scheme == "zuko", -mp.log(mpf(form.slope))
+    places = []
+    for part, floor in ((raw[:bins], form.min_width), (raw[bins : 2 * bins], form.min_height)):
+        a = [clip(form.gain * v, limit / 2) if zuko else mpf(form.gain) * v for v in part]
+        total, low = mp.fsum(map(mp.exp, a)), mpf(0) if zuko else mpf(floor)
+        sizes = [low + (1 - low * bins) * mp.exp(v) / total for v in a]
+        places.append([mpf(bound) * (2 * mp.fsum(sizes[:k]) - 1) for k in range(bins + 1)])
+    least, beta = mpf(form.min_derivative), mpf(form.beta)
+    d = [mp.exp(clip(r, limit)) if zuko else least + mp.log(1 + mp.exp(beta * r)) / beta for r in raw[2 * bins :]]
+    if tails != "box":
+        d = [*d, d[0]] if len(d) == bins else [mpf(1), *d, mpf(1)]
+    return [*places, d]
+
+
+def spline(
+    x: mpf, raw: Sequence[mpf], form: SplineForm, bins: int, bound: float, tails: str, inverse: bool
+) -> tuple[mpf, mpf]:
+    """Value and log-derivative of a rational-quadratic spline, as Durkan et al. write it; ``x`` in the interval."""
+    turn = form.scheme == "zuko" and tails == "circular"
+    if turn and not inverse:
+        x = x - mpf(bound) if x >= 0 else x + mpf(bound)
+    across, up, d = _spline_knots(raw, form, bins, bound, tails)
+    known = up if inverse else across
+    k = max(i for i in range(bins) if known[i] <= x or i == 0)
+    w, h, d0, d1 = across[k + 1] - across[k], up[k + 1] - up[k], d[k], d[k + 1]
+    s = h / w
+    if inverse:
+        rise = x - up[k]
+        a = h * (s - d0) + rise * (d0 + d1 - 2 * s)
+        b = h * d0 - rise * (d0 + d1 - 2 * s)
+        t = 2 * s * rise / (b + mp.sqrt(b * b + 4 * a * s * rise))
+    else:
+        t = (x - across[k]) / w
+    below = s + (d0 + d1 - 2 * s) * t * (1 - t)
+    slope = s * s * (d1 * t * t + 2 * s * t * (1 - t) + d0 * (1 - t) ** 2) / below**2
+    if not inverse:
+        return up[k] + h * (s * t * t + d0 * t * (1 - t)) / below, mp.log(slope)
+    y = across[k] + w * t
+    return (y - mpf(bound) if y >= 0 else y + mpf(bound)) if turn else y, -mp.log(slope)

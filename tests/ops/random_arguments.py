@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hybridkern import ops
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
+from hybridkern.ops.rational_quadratic_spline.form import resolve_spline
 from tests.ops import random_tensors as rt
 
 
@@ -124,6 +125,20 @@ def _adamax(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, 
     return {name: [one(*pair) for pair in zip(sizes, how, strict=True)] for name in lists}, {"rate": 0.01}
 
 
+def _spline(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+    size, bins, tails = rt.shape(r, 2), r.choice((2, 3, 8, 17)), r.choice(("linear", "box", "circular"))
+    spline = r.choice(("nflows", "nflows_identity", "zuko"))
+    count = resolve_spline(spline).parameters(bins, tails)
+    size = (size[0], size[1] % 33, *size[2:])
+    tail = (size[1], count) if len(size) == 2 else (size[1] * count, *size[2:])
+    batch = r.choice(((size[0],), (size[0],), (1,), ()))
+    tensors = {"x": make(size, dtype), "params": make((*batch, *tail), rt.beside(r, dtype))}
+    if r.random() < 0.5:
+        tensors["log_det"] = make(size[:1], r.choice(rt.DTYPES[:2]))
+    bound = r.choice((1.0, 3.0, (0.0, 1.0)))
+    return tensors, {"spline": spline, "bins": bins, "tails": tails, "bound": bound, "inverse": r.random() < 0.5}
+
+
 MAKERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
     "affine_coupling": _affine,
     "affine_coupling_backward_from_output": _from_output,
@@ -134,6 +149,7 @@ MAKERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
     "discretized_logistic_mixture_log_prob": _mixture,
     "gaussian_log_prob": _gaussian,
     "paired_conv1x1": _paired,
+    "rational_quadratic_spline": _spline,
     "rounding_coupling": _rounding,
 }
 

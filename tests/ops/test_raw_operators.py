@@ -21,6 +21,7 @@ IMAGE, LAYER, POINT, BIAS = torch.ones(2, 1, 4, 4), torch.ones(1, 1, 3, 3), torc
 WEIGHTS = (LAYER, BIAS, POINT, BIAS, LAYER, BIAS)
 HIDDEN = torch.ops.hybridkern.coupling_network_forward(IMAGE, *WEIGHTS, False, True)[1]
 LISTS = ([X], [X + 1], [X + 2], [X + 3])
+SPLINE = (2, -3.0, 3.0, 1e-3, 1e-3, 1e-3, 1.0, 1.0)  # 2 bins on [-3, 3], 5 numbers an element
 NUMBERS = (0.1, 0.9, 0.99, 1e-8, 0.0)
 
 # Good arguments of each operator.
@@ -30,6 +31,8 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "affine_coupling_backward_from_output": (X, PARAMS, X, ROW, *FORM),
     "affine_coupling_actnorm_forward": (X, PARAMS, BETA.repeat(2), BETA.repeat(2), *FORM),
     "affine_coupling_actnorm_backward": (X, ROW, X, PARAMS, BETA.repeat(2), *FORM),
+    "rational_quadratic_spline_forward": (X, torch.ones(3, 4, 5), ROW, *SPLINE),
+    "rational_quadratic_spline_backward": (X, torch.ones(1, 4, 5), X, ROW, *SPLINE),
     "rounding_coupling_forward": (X, X, BIAS, False),
     "rounding_coupling_backward": (X, X, BIAS, False),
     "rounding_coupling_mirrored_forward": (X, X, X, BETA, 1, True),
@@ -132,6 +135,13 @@ NUMBERS_WRONG = {
     "negative code": ("affine_coupling_backward", 4, -1, "code: got -1"),
     "code of no layout in halves": ("affine_coupling_actnorm_forward", 4, 1 | 3 << 8, "code: got 769"),
     "code without scale": ("affine_coupling_actnorm_forward", 4, 0, "code: got 0, expected that of a form with scale"),
+    "code of one bin": ("rational_quadratic_spline_forward", 3, 1, "code: got 1, expected the code of SplineForm.spec"),
+    "code of no scheme": ("rational_quadratic_spline_backward", 4, 2 | 2 << 8, "code: got 514"),
+    "code of no tails": ("rational_quadratic_spline_forward", 3, 2 | 3 << 10, "code: got 3074"),
+    "bound of infinity": ("rational_quadratic_spline_forward", 5, float("inf"), "high: got inf"),
+    "bounds that meet": ("rational_quadratic_spline_backward", 6, -3.0, "high: got -3"),
+    "widths beyond the whole": ("rational_quadratic_spline_forward", 6, 0.5, "min_width: got 0.5"),
+    "slope of NaN": ("rational_quadratic_spline_forward", 8, float("nan"), "least: got nan"),
     "negative index": ("rounding_coupling_mirrored_forward", 4, -1, "index: got -1"),
     "index too large": ("rounding_coupling_mirrored_backward", 4, 2, "index: got 2, expected one of the 2 places"),
     "bin of no width": ("discretized_logistic_forward", 3, 0.0, "bin_width: got 0, expected a number from 1e-06"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hybridkern import ops
-from hybridkern.ops import CouplingForm
+from hybridkern.ops import CouplingForm, SplineForm
 from tests.ops.samples import SAMPLES, a_shape, main_name
 
 F64, BF16 = torch.float64, torch.bfloat16
@@ -195,6 +195,24 @@ def wrong_network() -> list[Wrong]:
     ]
 
 
+def wrong_spline() -> list[Wrong]:
+    shapes = ((2, 3), (2, 3, 22), (3, 3, 23), (2, 23), (2, 69))
+    bounds = (0.0, -1.0, math.inf, math.nan, 2e6, 1e-7, (1.0, 1.0), (2.0, 1.0), (0.0, math.inf), (math.nan, 1.0))
+    return [
+        *shape_errors(("params",), shapes, "(2, 3, 23), or (3, 23) for all of the batch"),
+        *TOTAL_ERRORS["log_det"],
+        *(Wrong("bins", value, ValueError, (f"got {value}", "from 2 to 64")) for value in (1, 0, -3, 65)),
+        *(Wrong("bins", value, TypeError, ("an integer from 2 to 64",)) for value in (8.0, "8", True, None)),
+        *(Wrong("bound", value, ValueError, (f"got {value!r}", "a pair (low, high)")) for value in bounds),
+        *(Wrong("bound", value, TypeError, ("a pair (low, high)",)) for value in ("3", None, True, (1.0,), [1, "2"])),
+        Wrong("tails", "none", ValueError, ("got 'none'", "'linear'", "'circular'")),
+        Wrong("tails", None, TypeError, ("got None",)),
+        Wrong("spline", "neural", ValueError, ("got 'neural'", "nflows", "zuko", "SplineForm")),
+        Wrong("spline", 3, TypeError, ("got 3", "SplineForm")),
+        *INVERSE_ERRORS,
+    ]
+
+
 NETWORK = {"x": (2, 3, 4, 4), "w1": (8, 3, 3, 3), "b1": (8,), "w2": (8, 8, 1, 1), "b2": (8,), "w3": (6, 8, 3, 3)}
 ROW3 = torch.ones(3)
 SQUARE, ROW6 = torch.zeros(6, 6), torch.zeros(6)
@@ -211,6 +229,7 @@ GOOD = {
         wrong_actnorm(),
     ),
     "paired_conv1x1": ({"first": X, "second": X, "weight": SQUARE, "bias": ROW6}, wrong_paired()),
+    "rational_quadratic_spline": ({"x": X, "params": torch.zeros(2, 3, 23), "log_det": ROW}, wrong_spline()),
     "rounding_coupling": ({"x": X, "t": X, "beta": 1.0}, wrong_rounding()),
     "discretized_logistic_log_prob": ({"x": X, "mean": X, "log_scale": X}, wrong_logistic()),
     "discretized_logistic_mixture_log_prob": ({"x": X, **PARTS}, wrong_mixture()),
@@ -261,6 +280,11 @@ def test_nested_tensors_are_refused(backend: str, operator: str, layout: torch.l
         nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)], layout=layout)
         with pytest.raises(TypeError, match=f"{name}: got (a nested tensor|layout torch.jagged), expected an ordinary"):
             getattr(ops, operator)(**good | {name: nested})
+
+
+def test_bins_that_leave_no_room_are_refused(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"bins: got 4, expected fewer than 1 / 0\.3"):
+        ops.rational_quadratic_spline(X, torch.zeros(2, 3, 11), spline=SplineForm(min_height=0.3), bins=4)
 
 
 def test_flags_are_true_or_false(backend: str) -> None:

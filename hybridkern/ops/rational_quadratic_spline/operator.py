@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from hybridkern import _tensors as _check
+from hybridkern import _tensors
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
 from hybridkern.ops._backends import choose
-from hybridkern.ops._operator import Operator
+from hybridkern.ops._gpu import run, runner
+from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.rational_quadratic_spline import reference as _reference
+from hybridkern.ops.rational_quadratic_spline.contract import CONTRACTS, parameter_shape
 from hybridkern.ops.rational_quadratic_spline.form import (
     SplineForm,
     check_bins,
@@ -18,27 +24,69 @@ from hybridkern.ops.rational_quadratic_spline.form import (
     resolve_spline,
 )
 
-OPERATOR = Operator("rational_quadratic_spline", dtypes=())
+_SPLINE = "int code, float low, float high, float min_width, float min_height, float least, float gain, float beta"
 
 
-def parameter_shape(x: Tensor, count: int) -> tuple[int, ...]:
-    """Shape of the raw parameters of ``x``, ``count`` numbers an element, with the batch axis."""
-    shape = tuple(x.shape)
-    return (*shape, count) if len(shape) == 2 else (shape[0], shape[1] * count, *shape[2:])
+def _total_dtype(x: Tensor, log_det: Tensor | None) -> torch.dtype:
+    own = _tensors.total_dtype(x)
+    return own if log_det is None else torch.promote_types(own, log_det.dtype)
+
+
+def _fake_forward(x: Tensor, params: Tensor, log_det: Tensor | None, *spline: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), x.new_empty((x.shape[0],), dtype=_total_dtype(x, log_det))
+
+
+def _fake_backward(x: Tensor, params: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(params)
+
+
+OPERATOR = Operator(
+    "rational_quadratic_spline",
+    {
+        "forward": f"(Tensor x, Tensor params, Tensor? log_det, {_SPLINE}) -> (Tensor, Tensor)",
+        "backward": f"(Tensor x, Tensor params, Tensor? grad_y, Tensor? grad_log_det, {_SPLINE}) -> (Tensor, Tensor)",
+    },
+    {"forward": _fake_forward, "backward": _fake_backward},
+    contracts=CONTRACTS,
+)
+
+
+_forward: Callable[..., tuple[Tensor, Tensor]] = runner(OPERATOR, "forward")
+
+
+def _backward(
+    backend: str, saved: Tensors, grads: Tensors, spline: Sequence[Any], needs: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    return *run(OPERATOR, "backward", backend, *saved, *grads, *spline), grads[1]
+
+
+def _formulas(x: Tensor, params: Tensor, log_det: Tensor | None, *spline: Any) -> tuple[Tensor, Tensor]:
+    return _reference.rational_quadratic_spline(x, params, log_det, decoded(*spline))
+
+
+def _inputs(saved: Tensors, grads: Tensors, spline: Sequence[Any]) -> tuple[Tensor | None, ...]:
+    x, params = saved
+    assert x is not None and params is not None
+    dtype = _tensors.total_dtype(x) if grads[1] is None else grads[1].dtype
+    return x, params, x.new_zeros(len(x), dtype=dtype)
+
+
+_GRADIENT = Gradient("RationalQuadraticSpline", 3, _forward, lambda args, _: args[:2], _backward, _formulas, _inputs)
+_recorded = recorded(_GRADIENT, "rational_quadratic_spline", option_types(OPERATOR.kernels["forward"]))
 
 
 def _validated(x: Tensor, params: Tensor, count: int) -> Tensor:
     """The parameters with a batch axis, of size 1 where the batch shares them."""
-    _check.check_batched("x", x, at_least=2)
-    _check.check_param("params", params, x)
+    _tensors.check_batched("x", x, at_least=2)
+    _tensors.check_param("params", params, x)
     full = parameter_shape(x, count)
     if params.shape in (full, (1, *full[1:])):
         return params
     if params.shape == full[1:]:
         return params.unsqueeze(0)
     raise ValueError(
-        f"params: got shape {_check.shape_text(params.shape)}, expected {_check.shape_text(full)}, or "
-        f"{_check.shape_text(full[1:])} for all of the batch, for x of shape {_check.shape_text(x.shape)}: "
+        f"params: got shape {_tensors.shape_text(params.shape)}, expected {_tensors.shape_text(full)}, or "
+        f"{_tensors.shape_text(full[1:])} for all of the batch, for x of shape {_tensors.shape_text(x.shape)}: "
         f"{count} numbers an element"
     )
 
@@ -46,14 +94,14 @@ def _validated(x: Tensor, params: Tensor, count: int) -> Tensor:
 def _validate_total(value: Tensor, x: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"log_det: got {type(value).__name__}, expected a torch.Tensor")
-    _check.check_dense("log_det", value)
+    _tensors.check_dense("log_det", value)
     if value.dtype is not torch.float32 and value.dtype is not torch.float64:
         raise TypeError(f"log_det: got dtype {value.dtype}, expected float32 or float64")
     if value.shape != x.shape[:1]:
         raise ValueError(
-            f"log_det: got shape {_check.shape_text(value.shape)}, expected {_check.shape_text(x.shape[:1])}"
+            f"log_det: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(x.shape[:1])}"
         )
-    _check.check_same_device("log_det", value, x)
+    _tensors.check_same_device("log_det", value, x)
 
 
 def rational_quadratic_spline(
@@ -107,12 +155,15 @@ def rational_quadratic_spline(
     """
     form = resolve_spline(spline)
     bins, tails, interval = check_bins(bins, form), check_tails(tails), interval_of(bound)
-    inverse = _check.flag("inverse", inverse)
+    inverse = _tensors.flag("inverse", inverse)
     if isinstance(x, Tensor):
-        x = _check.autocast_input(x)
+        x = _tensors.autocast_input(x)
     params = _validated(x, params, form.parameters(bins, tails))
     if log_det is not None:
         _validate_total(log_det, x)
-    choose(OPERATOR, x)  # an explicit choice of a backend without this operator is an error
-    numbers = form.spec(bins, interval, tails, inverse)
-    return _reference.rational_quadratic_spline(x, params, log_det, decoded(*numbers))
+    backend, numbers = choose(OPERATOR, x), form.spec(bins, interval, tails, inverse)
+    if backend == "reference":
+        return _reference.rational_quadratic_spline(x, params, log_det, decoded(*numbers))
+    record = _recorded if needs_grad(x, params, log_det) else _forward
+    out: tuple[Tensor, Tensor] = record(backend, x, params, log_det, *numbers)
+    return out
