@@ -15,6 +15,7 @@ from benchmarks import (
     gaussian_log_prob,
     lipswish,
     paired_conv1x1,
+    rational_quadratic_spline,
     rounding_coupling,
 )
 from benchmarks._case import Case, operator_case
@@ -48,6 +49,8 @@ def _large() -> list[Case]:
         ),
         operator_case("discretized_logistic (256,3072), parameters (1,3072)", logistic, eager=6.0, compiled=3.0),
         operator_case("discretized_logistic_mixture K=5 (64,3072)", mixture, eager=6.0, compiled=3.0),
+        rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0, backward=False),
+        rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0),
     ]
 
 

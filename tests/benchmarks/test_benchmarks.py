@@ -24,6 +24,7 @@ from benchmarks import (
     operator_table,
     paired_conv1x1,
     plot,
+    rational_quadratic_spline,
     rounding_coupling,
     table,
 )
@@ -65,6 +66,18 @@ def test_operators_agree_with_their_formulas(name: str, backward: bool) -> None:
     sides = case.build()
     assert set(sides.run) == {OURS, AGAIN, EAGER, FLOOR}
     sides.check()
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_splines_agree_with_nflows_and_the_formula_that_is_compiled(backward: bool) -> None:
+    pytest.importorskip("nflows")
+    sides = rational_quadratic_spline.case(5, 3, eager=1, compiled=1, backward=backward, compile_formula=False).build()
+    assert set(sides.run) == {OURS, AGAIN, EAGER}
+    sides.check()
+    x, params = torch.randn(5, 3), torch.randn(5, 3, 23)
+    torch.testing.assert_close(
+        rational_quadratic_spline.formula(x, params), rational_quadratic_spline.library(x, params), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_steps_agree_with_adamax() -> None:
