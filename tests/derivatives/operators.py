@@ -25,7 +25,9 @@ def _coupling(form: str | CouplingForm, inverse: bool, shape: tuple[int, ...] = 
             "params": normal(1, shape[0], outputs, *shape[2:]),
             "log_det": normal(2, shape[0]),
         }
-        tensors["params"][0] = 0.01 if "zuko" in str(form) else 0.0  # where formulas change branches; zuko's is a true kink
+        tensors["params"][0] = (
+            0.01 if "zuko" in str(form) else 0.0
+        )  # where formulas change branches; zuko's is a true kink
         return Subject(
             lambda x, params, log_det: ops.affine_coupling(x, params, log_det, form=form, inverse=inverse),
             tensors,
