@@ -1,0 +1,177 @@
+"""The semi-supervised VAE that sums over the class exactly, alone and on the features of another VAE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hybridkern._arguments import as_number, as_size
+from hybridkern.distributions import DiagonalGaussian
+from hybridkern.hybrid.vae.latents import encode
+from hybridkern.hybrid.vae.likelihoods import Gaussian, Likelihood, resolve_likelihood
+from hybridkern.hybrid.vae.model import VAE, decoded_log_prob
+from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, one_hot
+from hybridkern.nets import mlp
+
+_LEAST_DEVIATION = 0.1  # features of M1 whose means vary less say nothing of the data
+
+
+class M2(SemiSupervisedVAE):
+    """``p(x) = sum_y p(y) E_p(z) p(x|y, z)``: the class is a latent too, summed over where it is unknown.
+
+    Rows with a label maximize ``E_q [log p(x|y, z)] + log p(y) - KL(q(z|x, y) || p(z)) + weight * log q(y|x)``, rows
+    without ``sum_y q(y|x) (bound of y - log q(y|x))``. Classes are equally frequent.
+
+    Args:
+        dim: dimensions of one example; images are flattened.
+        classes: number of classes, at least 2.
+        latent: number of latents.
+        hidden: widths of the three networks.
+        likelihood: see :class:`hybridkern.hybrid.vae.VAE`.
+        weight: of ``log q(y|x)`` on rows with a label; published: 0.1 times all rows per labelled one.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, name or range.
+
+    Source: Kingma et al. 2014 (arXiv:1406.5298), equations 6 to 9.
+
+    >>> import torch
+    >>> model = M2(4, classes=3, latent=2, hidden=(8,))
+    >>> model.loss(torch.rand(5, 4), torch.tensor([0, 1, 2, -1, -1])).backward()
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        *,
+        latent: int = 50,
+        hidden: Sequence[int] = (500,),
+        likelihood: str | Likelihood = "bernoulli",
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(dim, classes)
+        self.latent = as_size("latent", latent)
+        self.weight = as_number("weight", weight, lambda w: 0 <= w < math.inf, "a finite number of at least 0")
+        self.likelihood = resolve_likelihood(likelihood)
+        self.classifier = mlp(self.dim, self.classes, hidden, activation=nn.Softplus)
+        self.encoder = mlp(self.dim + self.classes, 2 * self.latent, hidden, activation=nn.Softplus)
+        outputs = self.likelihood.outputs * self.dim
+        self.decoder = mlp(self.latent + self.classes, outputs, hidden, activation=nn.Softplus)
+        self.base = DiagonalGaussian(self.latent)
+
+    def log_probabilities(self, x: Tensor) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.log_probabilities`."""
+        return torch.log_softmax(self.classifier(x.flatten(1)), 1)
+
+    def bound_of(self, x: Tensor, y: Tensor) -> Tensor:
+        """The lower bound of ``log p(x, y)``, ``(B,)`` in nats."""
+        given = one_hot(y, self.classes, x)
+        posterior = encode(self.encoder, x, given, latent=self.latent)
+        params = self.decoder(torch.cat((posterior.draw(), given), 1))
+        return decoded_log_prob(self.likelihood, params, x) - math.log(self.classes) - posterior.kl()
+
+    def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.labelled_bound`."""
+        log_q = self.log_probabilities(x).gather(1, y[:, None]).squeeze(1)
+        return self.bound_of(x, y) + self.weight * log_q
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.log_prob`."""
+        log_q = self.log_probabilities(x)
+        rows, classes = len(x), self.classes
+        # all classes of all rows in one pass
+        labels = torch.arange(classes, device=x.device).repeat(rows)
+        bounds = self.bound_of(x.repeat_interleave(classes, 0), labels).view(rows, classes)
+        return (log_q.exp() * (bounds - log_q)).sum(1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Means of ``q(z|x, y)`` for the most probable class, ``(B, latent)``."""
+        chosen = one_hot(self.log_probabilities(x).argmax(1), self.classes, x)
+        return encode(self.encoder, x, chosen, latent=self.latent).mean
+
+    @torch.no_grad()
+    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.sample_of_class`."""
+        z = self.base.sample(n, generator=generator)
+        given = one_hot(torch.full((n,), label, device=z.device), self.classes, z)
+        return self.likelihood.sample(self.decoder(torch.cat((z, given), 1)), generator=generator)
+
+
+class M1M2(SemiSupervisedVAE):
+    """M2 on the latents of a VAE that was trained before, M1, on all rows without a label.
+
+    M2 sees draws of M1's latents, whose means vary by 0.1 at least over a sample, standardized; M1 stays as it is.
+
+    Args:
+        first: a trained VAE.
+        x: a sample of the data, ``(N, *shape)``, by which its latents are chosen and standardized.
+        classes, latent, hidden, weight: of :class:`M2`, whose likelihood is Gaussian.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range, or latents of M1 that do not vary.
+
+    Source: Kingma et al. 2014 (arXiv:1406.5298), section 2.3 and 4.1.
+    """
+
+    center: Tensor
+    scale: Tensor
+    chosen: Tensor
+
+    def __init__(
+        self,
+        first: VAE,
+        x: Tensor,
+        classes: int,
+        *,
+        latent: int = 50,
+        hidden: Sequence[int] = (500,),
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(x[0].numel(), classes)
+        self.first = first.requires_grad_(False)
+        with torch.no_grad():
+            means = first.posterior(x).mean
+        chosen = (means.std(0) > _LEAST_DEVIATION).nonzero()[:, 0]
+        if not len(chosen):
+            raise ValueError(
+                f"first: none of its {first.dim} latents varies by {_LEAST_DEVIATION}, expected some that do"
+            )
+        self.register_buffer("chosen", chosen)
+        self.register_buffer("center", means[:, chosen].mean(0))
+        self.register_buffer("scale", means[:, chosen].std(0))
+        self.second = M2(len(chosen), classes, latent=latent, hidden=hidden, likelihood=Gaussian(), weight=weight).to(
+            x.dtype
+        )
+
+    def _drawn(self, x: Tensor) -> Tensor:
+        return (self.first.posterior(x).draw()[:, self.chosen] - self.center) / self.scale
+
+    def _means(self, x: Tensor) -> Tensor:
+        return (self.first.posterior(x).mean[:, self.chosen] - self.center) / self.scale
+
+    def log_probabilities(self, x: Tensor) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.log_probabilities`; of the means of M1's latents."""
+        return self.second.log_probabilities(self._means(x))
+
+    def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
+        """What M2 maximizes on drawn latents of M1, ``(B,)`` in nats of these latents."""
+        return self.second.labelled_bound(self._drawn(x), y)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """M2's lower bound of the density **of M1's latents**, drawn, ``(B,)`` in nats."""
+        return self.second.log_prob(self._drawn(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.features`."""
+        return self.second.features(self._means(x))
+
+    @torch.no_grad()
+    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """See :meth:`SemiSupervisedVAE.sample_of_class`; latents of M1 that M2 does not see come from the prior."""
+        z = self.first.base.sample(n, generator=generator)
+        z[:, self.chosen] = self.second.sample_of_class(label, n, generator=generator) * self.scale + self.center
+        return self.first.likelihood.sample(self.first.decoder(z), generator=generator)
