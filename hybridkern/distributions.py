@@ -90,6 +90,11 @@ class Distribution(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         """Dtype of samples and parameters."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where samples lie; ``meta`` where that is not known."""
+        return torch.device("meta")
+
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
@@ -136,6 +141,11 @@ class DiagonalGaussian(Distribution):
     def dtype(self) -> torch.dtype:
         """Dtype of samples and parameters."""
         return self._like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples lie."""
+        return self._like.device
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
@@ -184,6 +194,11 @@ class DiscretizedLogistic(Distribution):
     def dtype(self) -> torch.dtype:
         """Dtype of samples and parameters."""
         return self.mean.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples lie."""
+        return self.mean.device
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
@@ -244,6 +259,11 @@ class DiscretizedLogisticMixture(Distribution):
     def dtype(self) -> torch.dtype:
         """Dtype of samples and parameters."""
         return self.mean.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples lie."""
+        return self.mean.device
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""

@@ -21,12 +21,12 @@ from hybridkern.nets import ConvNet, as_probability, mlp
 NetBuilder = Callable[[int, int], nn.Module]
 
 
-def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> None:
+def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype, device: torch.device | None = None) -> None:
     """``x`` must be a tensor ``(B, dim)`` of ``dtype`` (any floating-point dtype under autocast).
 
     Raises:
         TypeError: not a tensor, or of another dtype.
-        ValueError: another shape.
+        ValueError: another shape, or another device than ``device``, where that is named.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
@@ -36,25 +36,30 @@ def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype) -> None:
         raise TypeError(
             f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters (flow.to changes it)"
         )
+    _check_device(name, x, device)
 
 
-def integers_as(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def integers_as(
+    name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
     """``x`` checked by :func:`check_vectors` or :func:`check_images`, converted to ``dtype`` first if of integers."""
     if isinstance(x, Tensor) and not x.is_floating_point():
         x = x.to(dtype)
     if len(shape) == 1:
-        check_vectors(name, x, shape[0], dtype)
+        check_vectors(name, x, shape[0], dtype, device)
     else:
-        check_images(name, x, shape, dtype)
+        check_images(name, x, shape, dtype, device)
     return x
 
 
-def check_images(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def check_images(
+    name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None
+) -> None:
     """``x`` must be a tensor ``(B, *shape)`` of ``dtype`` (any floating-point dtype under autocast).
 
     Raises:
         TypeError: not a tensor, or of another dtype.
-        ValueError: another shape.
+        ValueError: another shape, or another device than ``device``, where that is named.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a torch.Tensor")
@@ -64,6 +69,13 @@ def check_images(name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtyp
     if x.dtype is not dtype and not (x.is_floating_point() and has_autocast(x.device)):
         hint = "; transforms.dequantize makes it from integers" if not x.is_floating_point() else ""
         raise TypeError(f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters{hint}")
+    _check_device(name, x, device)
+
+
+def _check_device(name: str, x: Tensor, device: torch.device | None) -> None:
+    # what still lies on meta was built there, and has been given its parameters without being moved
+    if device is not None and device.type != "meta" and x.device != device:
+        raise ValueError(f"{name}: got device {x.device}, expected {device}, the device of the flow (flow.to moves it)")
 
 
 def check_shape(name: str, shape: object, factor: int, reason: str) -> tuple[int, int, int]:

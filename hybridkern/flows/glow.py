@@ -224,7 +224,7 @@ class Glow(FormedFlow):
                 changed (on a GPU that comes from the next call of the flow, so that nothing waits here); ``whiten``
                 without 1x1 convolutions.
         """
-        check_images("x", x, self.shape, self.base.dtype)
+        check_images("x", x, self.shape, self.base.dtype, self.base.device)
         if as_flag("whiten", whiten) and self.permutation != "conv1x1":
             raise ValueError(f"whiten: got True, expected permutation='conv1x1', and it is {self.permutation!r}")
         if self.norm == "actnorm" or whiten:
@@ -278,7 +278,7 @@ class Glow(FormedFlow):
             TypeError, ValueError: another type, dtype or shape.
             RuntimeError: the first batch of an actnorm in training mode, inside a transform of ``torch.func``.
         """
-        check_images("x", x, self.shape, self.base.dtype)
+        check_images("x", x, self.shape, self.base.dtype, self.base.device)
         if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
             self._prepare(x)
         x = x.to(self.base.dtype)
@@ -303,7 +303,7 @@ class Glow(FormedFlow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
-        check_vectors("z", z, self.dim, self.base.dtype)
+        check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
         if not torch.compiler.is_compiling() and not is_initialized(self._initialized):
             warn_once(self, NOT_INITIALIZED)
         z = z.to(self.base.dtype)
@@ -324,7 +324,7 @@ class Glow(FormedFlow):
         Raises:
             TypeError, ValueError: ``z`` is no such tensor.
         """
-        check_vectors("z", z, self.dim, self.base.dtype)
+        check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
         return split_latents(z, self._shapes)
 
     def extra_repr(self) -> str:

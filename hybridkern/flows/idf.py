@@ -177,7 +177,7 @@ class IDF(Flow):
         return list(base.parameters())
 
     def _run(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        x = integers_as(name, x, (self.dim,) if inverse else self.shape, self.base.dtype)
+        x = integers_as(name, x, (self.dim,) if inverse else self.shape, self.base.dtype, self.base.device)
         y = self._lattice.run(partial(self.couplings, inverse=inverse), name, x, self.training)
         return y, x.new_zeros(x.shape[0], dtype=total_dtype(x))
 

@@ -60,7 +60,7 @@ class Planar(Flow):
             TypeError, ValueError: what :meth:`forward` raises; fewer than two rows, rows that do not vary, or a value
                 that is not finite. Nothing is changed then.
         """
-        check_vectors("x", x, self.dim, self.base.dtype)
+        check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
         if x.is_meta:
             return
         check_finite_values("x", x, "; nothing was changed")
@@ -97,7 +97,7 @@ class Planar(Flow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
-        check_vectors("x", x, self.dim, self.base.dtype)
+        check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
         return self._run(x, inverse=False)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ class Planar(Flow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
-        check_vectors("z", z, self.dim, self.base.dtype)
+        check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
         x, log_det = self._run(z, inverse=True)
         watch_finite(self, x)
         return x, log_det

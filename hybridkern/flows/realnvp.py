@@ -146,9 +146,9 @@ class RealNVP(FormedFlow):
             TypeError, ValueError: another type, dtype or shape.
         """
         if len(self.shape) == 3:
-            check_images("x", x, self.shape, self.base.dtype)
+            check_images("x", x, self.shape, self.base.dtype, self.base.device)
             return self._image_forward(x)
-        check_vectors("x", x, self.dim, self.base.dtype)
+        check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
         return self._run(x, inverse=False)
 
     def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +163,7 @@ class RealNVP(FormedFlow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
-        check_vectors("z", z, self.dim, self.base.dtype)
+        check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
         x, log_det = self._image_inverse(z) if len(self.shape) == 3 else self._run(z, inverse=True)
         watch_finite(self, x)
         return x, log_det

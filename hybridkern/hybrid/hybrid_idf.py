@@ -85,7 +85,7 @@ class HybridIDF(nn.Module):
         self._halves_equal = len(self._sizes) == 2 and self._sizes[0] == self._sizes[1]
 
     def _run(self, name: str, x: Tensor, inverse: bool) -> Tensor:
-        x = integers_as(name, x, (self.D,), self.mean.dtype)
+        x = integers_as(name, x, (self.D,), self.mean.dtype, self.mean.device)
         return self._lattice.run(partial(self._transform, inverse), name, x, self.training)
 
     def _transform_fused(self, x: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size, short
+from hybridkern._tensors import check_same_device
 from hybridkern.flows import Flow, FlowPass
+from hybridkern.hybrid._scaling import watch_scale
 from hybridkern.hybrid.heads import Bayes, Classifier, Head
 from hybridkern.hybrid.objectives import Objective
 
@@ -87,10 +89,16 @@ class HybridModel(nn.Module):
             objective: one of :mod:`hybridkern.hybrid.objectives`.
 
         Raises:
-            TypeError, ValueError: what the flow and the head raise.
+            TypeError, ValueError: what the flow and the head raise; ``x`` or ``y`` lies on another device.
+
+        Under float16 autocast a gradient that comes unscaled is warned of once.
         """
         latents = x if isinstance(x, FlowPass) else self.flow.run(x)
-        return objective.loss(latents, self.head, y).mean()
+        if isinstance(y, Tensor):
+            check_same_device("y", y, latents.z)
+        loss = objective.loss(latents, self.head, y).mean()
+        watch_scale(self, loss)
+        return loss
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
