@@ -71,3 +71,18 @@ def test_strided_rows(backend: str) -> None:
     got = rounding_coupling_mirrored(wide[:, :3], wide[:, 6:], t, beta, 0, exact=True, join=True)
     copies = [value.contiguous() for value in (wide[:, :3], wide[:, 6:], t)]
     assert torch.equal(got, rounding_coupling_mirrored(*copies, beta, 0, exact=True, join=True))
+
+
+@pytest.mark.parametrize(
+    ("beta", "index", "error", "text"),
+    [
+        (torch.zeros(()), 1, ValueError, r"beta: got shape \(\) and index 1"),
+        (torch.zeros(1), 1, ValueError, r"beta: got shape \(1,\) and index 1"),
+        (torch.zeros(3), "0", TypeError, "index: got str, expected an int"),
+        (torch.zeros(3), True, TypeError, "index: got bool, expected an int"),
+    ],
+)
+def test_a_place_that_is_not_there(backend: str, beta: torch.Tensor, index, error: type[Exception], text: str) -> None:
+    x = torch.ones(2, 3)
+    with pytest.raises(error, match=text):
+        rounding_coupling_mirrored(x, x, x, beta, index, exact=True)
