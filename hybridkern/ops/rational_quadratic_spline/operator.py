@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors
-from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
 from hybridkern.ops._operator import Operator, option_types
@@ -73,6 +73,7 @@ def _inputs(saved: Tensors, grads: Tensors, spline: Sequence[Any]) -> tuple[Tens
 
 _GRADIENT = Gradient("RationalQuadraticSpline", 3, _forward, lambda args, _: args[:2], _backward, _formulas, _inputs)
 _recorded = recorded(_GRADIENT, "rational_quadratic_spline", option_types(OPERATOR.kernels["forward"]))
+_quick = quick("rational_quadratic_spline")
 
 
 def _validated(x: Tensor, params: Tensor, count: int) -> Tensor:
@@ -156,14 +157,19 @@ def rational_quadratic_spline(
     form = resolve_spline(spline)
     bins, tails, interval = check_bins(bins, form), check_tails(tails), interval_of(bound)
     inverse = _tensors.flag("inverse", inverse)
+    numbers = form.spec(bins, interval, tails, inverse)
+    out: tuple[Tensor, Tensor] | None = _quick(x, params, log_det, *numbers)
+    if out is not None:
+        return out
     if isinstance(x, Tensor):
         x = _tensors.autocast_input(x)
     params = _validated(x, params, form.parameters(bins, tails))
     if log_det is not None:
         _validate_total(log_det, x)
-    backend, numbers = choose(OPERATOR, x), form.spec(bins, interval, tails, inverse)
+    backend = choose(OPERATOR, x)
     if backend == "reference":
         return _reference.rational_quadratic_spline(x, params, log_det, decoded(*numbers))
     record = _recorded if needs_grad(x, params, log_det) else _forward
-    out: tuple[Tensor, Tensor] = record(backend, x, params, log_det, *numbers)
+    out = record(backend, x, params, log_det, *numbers)
+    assert out is not None
     return out

@@ -16,6 +16,7 @@ _SHAPES = (2, 3, 4, 5, 6)
 
 def _spline(spline: str | SplineForm, bins: int, tails: str, inverse: bool, shared: bool = False) -> Sample:
     count = resolve_spline(spline).parameters(bins, tails)
+    spread = 0.1 if inverse else 0.25  # well conditioned: an inverse's derivatives grow with the square of 1/slope
 
     def function(x: Tensor, params: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
         return rational_quadratic_spline(
@@ -26,7 +27,7 @@ def _spline(spline: str | SplineForm, bins: int, tails: str, inverse: bool, shar
         tail = (shape[1], count) if len(shape) == 2 else (shape[1] * count, *shape[2:])
         return {
             "x": normal(0, shape, dtype, scale=1.5),
-            "params": normal(1, tail if shared else (shape[0], *tail), dtype, scale=0.5),
+            "params": normal(1, tail if shared else (shape[0], *tail), dtype, scale=spread),
             "log_det": normal(2, shape[:1], torch.float32 if dtype in LOW else dtype),
         }
 
