@@ -12,7 +12,20 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built, short
 from hybridkern._calls import plain_weights
+from hybridkern.nets.constant import Constant
+from hybridkern.nets.masked import MADE
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
+
+__all__ = [
+    "MADE",
+    "Constant",
+    "ConvNet",
+    "HighwayNet",
+    "Scaled",
+    "as_center_and_scale",
+    "as_probability",
+    "mlp",
+]
 
 
 def mlp(

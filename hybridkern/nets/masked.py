@@ -1,0 +1,203 @@
+"""Masked networks: what they return for one feature depends on the features before it alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridkern._arguments import as_builder, as_flag, as_size, as_sizes, built, short
+from hybridkern._values import transformed
+from hybridkern.nets.constant import Constant
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer some of whose weights are zero, whatever is written into them.
+
+    The weights are multiplied by the mask at each call, except in evaluation mode without gradients: ``eval()``,
+    ``load_state_dict`` and a move to another device or dtype write the zeros into the weights themselves, and as long
+    as these stay as they are they are used directly.
+
+    Args:
+        mask: ones and zeros, ``(out_features, in_features)``.
+
+    Source: Germain et al. 2015 (arXiv:1502.03509), equation 9.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask.to(self.weight.dtype))
+        self._clean: tuple[Any, ...] | None = None  # the weights that are known to hold their zeros
+
+    def masked_weight(self) -> Tensor:
+        """The weights with their zeros, ``(out_features, in_features)``."""
+        weight = self.weight
+        plain = self.training or torch.compiler.is_compiling() or (weight.requires_grad and torch.is_grad_enabled())
+        if plain or self._clean is None or transformed() or weight.is_inference() or self._clean != _state(weight):
+            return weight * self.mask
+        return weight
+
+    @torch.no_grad()
+    def _write_zeros(self) -> None:
+        weight = self._parameters.get("weight")
+        self._clean = None
+        if weight is not None and not (weight.is_meta or weight.is_inference() or self.mask.is_meta):
+            weight.mul_(self.mask)
+            self._clean = _state(weight)
+
+    def train(self, mode: bool = True) -> MaskedLinear:
+        """As of every module; ``train(False)`` writes the zeros into the weights."""
+        super().train(mode)
+        if not mode:
+            self._write_zeros()
+        return self
+
+    def _apply(self, *args: Any, **named: Any) -> MaskedLinear:
+        super()._apply(*args, **named)
+        if not self.training:
+            self._write_zeros()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        super()._load_from_state_dict(*args, **named)
+        if not self.training:
+            self._write_zeros()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not self.training:
+            self._write_zeros()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, in_features)`` -> ``(B, out_features)``."""
+        return F.linear(x, self.masked_weight(), self.bias)
+
+
+def _state(weight: Tensor) -> tuple[Any, ...]:
+    return id(weight), weight.data_ptr(), weight._version
+
+
+class MADE(nn.Module):
+    """Masked autoregressive network: ``outputs`` numbers a feature, computed from the features before it.
+
+    The hidden units are sorted by their degree, the position of the last feature that they see. So the passes of an
+    inverse (:class:`~hybridkern.transforms.Autoregressive`) compute each of them once, in blocks.
+
+    Args:
+        features: number of features ``D``.
+        outputs: numbers that belong to one feature.
+        hidden: sizes of the hidden layers; may be empty.
+        context: width of a condition that all outputs see, or 0. It is added to the first hidden layer by weights of
+            its own; without hidden layers, to the outputs.
+        order: the features, 0 to ``D - 1``, in the order in which they are computed; by default as they stand.
+        activation: builds the activation after each hidden layer, which must work element by element.
+        zero_last: start from zero output.
+
+    Attributes:
+        order: as given.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type or range.
+
+    Source: Germain et al. 2015 (arXiv:1502.03509), section 4; degrees are spread evenly and not drawn. With a context
+    there are hidden units of degree 0, which see it alone: the first feature depends on it too.
+
+    >>> import torch
+    >>> net = MADE(3, 2, hidden=(8,))
+    >>> net(torch.zeros(5, 3)).shape
+    torch.Size([5, 6])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        outputs: int = 2,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        context: int = 0,
+        order: Sequence[int] | None = None,
+        activation: Callable[[], nn.Module] = nn.ReLU,
+        zero_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.features, self.outputs = as_size("features", features), as_size("outputs", outputs)
+        self.context_width = as_size("context", context, 0)
+        sizes = as_sizes("hidden", hidden)
+        as_builder("activation", activation, "a function that builds an activation, such as nn.ReLU")
+        self.order = _checked_order(order, self.features)
+        self.activations = nn.ModuleList()
+        self.condition: nn.Module | None = None
+        self.layers = nn.ModuleList()
+        if self.features == 1 and not self.context_width:  # nothing to see
+            self.layers.append(Constant(self.outputs))
+            return
+        # a single feature sees the context alone, which then takes the place of the input
+        seen = (
+            torch.zeros(self.context_width, dtype=torch.int64, device="cpu") if self.features == 1 else self._places()
+        )
+        self.degrees = [seen, *(self._hidden_degrees(size) for size in sizes)]
+        masks = [_sees(later, before) for before, later in pairwise(self.degrees)]
+        masks.append(_sees(self._places().repeat_interleave(self.outputs) - 1, self.degrees[-1]))
+        self.layers.extend(map(MaskedLinear, masks))
+        self.activations.extend(built("activation", activation()) for _ in sizes)
+        if self.context_width and self.features > 1:
+            self.condition = nn.Linear(self.context_width, masks[0].shape[0], bias=False)
+        if as_flag("zero_last", zero_last):
+            last = self.layers[-1]
+            assert isinstance(last, MaskedLinear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def _places(self) -> Tensor:
+        """Of each feature: 1 for the first in the order, ``features`` for the last."""
+        places = torch.empty(self.features, dtype=torch.int64, device="cpu")
+        places[list(self.order)] = torch.arange(1, self.features + 1, device="cpu")
+        return places
+
+    def _hidden_degrees(self, size: int) -> Tensor:
+        least = 0 if self.context_width else 1
+        return least + torch.arange(size, device="cpu") * (self.features - least) // size
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """All numbers of all features.
+
+        Args:
+            x: ``(B, features)``.
+            context: ``(B, context)``; ``None`` without one.
+
+        Returns:
+            ``(B, features * outputs)``, those of a feature together.
+        """
+        h = x
+        if self.features == 1 and context is not None:
+            h = context
+        for i, layer in enumerate(self.layers):
+            h = layer(h)
+            if i == 0 and self.condition is not None:
+                h = h + self.condition(context)
+            if i < len(self.activations):
+                h = self.activations[i](h)
+        return h
+
+    def extra_repr(self) -> str:
+        """Sizes, for ``print``."""
+        return f"features={self.features}, outputs={self.outputs}, context={self.context_width}"
+
+
+def _sees(later: Tensor, before: Tensor) -> Tensor:
+    return (later[:, None] >= before).to(torch.get_default_dtype()).to(torch.get_default_device())
+
+
+def _checked_order(order: object, features: int) -> tuple[int, ...]:
+    if order is None:
+        return tuple(range(features))
+    given = as_sizes("order", order, 0)
+    if sorted(given) != list(range(features)):
+        raise ValueError(f"order: got {short(order)}, expected each of 0 to {features - 1} once")
+    return given

@@ -1,0 +1,151 @@
+"""The outputs of a masked network feature by feature, as the inverse of an autoregressive map needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridkern._calls import has_hooks
+from hybridkern._values import transformed
+from hybridkern.nets.masked import MADE, MaskedLinear
+
+
+class Columns:
+    """A matrix ``(B, count)`` that is filled from left to right, in place where nothing looks back at it.
+
+    Args:
+        like: tensor ``(B, ...)`` of the dtype and device of the matrix.
+        count: columns in the end.
+    """
+
+    def __init__(self, like: Tensor, count: int) -> None:
+        self.in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed())
+        self._matrix = like.new_empty(like.shape[0], count if self.in_place else 0)
+        self.size = 0
+
+    def add(self, block: Tensor) -> None:
+        """``block`` ``(B, n)`` to the right of what there is."""
+        end = self.size + block.shape[1]
+        if not self.in_place:
+            self._matrix = torch.cat([self._matrix.to(block.dtype), block], 1)
+        elif self._matrix.dtype is block.dtype:
+            self._matrix[:, self.size : end] = block
+        else:  # autocast lowers what a layer returns; the first block says to what
+            self._matrix = self._matrix.to(block.dtype)
+            self._matrix[:, self.size : end] = block
+        self.size = end
+
+    def now(self) -> Tensor:
+        """What has been filled, ``(B, size)``."""
+        return self._matrix[:, : self.size] if self.in_place else self._matrix
+
+
+class Passes:
+    """The outputs of a :class:`MADE` one feature at a time; each hidden unit is computed once, in the first pass that
+    needs it. All passes together cost the arithmetic of one call of the network, or less: no zero is multiplied.
+
+    Args:
+        net: the network; see :func:`in_blocks`.
+        like: ``(B, ...)``, of the dtype and device of the features.
+        context: ``(B, context)`` or ``None``.
+    """
+
+    def __init__(self, net: MADE, like: Tensor, context: Tensor | None) -> None:
+        self.net = net
+        self.values = Columns(like, net.features)
+        self.hidden = [Columns(like, len(degrees)) for degrees in net.degrees[1:]]
+        layers = [layer for layer in net.layers if isinstance(layer, MaskedLinear)]
+        columns = _sorted_columns(layers[0].weight, net.order)
+        self._blocks = [
+            _split(weight, layer.bias, [degrees.tolist().count(k) for k in range(net.features)])
+            for weight, layer, degrees in zip(
+                [columns, *(layer.weight for layer in layers[1:])], layers[:-1], net.degrees[1:], strict=False
+            )
+        ]
+        last = columns if len(layers) == 1 else layers[-1].weight
+        self._last = _split(last, layers[-1].bias, [net.outputs] * net.features)
+        condition = None if net.condition is None else net.condition(context)
+        counts = [len(bias) for _, bias in (self._blocks[0] if self._blocks else self._last)]
+        self._condition = None if condition is None else condition.split(counts, 1)
+
+    def outputs(self, k: int) -> Tensor:
+        """Those of the feature ``net.order[k]``, ``(B, outputs)``; the ``k`` before it must have been added."""
+        before = self.values.now()
+        for i, (hidden, blocks) in enumerate(zip(self.hidden, self._blocks, strict=True)):
+            weight, bias = blocks[k]
+            if len(bias):
+                new = F.linear(before, weight[:, : before.shape[1]], bias)
+                if i == 0 and self._condition is not None:
+                    new = new + self._condition[k]
+                hidden.add(self.net.activations[i](new))
+            before = hidden.now()
+        feature = self.net.order[k]
+        weight, bias = self._last[feature]
+        out = F.linear(before, weight[:, : before.shape[1]], bias)
+        return out if self.hidden or self._condition is None else out + self._condition[feature]
+
+    def add(self, value: Tensor) -> None:
+        """The next feature of the order, ``(B, 1)``."""
+        self.values.add(value)
+
+    def result(self) -> Tensor:
+        """All features, as they stand, ``(B, features)``."""
+        order = self.net.order
+        if order == tuple(range(len(order))):
+            return self.values.now()
+        if order == tuple(reversed(range(len(order)))):
+            return self.values.now().flip(1)
+        places = sorted(range(len(order)), key=order.__getitem__)
+        return self.values.now()[:, places]
+
+
+class WholePasses:
+    """The same by a whole call of any network a feature.
+
+    Args:
+        net: ``(x, context)`` to ``(B, features * outputs)``, those of a feature together.
+        order: the features in the order in which they are computed.
+        outputs: numbers a feature.
+        like, context: as :class:`Passes` takes them.
+    """
+
+    def __init__(
+        self, net: Callable[..., Tensor], order: tuple[int, ...], outputs: int, like: Tensor, context: Tensor | None
+    ) -> None:
+        self._call, self.order, self._outputs, self._context = net, order, outputs, context
+        self._features = list(like.new_zeros(like.shape[0], len(order)).split(1, 1))
+        self._size = 0
+
+    def outputs(self, k: int) -> Tensor:
+        """As :meth:`Passes.outputs`."""
+        every = self._call(torch.cat(self._features, 1), self._context)
+        return every.unflatten(1, (len(self.order), self._outputs))[:, self.order[k]]
+
+    def add(self, value: Tensor) -> None:
+        """As :meth:`Passes.add`."""
+        self._features[self.order[self._size]] = value
+        self._size += 1
+
+    def result(self) -> Tensor:
+        """As :meth:`Passes.result`."""
+        return torch.cat(self._features, 1)
+
+
+def in_blocks(net: nn.Module) -> bool:
+    """Whether the layers of ``net`` may be read instead of called: a :class:`MADE` that nobody watches or changed."""
+    if type(net) is not MADE or net.features == 1 or "forward" in net.__dict__:
+        return False
+    plain = all(type(layer) is MaskedLinear and "forward" not in layer.__dict__ for layer in net.layers)
+    return plain and not has_hooks(net.modules())
+
+
+def _sorted_columns(weight: Tensor, order: tuple[int, ...]) -> Tensor:
+    return weight if order == tuple(range(len(order))) else weight[:, list(order)]
+
+
+def _split(weight: Tensor, bias: Tensor, counts: list[int]) -> list[tuple[Tensor, Tensor]]:
+    """The rows of a layer in blocks of these sizes."""
+    return list(zip(weight.split(counts), bias.split(counts), strict=True))

@@ -1,0 +1,218 @@
+"""Masked networks: what sees what, weights that are masked once in evaluation, and the passes of an inverse."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hybridkern import nets, transforms
+from hybridkern.nets.masked import MaskedLinear
+from hybridkern.nets.passes import Passes, WholePasses, in_blocks
+
+CASES = {
+    "plain": {"features": 5},
+    "wide steps": {"features": 7, "hidden": (3, 4)},
+    "no hidden layer": {"features": 4, "hidden": ()},
+    "context": {"features": 4, "hidden": (9, 6), "context": 2},
+    "context alone": {"features": 1, "hidden": (3,), "context": 2},
+    "nothing": {"features": 1},
+    "context without hidden layer": {"features": 3, "hidden": (), "context": 2},
+    "order": {"features": 6, "outputs": 3, "order": (3, 0, 5, 1, 4, 2), "hidden": (16, 8), "context": 1},
+    "reversed": {"features": 4, "order": (3, 2, 1, 0), "hidden": (5,)},
+}
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+def made(name: str, seed: int = 0) -> nets.MADE:
+    torch.manual_seed(seed)
+    net = nets.MADE(**{"outputs": 2, "hidden": (8, 8), "activation": nn.Tanh} | CASES[name]).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.5 * torch.randn_like(parameter)
+    return net
+
+
+def inputs(net: nets.MADE, rows: int = 3) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(rows, net.features, generator=generator, dtype=torch.float64)
+    width = net.context_width
+    return x, torch.randn(rows, width, generator=generator, dtype=torch.float64) if width else None
+
+
+@every_case
+def test_a_feature_s_outputs_depend_on_all_before_it_and_on_nothing_else(name: str) -> None:
+    net = made(name)
+    x, context = inputs(net, 1)
+    jacobian = torch.autograd.functional.jacobian(lambda v: net(v, context), x)[0, :, 0]
+    seen = jacobian.view(net.features, net.outputs, net.features).abs().amax(1) > 0
+    place = {feature: k for k, feature in enumerate(net.order)}
+    for i in range(net.features):
+        for j in range(net.features):
+            if place[j] >= place[i]:
+                assert not seen[i, j]
+    if "steps" not in name:  # units enough for every degree
+        assert seen.sum() == net.features * (net.features - 1) // 2
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "context" in case])
+def test_every_output_sees_the_context(name: str) -> None:
+    net = made(name)
+    x, context = inputs(net, 1)
+    jacobian = torch.autograd.functional.jacobian(lambda c: net(x, c), context)[0, :, 0]
+    assert (jacobian.abs().view(net.features, -1).amax(1) > 0).all()
+
+
+def weights(net: nn.Module) -> list[Tensor]:
+    return [layer.masked_weight() for layer in net.modules() if isinstance(layer, MaskedLinear)]
+
+
+def assert_masked_once(net: nets.MADE, once: bool = True) -> None:
+    with torch.no_grad():
+        for layer, weight in zip(net.layers, weights(net), strict=True):
+            assert (weight is layer.weight) is once
+            torch.testing.assert_close(weight, layer.weight * layer.mask, rtol=0, atol=0)
+
+
+def test_weights_are_not_masked_anew_in_evaluation() -> None:
+    net = made("plain")
+    assert_masked_once(net, once=False)
+    x, _ = inputs(net)
+    before = net(x).detach()
+    assert_masked_once(net.eval())
+    assert torch.equal(net(x), before)
+    assert all(weight.grad_fn is not None for weight in weights(net)), "gradients are masked too"
+    with torch.no_grad():
+        assert_masked_once(copy.deepcopy(net))
+        file = io.BytesIO()
+        torch.save(net, file)
+        file.seek(0)
+        assert_masked_once(torch.load(file, weights_only=False))
+        net.layers[0].weight.add_(1.0)
+        assert_masked_once_but_first(net)
+        assert_masked_once(net.eval())
+        assert_masked_once(net.float())
+        net.load_state_dict(made("plain", seed=5).state_dict())
+        assert_masked_once(net)
+    net.train()
+    assert_masked_once(net, once=False)
+
+
+def assert_masked_once_but_first(net: nets.MADE) -> None:
+    first, *rest = zip(net.layers, weights(net), strict=True)
+    assert torch.equal(first[1], first[0].weight * first[0].mask) and not torch.equal(first[1], first[0].weight)
+    assert all(weight is layer.weight for layer, weight in rest)
+
+
+def test_other_weights_for_one_call() -> None:
+    net, other = made("plain").eval(), made("plain", seed=3)
+    x, _ = inputs(net)
+    given = {name: value.detach().clone() for name, value in other.named_parameters()}
+    copies = {name: value.clone() for name, value in given.items()}
+    with torch.no_grad():
+        got = torch.func.functional_call(net, given, (x,))
+    assert torch.equal(got, other(x))
+    assert all(torch.equal(given[name], copies[name]) for name in given), "what was given is not written to"
+
+
+def test_under_inference_mode() -> None:
+    net = made("plain").eval()
+    x, _ = inputs(net)
+    expected = net(x)
+    with torch.inference_mode():
+        assert torch.equal(net(x), expected)
+        assert made("plain").eval()(x).shape == expected.shape
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["features"] > 1])
+def test_passes_give_what_whole_calls_give(name: str, grad: bool) -> None:
+    net = made(name)
+    x, context = inputs(net)
+    assert in_blocks(net)
+    with torch.set_grad_enabled(grad):
+        expected = net(x, context).view(len(x), net.features, net.outputs)
+        for passes in (Passes(net, x, context), WholePasses(net, net.order, net.outputs, x, context)):
+            for k, feature in enumerate(net.order):
+                torch.testing.assert_close(passes.outputs(k), expected[:, feature], rtol=1e-12, atol=1e-12)
+                passes.add(x[:, feature : feature + 1])
+            assert torch.equal(passes.result(), x)
+
+
+def test_passes_compute_each_unit_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = made("order")
+    x, context = inputs(net)
+    computed = []
+    linear = nn.functional.linear
+
+    def counting(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        computed.append(len(weight))
+        return linear(h, weight, bias)
+
+    monkeypatch.setattr("torch.nn.functional.linear", counting)
+    passes = Passes(net, x, context)
+    for k, feature in enumerate(net.order):
+        passes.outputs(k)
+        passes.add(x[:, feature : feature + 1])
+    assert sum(computed) == sum(layer.out_features for layer in (*net.layers, net.condition))
+
+
+def changed(net: nets.MADE, how: str) -> nets.MADE:
+    if how == "hook":
+        net.layers[1].register_forward_hook(lambda module, args, out: 2 * out)
+    elif how == "spectral norm":
+        nn.utils.parametrizations.spectral_norm(net.layers[0])
+    else:
+        net.layers[0].forward = lambda x: torch.zeros(len(x), 8, dtype=x.dtype)
+    return net
+
+
+@pytest.mark.parametrize("how", ["hook", "spectral norm", "own forward"])
+def test_a_network_that_does_more_is_called(how: str) -> None:
+    layer = transforms.Autoregressive(changed(made("plain"), how), transforms.AffineElement("realnvp")).eval()
+    assert not in_blocks(layer.net)
+    x, _ = inputs(layer.net)
+    y, log_det = layer(x)
+    back, other = layer(y, inverse=True)
+    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(other, -log_det, rtol=1e-9, atol=1e-9)
+
+
+def test_autocast() -> None:
+    net = made("order").float().eval()
+    x, context = (value.float() for value in inputs(net))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        passes = Passes(net, x, context)
+        outputs = []
+        for k, feature in enumerate(net.order):
+            outputs.append(passes.outputs(k))
+            passes.add(x[:, feature : feature + 1])
+        expected = net(x, context).view(len(x), net.features, net.outputs)[:, list(net.order)]
+        assert passes.result().dtype is torch.float32 and torch.equal(passes.result(), x)
+    torch.testing.assert_close(torch.stack(outputs, 1), expected, rtol=0.05, atol=0.05)
+
+
+BAD = {
+    "order twice": ({"features": 3, "order": (0, 1, 1)}, r"order: got \(0, 1, 1\), expected each of 0 to 2 once"),
+    "order of another length": ({"features": 3, "order": (0, 1)}, "order: got "),
+    "no feature": ({"features": 0}, "features: got 0, expected a positive integer"),
+    "negative context": ({"features": 2, "context": -1}, "context: got -1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_arguments(name: str) -> None:
+    given, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        nets.MADE(**given)
+
+
+def test_autoregressive_arguments() -> None:
+    affine = transforms.AffineElement("realnvp")
+    with pytest.raises(TypeError, match="net: got Linear, expected a MADE"):
+        transforms.Autoregressive(nn.Linear(2, 4), affine)
+    with pytest.raises(ValueError, match="net: got 3 outputs a feature, expected 2"):
+        transforms.Autoregressive(nets.MADE(2, 3), affine)
