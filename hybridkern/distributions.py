@@ -25,14 +25,27 @@ def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Gen
     return torch.logit(u.clamp(min=torch.finfo(dtype).eps / 4))
 
 
-def sample_logistic(n: int, mean: Tensor, log_scale: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+def sample_logistic(
+    n: int,
+    mean: Tensor,
+    log_scale: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
     """``n`` samples of discretized logistics with parameters ``(D,)`` or ``(n, D)``: integers ``(n, D)``."""
-    noise = standard_logistic((n, mean.shape[-1]), mean, generator)
+    noise = temperature * standard_logistic((n, mean.shape[-1]), mean, generator)
     return torch.round(wide(log_scale).exp() * noise + wide(mean)).to(mean.dtype)
 
 
 def sample_logistic_mixture(
-    n: int, logits: Tensor, mean: Tensor, log_scale: Tensor, *, generator: torch.Generator | None = None
+    n: int,
+    logits: Tensor,
+    mean: Tensor,
+    log_scale: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> Tensor:
     """The same of mixtures, with parameters ``(1, K, D)`` or ``(n, K, D)``."""
     # inverse of the cumulative weights: as many uniforms as samples, whatever the number of components
@@ -40,7 +53,7 @@ def sample_logistic_mixture(
     u = torch.rand((n, 1, mean.shape[-1]), dtype=weights.dtype, device=weights.device, generator=generator)
     chosen = (u > weights.cumsum(1)[:, :-1]).sum(1, keepdim=True)
     mean, log_scale = (p.expand(n, -1, -1).gather(1, chosen).squeeze(1) for p in (mean, log_scale))
-    return sample_logistic(n, mean, log_scale, generator=generator)
+    return sample_logistic(n, mean, log_scale, generator=generator, temperature=temperature)
 
 
 # The logistic of scale 1 has the standard deviation pi / sqrt(3).
@@ -100,8 +113,11 @@ class Distribution(nn.Module, ABC):
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
 
     @abstractmethod
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` samples, ``(n, dim)``, without gradient; ``generator`` must live on the distribution's device."""
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """``n`` samples, ``(n, dim)``, without gradient, their scale multiplied by ``temperature``.
+
+        ``generator`` must live on the distribution's device.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
         """:meth:`log_prob`."""
@@ -152,9 +168,10 @@ class DiagonalGaussian(Distribution):
         return ops.gaussian_log_prob(x, self.mean, self.log_scale)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` samples, ``(n, dim)``, without gradient."""
         x = torch.randn(n, self.dim, dtype=self.dtype, device=self._like.device, generator=generator)
+        x = x if temperature == 1 else x * temperature
         if self.mean is None or self.log_scale is None:
             return x
         return x * self.log_scale.exp() + self.mean
@@ -205,9 +222,9 @@ class DiscretizedLogistic(Distribution):
         return ops.discretized_logistic_log_prob(x, self.mean, self.log_scale, reduction="sum")
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
-        return sample_logistic(n, self.mean, self.log_scale, generator=generator)
+        return sample_logistic(n, self.mean, self.log_scale, generator=generator, temperature=temperature)
 
 
 class DiscretizedLogisticMixture(Distribution):
@@ -270,9 +287,11 @@ class DiscretizedLogisticMixture(Distribution):
         return ops.discretized_logistic_mixture_log_prob(x, self.logits, self.mean, self.log_scale, reduction="sum")
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
-        return sample_logistic_mixture(n, self.logits, self.mean, self.log_scale, generator=generator)
+        return sample_logistic_mixture(
+            n, self.logits, self.mean, self.log_scale, generator=generator, temperature=temperature
+        )
 
 
 class ClassGaussians(Distribution):

@@ -39,6 +39,11 @@ NOT_NEGATIVE = (*NO_NUMBER, None, -1.0, math.inf)
 NUMBER = (*NO_NUMBER, None, math.inf)
 SIZE, SIZES = (*NO_SIZE, None), (*NO_SIZES, None)
 
+NO_WIDTH = tuple(value for value in SIZE if type(value) is not int or value != 0)
+NO_CONTEXT = (*NO_WIDTH, nn.ReLU(), nn.Linear)
+AUTOREGRESSIVE = {"dim": SIZE, "layers": SIZE, "hidden": SIZES, "context": NO_CONTEXT, "memory": NO_NAME}
+AUTOREGRESSIVE |= {"activation": (*NO_FUNCTION, None)}
+
 MLP = {"hidden": SIZES, "activation": NO_FUNCTION, "dropout": PROBABILITY}
 HEAD = {"dim": SIZE, "hidden": SIZES, "activation": (*NO_FUNCTION, None), "dropout": PROBABILITY}
 HEAD |= {"input_dropout": PROBABILITY}
@@ -60,12 +65,15 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, tuple[Any, 
     "RealNVP": (
         flows.RealNVP,
         {"dim": 4, "layers": 1, "hidden": 4},
-        {"dim": (*SIZE, 1, (3, 8), "188"), "layers": SIZE, "levels": SIZE, "net": NO_FUNCTION, "form": NO_FORM} | MLP,
+        {"dim": (*SIZE, (3, 8), "188"), "layers": SIZE, "levels": SIZE, "net": NO_FUNCTION, "form": NO_FORM}
+        | {"context": NO_CONTEXT}
+        | MLP,
     ),
     "RealNVP on images": (
         flows.RealNVP,
         {"dim": (1, 4, 4), "layers": 1, "hidden": 4},
-        {"dim": ((1, 4), (1, 4, 6), (1, 4.0, 4), ("1", 4, 4), (True, 4, 4)), "net": NO_FUNCTION, "hidden": SIZES},
+        {"dim": ((1, 4), (1, 4, 6), (1, 4.0, 4), ("1", 4, 4), (True, 4, 4)), "net": NO_FUNCTION, "hidden": SIZES}
+        | {"context": (*NO_CONTEXT, 2, nn.Linear(2, 2))},
     ),
     "Glow": (
         flows.Glow,
@@ -80,13 +88,15 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, tuple[Any, 
             "norm": NO_NAME,
             "permutation": NO_NAME,
             "memory": NO_NAME,
+            "context": NO_CONTEXT,
         },
     ),
     "IDF": (
         flows.IDF,
         {"dim": 4, "layers": 1, "hidden": 4},
         {
-            "dim": (*SIZE, 1, (3, 8)),
+            "dim": (*SIZE, (3, 8)),
+            "context": NO_CONTEXT,
             "layers": SIZE,
             "parts": (*SIZE, 1, 5),
             "lattice": NO_NAME,
@@ -102,9 +112,24 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, tuple[Any, 
     "IDF on images": (
         flows.IDF,
         {"shape": (1, 4, 4), "layers": 1, "hidden": 4},
-        {"shape": (4, "144", (1, 4), (1, 4, 6), (1, 4, 4.0)), "hidden": SIZES, "parts": (*SIZE, 1, 5)},
+        {"shape": (4, "144", (1, 4), (1, 4, 6), (1, 4, 4.0)), "hidden": SIZES, "parts": (*SIZE, 1, 5)}
+        | {"context": (*NO_CONTEXT, 2)},
     ),
-    "Planar": (flows.Planar, {"dim": 2}, {"dim": SIZE, "layers": SIZE}),
+    "Planar": (flows.Planar, {"dim": 2}, {"dim": SIZE, "layers": SIZE, "context": NO_CONTEXT}),
+    "MAF": (flows.MAF, {"dim": 2, "layers": 1, "hidden": 4}, AUTOREGRESSIVE | {"form": NO_FORM}),
+    "IAF": (flows.IAF, {"dim": 2, "layers": 1, "hidden": 4}, AUTOREGRESSIVE | {"form": NO_FORM}),
+    "NSF": (
+        flows.NSF,
+        {"dim": 2, "layers": 1, "hidden": 4, "bins": 2},
+        AUTOREGRESSIVE
+        | {"bins": (*SIZE, 1, 65), "bound": POSITIVE, "autoregressive": NO_FLAG, "lu": NO_FLAG, "spline": NO_FORM},
+    ),
+    "Compose": (
+        flows.Compose,
+        {"dim": 2, "layers": [transforms.ActNorm(2)]},
+        {"dim": SIZE, "layers": (None, 1, [], [1], "layer", nn.ReLU), "context": NO_CONTEXT, "memory": NO_NAME}
+        | {"base": (1, "normal", nn.ReLU(), distributions.DiagonalGaussian(3))},
+    ),
     "HybridIDF": (
         HybridIDF,
         {"netts": [lambda: nn.Linear(1, 1)], "classnet": nn.Linear(2, 2), "num_flows": 1},
@@ -160,17 +185,42 @@ CASES: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, tuple[Any, 
     "HighwayNet": (nets.HighwayNet, {"in_channels": 1, "out_channels": 1, "hidden": 2}, CONV | {"layers": SIZE}),
     "Scaled": (nets.Scaled, {"net": nn.ReLU()}, {"net": NO_MODULE, "center": NUMBER, "scale": POSITIVE}),
     "AffineCoupling": (transforms.AffineCoupling, {"net": nn.ReLU()}, {"net": NO_MODULE, "form": NO_FORM}),
+    "MADE": (
+        nets.MADE,
+        {"features": 2},
+        {"features": SIZE, "outputs": SIZE, "hidden": SIZES, "context": NO_WIDTH, "activation": (*NO_FUNCTION, None)}
+        | {"order": (1, "10", (0, 0), (1, 2), (0, 1, 2), (0.0, 1.0)), "zero_last": NO_FLAG},
+    ),
+    "Constant": (nets.Constant, {"out_features": 2}, {"out_features": SIZE}),
+    "ActNorm": (transforms.ActNorm, {"dim": 2}, {"dim": SIZE}),
+    "LULinear": (transforms.LULinear, {"dim": 2}, {"dim": SIZE}),
+    "AffineElement": (transforms.AffineElement, {"form": "exp"}, {"form": NO_FORM}),
+    "SplineElement": (
+        transforms.SplineElement,
+        {"spline": "zuko", "bins": 4, "bound": 3.0},
+        {"spline": NO_FORM, "bins": (*SIZE, 1, 65), "bound": POSITIVE},
+    ),
+    "Coupling": (
+        transforms.Coupling,
+        {"net": nn.ReLU(), "element": transforms.AffineElement("exp"), "changed": 1},
+        {"net": NO_MODULE, "changed": SIZE, "first": NO_FLAG},
+    ),
+    "Autoregressive": (
+        transforms.Autoregressive,
+        {"net": nets.MADE(2), "element": transforms.AffineElement("exp")},
+        {"net": (*NO_MODULE, nn.ReLU(), nets.MADE(2, 3)), "inverted": NO_FLAG},
+    ),
     "Mixing": (
         transforms.Mixing,
         {"steps": 1, "channels": 2},
         {"steps": SIZE, "channels": SIZE, "permutation": NO_NAME},
     ),
     "Permutation": (transforms.Permutation, {"dim": 2}, {"dim": SIZE}),
-    "PlanarMap": (transforms.PlanarMap, {"dim": 2}, {"dim": SIZE}),
+    "PlanarMap": (transforms.PlanarMap, {"dim": 2}, {"dim": SIZE, "context": NO_WIDTH}),
     "RoundingCoupling": (
         transforms.RoundingCoupling,
         {"sizes": (1, 1), "net": _linear},
-        {"sizes": (*SIZES, (1,)), "net": (*NO_FUNCTION, None), "lattice": NO_NAME},
+        {"sizes": (*SIZES, (2,)), "net": (*NO_FUNCTION, None), "lattice": NO_NAME},
     ),
     "CouplingForm": (
         ops.CouplingForm,

@@ -85,12 +85,12 @@ class MultiScalePrior(Distribution):
         return total
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient: the coarsest level first."""
         context: Tensor | None = None
         drawn: list[Tensor] = []
         for level in reversed(range(len(self.shapes))):
-            values = self._sample(n, self._parameters_of(level, context), generator)
+            values = self._sample(n, self._parameters_of(level, context), generator, temperature)
             drawn.append(values)
             if level:
                 (image,) = split_latents(values, self.shapes[level : level + 1])
@@ -123,9 +123,11 @@ class MultiScalePrior(Distribution):
             return ops.discretized_logistic_log_prob(x, *parameters, reduction="sum")
         return ops.discretized_logistic_mixture_log_prob(x, *parameters, reduction="sum")
 
-    def _sample(self, n: int, parameters: list[Tensor], generator: torch.Generator | None) -> Tensor:
+    def _sample(
+        self, n: int, parameters: list[Tensor], generator: torch.Generator | None, temperature: float
+    ) -> Tensor:
         draw = sample_logistic if self._kinds == 2 else sample_logistic_mixture
-        return draw(n, *parameters, generator=generator)
+        return draw(n, *parameters, generator=generator, temperature=temperature)
 
     def extra_repr(self) -> str:
         """The two numbers, for ``print``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import _tensors
-from hybridkern._arguments import as_builder, as_size, as_sizes, built, is_integer, is_sizes, short
+from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built, is_integer, is_sizes, short
 from hybridkern._autocast import has_autocast
 from hybridkern.distributions import Distribution
+from hybridkern.flows._context import Embedded, seen, width_of
 from hybridkern.flows._later import watch_finite
-from hybridkern.nets import ConvNet, as_probability, mlp
+from hybridkern.nets import Constant, ConvNet, as_probability, mlp
 
+Context = Tensor | Embedded | None
 NetBuilder = Callable[[int, int], nn.Module]
 
 
@@ -125,14 +128,38 @@ def net_builder(
     """
     if net is not None:
         return checked_builder(net)
-    sizes = _widths(hidden)
-    sizes = sizes * 2 if is_integer(hidden) else sizes
+    sizes = widths_of(hidden)
     as_builder("activation", activation, _ACTIVATION)
     dropout = as_probability("dropout", dropout)
     return partial(mlp, hidden=sizes, activation=activation, dropout=dropout, zero_last=zero_last)
 
 
 _ACTIVATION = "a function that builds an activation, such as nn.ReLU"
+
+
+def no_context(context: object) -> None:
+    """Of the flows on images only Glow takes a context.
+
+    Raises:
+        TypeError, ValueError: ``context`` is another than 0.
+    """
+    if width_of(context):
+        raise ValueError(f"context: got {short(context)}, expected 0 for images; flows.Glow takes one")
+
+
+def widths_of(hidden: int | Sequence[int]) -> tuple[int, ...]:
+    """Sizes of the hidden layers; an ``int`` means two layers of it.
+
+    Raises:
+        TypeError, ValueError: neither, or a size that is not positive.
+    """
+    sizes = _widths(hidden)
+    return sizes * 2 if is_integer(hidden) else sizes
+
+
+def with_context(build: NetBuilder, width: int) -> NetBuilder:
+    """Builds networks that see ``width`` numbers more; one that has nothing at all to see is a constant."""
+    return lambda inputs, outputs: build(inputs + width, outputs) if inputs + width else Constant(outputs)
 
 
 def _widths(hidden: object) -> tuple[int, ...]:
@@ -197,32 +224,53 @@ class Flow(nn.Module, ABC):
         dim: number of dimensions ``D`` of one example.
         shape: shape of one example, ``(D,)`` for vectors or ``(C, H, W)``; latents are ``(D,)`` always.
         base: distribution of the latents.
+        context_width: width of the condition that the layers see; 0 in a flow without one.
+        embedding: module that makes it from the context given, or ``None``.
         discrete: whether data and latents are integers and ``log_prob`` a log-probability instead of a log-density.
     """
 
     discrete: bool = False
 
-    def __init__(self, dim: int, base: Distribution) -> None:
+    def __init__(self, dim: int, base: Distribution, context: int | nn.Module = 0) -> None:
         super().__init__()
         self.dim = dim
         self.shape: tuple[int, ...] = (dim,)
         self.base = base
+        self.context_width = width_of(context)
+        self.embedding = context if isinstance(context, nn.Module) else None
 
     @abstractmethod
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Data ``x`` ``(B, *shape)`` -> latents ``(B, dim)`` and the log-determinant of this direction ``(B,)``."""
 
     @abstractmethod
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Latents ``z`` ``(B, dim)`` -> data ``(B, *shape)`` and the log-determinant of this direction ``(B,)``."""
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (integer flows: log-probability) of ``x`` ``(B, *shape)`` in nats: ``(B,)``, at least float32."""
-        return self.run(x).log_px
+    def seen(self, context: Context, x: Tensor) -> Tensor | None:
+        """What the layers see of the condition of the batch ``x``: ``(B, context_width)``, or ``None`` without one.
 
-    def run(self, x: Tensor) -> FlowPass:
+        Raises:
+            TypeError, ValueError: a context where none was declared, none where one was, or another shape or dtype.
+        """
+        embed = None if self.embedding is None else self._embed
+        return seen(context, self.context_width, embed, x.shape[0], self.base.dtype)
+
+    def _embed(self, context: Tensor) -> Tensor:
+        assert self.embedding is not None
+        embedded: Tensor = self.embedding(context)
+        return embedded
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density (integer flows: log-probability) of ``x`` ``(B, *shape)`` in nats: ``(B,)``, at least float32.
+
+        ``context``, ``(B, width)`` or ``(width,)`` for all of the batch, is what it is conditioned on.
+        """
+        return self.run(x, context).log_px
+
+    def run(self, x: Tensor, context: Tensor | None = None) -> FlowPass:
         """One pass over ``x`` ``(B, *shape)``: latents, ``log p(z)``, log-determinant, and their sum ``log p(x)``."""
-        z, log_det = self(x)
+        z, log_det = self(x) if context is None else self(x, context)
         return FlowPass(z, self.base(z), log_det)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -234,29 +282,60 @@ class Flow(nn.Module, ABC):
             self.base.follow(given)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` samples, ``(n, *shape)``, without gradient.
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``n`` samples, without gradient: ``(n, *shape)``, or ``(B, n, *shape)``, ``n`` for each row of ``context``.
 
         Args:
             n: number of samples, 0 or more.
+            context: condition, ``(width,)`` for ``n`` samples or ``(B, width)`` for ``B * n``.
+            temperature: latents are drawn with their scale multiplied by it; 0 gives the latents of greatest density.
             generator: source of randomness, on the flow's device; ``None`` is torch's default generator.
 
         A sample that is not finite gives a warning, once a flow.
-        """
-        x = self.inverse(self.base.sample(n, generator=generator))[0]
-        watch_finite(self, x)
-        return x
 
-    def sample_and_log_prob(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """``n`` samples ``(n, *shape)`` and their log-probabilities ``(n,)`` from one pass.
+        Raises:
+            TypeError, ValueError: a bad ``temperature``, or what :meth:`seen` raises.
+        """
+        rows, given = self._conditions(n, context)
+        x = self.inverse(self._latents(rows, temperature, generator), *given)[0]
+        watch_finite(self, x)
+        return _by_context(x, n, context)
+
+    def sample_and_log_prob(
+        self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``n`` samples and their log-probabilities, ``(n,)`` or ``(B, n)``, from one pass; see :meth:`sample`.
 
         Gradients flow through the map, not through the draw of the latents.
         """
-        x, latents = self.decode(self.base.sample(n, generator=generator))
-        return x, latents.log_px
+        rows, given = self._conditions(n, context)
+        x, latents = self.decode(self._latents(rows, 1.0, generator), *given)
+        return _by_context(x, n, context), _by_context(latents.log_px, n, context)
 
-    def decode(self, z: Tensor) -> tuple[Tensor, FlowPass]:
+    def decode(self, z: Tensor, context: Context = None) -> tuple[Tensor, FlowPass]:
         """Data ``(B, *shape)`` of latents ``z`` ``(B, dim)``, and the pass that leads back to them."""
-        x, log_det = self.inverse(z)
+        x, log_det = self.inverse(z) if context is None else self.inverse(z, context)
         watch_finite(self, x)
         return x, FlowPass(z, self.base(z), -log_det)
+
+    def _latents(self, rows: int, temperature: float, generator: torch.Generator | None) -> Tensor:
+        number = as_number("temperature", temperature, lambda t: 0 <= t < math.inf, "a finite number of at least 0")
+        scaled = {} if number == 1 else {"temperature": number}  # a base of one's own need not know it
+        return self.base.sample(rows, generator=generator, **scaled)
+
+    def _conditions(self, n: int, context: Tensor | None) -> tuple[int, tuple[Embedded, ...]]:
+        """How many samples are to be drawn, and the context of each, embedded once."""
+        batch = 1 if not isinstance(context, Tensor) or context.ndim < 2 else context.shape[0]
+        value = self.seen(context, torch.empty(batch, 0))
+        return batch * n, () if value is None else (Embedded(value.repeat_interleave(n, 0)),)
+
+
+def _by_context(x: Tensor, n: int, context: Tensor | None) -> Tensor:
+    return x if context is None or context.ndim < 2 else x.reshape(context.shape[0], n, *x.shape[1:])

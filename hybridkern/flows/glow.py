@@ -20,6 +20,7 @@ from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._later import warn_once, watch_finite
 from hybridkern.flows._statistics import channel_statistics, finite_over_ranks, whitening
 from hybridkern.flows.base import (
+    Context,
     NetBuilder,
     check_count,
     check_images,
@@ -53,10 +54,19 @@ class GlowLevel(nn.Module):
         steps: number of steps.
         net: builds a coupling network from its numbers of input and output channels.
         form, norm, permutation, memory: as :class:`Glow` takes them.
+        context: width of the condition that the networks see.
     """
 
     def __init__(
-        self, channels: int, steps: int, net: NetBuilder, form: CouplingForm, norm: str, permutation: str, memory: str
+        self,
+        channels: int,
+        steps: int,
+        net: NetBuilder,
+        form: CouplingForm,
+        norm: str,
+        permutation: str,
+        memory: str,
+        context: int = 0,
     ) -> None:
         super().__init__()
         self.memory = memory
@@ -64,30 +74,34 @@ class GlowLevel(nn.Module):
         half = channels // 2
         outputs = 2 * half if form.has_scale else half
         self.steps = nn.ModuleList(
-            GlowStep(net(half, outputs), form, PairStatistics(channels) if norm == "batchnorm" else None)
+            GlowStep(net(half + context, outputs), form, PairStatistics(channels) if norm == "batchnorm" else None)
             for _ in range(steps)
         )
 
-    def forward(self, state: Pair, log_det: Tensor, *, inverse: bool = False) -> tuple[Pair, Tensor, Tensor]:
+    def forward(
+        self, state: Pair, log_det: Tensor, seen: Tensor | None = None, *, inverse: bool = False
+    ) -> tuple[Pair, Tensor, Tensor]:
         """Data -> latent, or back: the halves, ``log_det`` plus that of the couplings, and of the mixing a scalar."""
         mixed = self.mixing(inverse=inverse)
-        inputs = list(zip(mixed.weight.unbind(0), mixed.bias.unbind(0), strict=True))
+        given = () if seen is None else (seen,)
+        inputs = [(*own, *given) for own in zip(mixed.weight.unbind(0), mixed.bias.unbind(0), strict=True)]
         mixing_log_det = mixed.log_det * math.prod(state[0].shape[2:])
         if inverse:
-            for step, given in zip(reversed(self.steps), reversed(inputs), strict=True):
-                state, log_det = step(state, log_det, *given, inverse=True)
+            for step, own in zip(reversed(self.steps), reversed(inputs), strict=True):
+                state, log_det = step(state, log_det, *own, inverse=True)
             return state, log_det, mixing_log_det
         (first, second), log_det = run_steps(list(self.steps), state, log_det, inputs, memory=self.memory)
         return (first, second), log_det, mixing_log_det
 
     @torch.no_grad()
-    def initialize(self, state: Pair, whiten: bool, split: bool) -> Pair:
+    def initialize(self, state: Pair, whiten: bool, split: bool, seen: Tensor | None = None) -> Pair:
         """Data-dependent initialization of every step in turn; returns the halves after the last.
 
         Args:
             state: the halves.
             whiten: every mixing decorrelates its input, too.
             split: the second half leaves after the last step, which then sorts the channels.
+            seen: the conditions that the networks see.
         """
         log_det = state[0].new_zeros(len(state[0]), dtype=total_dtype(state[0]))
         for i, step in enumerate(self.steps):
@@ -102,7 +116,7 @@ class GlowLevel(nn.Module):
                 last = split and i + 1 == len(self.steps)
                 self.mixing.multiply_by(i, matrices.slow_first if last else matrices.symmetric, alone=last)
             mixed = self.mixing()
-            state, log_det = step(state, log_det, mixed.weight[i], mixed.bias[i])
+            state, log_det = step(state, log_det, mixed.weight[i], mixed.bias[i], seen)
         return state
 
 
@@ -135,6 +149,8 @@ class Glow(FormedFlow):
             statistics as constants, as in the literature, which holds exactly in evaluation mode.
         permutation: ``"conv1x1"`` (learnt), or a fixed ``"shuffle"`` or ``"reverse"`` of the channels.
         memory: what training keeps: ``"store"``, ``"recompute"`` or ``"invert"``; see :mod:`hybridkern.flows.memory`.
+        context: width of a condition that the coupling networks see at every pixel, as further channels, or a module
+            that makes it from the condition given.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range, or an unknown name.
@@ -164,6 +180,7 @@ class Glow(FormedFlow):
         norm: str = "actnorm",
         permutation: str = "conv1x1",
         memory: str = "store",
+        context: int | nn.Module = 0,
     ) -> None:
         levels, steps = check_count("levels", levels, 1), check_count("steps", steps, 1)
         hidden = check_count("hidden", hidden, 1)
@@ -171,7 +188,7 @@ class Glow(FormedFlow):
         resolved = resolve_form(form)
         as_name("norm", norm, NORMS)
         as_name("permutation", permutation, PERMUTATIONS)
-        super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)))
+        super().__init__(math.prod(shape), DiagonalGaussian(math.prod(shape)), context)
         self.shape = shape
         self.form = resolved
         self._form_is_new = isinstance(form, str) and form == DEFAULT_FORM
@@ -182,7 +199,8 @@ class Glow(FormedFlow):
         channels, self._shapes = shape[0], latent_shapes(shape, levels)
         self.levels = nn.ModuleList()
         for _ in range(levels):
-            self.levels.append(GlowLevel(4 * channels, steps, build, resolved, norm, permutation, memory))
+            level = GlowLevel(4 * channels, steps, build, resolved, norm, permutation, memory, self.context_width)
+            self.levels.append(level)
             channels *= 2
         for module in self.modules():
             if hasattr(module, "save_hidden"):
@@ -202,7 +220,7 @@ class Glow(FormedFlow):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, *, whiten: bool = False) -> None:
+    def initialize(self, x: Tensor, context: Context = None, *, whiten: bool = False) -> None:
         """Starts actnorm so that, on ``x``, every channel before every mixing has mean 0 and standard deviation 1.
 
         With ``whiten`` the 1x1 convolutions start from data as well: what a mixing returns is uncorrelated, and after
@@ -217,6 +235,7 @@ class Glow(FormedFlow):
 
         Args:
             x: images ``(N, C, H, W)``, dtype of the parameters.
+            context: their conditions, in a flow that has them.
             whiten: start the 1x1 convolutions from data, too; needs ``permutation="conv1x1"``.
 
         Raises:
@@ -227,6 +246,7 @@ class Glow(FormedFlow):
         check_images("x", x, self.shape, self.base.dtype, self.base.device)
         if as_flag("whiten", whiten) and self.permutation != "conv1x1":
             raise ValueError(f"whiten: got True, expected permutation='conv1x1', and it is {self.permutation!r}")
+        seen = self.seen(context, x)
         if self.norm == "actnorm" or whiten:
             self._started_finite = finite_over_ranks("x", x)
             modes = [module for module in self.modules() if module.training]
@@ -235,14 +255,14 @@ class Glow(FormedFlow):
                 state = squeeze(x.to(self.base.dtype))
                 for i, level in enumerate(self.levels):
                     assert isinstance(level, GlowLevel)
-                    first, second = level.initialize(state, whiten, split=i + 1 < len(self.levels))
+                    first, second = level.initialize(state, whiten, i + 1 < len(self.levels), seen)
                     state = squeeze(first) if i + 1 < len(self.levels) else (first, second)
             finally:
                 for module in modes:  # one by one: parts of a flow may have been frozen in evaluation mode
                     module.training = True
         mark_initialized(self._initialized)
 
-    def _prepare(self, x: Tensor) -> None:
+    def _prepare(self, x: Tensor, context: Context) -> None:
         """Starts from ``x`` if that is still to be done; in evaluation mode says so."""
         self._check_start()
         if is_initialized(self._initialized):
@@ -253,7 +273,7 @@ class Glow(FormedFlow):
                     "actnorm: the first batch in training mode sets its parameters, which a transform of torch.func or "
                     "forward mode cannot follow: expected initialize(x) before it, or eval()"
                 )
-            self.initialize(x)
+            self.initialize(x, context)
         elif not self.training:
             warn_once(self, NOT_INITIALIZED)
 
@@ -265,11 +285,12 @@ class Glow(FormedFlow):
             raise ValueError("x: got a value that is not finite in the batch that started actnorm, expected finite "
                              "numbers only; the next batch in training mode starts it again")  # fmt: skip
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Data -> latent.
 
         Args:
             x: images ``(B, C, H, W)``, dtype of the parameters.
+            context: condition, ``(B, width)`` or ``(width,)``; ``None`` in a flow without one.
 
         Returns:
             Latents ``(B, D)`` and ``log|det dz/dx|`` ``(B,)`` in nats, at least float32.
@@ -280,22 +301,24 @@ class Glow(FormedFlow):
         """
         check_images("x", x, self.shape, self.base.dtype, self.base.device)
         if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
-            self._prepare(x)
+            self._prepare(x, context)
+        seen = self.seen(context, x)
         x = x.to(self.base.dtype)
         log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
         mixings, latents = [], []
         for level in self.levels:
-            (x, second), log_det, mixing_log_det = level(squeeze(x), log_det)
+            (x, second), log_det, mixing_log_det = level(squeeze(x), log_det, seen)
             mixings.append(mixing_log_det)
             latents.append(second)
         latents[-1] = torch.cat([x, second], 1)
         return join_latents(latents), log_det + torch.stack(mixings).sum()
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Latent -> data.
 
         Args:
             z: ``(B, D)``, dtype of the parameters.
+            context: as :meth:`forward` takes it.
 
         Returns:
             Images ``(B, C, H, W)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32.
@@ -306,12 +329,13 @@ class Glow(FormedFlow):
         check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
         if not torch.compiler.is_compiling() and not is_initialized(self._initialized):
             warn_once(self, NOT_INITIALIZED)
+        seen = self.seen(context, z)
         z = z.to(self.base.dtype)
         log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
         latents, mixings = self.latents(z), []
         x, second = latents[-1].chunk(2, 1)
         for i in reversed(range(len(self.levels))):
-            state, log_det, mixing_log_det = self.levels[i]((x, second), log_det, inverse=True)
+            state, log_det, mixing_log_det = self.levels[i]((x, second), log_det, seen, inverse=True)
             mixings.append(mixing_log_det)
             x = unsqueeze(*state)
             second = latents[i - 1]

@@ -15,6 +15,7 @@ from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMix
 from hybridkern.flows._integer_levels import IntegerLevels
 from hybridkern.flows._multi_scale_prior import MultiScalePrior
 from hybridkern.flows.base import (
+    Context,
     Flow,
     NetBuilder,
     check_count,
@@ -22,9 +23,11 @@ from hybridkern.flows.base import (
     image_net_builder,
     integers_as,
     net_builder,
+    no_context,
+    with_context,
 )
 from hybridkern.nets import Scaled, as_center_and_scale
-from hybridkern.transforms.lattice import LATTICES, Lattice
+from hybridkern.transforms.lattice import LATTICES, Lattice, evaluate
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 PRIORS = ("logistic", "mixture")
@@ -64,7 +67,7 @@ class IDF(Flow):
             ``2**levels``.
         layers: number of layers (for images: on each level), each with one network a part.
         parts: number of parts, from 2 to ``dim`` (for images: to ``4 C``, the channels of the first level); sizes
-            differ by at most one.
+            differ by at most one. A single dimension is one part.
         hidden: hidden sizes of each network; an ``int`` means two layers of it (for images: one number).
         lattice: ``"exact"``, or ``"tutorial"``, which is for vectors.
         prior: ``"logistic"``, or ``"mixture"`` of ``components`` logistics a dimension.
@@ -79,6 +82,8 @@ class IDF(Flow):
             part of the model, not of ``state_dict``.
         levels: number of levels, for images.
         shape: another name for ``dim`` where it is the shape of an image; one of the two must be given.
+        context: width of a condition that the networks see as it is, or a module that makes it from the condition
+            given; for vectors. That module too must run in float64 and be deterministic in evaluation mode.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range, or an unknown name.
@@ -114,6 +119,7 @@ class IDF(Flow):
         scale: float = 1.0,
         levels: int = 2,
         shape: Sequence[int] | None = None,
+        context: int | nn.Module = 0,
     ) -> None:
         if (dim is None) == (shape is None):
             raise TypeError(f"dim: got {short(dim)} with shape {short(shape)}, expected one of the two")
@@ -126,14 +132,18 @@ class IDF(Flow):
             sizes: tuple[int, ...] = check_shape(name, size, 2**levels, f"2**levels = {2**levels}")
             most, limit = 4 * sizes[0], "4 C"
         else:
-            sizes = (check_count(name, size, 2),)
+            sizes = (check_count(name, size, 1),)
             most, limit = sizes[0], "dim"
+            parts = parts if most > 1 else 1
         if parts > most:
             raise ValueError(f"parts: got {parts}, expected at most {limit} = {most}")
         as_name("lattice", lattice, LATTICES)
         if lattice == "tutorial" and images:
             raise ValueError("lattice: got 'tutorial', expected 'exact' for images")
-        super().__init__(math.prod(sizes), _prior(math.prod(sizes), prior, components))
+        if images:
+            no_context(context)
+        super().__init__(math.prod(sizes), _prior(math.prod(sizes), prior, components), context)
+        self._unscaled = (center, scale)
         self.base: DiscretizedLogistic | DiscretizedLogisticMixture | MultiScalePrior
         self.shape = sizes
         self.lattice = lattice
@@ -151,14 +161,15 @@ class IDF(Flow):
             self.base = MultiScalePrior(self.couplings.shapes, self.base, plain, center, scale)
         else:
             parted = [most // parts + (i < most % parts) for i in range(parts)]
-            self.couplings = RoundingCouplings(parted, layers, build, lattice=lattice)
+            self.couplings = RoundingCouplings(parted, layers, with_context(build, self.context_width), lattice=lattice)
 
     @torch.no_grad()
-    def initialize(self, x: Tensor) -> None:
+    def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts the prior from the latents of ``x``, as its own ``initialize`` describes; draws no random numbers.
 
         Args:
             x: a sample of the data, ``(N, *shape)`` with ``N >= 1``, as :meth:`forward` takes it.
+            context: its conditions, in a flow that has them.
 
         Raises:
             TypeError, ValueError: what :meth:`forward` raises, or no rows.
@@ -166,7 +177,7 @@ class IDF(Flow):
         modes = [module for module in self.modules() if module.training]
         self.eval()
         try:
-            self.base.initialize(self(x)[0])
+            self.base.initialize(self(x, context)[0])
         finally:
             for module in modes:  # one by one: parts of a flow may have been frozen in evaluation mode
                 module.training = True
@@ -176,17 +187,27 @@ class IDF(Flow):
         base = self.base.marginal if isinstance(self.base, MultiScalePrior) else self.base
         return list(base.parameters())
 
-    def _run(self, name: str, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _embed(self, context: Tensor) -> Tensor:
+        """As exactly as the couplings are computed: what it gives must not depend on the batch."""
+        assert self.embedding is not None
+        if self.lattice == "exact" and not (self.training and torch.is_grad_enabled()):
+            return evaluate(self.embedding, context)
+        return super()._embed(context)
+
+    def _run(self, name: str, x: Tensor, context: Context, inverse: bool) -> tuple[Tensor, Tensor]:
         x = integers_as(name, x, (self.dim,) if inverse else self.shape, self.base.dtype, self.base.device)
-        y = self._lattice.run(partial(self.couplings, inverse=inverse), name, x, self.training)
+        seen, (center, scale) = self.seen(context, x), self._unscaled
+        given = {} if seen is None else {"seen": seen * scale + center}  # which the networks undo
+        y = self._lattice.run(partial(self.couplings, inverse=inverse, **given), name, x, self.training)
         return y, x.new_zeros(x.shape[0], dtype=total_dtype(x))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Data -> latent.
 
         Args:
             x: integers ``(B, dim)``, or images of them ``(B, C, H, W)``, in the dtype of the parameters or any integer
                 dtype.
+            context: condition, ``(B, width)`` or ``(width,)``; ``None`` in a flow without one.
 
         Returns:
             Latents ``(B, dim)`` in the dtype of the parameters, integers on the exact lattice, and the
@@ -198,8 +219,8 @@ class IDF(Flow):
                 magnitude 2**24 and more in float32 (checked on every batch but those of training after the first,
                 and not in compiled graphs).
         """
-        return self._run("x", x, inverse=False)
+        return self._run("x", x, context, inverse=False)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Latents ``(B, dim)`` -> data, shaped as :meth:`forward` takes it; errors as there."""
-        return self._run("z", z, inverse=True)
+        return self._run("z", z, context, inverse=True)

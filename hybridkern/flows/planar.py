@@ -9,7 +9,7 @@ from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._later import watch_finite
-from hybridkern.flows.base import Flow, check_count, check_vectors
+from hybridkern.flows.base import Context, Flow, check_count, check_vectors
 from hybridkern.transforms.planar import PlanarMap
 
 
@@ -27,6 +27,8 @@ class Planar(Flow):
     Args:
         dim: dimensions of one example, at least 1.
         layers: number of maps.
+        context: width of a condition, to which the parameters of each map are affine, or a module that makes it from
+            the condition given.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range.
@@ -41,10 +43,10 @@ class Planar(Flow):
     True
     """
 
-    def __init__(self, dim: int, layers: int = 3) -> None:
+    def __init__(self, dim: int, layers: int = 3, *, context: int | nn.Module = 0) -> None:
         dim, layers = check_count("dim", dim, 1), check_count("layers", layers, 1)
-        super().__init__(dim, DiagonalGaussian(dim))
-        self.maps = nn.ModuleList(PlanarMap(dim) for _ in range(layers))
+        super().__init__(dim, DiagonalGaussian(dim), context)
+        self.maps = nn.ModuleList(PlanarMap(dim, self.context_width) for _ in range(layers))
 
     @torch.no_grad()
     def initialize(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
@@ -75,21 +77,23 @@ class Planar(Flow):
             layer.w.mul_(2 / width)
             layer.b.copy_(-x[int(torch.randint(len(x), (), generator=generator))] @ layer.w)
 
-    def _run(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def _run(self, x: Tensor, context: Context, inverse: bool) -> tuple[Tensor, Tensor]:
         log_det: Tensor | None = None
+        seen = self.seen(context, x)
         order = range(len(self.maps))
         with without_autocast(x.device):  # w x loses all that the inverse needs
             x = x.to(self.base.dtype)
             for i in reversed(order) if inverse else order:
-                x, log_det = self.maps[i](x, log_det, inverse=inverse)
+                x, log_det = self.maps[i](x, log_det, context=seen, inverse=inverse)
         assert log_det is not None
         return x, log_det
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Data -> latent.
 
         Args:
             x: ``(B, dim)``, dtype of the parameters.
+            context: condition, ``(B, width)`` or ``(width,)``; ``None`` in a flow without one.
 
         Returns:
             Latents ``(B, dim)`` and ``log|det dz/dx|`` ``(B,)`` in nats, at least float32.
@@ -98,13 +102,14 @@ class Planar(Flow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
-        return self._run(x, inverse=False)
+        return self._run(x, context, inverse=False)
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Latent -> data, solved numerically, to the precision that the slope of the map allows.
 
         Args:
             z: ``(B, dim)``, dtype of the parameters.
+            context: as :meth:`forward` takes it.
 
         Returns:
             Data ``(B, dim)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32.
@@ -113,6 +118,6 @@ class Planar(Flow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
-        x, log_det = self._run(z, inverse=True)
+        x, log_det = self._run(z, context, inverse=True)
         watch_finite(self, x)
         return x, log_det

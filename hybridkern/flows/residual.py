@@ -15,7 +15,7 @@ from hybridkern._values import transformed
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._initialized import is_initialized, mark_initialized
 from hybridkern.flows._later import watch_finite
-from hybridkern.flows.base import Flow, FlowPass, check_count, check_images, check_shape, check_vectors
+from hybridkern.flows.base import Context, Flow, FlowPass, check_count, check_images, check_shape, check_vectors
 from hybridkern.lipschitz import DenseNet, LipschitzLayer, PlainNet, Weights, bounded_weights, iterate
 from hybridkern.lipschitz.activations import ACTIVATIONS
 from hybridkern.lipschitz.power import by_kind, norms
@@ -181,9 +181,9 @@ class Residual(Flow):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, log-determinant and its variance."""
         if len(self.shape) == 1:
-            check_vectors("x", x, self.dim, self.base.dtype)
+            check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
         else:
-            check_images("x", x, self.shape, self.base.dtype)
+            check_images("x", x, self.shape, self.base.dtype, self.base.device)
         variances: list[Tensor] = []
         weights = self._weights()
         step = self._step(trace, series, weights, generator, variances)
@@ -224,11 +224,12 @@ class Residual(Flow):
             x = scale.initialize(self._squeezed(x, []) if i else x, weights)
         mark_initialized(self._initialized)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Data -> latent.
 
         Args:
             x: ``(B, *shape)``, dtype of the parameters.
+            context: ``None``: this flow has no condition.
 
         Returns:
             Latents ``(B, D)`` and ``log|det dz/dx|`` ``(B,)`` in nats, at least float32; estimated above 8 dimensions.
@@ -236,12 +237,14 @@ class Residual(Flow):
         Raises:
             TypeError, ValueError: another type, dtype or shape.
         """
+        self.seen(context, x)
         z, log_det, _ = self._pass(x, "auto", self._series(None))
         return z, log_det
 
     def log_prob(
         self,
         x: Tensor,
+        context: Tensor | None = None,
         *,
         trace: str = "auto",
         terms: int | None = None,
@@ -251,11 +254,13 @@ class Residual(Flow):
 
         Args:
             x: data, dtype of the parameters.
+            context: ``None``: this flow has no condition.
             trace: ``"exact"``, ``"estimate"``, or ``"auto"``: exact up to 8 dimensions.
             terms: of an estimate that are taken always; ``None`` is that of the mode.
             generator: source of randomness, on the flow's device; ``None`` is torch's default generator. The number of
                 terms is drawn on the CPU.
         """
+        self.seen(context, x)
         z, log_det, _ = self._pass(x, trace, self._series(terms), generator)
         return FlowPass(z, self.base(z), log_det).log_px
 
@@ -273,11 +278,12 @@ class Residual(Flow):
         z, log_det, variance = self._pass(x, "estimate", series, generator)
         return FlowPass(z, self.base(z), log_det).log_px, variance.sqrt()
 
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
         """Latent -> data, by iteration.
 
         Args:
             z: ``(B, D)``, dtype of the parameters.
+            context: ``None``: this flow has no condition.
 
         Returns:
             Data ``(B, *shape)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32; above 8 dimensions an
@@ -287,7 +293,8 @@ class Residual(Flow):
             TypeError, ValueError: another type, dtype or shape.
             ConvergenceError: a layer could not be inverted.
         """
-        check_vectors("z", z, self.dim, self.base.dtype)
+        check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
+        self.seen(context, z)
         weights = self._weights()
         step = self._step("auto", self._series(None), weights, None, [])
         log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))

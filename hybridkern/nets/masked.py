@@ -59,7 +59,7 @@ class MaskedLinear(nn.Linear):
         return self
 
     def _apply(self, *args: Any, **named: Any) -> MaskedLinear:
-        super()._apply(*args, **named)
+        super()._apply(*args, **named)  # type: ignore[no-untyped-call]
         if not self.training:
             self._write_zeros()
         return self
@@ -70,7 +70,7 @@ class MaskedLinear(nn.Linear):
             self._write_zeros()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         if not self.training:
             self._write_zeros()
 

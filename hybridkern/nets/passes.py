@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._calls import has_hooks
@@ -13,34 +12,35 @@ from hybridkern._values import transformed
 from hybridkern.nets.masked import MADE, MaskedLinear
 
 
-class Columns:
-    """A matrix ``(B, count)`` that is filled from left to right, in place where nothing looks back at it.
+class Rows:
+    """A matrix ``(count, B)`` that is filled from the top, in place where nothing looks back at it.
+
+    Rows and not columns: what has been filled lies in one piece, with or without gradients, and so is multiplied to
+    the same bits.
 
     Args:
         like: tensor ``(B, ...)`` of the dtype and device of the matrix.
-        count: columns in the end.
+        count: rows in the end.
     """
 
     def __init__(self, like: Tensor, count: int) -> None:
-        self.in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed())
-        self._matrix = like.new_empty(like.shape[0], count if self.in_place else 0)
-        self.size = 0
+        self._in_place = not (torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed())
+        self._matrix = like.new_empty(count if self._in_place else 0, like.shape[0])
+        self._size = 0
 
     def add(self, block: Tensor) -> None:
-        """``block`` ``(B, n)`` to the right of what there is."""
-        end = self.size + block.shape[1]
-        if not self.in_place:
-            self._matrix = torch.cat([self._matrix.to(block.dtype), block], 1)
-        elif self._matrix.dtype is block.dtype:
-            self._matrix[:, self.size : end] = block
-        else:  # autocast lowers what a layer returns; the first block says to what
-            self._matrix = self._matrix.to(block.dtype)
-            self._matrix[:, self.size : end] = block
-        self.size = end
+        """``block`` ``(n, B)`` below what there is."""
+        # autocast lowers what a layer returns: the first block says to what
+        self._matrix = self._matrix.to(block.dtype)
+        if self._in_place:
+            self._matrix[self._size : self._size + block.shape[0]] = block
+        else:
+            self._matrix = torch.cat([self._matrix, block])
+        self._size += block.shape[0]
 
     def now(self) -> Tensor:
-        """What has been filled, ``(B, size)``."""
-        return self._matrix[:, : self.size] if self.in_place else self._matrix
+        """What has been filled, ``(size, B)``."""
+        return self._matrix[: self._size] if self._in_place else self._matrix
 
 
 class Passes:
@@ -55,8 +55,8 @@ class Passes:
 
     def __init__(self, net: MADE, like: Tensor, context: Tensor | None) -> None:
         self.net = net
-        self.values = Columns(like, net.features)
-        self.hidden = [Columns(like, len(degrees)) for degrees in net.degrees[1:]]
+        self.values = Rows(like, net.features)
+        self.hidden = [Rows(like, len(degrees)) for degrees in net.degrees[1:]]
         layers = [layer for layer in net.layers if isinstance(layer, MaskedLinear)]
         columns = _sorted_columns(layers[0].weight, net.order)
         self._blocks = [
@@ -69,7 +69,7 @@ class Passes:
         self._last = _split(last, layers[-1].bias, [net.outputs] * net.features)
         condition = None if net.condition is None else net.condition(context)
         counts = [len(bias) for _, bias in (self._blocks[0] if self._blocks else self._last)]
-        self._condition = None if condition is None else condition.split(counts, 1)
+        self._condition = None if condition is None else condition.T.split(counts)
 
     def outputs(self, k: int) -> Tensor:
         """Those of the feature ``net.order[k]``, ``(B, outputs)``; the ``k`` before it must have been added."""
@@ -77,29 +77,27 @@ class Passes:
         for i, (hidden, blocks) in enumerate(zip(self.hidden, self._blocks, strict=True)):
             weight, bias = blocks[k]
             if len(bias):
-                new = F.linear(before, weight[:, : before.shape[1]], bias)
+                new = _affine(weight, bias, before)
                 if i == 0 and self._condition is not None:
                     new = new + self._condition[k]
                 hidden.add(self.net.activations[i](new))
             before = hidden.now()
         feature = self.net.order[k]
-        weight, bias = self._last[feature]
-        out = F.linear(before, weight[:, : before.shape[1]], bias)
-        return out if self.hidden or self._condition is None else out + self._condition[feature]
+        out = _affine(*self._last[feature], before)
+        if not self.hidden and self._condition is not None:
+            out = out + self._condition[feature]
+        return out.T
 
     def add(self, value: Tensor) -> None:
         """The next feature of the order, ``(B, 1)``."""
-        self.values.add(value)
+        self.values.add(value.T)
 
     def result(self) -> Tensor:
         """All features, as they stand, ``(B, features)``."""
         order = self.net.order
-        if order == tuple(range(len(order))):
-            return self.values.now()
-        if order == tuple(reversed(range(len(order)))):
-            return self.values.now().flip(1)
         places = sorted(range(len(order)), key=order.__getitem__)
-        return self.values.now()[:, places]
+        rows = self.values.now()
+        return (rows if places == list(range(len(order))) else rows[places]).T.contiguous()
 
 
 class WholePasses:
@@ -122,7 +120,8 @@ class WholePasses:
     def outputs(self, k: int) -> Tensor:
         """As :meth:`Passes.outputs`."""
         every = self._call(torch.cat(self._features, 1), self._context)
-        return every.unflatten(1, (len(self.order), self._outputs))[:, self.order[k]]
+        own: Tensor = every.unflatten(1, (len(self.order), self._outputs))[:, self.order[k]]
+        return own
 
     def add(self, value: Tensor) -> None:
         """As :meth:`Passes.add`."""
@@ -144,6 +143,11 @@ def in_blocks(net: nn.Module) -> bool:
 
 def _sorted_columns(weight: Tensor, order: tuple[int, ...]) -> Tensor:
     return weight if order == tuple(range(len(order))) else weight[:, list(order)]
+
+
+def _affine(weight: Tensor, bias: Tensor, before: Tensor) -> Tensor:
+    """Units ``(n, B)`` from the first columns of their weights."""
+    return torch.addmm(bias[:, None], weight[:, : before.shape[0]], before)
 
 
 def _split(weight: Tensor, bias: Tensor, counts: list[int]) -> list[tuple[Tensor, Tensor]]:

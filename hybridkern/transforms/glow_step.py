@@ -12,6 +12,7 @@ from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern._values import transformed
 from hybridkern.ops.affine_coupling.form import CouplingForm
+from hybridkern.transforms.coupling import joined
 from hybridkern.transforms.mixing import inverse_of
 from hybridkern.transforms.squeeze import Pair
 
@@ -99,7 +100,7 @@ class GlowStep(nn.Module):
     directions go through ``forward``, so that forward hooks (:func:`hybridkern.flows.check_finite`) see both.
 
     Args:
-        net: maps the first half ``(B, C/2, *S)`` to the raw parameters of the second.
+        net: maps the first half ``(B, C/2, *S)``, joined with the context, to the raw parameters of the second.
         form: affine form of the coupling.
         statistics: batch normalization before the mixing, or ``None``.
 
@@ -127,7 +128,14 @@ class GlowStep(nn.Module):
         )
 
     def forward(
-        self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor, *, inverse: bool = False
+        self,
+        state: Pair,
+        log_det: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        seen: Tensor | None = None,
+        *,
+        inverse: bool = False,
     ) -> tuple[Pair, Tensor]:
         """Data -> latent, or back.
 
@@ -135,22 +143,26 @@ class GlowStep(nn.Module):
             state: the halves, ``(B, C/2, *S)`` each.
             log_det: of the layers before, in nats, ``(B,)``.
             weight, bias: of the mixing, ``(C, C)`` and ``(C,)``; those of the inverse mixing for ``inverse``.
+            seen: a condition ``(B, c)`` that the network sees at every pixel, or ``None``.
             inverse: latent -> data; batch norm then uses its running averages.
 
         Returns:
             The new halves, and ``log_det`` plus what this step adds to it.
         """
         if inverse:
-            return self._back(state, log_det, weight, bias)
+            return self._back(state, log_det, weight, bias, seen)
         first, second, normalization = self.mix(*state, weight, bias)
         if normalization is not None:
             log_det = log_det + normalization
-        second, log_det = ops.affine_coupling(second, self.net(first), log_det, form=self.form)
+        second, log_det = ops.affine_coupling(second, self.net(joined(first, seen)), log_det, form=self.form)
         return (first, second), log_det
 
-    def _back(self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor) -> tuple[Pair, Tensor]:
+    def _back(
+        self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor, seen: Tensor | None
+    ) -> tuple[Pair, Tensor]:
         first, second = state
-        second, log_det = ops.affine_coupling(second, self.net(first), log_det, form=self.form, inverse=True)
+        raw = self.net(joined(first, seen))
+        second, log_det = ops.affine_coupling(second, raw, log_det, form=self.form, inverse=True)
         pair = ops.paired_conv1x1(first, second, weight, bias)
         if self.statistics is None:
             return pair, log_det
@@ -161,9 +173,11 @@ class GlowStep(nn.Module):
         first, second = (half * s.view(shape) + m.view(shape) for half, s, m in halves)
         return (first, second), log_det - _batch_norm_log_det(first, var)
 
-    def inverse(self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor) -> tuple[Pair, Tensor]:
+    def inverse(
+        self, state: Pair, log_det: Tensor, weight: Tensor, bias: Tensor, seen: Tensor | None = None
+    ) -> tuple[Pair, Tensor]:
         """Latent -> data, given the matrix and the offset of ``forward``; they are inverted here."""
-        out: tuple[Pair, Tensor] = self(state, log_det, *inverse_of(weight, bias), inverse=True)
+        out: tuple[Pair, Tensor] = self(state, log_det, *inverse_of(weight, bias), seen, inverse=True)
         return out
 
     def remembered(self) -> tuple[Tensor, ...]:
@@ -173,17 +187,17 @@ class GlowStep(nn.Module):
     def backward_from_output(
         self,
         state: Pair,
-        inputs: tuple[Tensor, Tensor],
+        inputs: tuple[Tensor, ...],
         remembered: tuple[Tensor, ...],
         grad_state: Pair,
         grad_log_det: Tensor,
         params: Sequence[nn.Parameter],
-    ) -> tuple[Pair, Pair, tuple[Tensor, ...], list[Tensor | None]]:
+    ) -> tuple[Pair, Pair, tuple[Tensor | None, ...], list[Tensor | None]]:
         """Recovers the input of ``forward`` and its gradients; the network is evaluated once.
 
         Args:
             state: the halves that ``forward`` returned.
-            inputs: the matrix and the offset that it was given.
+            inputs: the matrix and the offset that it was given, and the condition where there is one.
             remembered: :meth:`remembered` after that call.
             grad_state, grad_log_det: gradients of the loss in what it returned.
             params: parameters to give gradients for.
@@ -194,26 +208,28 @@ class GlowStep(nn.Module):
         first, second = state
         with torch.enable_grad():
             kept = first.detach().requires_grad_()
-            raw = self.net(kept)
+            seen = tuple(value.detach().requires_grad_() for value in inputs[2:])
+            raw = self.net(joined(kept, *seen) if seen else kept)
         mixed, grad_mixed, grad_raw = ops.affine_coupling_backward_from_output(
             second, raw.detach(), grad_state[1], grad_log_det, form=self.form
         )
         grad_first = grad_state[0]
-        grad_params: Sequence[Tensor | None] = [None] * len(params)
+        found: Sequence[Tensor | None] = [None] * (len(seen) + len(params))
         if raw.requires_grad:
-            to_kept, *grad_params = torch.autograd.grad(raw, (kept, *params), grad_raw, allow_unused=True)
+            to_kept, *found = torch.autograd.grad(raw, (kept, *seen, *params), grad_raw, allow_unused=True)
             grad_first = grad_first if to_kept is None else grad_first + to_kept
-        folded = _normalized(*inputs, *remembered) if remembered else inputs
+        mixing = inputs[:2]
+        folded = _normalized(*mixing, *remembered) if remembered else mixing
         before = ops.paired_conv1x1(first, mixed, *inverse_of(*folded))
         with torch.enable_grad():
-            leaves = tuple(value.detach().requires_grad_() for value in (*before, *inputs))
+            leaves = tuple(value.detach().requires_grad_() for value in (*before, *mixing))
             *halves, normalization = self.mix(*leaves)
         outputs, incoming = list(halves), [grad_first, grad_mixed]
         if normalization is not None and normalization.requires_grad:
             outputs.append(normalization)
             incoming.append(grad_log_det.sum().to(normalization.dtype))
         to_first, to_second, *grad_inputs = torch.autograd.grad(outputs, leaves, incoming)
-        return before, (to_first, to_second), tuple(grad_inputs), list(grad_params)
+        return before, (to_first, to_second), (*grad_inputs, *found[: len(seen)]), list(found[len(seen) :])
 
 
 def _normalized(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,40 +47,51 @@ class PlanarMap(nn.Module):
 
     Args:
         dim: dimensions of one example.
+        context: width of a condition, to which ``u``, ``w`` and ``b`` are affine; or 0.
 
     Raises:
-        TypeError, ValueError: ``dim`` is not a positive integer.
+        TypeError, ValueError: ``dim`` is not a positive integer, or ``context`` no width.
 
     Source: Rezende and Mohamed 2015 (arXiv:1505.05770), equation 10 and appendix A.1.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, context: int = 0) -> None:
         super().__init__()
-        dim = as_size("dim", dim)
+        dim, context = as_size("dim", dim), as_size("context", context, 0)
         self.u = nn.Parameter(0.1 * torch.randn(dim))
         self.w = nn.Parameter(torch.randn(dim) / math.sqrt(dim))
         self.b = nn.Parameter(torch.zeros(()))
+        self.condition = nn.Linear(context, 2 * dim + 1, bias=False) if context else None
 
-    def direction(self) -> tuple[Tensor, Tensor]:
-        """``u'`` ``(dim,)`` and ``w u'`` ``()``, which is greater than -1."""
-        dot = self.u @ self.w
-        bounded = F.softplus(dot + _OFFSET) - (1 - LEAST_SLOPE)
-        square = (self.w @ self.w).clamp(min=torch.finfo(self.w.dtype).tiny)
-        return self.u + (bounded - dot) * self.w / square, bounded
+    def parameters_of(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """``u``, ``w`` and ``b``, with a batch axis where there is a context."""
+        if self.condition is None:
+            return self.u, self.w, self.b
+        dim = len(self.u)
+        u, w, b = self.condition(context).split((dim, dim, 1), 1)
+        return self.u + u, self.w + w, self.b + b[:, 0]
 
-    def forward(self, x: Tensor, log_det: Tensor | None = None, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    def direction(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``u'`` ``(dim,)`` and ``w u'`` ``()``, greater than -1; with a batch axis where there is a context."""
+        return _direction(*self.parameters_of(context)[:2])
+
+    def forward(
+        self, x: Tensor, log_det: Tensor | None = None, *, context: Tensor | None = None, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """The map or, by a numerical solution, its inverse.
 
         Args:
             x: ``(B, dim)``.
             log_det: of the layers before, in nats, ``(B,)``; ``None`` is zero.
+            context: ``(B, context)``, or ``None`` without one.
             inverse: latent -> data instead of data -> latent.
 
         Returns:
             ``y`` ``(B, dim)``, and ``log_det`` plus this layer's, of the direction computed, ``(B,)``.
         """
-        u, c = self.direction()
-        a = x @ self.w.to(x.dtype) + self.b
+        u, w, b = self.parameters_of(context)
+        u, c = _direction(u, w)
+        a = _dot(x, w.to(x.dtype)) + b
         if inverse:
             a = self._undone(a, c)
         tanh = torch.tanh(a)
@@ -102,3 +113,16 @@ class PlanarMap(nn.Module):
             tanh = torch.tanh(root)
             root = root - (root + c * tanh - target) / (1 + c * (1 - tanh.square()))
         return root.to(a.dtype)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Over the last axis; ``b`` may have no other."""
+    return a @ b if b.ndim == 1 else (a * b).sum(-1)
+
+
+def _direction(u: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    """``u'`` like ``u`` and ``w u'``, which is greater than -1."""
+    dot = _dot(u, w)
+    bounded = F.softplus(dot + _OFFSET) - (1 - LEAST_SLOPE)
+    square = _dot(w, w).clamp(min=torch.finfo(w.dtype).tiny)
+    return u + ((bounded - dot) / square)[..., None] * w, bounded

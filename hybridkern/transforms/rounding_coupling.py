@@ -36,6 +36,7 @@ def update_part(
     inverse: bool,
     exact: bool,
     mirrored: bool = False,
+    seen: Tensor | None = None,
 ) -> None:
     """Replace ``parts[index]`` by its shift, computed by ``net`` from all the other parts.
 
@@ -49,11 +50,13 @@ def update_part(
         inverse: undo the update.
         exact: evaluate the network in float64, see :mod:`hybridkern.transforms.lattice`.
         mirrored: the network sees, and returns, the dimensions in the opposite order.
+        seen: a condition ``(B, c)`` that the network sees beside them, or ``None``.
 
     Source: Tomczak 2020 (arXiv:2011.15056), the general invertible transformation; with two parts of which one is
     updated it is the coupling of Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.
     """
-    others = parts[:index] + parts[index + 1 :]
+    others = parts[:index] + parts[index + 1 :] + ([] if seen is None else [seen.to(parts[index].dtype)])
+    others = others or [parts[index][:, :0]]  # of a single dimension, nothing
     kept = others[0] if len(others) == 1 else torch.cat(others, 1)
     if mirrored:
         kept = kept.flip(1)
@@ -67,7 +70,7 @@ class RoundingCoupling(nn.Module):
     Permuting first lets dimensions that shared a part, and so could not depend on each other, meet in the next layer.
 
     Args:
-        sizes: dimensions of each part; at least two parts.
+        sizes: dimensions of each part; at least two parts, or a single dimension.
         net: builds a network: ``net(in_features, out_features)``, called once a part.
         lattice: ``"exact"``: ``x + round(t)``; ``"tutorial"``: ``x + beta * round(t)`` with ``beta`` learnt from 0.
 
@@ -82,7 +85,7 @@ class RoundingCoupling(nn.Module):
     def __init__(self, sizes: Sequence[int], net: Callable[[int, int], nn.Module], *, lattice: str = "exact") -> None:
         super().__init__()
         self.sizes = as_sizes("sizes", sizes)
-        if len(self.sizes) < 2:
+        if len(self.sizes) < 2 and self.sizes != (1,):
             raise ValueError(f"sizes: got {self.sizes}, expected at least two parts")
         self.lattice = as_name("lattice", lattice, LATTICES)
         as_builder("net", net, "a callable (in_features, out_features) -> nn.Module")
@@ -91,13 +94,14 @@ class RoundingCoupling(nn.Module):
         self.nets = nn.ModuleList(built("net", net(dim - size, size)) for size in self.sizes)
         self.register_parameter("beta", nn.Parameter(torch.zeros(())) if lattice == "tutorial" else None)
 
-    def forward(self, x: Tensor, *, inverse: bool = False, exact: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, inverse: bool = False, exact: bool = False, seen: Tensor | None = None) -> Tensor:
         """Data -> latent, or back.
 
         Args:
             x: ``(B, D)``, or images ``(B, D, H, W)``, whose channels are permuted and updated.
             inverse: undo the layer.
             exact: evaluate the networks in float64; ``x`` is float64 then.
+            seen: a condition ``(B, c)`` that all networks see beside the other parts, or ``None``.
 
         Returns:
             Like ``x``. The log-determinant is zero: integers are only moved about.
@@ -105,7 +109,8 @@ class RoundingCoupling(nn.Module):
         parts = list((x if inverse else self.permutation(x)).split(self.sizes, 1))
         order = range(len(parts))
         for index in reversed(order) if inverse else order:
-            update_part(parts, index, self.nets[index], self.beta, lattice=self.lattice, inverse=inverse, exact=exact)
+            net = self.nets[index]
+            update_part(parts, index, net, self.beta, lattice=self.lattice, inverse=inverse, exact=exact, seen=seen)
         y = torch.cat(parts, 1)
         return self.permutation(y, inverse=True) if inverse else y
 
@@ -118,8 +123,8 @@ class RoundingCouplings(nn.ModuleList):
     ) -> None:
         super().__init__(RoundingCoupling(sizes, net, lattice=lattice) for _ in range(layers))
 
-    def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False) -> Tensor:
+    def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False, seen: Tensor | None = None) -> Tensor:
         """Data -> latent, or back."""
         for coupling in reversed(self) if inverse else self:
-            x = coupling(x, inverse=inverse, exact=exact)
+            x = coupling(x, inverse=inverse, exact=exact, seen=seen)
         return x

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hybridkern import flows
+from hybridkern import flows, nets, transforms
 from hybridkern.flows.memory import MODES
 from tests.derivatives.subject import Subject, normal
 from tests.flows.factories import data
@@ -58,10 +58,34 @@ def module_subject(
     return Subject(fixed, params, (), smallest, fixed, refused or {})
 
 
+class _Under(nn.Module):
+    """A conditional flow under one context, which is a parameter beside its own."""
+
+    discrete = False
+
+    def __init__(self, flow: flows.Flow) -> None:
+        super().__init__()
+        self.flow = flow
+        self.dim, self.shape = flow.dim, flow.shape
+        self.context = nn.Parameter(torch.tensor([0.4, -0.7]))
+
+    def initialize(self, x: Tensor) -> None:
+        self.flow.initialize(x, self.context.detach())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow(x, self.context)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow.inverse(z, self.context)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.flow.log_prob(x, self.context)
+
+
 def moved(module: nn.Module) -> nn.Module:
     """In float64, its parameters moved from where they start."""
     module = module.double()
-    if isinstance(module, flows.Glow):
+    if isinstance(getattr(module, "flow", module), flows.Glow):
         module.initialize(data(module, 16, dtype=torch.float64))
     with torch.no_grad():
         for parameter in module.parameters():
@@ -122,6 +146,19 @@ def _of_kind(memory: str, kind: str) -> Make:
     return _row(_glow(**options, memory=memory), **given)
 
 
+def _composed() -> nn.Module:
+    affine, spline = transforms.AffineElement("nflows_maf"), transforms.SplineElement("nflows_identity", 3, 3.0)
+    layers = [
+        transforms.ActNorm(3),
+        transforms.Autoregressive(nets.MADE(3, 2, (2,), context=2, activation=nn.Tanh), affine),
+        transforms.LULinear(3),
+        transforms.Coupling(nn.Linear(4, 8), spline, 1),
+        transforms.Autoregressive(nets.MADE(3, 2, (), context=2, order=(2, 0, 1)), affine, inverted=True),
+        transforms.PlanarMap(3, 2),
+    ]
+    return _Under(flows.Compose(3, layers, context=2))
+
+
 _IDF: dict[str, Callable[[], nn.Module]] = {
     "": lambda: flows.IDF(4, layers=2, parts=2, hidden=(3,)),
     " of mixtures": lambda: flows.IDF(4, layers=1, parts=2, hidden=(3,), prior="mixture", components=2),
@@ -133,6 +170,17 @@ FLOWS: dict[str, Make] = {
     "RealNVP inverse": _row(lambda: flows.RealNVP(3, layers=2, hidden=(4,)), inverse=True),
     "RealNVP images": _row(lambda: flows.RealNVP((1, 4, 4), layers=2, hidden=3, levels=2)),
     "RealNVP images inverse": _row(lambda: flows.RealNVP((1, 2, 2), layers=2, hidden=3, levels=1), inverse=True),
+    "composed under a context": _row(_composed),
+    "composed under a context inverse": _row(_composed, inverse=True),
+    "RealNVP under a context": _row(lambda: _Under(flows.RealNVP(2, layers=2, hidden=(3,), context=2))),
+    "MAF (invert)": _row(lambda: flows.MAF(2, layers=2, hidden=(3,), activation=nn.Tanh, memory="invert")),
+    "NSF (recompute)": _row(
+        lambda: flows.NSF(2, layers=2, hidden=(2,), bins=2, activation=nn.Tanh, memory="recompute")
+    ),
+    **{
+        f"Glow under a context ({memory})": _row(lambda memory=memory: _Under(_glow(memory=memory, context=2)()))
+        for memory in MODES
+    },
     "Planar": _row(lambda: flows.Planar(3, layers=2)),
     "Planar inverse": _row(lambda: flows.Planar(2, layers=2), inverse=True),
     **{

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hybridkern import flows
+from hybridkern import flows, nets, transforms
 from hybridkern.hybrid import HybridIDF
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
@@ -47,6 +47,77 @@ class HybridIDFFlow(nn.Module):
         return self.model.f_inv(z), self.model.log_prior(z)
 
 
+class Given(nn.Module):
+    """A conditional flow with a context of its own for each row of a batch, and the interface of every flow."""
+
+    def __init__(self, flow: flows.Flow, width: int) -> None:
+        super().__init__()
+        self.flow = flow
+        self.dim, self.shape, self.discrete = flow.dim, flow.shape, flow.discrete
+        drawn = torch.randn(64, width, generator=torch.Generator().manual_seed(3))
+        self.register_buffer("contexts", drawn, persistent=False)
+
+    def initialize(self, x: Tensor) -> None:
+        self.flow.initialize(x, self.contexts[: len(x)])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow(x, self.contexts[: x.shape[0]])
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.flow.inverse(z, self.contexts[: z.shape[0]])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.flow.log_prob(x, self.contexts[: x.shape[0]])
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        return self.flow.sample(1, self.contexts[:n], generator=generator).squeeze(1)
+
+    def sample_and_log_prob(self, n: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        x, log_p = self.flow.sample_and_log_prob(1, self.contexts[:n], generator=generator)
+        return x.squeeze(1), log_p.squeeze(1)
+
+
+def embedding() -> nn.Module:
+    """Of three numbers."""
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh())
+
+
+def composed() -> flows.Flow:
+    """Layers of every kind, one condition for those that take one."""
+    affine, spline = transforms.AffineElement("nflows"), transforms.SplineElement("nflows_identity", 4, 3.0)
+    layers = [
+        transforms.ActNorm(4),
+        transforms.Autoregressive(nets.MADE(4, 2, (5,), context=2, order=(2, 0, 3, 1)), affine),
+        transforms.LULinear(4),
+        transforms.Coupling(nn.Linear(3, 3 * 11), spline, 3),
+        transforms.Permutation(4),
+        transforms.Autoregressive(nets.MADE(4, 11, (), context=2), spline, inverted=True),
+        transforms.PlanarMap(4, 2),
+    ]
+    return flows.Compose(4, layers, context=2)
+
+
+VECTORS: dict[str, Callable[[], nn.Module]] = {
+    "maf-5": lambda: flows.MAF(5, layers=3, hidden=8),
+    "maf-1": lambda: flows.MAF(1, layers=2),
+    "maf-additive": lambda: flows.MAF(4, layers=2, hidden=(), form="additive"),
+    "maf-6-context": lambda: Given(flows.MAF(6, layers=2, hidden=(3, 9), context=2, form="zuko"), 2),
+    "maf-1-embedding": lambda: Given(flows.MAF(1, layers=2, hidden=(4,), context=embedding()), 3),
+    "iaf-4": lambda: flows.IAF(4, layers=2, hidden=(6,)),
+    "iaf-3-context": lambda: Given(flows.IAF(3, layers=2, hidden=(), context=2), 2),
+    "nsf-5": lambda: flows.NSF(5, layers=2, hidden=8, bins=4),
+    "nsf-1": lambda: flows.NSF(1, layers=2, bins=4),
+    "nsf-4-context": lambda: Given(flows.NSF(4, layers=2, hidden=8, bins=3, context=2, lu=False), 2),
+    "nsf-autoregressive": lambda: flows.NSF(4, layers=2, hidden=8, bins=4, autoregressive=True, spline="zuko"),
+    "nsf-autoregressive-embedding": lambda: Given(
+        flows.NSF(3, layers=2, hidden=(6,), bins=3, autoregressive=True, context=embedding()), 3
+    ),
+    "realnvp-1": lambda: flows.RealNVP(1, layers=2),
+    "realnvp-1-context": lambda: Given(flows.RealNVP(1, layers=2, hidden=4, context=2), 2),
+    "realnvp-5-embedding": lambda: Given(flows.RealNVP(5, layers=3, hidden=8, context=embedding()), 3),
+    "planar-3-context": lambda: Given(flows.Planar(3, layers=2, context=2), 2),
+    "composed": lambda: Given(composed(), 2),
+}
 CONTINUOUS: dict[str, Callable[[], nn.Module]] = {
     "realnvp-2": lambda: flows.RealNVP(2, layers=3, hidden=8),
     "realnvp-5-one-layer": lambda: flows.RealNVP(5, layers=1, hidden=(6, 7, 8)),
@@ -70,7 +141,13 @@ IMAGES: dict[str, Callable[[], nn.Module]] = {
         (2, 4, 2), levels=1, steps=2, permutation="reverse", form="normflows", net=lambda i, o: nn.Conv2d(i, o, 1)
     ),
 }
-CONTINUOUS |= IMAGES
+IMAGES |= {
+    "glow-context": lambda: Given(flows.Glow((1, 4, 4), levels=2, steps=2, hidden=4, context=2), 2),
+    "glow-embedding": lambda: Given(
+        flows.Glow((2, 4, 2), levels=1, steps=2, hidden=4, net="highway", norm="batchnorm", context=embedding()), 3
+    ),
+}
+CONTINUOUS |= IMAGES | VECTORS
 DISCRETE: dict[str, Callable[[], nn.Module]] = {
     "idf-2-parts": lambda: flows.IDF(7, layers=2, parts=2, hidden=8),
     "idf-4-parts": lambda: flows.IDF(6, layers=2, parts=4, hidden=(8,)),
@@ -80,6 +157,9 @@ DISCRETE: dict[str, Callable[[], nn.Module]] = {
     "idf-images-mixture": lambda: flows.IDF(
         (3, 8, 8), layers=1, parts=3, hidden=4, levels=3, prior="mixture", components=2, center=8.0, scale=5.0
     ),
+    "idf-1": lambda: flows.IDF(1, layers=2),
+    "idf-1-context": lambda: Given(flows.IDF(1, layers=2, hidden=4, context=2, center=8.0, scale=5.0), 2),
+    "idf-5-embedding": lambda: Given(flows.IDF(5, layers=2, hidden=8, context=embedding()), 3),
     "hybrid-idf-1": lambda: HybridIDFFlow(6, kinds=1, num_flows=2),
     "hybrid-idf-4": lambda: HybridIDFFlow(8, kinds=4, num_flows=3),
 }
@@ -94,8 +174,8 @@ def make(name: str, seed: int = 0) -> nn.Module:
     """
     torch.manual_seed(seed)
     flow = FLOWS[name]()
-    amount = 0.1 if "24" in name or name in IMAGES else 0.3
-    if isinstance(flow, (flows.Glow, flows.Residual)):
+    amount = 0.1 if "24" in name or name in IMAGES or name == "composed" else 0.3
+    if isinstance(getattr(flow, "flow", flow), (flows.Glow, flows.Residual)):
         flow.initialize(data(flow, 16))
     with torch.no_grad():
         for parameter in flow.parameters():

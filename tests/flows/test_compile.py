@@ -13,8 +13,12 @@ from tests.flows.factories import DISCRETE, data, make
 # Forms differ inside the operator; what differs in the graph is the width and the layout of its parameters. Of the
 # flows on images, those whose parts are not in another.
 IMAGES = ("glow-2-levels", "glow-highway", "glow-batchnorm", "realnvp-images")
-INTEGERS = tuple(name for name in DISCRETE if name != "idf-images-mixture")  # idf-images and idf-mixture have its parts
-KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", "planar-5", *IMAGES, *INTEGERS)
+# idf-images and idf-mixture have the parts of the first, idf-5-embedding those of the others
+LEFT_OUT = ("idf-images-mixture", "idf-1", "idf-1-context")
+INTEGERS = tuple(name for name in DISCRETE if name not in LEFT_OUT)
+# Every layer and, under a context, every kind of flow that takes one in a way of its own.
+VECTORS = ("maf-6-context", "nsf-5", "composed", "realnvp-1-context", "glow-context")
+KINDS = ("realnvp-2", "realnvp-5-additive", "realnvp-5-normflows", "planar-5", *VECTORS, *IMAGES, *INTEGERS)
 
 
 def _step(flow: torch.nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:

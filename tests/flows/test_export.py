@@ -25,7 +25,19 @@ class Inverse(LogProb):
         return self.flow.inverse(x)
 
 
-@pytest.mark.parametrize("name", ["glow-2-levels", "realnvp-2", "realnvp-images", "idf-2-parts"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "glow-2-levels",
+        "realnvp-2",
+        "realnvp-images",
+        "idf-2-parts",
+        "maf-6-context",
+        "nsf-5",
+        "composed",
+        "glow-context",
+    ],
+)
 def test_exports_with_a_dynamic_batch(name: str) -> None:
     flow = make(name).eval()
     x = data(flow, 7)  # as many examples as one of the flows has dimensions: no size may be mistaken for another
