@@ -140,7 +140,7 @@ class Subject:
             yield {k: v[i : i + 1] if k in self.rows else v for k, v in self.tensors.items()}
 
 
-def close(got: Tensor, expected: Tensor, what: str, relative: float = 2e-6) -> None:
+def close(got: Tensor, expected: Tensor, what: str, relative: float = 1e-7) -> None:
     """The largest error is small beside the largest number: what differences of step 1e-5 resolve."""
     assert got.shape == expected.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(expected.shape)}"
     if not expected.numel():
