@@ -101,6 +101,7 @@ class MADE(nn.Module):
 
     Attributes:
         order: as given.
+        units: of each hidden layer the number of units of each degree, from 0 on.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range.
@@ -134,6 +135,7 @@ class MADE(nn.Module):
         self.activations = nn.ModuleList()
         self.condition: nn.Module | None = None
         self.layers = nn.ModuleList()
+        self.units: list[list[int]] = []
         if self.features == 1 and not self.context_width:  # nothing to see
             self.layers.append(Constant(self.outputs))
             return
@@ -141,9 +143,10 @@ class MADE(nn.Module):
         seen = (
             torch.zeros(self.context_width, dtype=torch.int64, device="cpu") if self.features == 1 else self._places()
         )
-        self.degrees = [seen, *(self._hidden_degrees(size) for size in sizes)]
-        masks = [_sees(later, before) for before, later in pairwise(self.degrees)]
-        masks.append(_sees(self._places().repeat_interleave(self.outputs) - 1, self.degrees[-1]))
+        degrees = [seen, *(self._hidden_degrees(size) for size in sizes)]
+        self.units += [torch.bincount(own, minlength=self.features).tolist() for own in degrees[1:]]
+        masks = [_sees(later, before) for before, later in pairwise(degrees)]
+        masks.append(_sees(self._places().repeat_interleave(self.outputs) - 1, degrees[-1]))
         self.layers.extend(map(MaskedLinear, masks))
         self.activations.extend(built("activation", activation()) for _ in sizes)
         if self.context_width and self.features > 1:

@@ -56,19 +56,17 @@ class Passes:
     def __init__(self, net: MADE, like: Tensor, context: Tensor | None) -> None:
         self.net = net
         self.values = Rows(like, net.features)
-        self.hidden = [Rows(like, len(degrees)) for degrees in net.degrees[1:]]
+        self.hidden = [Rows(like, sum(counts)) for counts in net.units]
         layers = [layer for layer in net.layers if isinstance(layer, MaskedLinear)]
-        columns = _sorted_columns(layers[0].weight, net.order)
+        first = _sorted_columns(layers[0].weight, net.order)
+        weights = [first, *(layer.weight for layer in layers[1:])]
         self._blocks = [
-            _split(weight, layer.bias, [degrees.tolist().count(k) for k in range(net.features)])
-            for weight, layer, degrees in zip(
-                [columns, *(layer.weight for layer in layers[1:])], layers[:-1], net.degrees[1:], strict=False
-            )
+            _split(weight, layer.bias, counts)
+            for weight, layer, counts in zip(weights[:-1], layers[:-1], net.units, strict=True)
         ]
-        last = columns if len(layers) == 1 else layers[-1].weight
-        self._last = _split(last, layers[-1].bias, [net.outputs] * net.features)
+        self._last = _split(weights[-1], layers[-1].bias, [net.outputs] * net.features)
         condition = None if net.condition is None else net.condition(context)
-        counts = [len(bias) for _, bias in (self._blocks[0] if self._blocks else self._last)]
+        counts = net.units[0] if net.units else [net.outputs] * net.features
         self._condition = None if condition is None else condition.T.split(counts)
 
     def outputs(self, k: int) -> Tensor:
