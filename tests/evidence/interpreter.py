@@ -48,8 +48,20 @@ def bfloat16_bits(values: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def rounded_bfloat16() -> Iterator[None]:
-    """Triton 3.9's interpreter cuts float32 off to bfloat16 where a GPU rounds to nearest even: do as the GPU."""
-    original = _Builder.cast_impl
+    """Triton 3.9's interpreter cuts float32 off to bfloat16 where a GPU rounds to nearest even: do as the GPU.
+
+    And it multiplies matrices of the bits of bfloat16 numbers.
+    """
+    original, multiply = _Builder.cast_impl, _Builder.create_dot
+
+    def wide(value: Any) -> Any:
+        if value.dtype.scalar != tl.bfloat16:
+            return value
+        bits = np.ascontiguousarray(value.data).view(np.uint16).astype(np.uint32) << 16
+        return interpreter.TensorHandle(bits.view(np.float32), tl.float32)
+
+    def dot(self: Any, a: Any, b: Any, *rest: Any) -> Any:
+        return multiply(self, wide(a), wide(b), *rest)
 
     def cast(self: Any, source: Any, target: Any) -> Any:
         if source.dtype.scalar == tl.float32 and target.scalar == tl.bfloat16:
@@ -60,6 +72,7 @@ def rounded_bfloat16() -> Iterator[None]:
     with ExitStack() as stack:
         for name in ("cast_impl", "create_fp_ext", "create_fp_trunc"):
             stack.enter_context(mock.patch.object(_Builder, name, cast))
+        stack.enter_context(mock.patch.object(_Builder, "create_dot", dot))
         yield
 
 

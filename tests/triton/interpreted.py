@@ -17,7 +17,9 @@ from hybridkern.ops import _backends
 
 
 def _convert_exactly() -> None:
-    """The interpreter cuts float32 off to bfloat16 and takes subnormal bfloat16 for zero: make it exact, as on GPUs."""
+    """The interpreter cuts float32 off to bfloat16, takes subnormal bfloat16 for zero, and multiplies matrices of the
+    bits of bfloat16 numbers: make it exact, as on GPUs.
+    """
     builder = interpreter.InterpreterBuilder
     plain = builder.cast_impl
 
@@ -31,6 +33,13 @@ def _convert_exactly() -> None:
         rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
         return interpreter.TensorHandle(np.where(np.isnan(source.data), np.uint16(0x7FC0), rounded), tl.bfloat16)
 
+    multiply = builder.create_dot
+
+    def dot(self: object, a: object, b: object, *rest: object) -> object:
+        a, b = (cast(self, value, tl.float32) if value.dtype.scalar == tl.bfloat16 else value for value in (a, b))
+        return multiply(self, a, b, *rest)
+
+    builder.create_dot = dot
     builder.cast_impl = cast
     for name in ("create_fp_ext", "create_fp_trunc"):
         setattr(builder, name, lambda self, source, to: self.cast_impl(source, to))

@@ -24,7 +24,7 @@ def _up(value: int, step: int) -> int:
     return (value + step - 1) // step
 
 
-def _hidden_size(batch: int, height: int, width: int, hidden: int) -> tuple[int, int, int]:
+def hidden_size(batch: int, height: int, width: int, hidden: int) -> tuple[int, int, int]:
     """Slices, pixels of a slice and hidden channels of the saved activations: ``Slices`` of the kernels."""
     least: Callable[[int, int], int] = torch.sym_min
     most: Callable[[int, int], int] = torch.sym_max
@@ -49,7 +49,7 @@ def _fake_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, _, height, width = x.shape
     params = x.new_empty((batch, height, width, w3.shape[0])).permute(0, 3, 1, 2)
-    slices, pixels, hidden = _hidden_size(batch, height, width, w1.shape[0])
+    slices, pixels, hidden = hidden_size(batch, height, width, w1.shape[0])
     dtype = torch.bfloat16 if bf16 and x.dtype is torch.float32 else x.dtype
     kept = [x.new_empty((slices if save_hidden else 0, pixels, hidden), dtype=dtype) for _ in range(2)]
     return params, kept[0], kept[1]
@@ -84,6 +84,7 @@ OPERATOR = Operator(
     },
     {"forward": _fake_forward, "backward": _fake_backward},
     contracts=CONTRACTS,
+    triton=True,
     dtypes=(torch.float32, torch.float64),
 )
 _ARGUMENTS = 7  # x, three weights and three biases
@@ -151,8 +152,14 @@ def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Ten
 
 
 def has_fused_network(x: Tensor) -> bool:
-    """Whether :func:`coupling_network` runs compiled kernels for ``x``; the reference is slower than convolutions."""
-    return x.is_cpu and x.dtype in OPERATOR.dtypes and choose(OPERATOR, x) == "cpp"
+    """Whether :func:`coupling_network` is the fastest way for ``x``; the reference is slower than convolutions.
+
+    On a GPU that is so under autocast in bfloat16: in float32 PyTorch's convolutions may round to TF32, which the
+    products here do not.
+    """
+    if x.is_cpu:
+        return x.dtype in OPERATOR.dtypes and choose(OPERATOR, x) == "cpp"
+    return x.is_cuda and x.dtype is torch.float32 and _products_in_bf16(x) and choose(OPERATOR, x) == "triton"
 
 
 def _products_in_bf16(x: Tensor) -> bool:
