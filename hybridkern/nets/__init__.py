@@ -143,7 +143,8 @@ def _zero(conv: nn.Conv2d) -> nn.Conv2d:
 class ConvNet(nn.Module):
     """Glow's coupling network: 3x3 convolution, ReLU, 1x1, ReLU, 3x3, the last one zero at the start.
 
-    On a CPU the whole network is one operator, :func:`hybridkern.ops.coupling_network`, that reads the weights. Where
+    On a CPU, and on a GPU under autocast in bfloat16, the whole network is one operator,
+    :func:`hybridkern.ops.coupling_network`, that reads the weights. Where
     a convolution does more when it is called (a hook, a reparametrization, pruning, an adapter or another class in its
     place), the three are called instead.
 

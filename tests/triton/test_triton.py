@@ -27,6 +27,10 @@ SUITES = {
         "tests/ops/test_paired_conv1x1.py::test_without_bias_and_one_output_used",
         "tests/ops/test_paired_conv1x1.py::test_nan_and_infinity_are_passed_on_in_their_pixel",
     ),
+    "network": (
+        "tests/ops/test_coupling_network.py::test_accuracy",
+        "tests/ops/test_coupling_network.py::test_non_finite_numbers_stay_where_they_reach",
+    ),
     "low_precision": ("tests/ops/test_low_precision.py",),
     "layouts": (
         "tests/ops/test_layouts.py::test_coupling_on_half_of_one_tensor",

@@ -85,13 +85,12 @@ def _up(value: int, step: int) -> int:
     return (value + step - 1) // step * step
 
 
-def _sizes(x: Tensor, w1: Tensor, w3: Tensor, low: torch.dtype) -> _Sizes:
+def _sizes(x: Tensor, w1: Tensor, w3: Tensor) -> _Sizes:
     batch, channels, height, width = x.shape
     hidden, out = w1.shape[0], w3.shape[0]
-    step = 16 // low.itemsize  # rows of whole accesses, which the products ask for
-    return _Sizes(
-        batch * height * width, channels, hidden, out, _up(hidden, 32), _up(9 * channels, step), _up(9 * out, step)
-    )
+    # rows of multiples of 16 elements: the products then use whole accesses, and Triton knows it
+    rows = _up(9 * channels, 16), _up(9 * out, 16)
+    return _Sizes(batch * height * width, channels, hidden, out, _up(hidden, 32), *rows)
 
 
 def _low(x: Tensor, bf16: bool) -> torch.dtype:
@@ -100,7 +99,7 @@ def _low(x: Tensor, bf16: bool) -> torch.dtype:
 
 def _gather(x: Tensor, grad: Tensor | None, weights: tuple[Tensor, ...], low: torch.dtype) -> _Gathered:
     w1, w2, w3 = weights
-    s = _sizes(x, w1, w3, low)
+    s = _sizes(x, w1, w3)
     groups = triton.cdiv(s.positions, _POSITIONS)
     columns = min(128, power_of_two(max(s.row, s.last)))
     x_to = x.new_empty((s.positions, s.row), dtype=low)
@@ -134,7 +133,7 @@ def _collect(parts: Tensor, bias: Tensor | None, like: Tensor, channels: int) ->
     batch, _, height, width = like.shape
     out = like.new_empty((batch, height, width, channels))
     columns = min(32, power_of_two(channels))
-    positions = 1024 // columns
+    positions = 512 // columns
     programs = triton.cdiv(batch * height * width, positions) * triton.cdiv(channels, columns)
     launch(
         collect_kernel,
@@ -202,7 +201,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``coupling_network_forward``: see ``hybridkern/ops/coupling_network/operator.py``."""
     low = _low(x, bf16)
-    s = _sizes(x, w1, w3, low)
+    s = _sizes(x, w1, w3)
     slices, pixels, wide = hidden_size(x.shape[0], x.shape[2], x.shape[3], s.hidden)
     kept = [x.new_empty((slices, pixels, wide), dtype=low) for _ in range(2)]
     if s.positions == 0:
@@ -233,7 +232,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``coupling_network_backward``: gradients of ``x`` (empty unless wanted), of three weights and three biases."""
     low = _low(x, bf16)
-    s = _sizes(x, w1, w3, low)
+    s = _sizes(x, w1, w3)
     grads = [value.new_empty(value.shape) for value in (w1, b1, w2, b2, w3, b3)]
     no_x = x.new_empty((0, x.shape[2], x.shape[3], s.channels)).permute(0, 3, 1, 2)
     if s.positions == 0:

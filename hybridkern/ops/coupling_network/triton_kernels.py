@@ -117,8 +117,8 @@ def collect_kernel(
     live = (position < positions) & (at < CHANNELS)
     total = tl.zeros([POSITIONS, COLUMNS], out.dtype.element_ty)
     for tap in tl.static_range(9):
-        up: tl.constexpr = tap // 3 - 1
-        left: tl.constexpr = tap % 3 - 1
+        up = tap // 3 - 1
+        left = tap % 3 - 1
         inside = live & (y >= up) & (y < height + up) & (x >= left) & (x < width + left)
         from_ = (position - up * width - left).to(tl.int64) * ROW + tap * CHANNELS + at
         total += tl.load(parts + from_, mask=inside, other=0.0).to(total.dtype)
