@@ -83,6 +83,7 @@ class Planar(Flow):
         order = range(len(self.maps))
         with without_autocast(x.device):  # w x loses all that the inverse needs
             x = x.to(self.base.dtype)
+            seen = None if seen is None else seen.to(self.base.dtype)
             for i in reversed(order) if inverse else order:
                 x, log_det = self.maps[i](x, log_det, context=seen, inverse=inverse)
         assert log_det is not None

@@ -39,7 +39,7 @@ CONSTRUCTION = [
     ),
     (lambda: flows.RealNVP((1, 8, 8), hidden=(3, 4)), ValueError, r"hidden: got \(3, 4\), expected one width"),
     (lambda: flows.RealNVP((1, 8, 8), dropout=0.5), ValueError, "dropout: got 0.5, expected the default for images"),
-    (lambda: flows.RealNVP(1), ValueError, "dim: got 1, expected at least 2"),
+    (lambda: flows.RealNVP(0), ValueError, "dim: got 0, expected at least 1"),
     (lambda: flows.RealNVP(True), TypeError, "dim: got True, expected an integer"),
     (lambda: flows.RealNVP(4, layers=0), ValueError, "layers: got 0, expected at least 1"),
     (lambda: flows.RealNVP(4, hidden=(8, 0)), ValueError, "expected positive integers"),
@@ -176,7 +176,13 @@ HEADS = [f"hybrid.heads.{name}" for name in ("gaussian", "bayesian_linear", "bay
 
 
 @pytest.mark.parametrize(
-    "module", ["flows.realnvp", "flows.idf", "flows.planar", "flows.glow", "flows.check", "hybrid.model", *HEADS]
+    "module",
+    [
+        *(f"flows.{n}" for n in ("realnvp", "idf", "planar", "glow", "maf", "nsf", "compose", "check")),
+        "nets.masked",
+        "hybrid.model",
+        *HEADS,
+    ],
 )
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"hybridkern.{module}"))
