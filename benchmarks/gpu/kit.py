@@ -38,8 +38,9 @@ def enter(root: Path = ROOT) -> None:
 
 
 def sources(root: Path = ROOT) -> list[str]:
-    """The tracked files that the command, its tests and a build need."""
-    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    """The files that the command, its tests and a build need: those that git tracks, and new ones."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     return [name for name in listed.splitlines() if not name.startswith(_LEFT_OUT)]
 
 
