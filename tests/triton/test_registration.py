@@ -45,6 +45,8 @@ with FakeTensorMode(allow_non_fake_inputs=True):
     x, p, g = (torch.empty(s, device=DEVICE) for s in ((4, 3, 8, 8), (4, 6, 8, 8), (4,)))
     k, one = torch.empty((4, 5, 3, 8, 8), device=DEVICE), torch.empty((1,), device=DEVICE)
     w = torch.empty((6, 6), device=DEVICE)
+    net = [torch.empty(s, device=DEVICE) for s in ((32, 3, 3, 3), (32,), (32, 32, 1, 1), (32,), (6, 32, 3, 3), (6,))]
+    kept = torch.empty((8, 32, 32), dtype=torch.bfloat16, device=DEVICE)
     for function, args in (
         (lambda x, p, g: low.affine_coupling_forward(x, p, g, *form), (x, p, g)),
         (lambda x, p, g: low.affine_coupling_backward(x, p, x, g, *form), (x, p, g)),
@@ -59,6 +61,8 @@ with FakeTensorMode(allow_non_fake_inputs=True):
         (lambda g, x, m: low.gaussian_log_prob_backward(g, x, m, m), (g, x, x)),
         (lambda x, w: low.paired_conv1x1_forward(x, x, w, None), (x, w)),
         (lambda g, x, w: low.paired_conv1x1_backward(g, g, x, x, w), (x, x, w)),
+        (lambda x, *w: low.coupling_network_forward(x, *w, True, True), (x, *net)),
+        (lambda p, x, h, *w: low.coupling_network_backward(p, x, *w, h, h, True, True), (p, x, kept, *net)),
     ):
         names = [str(node.target) for node in make_fx(functional(function))(*args).graph.nodes]
         kernels = sum("triton_kernel_wrapper" in name for name in names)

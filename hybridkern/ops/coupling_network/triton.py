@@ -208,7 +208,7 @@ def forward(
         empty = x.new_empty((x.shape[0], *x.shape[2:], s.out)).permute(0, 3, 1, 2)
         return empty, *(value if save_hidden else value[:0] for value in kept)  # type: ignore[return-value]
     one = _gather(x, None, (w1, w2, w3), low)
-    h1, h2 = (value.view(-1, wide)[: s.positions] for value in kept)
+    h1, h2 = (value.view(-1, wide).narrow(0, 0, s.positions) for value in kept)
     _hidden(one, b1, b2, h1, h2)
     params = _collect(_wide_product(h2, one.last.t(), x.dtype), b3.contiguous(), x, s.out)
     if save_hidden:
@@ -239,7 +239,7 @@ def backward(
         return (torch.empty_like(x) if wants_x else no_x, *(value.zero_() for value in grads))  # type: ignore[return-value]
     one = _gather(x, grad, (w1, w2, w3), low)
     if hidden1.shape[0]:
-        h1, h2 = (value.view(-1, s.wide)[: s.positions] for value in (hidden1, hidden2))
+        h1, h2 = (value.view(-1, s.wide).narrow(0, 0, s.positions) for value in (hidden1, hidden2))
     else:
         h1, h2 = (x.new_empty((s.positions, s.wide), dtype=low) for _ in range(2))
         _hidden(one, b1, b2, h1, h2)
@@ -264,7 +264,7 @@ def backward(
         COLUMNS=columns,
         num_warps=4,
     )
-    to2 = middle[: s.hidden, : s.hidden].contiguous().view(w2.shape)
+    to2 = middle.narrow(0, 0, s.hidden).narrow(1, 0, s.hidden).contiguous().view(w2.shape)
     to_x = _collect(_wide_product(d1, one.first, x.dtype), None, x, s.channels) if wants_x else no_x
     return to_x, to1, to_b1, to2, to_b2, to3, to_b3
 
