@@ -25,8 +25,8 @@ CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, con
 }
 
 template <class T>
-void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>& log_det, Tensor& y, Tensor& total,
-             int64_t code, const FormNumbers& numbers) {
+void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>& log_det, Tensor& y,
+             Tensor& log_det_out, int64_t code, const FormNumbers& numbers) {
   const CouplingCall<T> call = prepare<T>(x, params, code, numbers);
   const Operand out = operand(y, call.order);
   const auto kernel = kernels<T>().coupling_forward[call.form.map][call.form.negate][call.form.before];
@@ -45,8 +45,8 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
     sums.at(b, k) = kernel(block, call.form);
     write_block(out, call.order, b, i, n, block.y);
   });
-  const RowTotals start(log_det);
-  write_totals(total, [&](int64_t b) { return sums.total(b) + start.at(b); });
+  const RowTotals before(log_det);
+  write_totals(log_det_out, [&](int64_t b) { return sums.total(b) + before.at(b); });
 }
 
 struct Gradients {
@@ -68,7 +68,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   const bool shift_read = known_kind == output_recover || (known_kind == from_input) == call.form.before;
   const int64_t tensors = 3 + 3 * (call.form.has_scale() ? 1 : 0) + 1 + shift_read + (known_kind == output_recover);
   const bool large = beyond_cache<T>(known.numel() * tensors);
-  const RowTotals grad_totals(grad_log_det);
+  const RowTotals grad_log_dets(grad_log_det);
   for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
     T buffers[8][block_size];
     CouplingBlock<T> block{};
@@ -77,7 +77,7 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
     if (shift_read) block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
     if (call.form.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
     if (grad_y) block.grad_y = read_block(incoming, call.order, b, i, n, buffers[3]);
-    block.grad_total = static_cast<T>(grad_totals.at(b));
+    block.grad_log_det = static_cast<T>(grad_log_dets.at(b));
     block.grad_x = block_target(grad_x, b, i, buffers[4]);
     block.grad_a = block_target(grad_a, b, i, buffers[5]);
     block.grad_t = block_target(grad_t, b, i, buffers[6]);
@@ -97,15 +97,15 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
                                                    const FormNumbers& numbers) {
   check_coupling_forward(x, params, log_det, code, numbers);
   Tensor y = empty_matching(x);
-  Tensor total = empty_totals(x, log_det && is_double(*log_det));
+  Tensor log_det_out = empty_totals(x, log_det && is_double(*log_det));
   const Tensor xf = foldable(x), pf = foldable(params);
   Writable out(y);
   if (is_double(x))
-    forward<double>(xf, pf, log_det, out.tensor, total, code, numbers);
+    forward<double>(xf, pf, log_det, out.tensor, log_det_out, code, numbers);
   else
-    forward<float>(xf, pf, log_det, out.tensor, total, code, numbers);
+    forward<float>(xf, pf, log_det, out.tensor, log_det_out, code, numbers);
   out.finish();
-  return {y, total};
+  return {y, log_det_out};
 }
 
 Gradients gradients(const Tensor& known, const Tensor& params, const std::optional<Tensor>& grad_y,

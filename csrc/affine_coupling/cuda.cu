@@ -13,8 +13,8 @@ namespace {
 using MaybeTensor = std::optional<Tensor>;
 
 template <class T>
-void forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det, const Tensor& y, const Tensor& total,
-             int64_t code, const FormNumbers& numbers) {
+void forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det, const Tensor& y,
+             const Tensor& log_det_out, int64_t code, const FormNumbers& numbers) {
   const RowOrder order = order_of(x);
   const auto form = decode_form<T>(code, numbers.data());
   Plan plan(x.size(0), order, x, params);
@@ -29,8 +29,8 @@ void forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det, 
   if (x.size(0) == 0) return;
   call.walk = plan.walk();
   call.form = form;
-  call.start = totals_of(log_det);
-  call.total = totals_of(total);
+  call.log_det = totals_of(log_det);
+  call.log_det_out = totals_of(log_det_out);
   MaybeTensor partial;
   if (call.walk.chunks > 1) {
     partial = workspace(x, plan.units(), ScalarType::Double);
@@ -39,7 +39,7 @@ void forward(const Tensor& x, const Tensor& params, const MaybeTensor& log_det, 
   plan.dispatch([&]<class X, class P, int N>() {
     if constexpr (std::is_same_v<Working<X>, T>) HK_LAUNCH((hk_affine_coupling_forward<X, P, N>), plan.blocks(), call);
   });
-  if (partial) finish_rows(*partial, call.walk.rows, call.walk.chunks, call.start, call.total, 1.0);
+  if (partial) finish_rows(*partial, call.walk.rows, call.walk.chunks, call.log_det, call.log_det_out, 1.0);
 }
 
 struct Gradients {
@@ -70,7 +70,7 @@ void backward(const Tensor& known, const Tensor& params, const MaybeTensor& grad
   call.walk = plan.walk();
   call.form = form;
   call.kind = kind;
-  call.grad_total = totals_of(grad_log_det);
+  call.grad_log_det = totals_of(grad_log_det);
   plan.dispatch([&]<class X, class P, int N>() {
     if constexpr (std::is_same_v<Working<X>, T>) HK_LAUNCH((hk_affine_coupling_backward<X, P, N>), plan.blocks(), call);
   });
@@ -81,12 +81,12 @@ std::tuple<Tensor, Tensor> affine_coupling_forward(const Tensor& x, const Tensor
   check_coupling_forward(x, params, log_det, code, numbers);
   const OnDeviceOf device(x);
   Tensor y = torch::stable::empty_like(x);
-  Tensor total = empty_totals(x, is_double(x) || (log_det && is_double(*log_det)));
+  Tensor log_det_out = empty_totals(x, is_double(x) || (log_det && is_double(*log_det)));
   Writable out(y);
   const auto run = is_double(x) ? forward<double> : forward<float>;
-  run(foldable(x), foldable(params), log_det, out.tensor, total, code, numbers);
+  run(foldable(x), foldable(params), log_det, out.tensor, log_det_out, code, numbers);
   out.finish();
-  return {y, total};
+  return {y, log_det_out};
 }
 
 Gradients gradients(const Tensor& known, const Tensor& params, const MaybeTensor& grad_y,

@@ -11,7 +11,7 @@ struct CouplingForward {
   Walk walk;
   CouplingForm<T> form;
   View x, a, t, y;
-  Totals start, total;
+  Totals log_det, log_det_out;
   double* partial;  // sums of the chunks, where a row has several
 };
 
@@ -21,7 +21,7 @@ struct CouplingBackward {
   CouplingForm<T> form;
   int kind;  // Known of affine_coupling/math.h
   View known, a, t, grad_y, grad_x, grad_a, grad_t, x;
-  Totals grad_total;
+  Totals grad_log_det;
 };
 
 // Calls run<map>() of the form.
@@ -51,7 +51,7 @@ template <ScaleMap Map, class X, class P, int N>
 __device__ __forceinline__ double forward_share(const CouplingForward<Working<X>>& c, const Share& share) {
   using T = Working<X>;
   LogScaleSum<Map, T> log_scales{};
-  double total = 0;
+  double sum = 0;
   for (int64_t e = share.begin + lane_of(c.walk) * N; e < share.end; e += int64_t(c.walk.lanes) * N) {
     const Place at = place_of(c.walk, share.b, e);
     Raw<X, N> x;
@@ -72,12 +72,12 @@ __device__ __forceinline__ double forward_share(const CouplingForward<Working<X>
       }
     }
     store(c.y, place_of(c.walk, share.b, e), y);
-    total += static_cast<double>(log_scales.sum);
+    sum += static_cast<double>(log_scales.sum);
     log_scales.sum = 0;
   }
   log_scales.flush();
-  total += static_cast<double>(log_scales.sum);
-  return c.form.negate ? -total : total;
+  sum += static_cast<double>(log_scales.sum);
+  return c.form.negate ? -sum : sum;
 }
 
 template <class X, class P, int N>
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(block_threads, resident_blocks<X>)
       if (c.partial)
         c.partial[share.b * c.walk.chunks + share.chunk] = sum;
       else
-        set_total(c.total, share.b, started(c.start, share.b, sum));
+        set_total(c.log_det_out, share.b, started(c.log_det, share.b, sum));
     }
   }
 }
@@ -103,7 +103,7 @@ __device__ __forceinline__ void backward_share(const CouplingBackward<Working<X>
   const Known kind = static_cast<Known>(c.kind);
   const bool from_output = kind != Known::input, recover = kind == Known::output_recover;
   const bool shift_read = reads_shift(c.form.before, kind);
-  const T grad_total = c.grad_total.data ? static_cast<T>(total_at(c.grad_total, share.b)) : T(0);
+  const T grad_log_det = c.grad_log_det.data ? static_cast<T>(total_at(c.grad_log_det, share.b)) : T(0);
   for (int64_t e = share.begin + lane_of(c.walk) * N; e < share.end; e += int64_t(c.walk.lanes) * N) {
     const Place at = place_of(c.walk, share.b, e);
     Raw<X, N> known, grad_y{};
@@ -120,7 +120,7 @@ __device__ __forceinline__ void backward_share(const CouplingBackward<Working<X>
       if constexpr (Map == ScaleMap::none)
         g = shift_backward(known[k], t[k], grad_y[k], c.form, from_output);
       else
-        g = coupling_backward(scale_terms<Map>(a[k], c.form, c.form.negate), known[k], t[k], grad_y[k], grad_total,
+        g = coupling_backward(scale_terms<Map>(a[k], c.form, c.form.negate), known[k], t[k], grad_y[k], grad_log_det,
                               c.form, c.form.before, from_output);
       x.set(k, g.x);
       grad_x.set(k, g.grad_x);

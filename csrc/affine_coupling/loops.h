@@ -60,7 +60,7 @@ struct CouplingBackward {
     V t{};
     if constexpr (needs_shift<Before, Known_>) t = get<Whole, V>(block.t + i, count);
     const CouplingGradients<V> g = coupling_backward<Map, Negate, Before, Known_>(get<Whole, V>(block.known + i, count),
-                                                                                  a, t, grad_y, block.grad_total, k);
+                                                                                  a, t, grad_y, block.grad_log_det, k);
     put_streaming<Whole, V>(block.grad_x + i, g.grad_x, block.stream, count);
     put_streaming<Whole, V>(block.grad_t + i, g.grad_t, block.stream, count);
     if constexpr (Map != ScaleMap::none) put_streaming<Whole, V>(block.grad_a + i, g.grad_a, block.stream, count);

@@ -147,10 +147,10 @@ HK_INLINE CouplingGradients<V> shift_backward(V known, V t, V grad_y, const Coup
   return {from_output ? known - t * k.shift_gain : known, grad_y, V{}, grad_y * k.shift_gain};
 }
 
-// `grad_total` is the gradient of the log-determinant.
+// `grad_log_det` is the gradient of the log-determinant.
 template <class V>
 HK_INLINE CouplingGradients<V> coupling_backward(const ScaleTerms<V>& terms, V known, V t, V grad_y,
-                                                 ScalarOf<V> grad_total, const CouplingForm<ScalarOf<V>>& k,
+                                                 ScalarOf<V> grad_log_det, const CouplingForm<ScalarOf<V>>& k,
                                                  bool before, bool from_output) {
   const V shift = t * k.shift_gain;
   const V grad_x = grad_y * terms.s;
@@ -164,15 +164,15 @@ HK_INLINE CouplingGradients<V> coupling_backward(const ScaleTerms<V>& terms, V k
     x = from_output ? scaled / terms.s : known;
     grad_t = grad_y * k.shift_gain;
   }
-  return {x, grad_x, (grad_y * scaled + grad_total) * terms.derivative, grad_t};
+  return {x, grad_x, (grad_y * scaled + grad_log_det) * terms.derivative, grad_t};
 }
 
 template <ScaleMap Map, bool Negate, bool Before, Known Known_, class V>
-HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_total,
+HK_INLINE CouplingGradients<V> coupling_backward(V known, V a, V t, V grad_y, ScalarOf<V> grad_log_det,
                                                  const CouplingForm<ScalarOf<V>>& k) {
   constexpr bool from_output = Known_ != Known::input;
   if constexpr (Map == ScaleMap::none) return shift_backward(known, t, grad_y, k, from_output);
-  return coupling_backward(scale_terms<Map, Negate>(a, k), known, t, grad_y, grad_total, k, Before, from_output);
+  return coupling_backward(scale_terms<Map, Negate>(a, k), known, t, grad_y, grad_log_det, k, Before, from_output);
 }
 
 }  // namespace hk::HK_ISA

@@ -44,9 +44,9 @@ ActnormRows<T> describe(const Tensor& x, const Tensor& params, const Tensor& sca
 template <class T>
 ActnormRows<T> part_of(ActnormRows<T> rows, int64_t begin, int64_t count) {
   rows.x += begin * rows.x_stride, rows.params += begin * rows.params_stride;
-  if (rows.y) rows.y += begin * rows.width, rows.totals += begin;
+  if (rows.y) rows.y += begin * rows.width, rows.log_dets += begin;
   if (rows.grad_y) {
-    rows.grad_y += begin * rows.grad_y_stride, rows.grad_total += begin;
+    rows.grad_y += begin * rows.grad_y_stride, rows.grad_log_det += begin;
     rows.grad_x += begin * rows.width, rows.grad_params += begin * 2 * rows.coupled;
   }
   rows.rows = count;
@@ -55,28 +55,28 @@ ActnormRows<T> part_of(ActnormRows<T> rows, int64_t begin, int64_t count) {
 
 template <class T>
 void forward(ActnormRows<T> rows, const Tensor& offset, Tensor& y, Tensor& log_det, const CouplingForm<T>& form) {
-  std::vector<double> totals(rows.rows);
-  rows.offset = numbers_of<T>(offset), rows.y = static_cast<T*>(y.mutable_data_ptr()), rows.totals = totals.data();
+  std::vector<double> log_dets(rows.rows);
+  rows.offset = numbers_of<T>(offset), rows.y = static_cast<T*>(y.mutable_data_ptr()), rows.log_dets = log_dets.data();
   const auto kernel = kernels<T>().actnorm_forward[form.map];
   torch::stable::parallel_for(0, rows.rows, grain_of(rows.width), [&](int64_t begin, int64_t end) {
     if (begin < end) kernel(part_of(rows, begin, end - begin), form);
   });
   double own = 0;
   for (int64_t i = 0; i < rows.width; ++i) own += std::log(std::fabs(static_cast<double>(rows.scale[i])));
-  write_totals(log_det, [&](int64_t b) { return totals[b] + own; });
+  write_totals(log_det, [&](int64_t b) { return log_dets[b] + own; });
 }
 
 template <class T>
 void backward(ActnormRows<T> rows, const Tensor& grad_y, const Tensor& grad_log_det, Tensor& grad_x,
               Tensor& grad_params, Tensor& grad_scale, Tensor& grad_offset, const CouplingForm<T>& form) {
   const RowTotals incoming(grad_log_det);
-  std::vector<T> grad_totals(rows.rows);
+  std::vector<T> grad_log_dets(rows.rows);
   double own = 0;
   for (int64_t b = 0; b < rows.rows; ++b) {
     own += incoming.at(b);
-    grad_totals[b] = static_cast<T>(incoming.at(b));
+    grad_log_dets[b] = static_cast<T>(incoming.at(b));
   }
-  rows.grad_y = numbers_of<T>(grad_y), rows.grad_y_stride = grad_y.stride(0), rows.grad_total = grad_totals.data();
+  rows.grad_y = numbers_of<T>(grad_y), rows.grad_y_stride = grad_y.stride(0), rows.grad_log_det = grad_log_dets.data();
   rows.grad_x = static_cast<T*>(grad_x.mutable_data_ptr());
   rows.grad_params = static_cast<T*>(grad_params.mutable_data_ptr());
   const auto kernel = kernels<T>().actnorm_backward[form.map];

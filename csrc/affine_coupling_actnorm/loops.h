@@ -71,7 +71,7 @@ void actnorm_forward(const ActnormRows<T>& rows, const CouplingForm<T>& form) {
     for_vectors<V>(rows.coupled, second);
     second.log_scales.flush();
     const T sum = sum_lanes(second.log_scales.sum);
-    rows.totals[r] = static_cast<double>(k.negate ? -sum : sum);
+    rows.log_dets[r] = static_cast<double>(k.negate ? -sum : sum);
   }
 }
 
@@ -94,7 +94,7 @@ template <ScaleMap Map, class T>
 struct ActnormCoupledGradients {
   using V = typename VectorOf<T>::type;
   const T *x, *a, *t, *scale, *grad_y;
-  T grad_total;
+  T grad_log_det;
   T *grad_x, *grad_a, *grad_t, *grad_scale, *grad_offset;
   const CouplingForm<T>& k;
 
@@ -105,7 +105,7 @@ struct ActnormCoupledGradients {
     const ScaleTerms<V> terms = scale_terms<Map>(get<Whole, V>(a + i, count), k, k.negate);
     const V u = k.before ? (x_i + shift) * terms.s : x_i * terms.s + shift;
     const CouplingGradients<V> grads =
-        coupling_backward(terms, x_i, t_i, g * get<Whole, V>(scale + i, count), grad_total, k, k.before, false);
+        coupling_backward(terms, x_i, t_i, g * get<Whole, V>(scale + i, count), grad_log_det, k, k.before, false);
     put<Whole, V>(grad_x + i, grads.grad_x, count);
     put<Whole, V>(grad_a + i, grads.grad_a, count);
     put<Whole, V>(grad_t + i, grads.grad_t, count);
@@ -135,7 +135,7 @@ void actnorm_backward(const ActnormRows<T>& rows, const CouplingForm<T>& form) {
                                            params + rows.t_place,
                                            rows.scale + kept,
                                            grad_y + kept,
-                                           rows.grad_total[r],
+                                           rows.grad_log_det[r],
                                            grad_x + kept,
                                            grad_params + rows.a_place,
                                            grad_params + rows.t_place,

@@ -21,7 +21,7 @@ template <class T>
 struct CouplingBlock {
   const T *known, *a, *t;  // known: x, or y when going backward from it; a is unused without scale
   const T* grad_y;         // nullptr: zero
-  T grad_total;
+  T grad_log_det;
   T *y, *x, *grad_x, *grad_a, *grad_t;  // x: nullptr unless recovered
   bool stream;                          // write past the cache
   int64_t n;
@@ -32,11 +32,11 @@ template <class T>
 struct ActnormRows {
   const T *x, *params;  // rows x_stride and params_stride apart
   int64_t x_stride, params_stride;
-  int64_t a_place, t_place;      // where raw scales and raw shifts begin in a row of parameters
-  const T *scale, *offset;       // [width]
-  T* y;                          // [rows][width]
-  double* totals;                // [rows]: sums of log s
-  const T *grad_y, *grad_total;  // rows grad_y_stride apart; [rows]
+  int64_t a_place, t_place;        // where raw scales and raw shifts begin in a row of parameters
+  const T *scale, *offset;         // [width]
+  T* y;                            // [rows][width]
+  double* log_dets;                // [rows]: sums of log s
+  const T *grad_y, *grad_log_det;  // rows grad_y_stride apart; [rows]
   int64_t grad_y_stride;
   T *grad_x, *grad_params;      // [rows][width], [rows][2 coupled]
   T *grad_scale, *grad_offset;  // [width]; added to

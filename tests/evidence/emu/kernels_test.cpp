@@ -80,10 +80,11 @@ void coupling(int64_t rows, int64_t row, int lanes, int64_t chunks, int map) {
   f.numbers = {2, T(0.5), T(0.001), 1, 1};
   f.map = map;
   f.x = rows_of(x, row), f.a = rows_of(a, row), f.t = rows_of(t, row), f.y = rows_of(y, row);
-  f.total = totals_of(total);
+  f.log_det_out = totals_of(total);
   f.partial = walk.chunks > 1 ? partial.data : nullptr;
   run(hk_affine_coupling_forward<KX, KP, N>, blocks_of(walk), f);
-  if (f.partial) run(hk_finish_rows, unsigned(rows), FinishRows{partial.data, rows, walk.chunks, {}, f.total, 1.0});
+  if (f.partial)
+    run(hk_finish_rows, unsigned(rows), FinishRows{partial.data, rows, walk.chunks, {}, f.log_det_out, 1.0});
   for (int64_t b = 0; b < rows; ++b) {
     double sum = 0;
     for (int64_t i = b * row; i < (b + 1) * row; ++i) {
@@ -99,7 +100,7 @@ void coupling(int64_t rows, int64_t row, int lanes, int64_t chunks, int map) {
     g.kind = kind;
     g.known = f.y, g.a = f.a, g.t = f.t, g.grad_y = f.x, g.x = rows_of(y, row);
     g.grad_x = rows_of(gx, row), g.grad_a = rows_of(ga, row), g.grad_t = rows_of(gt, row);
-    g.grad_total = totals_of(total);
+    g.grad_log_det = totals_of(total);
     run(hk_affine_coupling_backward<KX, KP, N>, blocks_of(walk), g);
   }
 }
