@@ -10,6 +10,7 @@ from torch import Tensor
 from hybridkern import ops
 from hybridkern.ops import CouplingForm
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS, resolve_form
+from hybridkern.ops.rational_quadratic_spline.form import resolve_spline
 from hybridkern.ops.rounding_coupling_mirrored.operator import rounding_coupling_mirrored
 from tests.derivatives.subject import Subject, normal
 
@@ -58,6 +59,16 @@ def _from_output(form: str, inverse: bool) -> Make:
             tuple(tensors),
             main="y",
         )
+
+    return make
+
+
+def _spline(spline: str, tails: str, inverse: bool) -> Make:
+    def make() -> Subject:
+        count = resolve_spline(spline).parameters(2, tails)
+        tensors = {"x": normal(0, 2, 2), "params": normal(1, 2, 2, count), "log_det": normal(2, 2)}
+        options = {"spline": spline, "bins": 2, "bound": 4.0, "tails": tails, "inverse": inverse}
+        return Subject(lambda **t: ops.rational_quadratic_spline(**t, **options), tensors, tuple(tensors))
 
     return make
 
@@ -172,6 +183,11 @@ def _network(save_hidden: bool) -> Make:
 
 
 OPERATORS: dict[str, Make] = {
+    **{
+        f"spline, {spline}, {tails}{', inverse' * inverse}": _spline(spline, tails, inverse)
+        for spline, tails in (("nflows", "linear"), ("nflows_identity", "box"), ("zuko", "linear"))
+        for inverse in (False, True)
+    },
     **{f"{form}{' inverse' * inv}": _coupling(form, inv) for form in NAMED_FORMS for inv in (False, True)},
     "sigmoid at its kink": _coupling(CouplingForm("sigmoid", eps=0.05, negate=True), False),
     "glow on images": _coupling("glow", False, (2, 1, 2, 1)),
