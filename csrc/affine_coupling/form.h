@@ -8,14 +8,15 @@ namespace hk {
 constexpr int64_t form_numbers = 8;  // length of CouplingForm.numbers of hybridkern/ops/affine_coupling/form.py
 constexpr int scale_maps = 8;        // ScaleMap of math.h
 
-// Form and direction, brought to the family that the kernels know: y = x*S + T, or (x + T)*S where `before`.
+// Form and direction, brought to the family that the kernels know: y = x*S + T, or (x + T)*S where `before`. The
+// numbers come first: nvcc then needs a register less.
 template <class T>
 struct CouplingForm {
-  int map;  // ScaleMap of math.h
-  bool negate, before;
-  int layout;
   T clamp, offset, eps, gain;
   T shift_gain;  // with the sign that direction and form give it
+  int map;       // ScaleMap of math.h
+  bool negate, before;
+  int layout;
 
   bool has_scale() const { return map != 0; }
 };

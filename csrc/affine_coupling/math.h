@@ -83,8 +83,9 @@ HK_INLINE ScaleTerms<V> softplus_terms(V v, ScalarOf<V> eps, bool negate) {
   // without eps, the logarithm of what tends to exp(v) is v: it must not run into that of 0
   constexpr ScalarOf<V> infinity = std::numeric_limits<ScalarOf<V>>::infinity();
   const ScalarOf<V> far = eps > 0 ? -infinity : ScalarOf<V>(-40);
-  const V log_s = select(v < far, v, select(v < infinity, logarithm(s), v));
-  const V derivative = select(v < far, splat<V>(1), select(v > 0, r, q * r) / s);
+  const auto is_far = v < far, within = v < infinity;
+  const V log_s = select(is_far | !within, v, logarithm(s));
+  const V derivative = select(is_far, splat<V>(1), select(v > 0, r, q * r) / s);
   return {log_s, V{}, negate ? 1 / s : s, negate ? -derivative : derivative};
 }
 

@@ -77,8 +77,8 @@ void coupling(int64_t rows, int64_t row, int lanes, int64_t chunks, int map) {
   Buffer<double> partial(rows * walk.chunks);
   CouplingForward<T> f{};
   f.walk = walk;
-  f.numbers = {2, T(0.5), T(0.001), 1, 1};
-  f.map = map;
+  f.form.map = map;
+  f.form.clamp = 2, f.form.offset = T(0.5), f.form.eps = T(0.001), f.form.gain = 1, f.form.shift_gain = 1;
   f.x = rows_of(x, row), f.a = rows_of(a, row), f.t = rows_of(t, row), f.y = rows_of(y, row);
   f.log_det_out = totals_of(total);
   f.partial = walk.chunks > 1 ? partial.data : nullptr;
@@ -95,7 +95,7 @@ void coupling(int64_t rows, int64_t row, int lanes, int64_t chunks, int map) {
     if (map <= 2) expect_near("log_det", total[b], sum, 1e-4);
   }
   CouplingBackward<T> g{};
-  g.walk = walk, g.numbers = f.numbers, g.map = map;
+  g.walk = walk, g.form = f.form;
   for (int kind = 0; kind < 3; ++kind) {
     g.kind = kind;
     g.known = f.y, g.a = f.a, g.t = f.t, g.grad_y = f.x, g.x = rows_of(y, row);
