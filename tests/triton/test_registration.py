@@ -24,6 +24,7 @@ TRACE = """
 import logging, sys
 import hybridkern.ops as ops
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
+from hybridkern.ops.rational_quadratic_spline.form import resolve_spline
 assert "hybridkern.ops._triton.launch" not in sys.modules, "triton's kernels were loaded at import"
 import torch
 from torch._functorch._aot_autograd.functional_utils import from_fun, to_fun
@@ -32,6 +33,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 logging.disable(logging.CRITICAL)  # without a driver torch cannot look into a kernel, and says so
 form = NAMED_FORMS["glow"].spec(False)
+spline = resolve_spline("nflows").spec(8, (-3.0, 3.0), "linear", False)
 low = torch.ops.hybridkern
 
 def functional(function):
@@ -43,6 +45,7 @@ def functional(function):
 
 with FakeTensorMode(allow_non_fake_inputs=True):
     x, p, g = (torch.empty(s, device=DEVICE) for s in ((4, 3, 8, 8), (4, 6, 8, 8), (4,)))
+    q = torch.empty((4, 69, 8, 8), device=DEVICE)
     k, one = torch.empty((4, 5, 3, 8, 8), device=DEVICE), torch.empty((1,), device=DEVICE)
     w = torch.empty((6, 6), device=DEVICE)
     net = [torch.empty(s, device=DEVICE) for s in ((32, 3, 3, 3), (32,), (32, 32, 1, 1), (32,), (6, 32, 3, 3), (6,))]
@@ -61,6 +64,8 @@ with FakeTensorMode(allow_non_fake_inputs=True):
         (lambda g, x, m: low.gaussian_log_prob_backward(g, x, m, m), (g, x, x)),
         (lambda x, w: low.paired_conv1x1_forward(x, x, w, None), (x, w)),
         (lambda g, x, w: low.paired_conv1x1_backward(g, g, x, x, w), (x, x, w)),
+        (lambda x, q, g: low.rational_quadratic_spline_forward(x, q, g, *spline), (x, q, g)),
+        (lambda x, q, g: low.rational_quadratic_spline_backward(x, q, x, g, *spline), (x, q, g)),
         (lambda x, *w: low.coupling_network_forward(x, *w, True, True), (x, *net)),
         (lambda p, x, h, *w: low.coupling_network_backward(p, x, *w, h, h, True, True), (p, x, kept, *net)),
     ):

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("triton", reason="the package triton is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
+_SPLINE = "tests/ops/test_rational_quadratic_spline.py::test_"
 # Every form, direction and operator, and low precision: a selection, since the interpreter is slow. All of it:
 # TRITON_INTERPRET=1 HYBRIDKERN_NO_EXT=1 python -m pytest -p tests.triton.interpreted tests/ops tests/triton/interpreter
 SUITES = {
@@ -30,6 +31,12 @@ SUITES = {
     "network": (
         "tests/ops/test_coupling_network.py::test_accuracy",
         "tests/ops/test_coupling_network.py::test_non_finite_numbers_stay_where_they_reach",
+    ),
+    "spline": (
+        _SPLINE + "interval_may_be_any",
+        _SPLINE + "angles_come_from_anywhere",
+        _SPLINE + "zeros_are_the_identity",
+        _SPLINE + "shared_parameters_are_those_of_every_example[triton-(2, 300)]",
     ),
     "low_precision": ("tests/ops/test_low_precision.py",),
     "layouts": (

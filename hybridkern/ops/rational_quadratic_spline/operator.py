@@ -48,6 +48,7 @@ OPERATOR = Operator(
     },
     {"forward": _fake_forward, "backward": _fake_backward},
     contracts=CONTRACTS,
+    triton=True,
 )
 
 
