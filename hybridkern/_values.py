@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.autograd.forward_ad as forward_mode
+from torch import Tensor
 
 _functorch = torch._C._functorch
 
@@ -18,6 +19,13 @@ def transformed() -> bool:
     """Whether forward mode is on or a transform of ``torch.func`` runs: plain operators have rules for both."""
     # not in_transform: every call of an operator asks
     return forward_mode._current_level >= 0 or _functorch.get_dynamic_layer_stack_depth() > 0
+
+
+def unwrapped(x: Tensor) -> Tensor:
+    """The tensor that transforms of ``torch.func`` have wrapped; one of more dimensions under ``vmap``."""
+    while _functorch.is_functorch_wrapped_tensor(x):
+        x = _functorch.get_unwrapped(x)
+    return x
 
 
 def can_look() -> bool:

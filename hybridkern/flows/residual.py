@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_flag, as_name, as_number, as_sizes, is_integer, is_sizes
 from hybridkern._finite import check_finite_values
 from hybridkern._tensors import total_dtype
-from hybridkern._values import transformed
+from hybridkern._values import transformed, unwrapped
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._initialized import is_initialized, mark_initialized
-from hybridkern.flows._later import watch_finite
+from hybridkern.flows._later import warn_once, watch_finite
 from hybridkern.flows.base import Context, Flow, FlowPass, check_count, check_images, check_shape, check_vectors
 from hybridkern.lipschitz import DenseNet, LipschitzLayer, PlainNet, Weights, bounded_weights, iterate
 from hybridkern.lipschitz.activations import ACTIVATIONS
@@ -28,6 +28,18 @@ EXACT_DIMENSIONS = 8  # up to here the whole Jacobian costs no more than the ser
 EVALUATION_TERMS = 20
 
 
+_STALE = (
+    "inside a transform of torch.func the norms of weights are not followed, and these weights are not those of the "
+    "last power iteration: write them into the flow and call update_lipschitz() outside, else the flow need not be a "
+    "bijection"
+)
+
+
+def _is_known(layer: LipschitzLayer) -> bool:
+    """Whether the singular vectors are those of the weight that transforms wrap."""
+    return layer.is_followed(unwrapped(layer.weight))
+
+
 class LipschitzError(ValueError):
     """A layer of a residual flow does not shrink distances, so that the flow need not be a bijection."""
 
@@ -37,8 +49,9 @@ class Residual(Flow):
 
     Between the layers stand a scale and a shift for each channel, which :meth:`initialize`, or the first batch in
     training mode, starts from data. Power iteration keeps the spectral norm of every weight at ``lipschitz``; it runs
-    when the weights have been written to since the last pass, as in each training step, and by
-    :meth:`update_lipschitz`.
+    when the weights have changed since the last pass, as in each training step, and by :meth:`update_lipschitz`. On a
+    device values are not looked at, so that a write through ``.data`` is not seen; inside transforms of ``torch.func``
+    it does not run, which a warning says where weights are others.
 
     **The log-determinant is exact up to 8 dimensions, and estimated above**: a power series cut at random, without
     bias, in evaluation too, so that two calls of ``log_prob`` differ; ``trace="exact"`` computes it from the Jacobian,
@@ -149,11 +162,18 @@ class Residual(Flow):
     def _weights(self) -> Weights:
         """Every weight with its norm bounded, after power iteration where the weights have changed."""
         groups = by_kind(self._layers())
-        if not transformed():
+        if transformed():
+            self._watch_transformed()
+        else:
             for group in groups:
                 if torch.compiler.is_compiling() or not all(layer.is_followed() for layer in group):
                     iterate(group)
         return bounded_weights(groups, self.lipschitz)
+
+    def _watch_transformed(self) -> None:
+        """Warns once where a transform of ``torch.func``, inside which nothing iterates, gives weights of unknown norm."""
+        if not torch.compiler.is_compiling() and not all(map(_is_known, self._layers())):
+            warn_once(self, _STALE)
 
     def _is_exact(self, trace: str) -> bool:
         return as_name("trace", trace, TRACES) == "exact" or (trace == "auto" and self.dim <= EXACT_DIMENSIONS)

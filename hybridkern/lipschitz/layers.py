@@ -3,11 +3,44 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hybridkern._finite import is_plain, readable
+
+_TRUSTED = 0.1  # what loaded vectors may be off, of their norm: beyond, they belong to other weights
+
+
+class _Followed(NamedTuple):
+    """The weight whose singular vectors are known: the tensor, its version and place, and on the CPU its values.
+
+    Some optimizers write through ``.data``, which gives no new version. Reading values would wait for a device.
+    """
+
+    weight: ref[Tensor]
+    version: int
+    place: int
+    values: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Tensor) -> _Followed:
+        version = 0 if weight.is_inference() else weight._version
+        values = weight.detach().clone() if readable(weight) else None
+        return cls(ref(weight), version, _place(weight), values)
+
+    def holds(self, weight: Tensor) -> bool:
+        if self.values is not None and readable(weight):
+            return self.values.dtype is weight.dtype and torch.equal(self.values, weight.detach())
+        version = 0 if weight.is_inference() else weight._version
+        return self.weight() is weight and (self.version, self.place) == (version, _place(weight))
+
+
+def _place(weight: Tensor) -> int:
+    return weight.data_ptr() if is_plain(weight) else 0
 
 
 class LipschitzLayer(nn.Module):
@@ -34,36 +67,53 @@ class LipschitzLayer(nn.Module):
             vector = torch.randn(shape)
             self.register_buffer(name, vector / vector.norm())
         self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
-        self._followed = (0, 0)
+        self._followed: _Followed | None = None
 
-    def is_followed(self) -> bool:
-        """Whether the singular vectors are those of the weight as it is now, as far as writes to it tell."""
-        return self._followed == (id(self.weight), self.weight._version)
+    def is_followed(self, weight: Tensor | None = None) -> bool:
+        """Whether the singular vectors are those of the weight as it is now; on a device, as far as writes tell.
+
+        ``weight`` takes the place of the layer's own.
+        """
+        return self._followed is not None and self._followed.holds(self.weight if weight is None else weight)
 
     def _mark(self) -> None:
-        self._followed = (id(self.weight), self.weight._version)
+        self._followed = _Followed.of(self.weight)
 
     def follow(self, left: Tensor, right: Tensor) -> None:
         """Takes new singular vectors of the weight."""
         self.left.copy_(left)
         self.right.copy_(right)
         self.settled.fill_(True)
-        self._mark()
+        if not torch.compiler.is_compiling():  # a compiled pass iterates always
+            self._mark()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_followed": self.is_followed()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy has a weight of its own
-        super().__setstate__(state | {"_followed": (0, 0)})  # type: ignore[no-untyped-call]
+        super().__setstate__(state | {"_followed": None})  # type: ignore[no-untyped-call]
         if state["_followed"]:
             self._mark()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         given = state_dict.get(f"{prefix}settled")
-        if given is not None and not given.is_meta and given:
+        if given is not None and not given.is_meta and given and is_plain(self.weight) and self._fits():
             self._mark()
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if is_plain(self.settled) and not self.is_followed():  # so that a loaded layer iterates, as this one will
+            destination[f"{prefix}settled"] = torch.zeros_like(self.settled)
+
+    @torch.no_grad()
+    def _fits(self) -> bool:
+        """Whether loaded vectors belong to the loaded weight: those of averaged checkpoints do not."""
+        weights, left, right = (value.detach()[None] for value in (self.weight, self.left, self.right))
+        image = self.images(weights, right)
+        off = torch.stack([(image - image.norm() * left).norm() / image.norm(), right.norm() - 1, left.norm() - 1])
+        return bool((off.abs() < _TRUSTED).all())
 
     @property
     def kind(self) -> tuple[object, ...]:

@@ -31,6 +31,15 @@ def _unit(vectors: Tensor) -> Tensor:
     return unit
 
 
+def _restarted(vectors: Tensor) -> Tensor:
+    """Rows of zeros, or that are not finite, replaced by a fixed one: no iteration would lead out of them."""
+    rows = vectors.flatten(1)
+    turns = torch.arange(1, rows.shape[1] + 1, dtype=rows.dtype, device=rows.device)
+    fixed = torch.sin(turns * turns)  # of no pattern that a weight could be blind to
+    lost = ~(rows.norm(dim=1, keepdim=True) > 0.5)  # NaN too; else they have norm 1
+    return torch.where(lost, fixed / fixed.norm(), rows).view_as(vectors)
+
+
 _settled: WeakSet[LipschitzLayer] = WeakSet()
 
 
@@ -68,9 +77,10 @@ def _iterated(
     kind: LipschitzLayer, weights: Tensor, left: Tensor, right: Tensor, most: int, tolerance: float, asks: bool
 ) -> tuple[Tensor, Tensor]:
     least = tolerance / max(left[0].numel(), right[0].numel()) ** 0.5
+    right = _restarted(right)
     for _ in range(most):
         new_left = _unit(kind.images(weights, right))
-        new_right = _unit(kind.preimages(weights, new_left))
+        new_right = _restarted(_unit(kind.preimages(weights, new_left)))
         moved = torch.maximum((new_left - left).abs().amax(), (new_right - right).abs().amax())
         left, right = new_left, new_right
         if asks and bool(moved <= least):
