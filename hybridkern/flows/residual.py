@@ -171,7 +171,7 @@ class Residual(Flow):
         return bounded_weights(groups, self.lipschitz)
 
     def _watch_transformed(self) -> None:
-        """Warns once where a transform of ``torch.func``, inside which nothing iterates, gives weights of unknown norm."""
+        """Warns once where ``torch.func``, inside which nothing iterates, gives weights of unknown norm."""
         if not torch.compiler.is_compiling() and not all(map(_is_known, self._layers())):
             warn_once(self, _STALE)
 
