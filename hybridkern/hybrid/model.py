@@ -168,7 +168,7 @@ class HybridModel(nn.Module):
         if not 0 <= label < head.classes:
             raise ValueError(f"label: got {label}, expected 0 to {head.classes - 1} ({head.classes} classes)")
         if isinstance(head, Bayes):
-            return self.flow.inverse(head.sample_latents(label, n, generator=generator))[0]
+            return self._data_of(head.sample_latents(label, n, generator=generator), generator)
         kept, found, drawn = [self.flow.base.sample(0, generator=generator)], 0, 0
         while found < n:
             if drawn >= max_draws * n:
@@ -181,7 +181,11 @@ class HybridModel(nn.Module):
             chosen = z[torch.rand(p.shape, dtype=p.dtype, device=p.device, generator=generator) < p]
             kept.append(chosen)
             drawn, found = drawn + len(z), found + len(chosen)
-        return self.flow.inverse(torch.cat(kept)[:n])[0]
+        return self._data_of(torch.cat(kept)[:n], generator)
+
+    def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A sample of ``p(x|z)`` for each row of latents."""
+        return self.flow.inverse(z)[0]
 
     @torch.no_grad()
     def interpolate(self, x1: Tensor, x2: Tensor, steps: int) -> Tensor:

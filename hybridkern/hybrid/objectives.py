@@ -202,7 +202,7 @@ class JacobianWeighted(Objective):
     def combine(self, log_py: Tensor, latents: FlowPass) -> Tensor:
         """Loss of each example ``(B,)``, for a flow of any base."""
         lam = self._weight(latents.dim)
-        scaled = ops.gaussian_log_prob(latents.z * math.sqrt(lam)) + 0.5 * latents.dim * math.log(lam)
+        scaled = ops.gaussian_log_prob(latents.z * math.sqrt(lam)) + 0.5 * latents.z.shape[1] * math.log(lam)
         return -log_py - scaled - lam * latents.log_det
 
     def describe(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern.distributions import DiagonalGaussian
-from hybridkern.hybrid._labels import check_labels
+from hybridkern.hybrid._labels import check_labels, split_unlabelled
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import decoded_log_prob
@@ -150,12 +150,12 @@ class DIVA(SemiSupervisedVAE):
         if self.of_domain is None:
             raise ValueError("d: got domains, expected None: the model was built without (domains=0)")
         d = check_labels(d, len(x), self.domains)
-        known = y >= 0
+        unlabelled, labels = split_unlabelled(y, len(x), self.classes)
         total = x.new_zeros(())
-        for rows, labels in ((known, True), (~known, False)):
+        for rows, known in ((~unlabelled, True), (unlabelled, False)):
             chosen = rows.nonzero()[:, 0]
             if len(chosen):
-                own = check_labels(y[chosen], len(chosen), self.classes) if labels else None
+                own = labels[chosen] if known else None
                 total = total - self._bound(x[chosen], own, d[chosen]).sum()
         return total / max(len(x), 1)
 

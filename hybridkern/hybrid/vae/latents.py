@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._tensors import shape_text
+from hybridkern._autocast import has_autocast
+from hybridkern._tensors import shape_text, total_dtype
 
 # a posterior no narrower and no wider than this: exp(10) is beyond anything that training asks for
 _LEAST, _MOST = -10.0, 10.0
@@ -44,6 +45,8 @@ class Posterior(NamedTuple):
 def encode(encoder: nn.Module, *inputs: Tensor, latent: int | None = None) -> Posterior:
     """The posterior that an encoder's output ``(B, 2L)`` holds: means, then log-scales, held to -10 .. 10.
 
+    At least float32 under autocast.
+
     Raises:
         ValueError: an output of another shape.
     """
@@ -53,5 +56,7 @@ def encode(encoder: nn.Module, *inputs: Tensor, latent: int | None = None) -> Po
     if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] % 2 or (latent and out.shape[1] != 2 * latent):
         got = shape_text(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"encoder: gave {got}, expected {expected}")
+    if has_autocast(out.device):  # a latent rounded to bfloat16 lies far out in a narrow posterior: no bound holds then
+        out = out.to(total_dtype(out))
     mean, log_scale = out.chunk(2, 1)
     return Posterior(mean, log_scale.clamp(_LEAST, _MOST))

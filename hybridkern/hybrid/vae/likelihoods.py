@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -86,11 +87,14 @@ class Gaussian(Likelihood):
         if self.scale is None:
             mean, log_scale = params.chunk(2, 1)
             return mean, log_scale
-        return params, torch.full_like(params, self.scale).log()
+        return params, torch.full_like(params, math.log(self.scale))
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """See :meth:`Likelihood.log_prob`."""
-        return ops.gaussian_log_prob(x, *self._split(params))
+        if self.scale is None:
+            return ops.gaussian_log_prob(x, *self._split(params))
+        wide = total_dtype(params)  # a known scale is not rounded to the decoder's precision
+        return ops.gaussian_log_prob(x.to(wide), *self._split(params.to(wide)))
 
     def mean(self, params: Tensor) -> Tensor:
         """See :meth:`Likelihood.mean`."""
@@ -127,7 +131,7 @@ class Logistic(Likelihood):
     def sample(self, params: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`Likelihood.sample`."""
         mean, log_scale = (p / self.bin_width if i == 0 else p for i, p in enumerate(params.chunk(2, 1)))
-        shifted = log_scale - torch.full_like(log_scale, self.bin_width).log()
+        shifted = log_scale - math.log(self.bin_width)
         return self.bin_width * sample_logistic(len(mean), mean, shifted, generator=generator)
 
 
@@ -161,10 +165,8 @@ class LogisticMixture(Likelihood):
     def sample(self, params: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`Likelihood.sample`."""
         logits, mean, log_scale = self._split(params)
-        width = torch.full_like(log_scale, self.bin_width)
-        drawn = sample_logistic_mixture(
-            len(mean), logits, mean / self.bin_width, log_scale - width.log(), generator=generator
-        )
+        shifted = log_scale - math.log(self.bin_width)
+        drawn = sample_logistic_mixture(len(mean), logits, mean / self.bin_width, shifted, generator=generator)
         return self.bin_width * drawn
 
 

@@ -104,7 +104,8 @@ class M2(SemiSupervisedVAE):
 class M1M2(SemiSupervisedVAE):
     """M2 on the latents of a VAE that was trained before, M1, on all rows without a label.
 
-    M2 sees draws of M1's latents, whose means vary by 0.1 at least over a sample, standardized; M1 stays as it is.
+    M2 sees draws of M1's latents, whose means vary by 0.1 at least over a sample, standardized. M1 stays as it is: its
+    parameters are frozen, and it is in evaluation mode always, without dropout and with the averages it has.
 
     Args:
         first: a trained VAE.
@@ -132,7 +133,7 @@ class M1M2(SemiSupervisedVAE):
         weight: float = 1.0,
     ) -> None:
         super().__init__(x[0].numel(), classes)
-        self.first = first.requires_grad_(False)
+        self.first = first.requires_grad_(False).eval()
         with torch.no_grad():
             means = first.posterior(x).mean
         chosen = (means.std(0) > _LEAST_DEVIATION).nonzero()[:, 0]
@@ -146,6 +147,12 @@ class M1M2(SemiSupervisedVAE):
         self.second = M2(len(chosen), classes, latent=latent, hidden=hidden, likelihood=Gaussian(), weight=weight).to(
             x.dtype
         )
+
+    def train(self, mode: bool = True) -> M1M2:
+        """As for any module, but for M1."""
+        super().train(mode)
+        self.first.eval()
+        return self
 
     def _drawn(self, x: Tensor) -> Tensor:
         return (self.first.posterior(x).draw()[:, self.chosen] - self.center) / self.scale

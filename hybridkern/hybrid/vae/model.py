@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +116,11 @@ class VAE(nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient."""
-        return self.likelihood.sample(self.decoder(self.base.sample(n, generator=generator)), generator=generator)
+        return self.decoded(self.base.sample(n, generator=generator), generator)
+
+    def decoded(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``: ``(B, D)``."""
+        return self.likelihood.sample(self.decoder(z), generator=generator)
 
 
 def decoded_log_prob(likelihood: Likelihood, params: Tensor, x: Tensor) -> Tensor:
@@ -162,3 +167,6 @@ class HybridVAE(HybridModel):
         if not isinstance(head, Head):
             raise TypeError(f"head: got {short(head)}, expected a head")
         super().__init__(VAE(encoder, decoder, head.dim, likelihood=likelihood), head)  # type: ignore[arg-type]
+
+    def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        return cast(VAE, self.flow).decoded(z, generator)

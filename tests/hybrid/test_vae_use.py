@@ -1,0 +1,77 @@
+"""Variational autoencoders as they are used: under autocast, with domains, on a trained first model, for samples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hybridkern.hybrid import heads, objectives
+from hybridkern.hybrid.vae import DIVA, M1M2, VAE, Gaussian, HybridVAE
+
+DIM, LATENT = 6, 2
+
+
+class Fixed(nn.Module):
+    """The same posterior for every row, in the precision of a layer under autocast."""
+
+    def __init__(self, mean: float, log_scale: float) -> None:
+        super().__init__()
+        self.layer, self.numbers = nn.Linear(1, 1), (mean, log_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tensor(self.numbers).expand(len(x), 2).to(self.layer(x).dtype)
+
+
+def test_autocast_leaves_the_bound_a_bound() -> None:
+    """Latents rounded to bfloat16 lie outside of a narrow posterior: ``-log q(z|x)`` came out too large."""
+    torch.manual_seed(0)
+    decoder = nn.Linear(1, 1)
+    nn.init.zeros_(decoder.weight)
+    nn.init.zeros_(decoder.bias)
+    model = VAE(Fixed(3.03, -5.0), decoder, 1, likelihood=Gaussian(0.1))
+    x = torch.zeros(4096, 1)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        latents = model.run(x)
+        entropy = -model.posterior(x).log_prob(latents.z).mean()
+        log_likelihood = model.log_likelihood(x, latents.z)
+    torch.testing.assert_close(entropy.item(), 0.5 * math.log(2 * math.pi * math.e) - 5.0, rtol=0, atol=0.03)
+    expected = torch.distributions.Normal(0.0, 0.1).log_prob(x[:, 0])
+    torch.testing.assert_close(log_likelihood, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_jacobian_weighted_counts_the_latents() -> None:
+    model = HybridVAE(nn.Linear(DIM, 2 * LATENT), nn.Linear(LATENT, DIM), heads.Categorical(LATENT, 3))
+    latents = model.flow.run(torch.rand(5, DIM))
+    found = objectives.JacobianWeighted(0.3).combine(torch.zeros(5), latents)
+    log_pz = torch.distributions.Normal(0.0, 0.3**-0.5).log_prob(latents.z).sum(1)
+    torch.testing.assert_close(found, -log_pz - 0.3 * latents.log_det)
+
+
+def test_samples_of_a_class_are_samples() -> None:
+    model = HybridVAE(nn.Linear(DIM, 2 * LATENT), nn.Linear(LATENT, DIM), heads.Categorical(LATENT, 3))
+    x = model.sample_of_class(1, 50, generator=torch.Generator().manual_seed(0))
+    assert x.shape == (50, DIM) and set(x.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("y", [[0, 1], [0, 1, -2, 2, -1], [0, 1, -1, 2, 0, 1]], ids=["short", "range", "long"])
+def test_labels_beside_domains_are_checked(y: list[int]) -> None:
+    model = DIVA(DIM, 3, domains=2, latent=2, hidden=(4,))
+    with pytest.raises(ValueError, match=r"y: got (shape|label)"):
+        model.loss(torch.rand(5, DIM), torch.tensor(y), torch.zeros(5, dtype=torch.int64))
+
+
+def test_the_first_model_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2 * LATENT))
+    nn.init.normal_(encoder[-1].weight)
+    first, x = VAE(encoder, nn.Linear(LATENT, DIM), LATENT), torch.rand(50, DIM)
+    before = {name: value.clone() for name, value in first.state_dict().items()}
+    model = M1M2(first, x, 3, latent=2, hidden=(4,)).train()
+    features = model.features(x)
+    model.loss(x, torch.randint(-1, 3, (50,))).backward()
+    assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
+    torch.testing.assert_close(model.features(x), features)
+    assert model.training and model.second.training
