@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -55,9 +57,9 @@ class ResidualBlock(nn.Module):
         if transformed():
             raise RuntimeError("trace: got 'estimate' inside a transform of torch.func, expected 'exact'")
         records = torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights.values()))
-        with torch.enable_grad():
-            given = x if x.requires_grad else x.detach().requires_grad_()
-            g = self.net(given, weights)
+        with torch.inference_mode(False), torch.enable_grad():
+            given = x if x.requires_grad else _own(x.detach()).requires_grad_()
+            g = self.net(given, {layer: _own(weight) for layer, weight in weights.items()})
 
             def pull(u: Tensor) -> Tensor:
                 return torch.autograd.grad(g, given, u, retain_graph=True)[0]
@@ -79,7 +81,22 @@ class ResidualBlock(nn.Module):
 
     def inverse(self, y: Tensor, weights: Weights) -> Tensor:
         """``x`` with ``x + g(x) = y``; see :func:`hybridkern.transforms.residual.fixed_point.solve`."""
-        return differentiable(lambda x, _: self.net(x, weights), y)
+        # what the network works with now: functional_call puts other tensors in their place, for the forward pass alone
+        held: dict[str, Tensor] = dict(self.net.named_parameters())
+
+        def again(x: Tensor, rows: Tensor) -> Tensor:
+            if all(value is held.get(name) for name, value in self.net.named_parameters()):
+                return cast(Tensor, self.net(x, weights))
+            return cast(Tensor, torch.func.functional_call(self.net, held, (x, weights)))
+
+        own = {layer.weight for layer in weights}  # these come as weights, and are not read again
+        read = [p for p in held.values() if p not in own]
+        return differentiable(lambda x, _: self.net(x, weights), y, again, read)
+
+
+def _own(value: Tensor) -> Tensor:
+    """A tensor that can be saved for a backward pass, which one made in inference mode cannot."""
+    return value.clone() if value.is_inference() else value
 
 
 # What torch.compiler.disable does, without its import of the compiler: the number of terms is drawn anew at each call.

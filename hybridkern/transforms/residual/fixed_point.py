@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -60,19 +60,28 @@ class _Solved(torch.autograd.Function):
     """The solution ``x`` of ``bracket = 0``: its gradient ``a`` becomes ``(I + J^T)^-1 a``, by the same iteration."""
 
     @staticmethod
-    def forward(ctx: Any, bracket: Tensor, x: Tensor, pull: Map) -> Tensor:
+    def forward(ctx: Any, bracket: Tensor, x: Tensor, pull: Map, *read: Tensor) -> Tensor:
         ctx.pull = pull
+        ctx.save_for_backward(*read)
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("the inverse of a residual flow has first derivatives only")
-        return solve(ctx.pull, grads[0]), None, None
+        read = ctx.saved_tensors  # raises where one was written to since
+        return solve(ctx.pull, grads[0]), None, None, *(None for _ in read)
 
 
-def differentiable(g: Map, y: Tensor) -> Tensor:
-    """:func:`solve` with gradients to ``y`` and to what ``g`` is made of, by the implicit function theorem."""
+def differentiable(g: Map, y: Tensor, again: Map, read: Sequence[Tensor]) -> Tensor:
+    """:func:`solve` with gradients to ``y`` and to what ``g`` is made of, by the implicit function theorem.
+
+    Args:
+        g: the map.
+        y: what it is solved for.
+        again: the same map in the backward pass.
+        read: the tensors that it reads, which must be as they were by then.
+    """
     x = solve(g, y)
     if not torch.is_grad_enabled():
         return x
@@ -81,7 +90,8 @@ def differentiable(g: Map, y: Tensor) -> Tensor:
     def pull(u: Tensor, rows: Tensor) -> Tensor:
         with torch.enable_grad():
             given = x[rows].requires_grad_()
-            return torch.autograd.grad(g(given, rows), given, u)[0]
+            return torch.autograd.grad(again(given, rows), given, u)[0]
 
-    found: Tensor = _Solved.apply(y - x - g(x, rows), x, pull)  # type: ignore[no-untyped-call]  # dx = (I + J)^-1 (dy - dg)
+    # dx = (I + J)^-1 (dy - dg)
+    found: Tensor = _Solved.apply(y - x - g(x, rows), x, pull, *read)  # type: ignore[no-untyped-call]
     return found
