@@ -60,15 +60,20 @@ class HybridModel(nn.Module):
                 raise TypeError(f"{name}: got {short(value)}, expected a {kind.__name__.lower()}")
         if head.dim != flow.dim:
             raise ValueError(f"head: got dim {head.dim}, expected {flow.dim}, the dim of the flow")
-        if isinstance(head, Bayes) and head.base is not flow.base:
-            raise ValueError("head: got a Bayes head of another distribution, expected one of flow.base itself")
         self.flow = flow
         self.head = head
+        self._own_head()
+
+    def _own_head(self) -> Head:
+        """The head, which reads the flow's own base where it reads one: either may have been replaced by a copy."""
+        if isinstance(self.head, Bayes) and self.head.base is not self.flow.base:
+            raise ValueError("head: got a Bayes head of another distribution, expected one of flow.base itself")
+        return self.head
 
     def forward(self, x: Tensor) -> HybridOutput:
         """Latents, ``log p(x)`` and prediction for ``x`` ``(B, D)``; raises what the flow raises."""
-        latents = self.flow.run(x)
-        return HybridOutput(latents.z, latents.log_px, self.head(latents.z))
+        head, latents = self._own_head(), self.flow.run(x)
+        return HybridOutput(latents.z, latents.log_px, head(latents.z))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """``log p(x)`` ``(B,)`` in nats."""
@@ -93,10 +98,10 @@ class HybridModel(nn.Module):
 
         Under float16 autocast a gradient that comes unscaled is warned of once.
         """
-        latents = x if isinstance(x, FlowPass) else self.flow.run(x)
+        head, latents = self._own_head(), x if isinstance(x, FlowPass) else self.flow.run(x)
         if isinstance(y, Tensor):
             check_same_device("y", y, latents.z)
-        loss = objective.loss(latents, self.head, y).mean()
+        loss = objective.loss(latents, head, y).mean()
         watch_scale(self, loss)
         return loss
 
@@ -106,8 +111,8 @@ class HybridModel(nn.Module):
 
         Class labels ``(B,)`` int64, or the predictive means ``(B,)`` of a regression head.
         """
-        z, _ = self.flow(x)
-        return self.head.predict(self.head(z))
+        head, (z, _) = self._own_head(), self.flow(x)
+        return head.predict(head(z))
 
     @torch.no_grad()
     def predict_proba(self, x: Tensor) -> Tensor:
@@ -120,9 +125,10 @@ class HybridModel(nn.Module):
         return head.probabilities(head(self.flow(x)[0]))
 
     def _classifier(self) -> Classifier:
-        if not isinstance(self.head, Classifier):
-            raise TypeError(f"head: got {type(self.head).__name__}, expected a classifier")
-        return self.head
+        head = self._own_head()
+        if not isinstance(head, Classifier):
+            raise TypeError(f"head: got {type(head).__name__}, expected a classifier")
+        return head
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient."""
@@ -138,8 +144,9 @@ class HybridModel(nn.Module):
             n: number of samples, 0 or more.
             generator: source of randomness, on the model's device; ``None`` is torch's default generator.
         """
+        head = self._own_head()
         x, latents = self.flow.decode(self.flow.base.sample(n, generator=generator))
-        return HybridSample(x, latents.log_px, self.head(latents.z))
+        return HybridSample(x, latents.log_px, head(latents.z))
 
     @torch.no_grad()
     def sample_of_class(

@@ -130,3 +130,23 @@ def test_six_labels_and_many_points_find_the_moons() -> None:
         model.loss(x, y, objectives.SemiSupervised(objectives.Joint())).backward()
         optimizer.step()
     assert (model.predict(x) != truth).double().mean() <= 0.03
+
+
+@pytest.mark.parametrize("part", ["flow", "head", "base"])
+def test_a_part_that_was_replaced_by_a_copy_is_noticed(part: str) -> None:
+    model, x = made(), torch.randn(4, 3, dtype=torch.float64)
+    if part == "base":
+        model.flow.base = copy.deepcopy(model.flow.base)
+    else:
+        setattr(model, part, copy.deepcopy(getattr(model, part)))
+    calls = (
+        lambda: model(x),
+        lambda: model.loss(x, torch.zeros(4, dtype=torch.int64), objectives.Joint()),
+        lambda: model.predict(x),
+        lambda: model.predict_proba(x),
+        lambda: model.sample_of_class(0, 2),
+        lambda: model.sample_with_prediction(2),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="head: got a Bayes head of another distribution"):
+            call()
