@@ -10,7 +10,8 @@ from hybridkern import flows
 from tests.flows.factories import DISCRETE, data, make
 
 pytestmark = pytest.mark.usefixtures("backend")
-discrete = pytest.mark.parametrize("name", DISCRETE)
+# in a single dimension no network sees the data; a context belongs to one batch, and these tests cut theirs
+discrete = pytest.mark.parametrize("name", [n for n in DISCRETE if not n.startswith("idf-1") and "embedding" not in n])
 
 
 def _train(flow: nn.Module, steps: int = 5) -> None:
