@@ -86,6 +86,9 @@ class GraphedStep:
             raise TypeError(f"objective: got {type(objective).__name__}, expected one of hybridkern.hybrid.objectives")
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer: got {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+        own = set(model.parameters())
+        if not any(p in own for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError("optimizer: got parameters of which the model has none, expected those of the model")
         if autocast not in (None, torch.bfloat16):
             raise ValueError(
                 f"autocast: got {autocast}, expected torch.bfloat16 or None: float16 needs a scaled loss, and the "

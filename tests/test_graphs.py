@@ -256,6 +256,8 @@ def test_wrong_arguments_are_named() -> None:
         GraphedStep(model, objective, optimizer, autocast=torch.float16)
     with pytest.raises(ValueError, match="max_norm: got 0"):
         GraphedStep(model, objective, optimizer, max_norm=0)
+    with pytest.raises(ValueError, match="optimizer: got parameters of which the model has none"):
+        GraphedStep(images_model(), objective, optimizer)
     step = GraphedStep(model, objective, optimizer)
     with pytest.raises(TypeError, match="x: got list, expected a tensor"):
         step([1.0], batch()[1])
@@ -264,4 +266,4 @@ def test_wrong_arguments_are_named() -> None:
     mixed = images_model()
     mixed.head.to("meta")
     with pytest.raises(ValueError, match="model: got tensors on cpu, meta, expected all of them on one device"):
-        GraphedStep(mixed, objective, optimizer)
+        GraphedStep(mixed, objective, torch.optim.Adam(mixed.parameters()))

@@ -74,15 +74,19 @@ def _set(objective: Objective, **values: object) -> None:
         object.__setattr__(objective, name, value)
 
 
-def _as_weight(lam: float | Tensor, test: Callable[[float], bool], expected: str) -> float | Tensor:
+def _as_weight(lam: float | Tensor, test: Callable[[float], bool], expected: str, name: str = "lam") -> float | Tensor:
     """``lam``, checked where it is a number; a tensor is looked at by no one, so that nothing waits for its device."""
     if not isinstance(lam, Tensor):
-        return as_number("lam", lam, test, expected)
+        return as_number(name, lam, test, expected)
     if lam.ndim or not lam.is_floating_point():
         raise ValueError(
-            f"lam: got {lam.dtype} of shape {tuple(lam.shape)}, expected {expected}, or a tensor () of one"
+            f"{name}: got {lam.dtype} of shape {tuple(lam.shape)}, expected {expected}, or a tensor () of one"
         )
     return lam
+
+
+def _log(lam: float | Tensor) -> float | Tensor:
+    return lam.log() if isinstance(lam, Tensor) else math.log(lam)
 
 
 def _weight_text(lam: float | Tensor, per_dimension: bool) -> str:
@@ -175,7 +179,7 @@ class JacobianWeighted(Objective):
     alone supposes such a flow.
 
     Args:
-        lam: the weight; with ``per_dimension`` it is ``lam / dim``.
+        lam: the weight; with ``per_dimension`` it is ``lam / dim``. It may be a tensor, as that of :class:`Weighted`.
         per_dimension: see ``lam``.
 
     Raises:
@@ -184,25 +188,25 @@ class JacobianWeighted(Objective):
     Source: Nalisnick et al. 2019 (arXiv:1902.02767), on equation 7.
     """
 
-    lam: float
+    lam: float | Tensor
     per_dimension: bool = False
 
     def __post_init__(self) -> None:
-        lam = as_number("lam", self.lam, _above_zero, _ABOVE_ZERO)
+        lam = _as_weight(self.lam, _above_zero, _ABOVE_ZERO)
         _set(self, lam=lam, per_dimension=as_flag("per_dimension", self.per_dimension))
 
-    def _weight(self, dim: int) -> float:
+    def _weight(self, dim: int) -> float | Tensor:
         return self.lam / dim if self.per_dimension else self.lam
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
         """Loss of each example ``(B,)``, for a flow whose base is the standard Gaussian."""
         lam = self._weight(dim)
-        return -log_py - lam * log_px + 0.5 * dim * ((1 - lam) * math.log(2 * math.pi) - math.log(lam))
+        return -log_py - lam * log_px + 0.5 * dim * ((1 - lam) * math.log(2 * math.pi) - _log(lam))
 
     def combine(self, log_py: Tensor, latents: FlowPass) -> Tensor:
         """Loss of each example ``(B,)``, for a flow of any base."""
         lam = self._weight(latents.dim)
-        scaled = ops.gaussian_log_prob(latents.z * math.sqrt(lam)) + 0.5 * latents.z.shape[1] * math.log(lam)
+        scaled = ops.gaussian_log_prob(latents.z * lam**0.5) + 0.5 * latents.z.shape[1] * _log(lam)
         return -log_py - scaled - lam * latents.log_det
 
     def describe(self) -> str:
@@ -243,7 +247,8 @@ class SemiSupervised(Objective):
 
     Args:
         base: objective of labelled rows. Its unlabelled part is its value for ``log p(y|x) = 0``.
-        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled rows; 0 leaves it out.
+        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled rows; 0 leaves it out. It may be a
+            tensor, as the weight of :class:`Weighted`.
         balanced: as said above, so that a few labels among many rows keep their weight; without it all parts are
             sums over their rows divided by the rows of the batch. Few labels are then next to nothing beside the
             entropy, which is smallest where every answer is the same.
@@ -257,13 +262,13 @@ class SemiSupervised(Objective):
     """
 
     base: Objective
-    entropy_weight: float = 1.0
+    entropy_weight: float | Tensor = 1.0
     balanced: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, Objective) or isinstance(self.base, SemiSupervised):
             raise TypeError(f"base: got {type(self.base).__name__}, expected an objective for labelled rows")
-        weight = as_number("entropy_weight", self.entropy_weight, _from_zero, _FROM_ZERO)
+        weight = _as_weight(self.entropy_weight, _from_zero, _FROM_ZERO, "entropy_weight")
         _set(self, entropy_weight=weight, balanced=as_flag("balanced", self.balanced))
 
     def __call__(self, log_py: Tensor, log_px: Tensor, dim: int) -> Tensor:
@@ -279,7 +284,7 @@ class SemiSupervised(Objective):
         known, unknown = self._factors(unlabelled)
         log_py = head.log_likelihood_of_labelled(z, labels, ~unlabelled)
         loss = self.base.combine(log_py * known, latents)
-        if self.entropy_weight == 0:
+        if not isinstance(self.entropy_weight, Tensor) and self.entropy_weight == 0:
             return loss
         return loss + self.entropy_weight * unknown * torch.where(unlabelled, head.entropy(head(z)), 0.0)
 

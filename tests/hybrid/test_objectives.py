@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,29 @@ def test_weight_on_the_jacobian_alone_by_its_definition() -> None:
     latent = torch.distributions.Normal(torch.zeros_like(z), math.sqrt(1 / 0.3)).log_prob(z).sum(1)
     expected = -(model.head.log_prob(model.head(z), y) + latent + 0.3 * log_det).mean()
     torch.testing.assert_close(model.loss(x, y, objectives.JacobianWeighted(0.3)), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        objectives.Weighted,
+        objectives.Convex,
+        objectives.JacobianWeighted,
+        lambda w: objectives.JacobianWeighted(w, per_dimension=True),
+        lambda w: objectives.SemiSupervised(objectives.Joint(), w),
+    ],
+    ids=["weighted", "convex", "jacobian", "jacobian-per-dimension", "entropy"],
+)
+def test_every_weight_may_be_a_tensor_that_is_read_anew(made: Callable[[float | Tensor], objectives.Objective]) -> None:
+    model, (x, y) = _model(), _batch()
+    if isinstance(made(0.5), objectives.SemiSupervised):
+        y = torch.where(y == 1, -1, y)
+    weight = torch.tensor(0.9, dtype=torch.float64)
+    objective = made(weight)
+    for value in (0.5, 0.2):
+        weight.fill_(value)
+        torch.testing.assert_close(model.loss(x, y, objective), model.loss(x, y, made(value)), rtol=1e-12, atol=1e-12)
+        assert f"{value:g}" in objective.describe()
 
 
 def test_separate_training_keeps_the_heads_gradient_from_the_flow() -> None:
