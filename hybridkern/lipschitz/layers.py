@@ -120,7 +120,7 @@ class LipschitzLayer(nn.Module):
         """Layers of one kind can share one batched iteration."""
         return type(self), tuple(self.weight.shape), tuple(self.right.shape)
 
-    def apply_with(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """The map of ``x``, with ``weight`` in the place of the layer's own."""
         raise NotImplementedError
 
@@ -146,7 +146,7 @@ class LipschitzLinear(LipschitzLayer):
         bound = 1 / math.sqrt(inputs)
         super().__init__(torch.empty(outputs, inputs).uniform_(-bound, bound), (outputs,), (inputs,))
 
-    def apply_with(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """See :class:`LipschitzLayer`."""
         if x.ndim == 4:
             return F.conv2d(x, weight[:, :, None, None], self.bias)
@@ -176,7 +176,7 @@ class LipschitzConv2d(LipschitzLayer):
         weight = torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound)
         super().__init__(weight, (outputs, *size), (inputs, *size))
 
-    def apply_with(self, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """See :class:`LipschitzLayer`."""
         return F.conv2d(x, weight, self.bias, padding=1)
 

@@ -53,7 +53,7 @@ class PlainNet(nn.Module):
         """``g(x)`` with these weights of the layers."""
         for activation, layer in zip(self.activations, self.layers, strict=True):
             assert isinstance(layer, LipschitzLayer)
-            x = layer.apply_with(activation(x), weights[layer])
+            x = layer(activation(x), weights[layer])
         return x
 
 
@@ -92,6 +92,7 @@ class DenseNet(nn.Module):
         *inner, last = self.layers
         for share, activation, layer in zip(shares, self.activations, inner, strict=True):
             assert isinstance(layer, LipschitzLayer)
-            x = torch.cat((share[0] * x, share[1] * activation(layer.apply_with(x, weights[layer]))), 1)
+            x = torch.cat((share[0] * x, share[1] * activation(layer(x, weights[layer]))), 1)
         assert isinstance(last, LipschitzLayer)
-        return last.apply_with(x, weights[last])
+        out: Tensor = last(x, weights[last])
+        return out

@@ -115,3 +115,15 @@ def test_transforms_with_weights_of_unknown_norm_warn() -> None:
         torch.func.vmap(lambda x: flow(x[None])[1])(X)
     with pytest.warns(RuntimeWarning, match=r"call update_lipschitz\(\) outside"):
         torch.func.grad(loss)({name: 3 * value.detach() for name, value in params.items()})
+
+
+@pytest.mark.parametrize("net", ["mlp", "dense"])
+def test_hooks_of_layers_run(net: str) -> None:
+    flow = Residual(2, blocks=2, net=net, hidden=(4, 4)).eval()
+    seen: list[nn.Module] = []
+    for layer in layers(flow):
+        layer.register_forward_hook(lambda module, given, out: seen.append(module))
+    with torch.no_grad():
+        flow.inverse(X)
+        flow(X)
+    assert set(seen) == set(layers(flow))
