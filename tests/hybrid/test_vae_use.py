@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.hybrid import heads, objectives
-from hybridkern.hybrid.vae import DIVA, M1M2, VAE, Gaussian, HybridVAE
+from hybridkern.hybrid.vae import CCVAE, DIVA, M1M2, M2, VAE, Gaussian, HybridVAE
 
 DIM, LATENT = 6, 2
 
@@ -40,6 +40,20 @@ def test_autocast_leaves_the_bound_a_bound() -> None:
     torch.testing.assert_close(entropy.item(), 0.5 * math.log(2 * math.pi * math.e) - 5.0, rtol=0, atol=0.03)
     expected = torch.distributions.Normal(0.0, 0.1).log_prob(x[:, 0])
     torch.testing.assert_close(log_likelihood, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["m2", "diva", "ccvae"])
+def test_classes_sum_to_one_under_autocast(name: str) -> None:
+    """Else the bounds of the classes, hundreds of nats each, are summed with shares of more or less than one."""
+    torch.manual_seed(0)
+    model = {
+        "m2": lambda: M2(DIM, 3, latent=2, hidden=(8,)),
+        "diva": lambda: DIVA(DIM, 3, latent=2, hidden=(8,)),
+        "ccvae": lambda: CCVAE(nn.Linear(DIM, 10), nn.Linear(5, DIM), DIM, 3, style=2),
+    }[name]()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        probabilities = model.predict_proba(torch.rand(50, DIM))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(50))
 
 
 def test_jacobian_weighted_counts_the_latents() -> None:

@@ -14,7 +14,7 @@ from hybridkern.distributions import DiagonalGaussian
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import decoded_log_prob
-from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
+from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, log_shares
 
 _LEAST_SCALE = 1e-3
 
@@ -80,7 +80,7 @@ class CCVAE(SemiSupervisedVAE):
         return self.mean, (F.softplus(self.raw_scale) + _LEAST_SCALE).log()
 
     def _of_drawn(self, z_c: Tensor) -> Tensor:
-        return torch.log_softmax(self.classifier(z_c), -1)
+        return log_shares(self.classifier(z_c))
 
     def _marginal(self, posterior: Posterior) -> Tensor:
         """``log q(y|x)`` by ``samples`` draws, in logs."""

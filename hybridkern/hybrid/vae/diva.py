@@ -15,7 +15,7 @@ from hybridkern.hybrid._labels import check_labels, split_unlabelled
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import decoded_log_prob
-from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, one_hot
+from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, log_shares, one_hot
 from hybridkern.nets import mlp
 
 
@@ -42,7 +42,7 @@ class _Part(nn.Module):
         return torch.stack([ops.gaussian_log_prob(z, mean[None], scale[None]) for mean, scale in pairs], 1)
 
     def log_labels(self, z: Tensor) -> Tensor:
-        return torch.log_softmax(self.classifier(torch.relu(z)), 1)
+        return log_shares(self.classifier(torch.relu(z)))
 
     def known(self, q: Posterior, z: Tensor, y: Tensor) -> Tensor:
         """``log p(z|y) - log q(z|x)``."""

@@ -13,7 +13,7 @@ from hybridkern.distributions import DiagonalGaussian
 from hybridkern.hybrid.vae.latents import encode
 from hybridkern.hybrid.vae.likelihoods import Gaussian, Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import VAE, decoded_log_prob
-from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, one_hot
+from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, log_shares, one_hot
 from hybridkern.nets import mlp
 
 _LEAST_DEVIATION = 0.1  # features of M1 whose means vary less say nothing of the data
@@ -65,7 +65,7 @@ class M2(SemiSupervisedVAE):
 
     def log_probabilities(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.log_probabilities`."""
-        return torch.log_softmax(self.classifier(x.flatten(1)), 1)
+        return log_shares(self.classifier(x.flatten(1)))
 
     def bound_of(self, x: Tensor, y: Tensor) -> Tensor:
         """The lower bound of ``log p(x, y)``, ``(B,)`` in nats."""

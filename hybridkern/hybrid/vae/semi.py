@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._tensors import total_dtype
 from hybridkern.hybrid._labels import split_unlabelled
 from hybridkern.hybrid.model import HybridOutput
 
@@ -15,6 +16,11 @@ from hybridkern.hybrid.model import HybridOutput
 def one_hot(y: Tensor, classes: int, like: Tensor) -> Tensor:
     """``(B, classes)`` in the dtype of ``like``."""
     return torch.nn.functional.one_hot(y, classes).to(like.dtype)
+
+
+def log_shares(logits: Tensor) -> Tensor:
+    """Log-softmax over the last dimension, at least float32: shares that do not sum to 1 make no bound."""
+    return torch.log_softmax(logits.to(total_dtype(logits)), -1)
 
 
 class SemiSupervisedVAE(nn.Module, ABC):
@@ -38,7 +44,7 @@ class SemiSupervisedVAE(nn.Module, ABC):
 
     @abstractmethod
     def log_probabilities(self, x: Tensor) -> Tensor:
-        """``log q(y|x)`` of every class in nats, ``(B, classes)``."""
+        """``log q(y|x)`` of every class in nats, ``(B, classes)``, at least float32."""
 
     @abstractmethod
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
