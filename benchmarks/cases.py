@@ -49,8 +49,6 @@ def _large() -> list[Case]:
         ),
         operator_case("discretized_logistic (256,3072), parameters (1,3072)", logistic, eager=6.0, compiled=3.0),
         operator_case("discretized_logistic_mixture K=5 (64,3072)", mixture, eager=6.0, compiled=3.0),
-        rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0, backward=False),
-        rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0),
     ]
 
 
@@ -76,6 +74,8 @@ def parts() -> list[Case]:
         operator_case(
             "lipswish (1024,512) with its gradient", partial(lipswish.work, 1024, 512), eager=4.0, compile_formula=False
         ),
+        rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0, backward=False),
+        rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0),
         adamax.case(60, 64, 64, target=1.0),
     ]
 

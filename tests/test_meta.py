@@ -73,7 +73,7 @@ FLOW_NAMES = [name for name in FLOWS if name not in LEFT_OUT]
 def test_flow(name: str) -> None:
     flow = on_meta(FLOWS[name])
     x = torch.empty(4, *flow.shape, device=META)
-    if hasattr(flow, "initialize"):
+    if hasattr(getattr(flow, "flow", flow), "initialize") and name != "planar-3-context":
         flow.initialize(x)
     trained(flow, -flow.log_prob(x).mean())
     for direction in (flow.train(), flow.eval()):

@@ -327,9 +327,9 @@ class Glow(FormedFlow):
             TypeError, ValueError: another type, dtype or shape.
         """
         check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
+        seen = self.seen(context, z)
         if not torch.compiler.is_compiling() and not is_initialized(self._initialized):
             warn_once(self, NOT_INITIALIZED)
-        seen = self.seen(context, z)
         z = z.to(self.base.dtype)
         log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
         latents, mixings = self.latents(z), []

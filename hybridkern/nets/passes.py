@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class Passes:
         self.values = Rows(like, net.features)
         self.hidden = [Rows(like, sum(counts)) for counts in net.units]
         layers = [layer for layer in net.layers if isinstance(layer, MaskedLinear)]
-        first = _sorted_columns(layers[0].weight, net.order)
+        first = _picked(layers[0].weight, 1, net.order)
         weights = [first, *(layer.weight for layer in layers[1:])]
         self._blocks = [
             _split(weight, layer.bias, counts)
@@ -93,9 +93,7 @@ class Passes:
     def result(self) -> Tensor:
         """All features, as they stand, ``(B, features)``."""
         order = self.net.order
-        places = sorted(range(len(order)), key=order.__getitem__)
-        rows = self.values.now()
-        return (rows if places == list(range(len(order))) else rows[places]).T.contiguous()
+        return _picked(self.values.now(), 0, sorted(range(len(order)), key=order.__getitem__)).T.contiguous()
 
 
 class WholePasses:
@@ -139,8 +137,12 @@ def in_blocks(net: nn.Module) -> bool:
     return plain and not has_hooks(net.modules())
 
 
-def _sorted_columns(weight: Tensor, order: tuple[int, ...]) -> Tensor:
-    return weight if order == tuple(range(len(order))) else weight[:, list(order)]
+def _picked(x: Tensor, dim: int, places: Sequence[int]) -> Tensor:
+    """``x`` with the rows or columns in this order; not by an index, whose backward pass cannot be batched."""
+    if list(places) == list(range(len(places))):
+        return x
+    parts = x.split(1, dim)
+    return torch.cat([parts[place] for place in places], dim)
 
 
 def _affine(weight: Tensor, bias: Tensor, before: Tensor) -> Tensor:

@@ -128,6 +128,8 @@ def _validate(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int) -> None
             raise ValueError(
                 f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {_tensors.shape_text(a.shape)}"
             )
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise TypeError(f"index: got {type(index).__name__}, expected an int")
     if beta.ndim != 1 or not 0 <= index < beta.shape[0]:
         raise ValueError(
             f"beta: got shape {_tensors.shape_text(beta.shape)} and index {index}, expected one dimension that holds it"
