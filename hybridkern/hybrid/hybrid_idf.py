@@ -92,10 +92,9 @@ class HybridIDF(nn.Module):
         """Forward of a training step with two equal halves: one operator a flow beside its network."""
         a, b = x.chunk(2, 1)
         *nets, last = getattr(self, self._names[0])
-        exact = self.lattice == "exact"
         for flow, net in enumerate(nets):
-            a, b = rounding_coupling_mirrored(a, b, _as(net(a), a), self.beta, flow, exact=exact)
-        return rounding_coupling_mirrored(a, b, _as(last(a), a), self.beta, len(nets), exact=exact, join=True)
+            a, b = rounding_coupling_mirrored(a, b, _as(net(a), a), self.beta, flow, lattice=self.lattice)
+        return rounding_coupling_mirrored(a, b, _as(last(a), a), self.beta, len(nets), lattice=self.lattice, join=True)
 
     def _transform(self, inverse: bool, x: Tensor, exact: bool) -> Tensor:
         """The flows, with the parts kept apart and in data order.

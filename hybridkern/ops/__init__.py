@@ -14,7 +14,7 @@ from hybridkern.ops.paired_conv1x1.operator import paired_conv1x1
 from hybridkern.ops.rational_quadratic_spline.form import SplineForm
 from hybridkern.ops.rational_quadratic_spline.operator import rational_quadratic_spline
 from hybridkern.ops.rounding_coupling.operator import rounding_coupling
-from hybridkern.ops.rounding_coupling_mirrored import operator as _mirrored  # noqa: F401 - HybridIDF's own
+from hybridkern.ops.rounding_coupling_mirrored.operator import rounding_coupling_mirrored
 
 __all__ = [
     "CouplingForm",
@@ -32,6 +32,7 @@ __all__ = [
     "paired_conv1x1",
     "rational_quadratic_spline",
     "rounding_coupling",
+    "rounding_coupling_mirrored",
 ]
 
 _gpu.attach()  # after the operators above are registered

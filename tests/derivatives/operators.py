@@ -122,7 +122,7 @@ def _mirrored_tensors() -> dict[str, Tensor]:
 
 def _mirrored(exact: bool, join: bool) -> Make:
     def function(**t: Tensor) -> tuple[Tensor, ...]:
-        out = rounding_coupling_mirrored(**t, index=1, exact=exact, join=join)
+        out = rounding_coupling_mirrored(**t, index=1, lattice="exact" if exact else "tutorial", join=join)
         return (out,) if isinstance(out, Tensor) else out
 
     def smooth(a: Tensor, b: Tensor, t: Tensor, beta: Tensor) -> tuple[Tensor, ...]:

@@ -30,8 +30,8 @@ def expected(args: list[torch.Tensor], exact: bool) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_value(backend: str, size: tuple[int, int], dtype: torch.dtype, exact: bool) -> None:
     args = arguments(*size, dtype)
-    joined = rounding_coupling_mirrored(*args, 1, exact=exact, join=True)
-    halves = rounding_coupling_mirrored(*args, 1, exact=exact)
+    joined = rounding_coupling_mirrored(*args, 1, lattice="exact" if exact else "tutorial", join=True)
+    halves = rounding_coupling_mirrored(*args, 1, lattice="exact" if exact else "tutorial")
     # beta * round(t) may be fused with the addition: one rounding less
     bound = 0.0 if exact else 4 * torch.finfo(dtype).eps * 40
     assert joined.shape == (size[0], 2 * size[1])
@@ -47,7 +47,7 @@ def test_straight_through_gradient(
     backend: str, size: tuple[int, int], dtype: torch.dtype, exact: bool, join: bool
 ) -> None:
     args = arguments(*size, dtype)
-    out = rounding_coupling_mirrored(*args, 1, exact=exact, join=join)
+    out = rounding_coupling_mirrored(*args, 1, lattice="exact" if exact else "tutorial", join=join)
     outs = (out,) if join else out
     grad = inputs.normal(5, (size[0], 2 * size[1]), dtype)
     torch.autograd.backward(outs, (grad,) if join else grad.chunk(2, 1) if size[1] else (grad, grad))
@@ -68,9 +68,9 @@ def test_strided_rows(backend: str) -> None:
     wide = inputs.normal(0, (6, 9), torch.float32)
     t = inputs.normal(1, (3, 6), torch.float32).t()
     beta = torch.ones(1)
-    got = rounding_coupling_mirrored(wide[:, :3], wide[:, 6:], t, beta, 0, exact=True, join=True)
+    got = rounding_coupling_mirrored(wide[:, :3], wide[:, 6:], t, beta, 0, lattice="exact", join=True)
     copies = [value.contiguous() for value in (wide[:, :3], wide[:, 6:], t)]
-    assert torch.equal(got, rounding_coupling_mirrored(*copies, beta, 0, exact=True, join=True))
+    assert torch.equal(got, rounding_coupling_mirrored(*copies, beta, 0, lattice="exact", join=True))
 
 
 @pytest.mark.parametrize(
@@ -85,4 +85,4 @@ def test_strided_rows(backend: str) -> None:
 def test_a_place_that_is_not_there(backend: str, beta: torch.Tensor, index, error: type[Exception], text: str) -> None:
     x = torch.ones(2, 3)
     with pytest.raises(error, match=text):
-        rounding_coupling_mirrored(x, x, x, beta, index, exact=True)
+        rounding_coupling_mirrored(x, x, x, beta, index, lattice="exact")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hybridkern import _tensors
+from hybridkern._arguments import as_name
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
@@ -112,6 +113,7 @@ _joined = recorded(
 )
 
 
+LATTICES = ("exact", "tutorial")
 _QUICK = {False: quick("mirrored_halves"), True: quick("mirrored_joined")}
 
 
@@ -148,23 +150,23 @@ def _composed(a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, exact: 
 
 @overload
 def rounding_coupling_mirrored(
-    a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, *, exact: bool, join: Literal[False] = ...
+    a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, *, lattice: str = ..., join: Literal[False] = ...
 ) -> tuple[Tensor, Tensor]: ...
 
 
 @overload
 def rounding_coupling_mirrored(
-    a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, *, exact: bool, join: Literal[True]
+    a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, *, lattice: str = ..., join: Literal[True]
 ) -> Tensor: ...
 
 
 def rounding_coupling_mirrored(
-    a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, *, exact: bool, join: bool = False
+    a: Tensor, b: Tensor, t: Tensor, beta: Tensor, index: int, *, lattice: str = "exact", join: bool = False
 ) -> tuple[Tensor, Tensor] | Tensor:
     r"""One coupling of two halves and the reversal after it: ``flip(cat(a, y))``, ``y = b + round(beta[index] * t)``.
 
-    Gradients pass straight through the rounding, as in :func:`hybridkern.ops.rounding_coupling`. For
-    :class:`hybridkern.HybridIDF` alone.
+    Gradients pass straight through the rounding, as in :func:`hybridkern.ops.rounding_coupling`. Made for
+    :class:`hybridkern.HybridIDF`.
 
     Args:
         a: the half that stays, ``(B, H)``; float32 or float64.
@@ -172,7 +174,7 @@ def rounding_coupling_mirrored(
         t: raw network output for ``b``, ``(B, H)``, dtype of ``a``.
         beta: factors, one a coupling, ``(F,)``, dtype of ``a``.
         index: which of them is meant.
-        exact: ``False`` for ``y = b + beta[index] * round(t)``.
+        lattice: ``"exact"``, or ``"tutorial"`` for ``y = b + beta[index] * round(t)``.
         join: return one tensor instead of two halves.
 
     Returns:
@@ -183,6 +185,7 @@ def rounding_coupling_mirrored(
 
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3, and the permutation of Tomczak's HybridIDF.
     """
+    exact = as_name("lattice", lattice, LATTICES) == "exact"
     quick_out: tuple[Tensor, Tensor] | Tensor | None = _QUICK[join](a, b, t, beta, index, exact)
     if quick_out is not None:
         return quick_out

@@ -11,11 +11,11 @@ from hybridkern.ops.rounding_coupling_mirrored.operator import rounding_coupling
 
 
 def _joined(a: Tensor, b: Tensor, t: Tensor, beta: Tensor) -> tuple[Tensor]:
-    return (rounding_coupling_mirrored(a, b, t, beta, 0, exact=True, join=True),)
+    return (rounding_coupling_mirrored(a, b, t, beta, 0, join=True),)
 
 
 def _halves(a: Tensor, b: Tensor, t: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    return rounding_coupling_mirrored(a, b, t, beta, 0, exact=False)
+    return rounding_coupling_mirrored(a, b, t, beta, 0, lattice="tutorial")
 
 
 def _plain(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:
