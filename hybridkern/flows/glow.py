@@ -300,9 +300,9 @@ class Glow(FormedFlow):
             RuntimeError: the first batch of an actnorm in training mode, inside a transform of ``torch.func``.
         """
         check_images("x", x, self.shape, self.base.dtype, self.base.device)
+        seen = self.seen(context, x)
         if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
             self._prepare(x, context)
-        seen = self.seen(context, x)
         x = x.to(self.base.dtype)
         log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
         mixings, latents = [], []
