@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch._dynamo  # before anything is exchanged in Tensor: it lists what Tensor has when it is imported
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
