@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -43,7 +44,7 @@ def _place(weight: Tensor) -> int:
     return weight.data_ptr() if is_plain(weight) else 0
 
 
-class LipschitzLayer(nn.Module):
+class LipschitzLayer(nn.Module, ABC):
     """A linear map with an approximate pair of its leading singular vectors, kept as buffers.
 
     The map is applied with a weight that is handed over: dividing the weight by its norm once a step serves all of the
@@ -120,19 +121,19 @@ class LipschitzLayer(nn.Module):
         """Layers of one kind can share one batched iteration."""
         return type(self), tuple(self.weight.shape), tuple(self.right.shape)
 
+    @abstractmethod
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """The map of ``x``, with ``weight`` in the place of the layer's own."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def images(weights: Tensor, rights: Tensor) -> Tensor:
         """``W v`` for ``L`` layers at once: weights ``(L, *weight)``, vectors ``(L, *input)`` -> ``(L, *output)``."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def preimages(weights: Tensor, lefts: Tensor) -> Tensor:
         """``W^T u`` for ``L`` layers at once."""
-        raise NotImplementedError
 
 
 class LipschitzLinear(LipschitzLayer):
