@@ -9,16 +9,27 @@ from torch import Tensor
 _functorch = torch._C._functorch
 
 
+def _transforms() -> int:
+    return int(_functorch.get_dynamic_layer_stack_depth())
+
+
+# What torch.compiler.assume_constant_result does, without its import of the compiler: Dynamo enters the transforms that
+# it traces, so that the answer while it traces is that of the graph.
+_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
+# the depth, and not the stack itself: Dynamo makes an object of no stack, which is not None
+if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):  # whose Dynamo knows this function: a call less
+    _transforms = _functorch.get_dynamic_layer_stack_depth
+
+
 def in_transform() -> bool:
     """Whether a transform of ``torch.func`` runs (``vmap``, ``jvp``, ``grad`` and what is made of them)."""
-    # the depth, and not the stack itself: Dynamo makes an object of no stack, which is not None
-    return bool(_functorch.get_dynamic_layer_stack_depth() > 0)
+    return _transforms() > 0
 
 
 def transformed() -> bool:
     """Whether forward mode is on or a transform of ``torch.func`` runs: plain operators have rules for both."""
     # not in_transform: every call of an operator asks
-    return forward_mode._current_level >= 0 or _functorch.get_dynamic_layer_stack_depth() > 0
+    return forward_mode._current_level >= 0 or _transforms() > 0
 
 
 def unwrapped(x: Tensor) -> Tensor:

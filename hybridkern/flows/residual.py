@@ -123,7 +123,7 @@ class Residual(Flow):
             ResidualScale(state[0], [build(state, activate_first=bool(i or j)) for j in range(count)])
             for i, (state, count) in enumerate(zip(self._states(len(counts)), counts, strict=True))
         )
-        self.register_buffer("_initialized", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("_initialized", torch.zeros(()))  # a number: averaged models average buffers
 
     def _states(self, scales: int) -> list[tuple[int, ...]]:
         """Shape of one example in each scale."""

@@ -67,7 +67,7 @@ class LipschitzLayer(nn.Module, ABC):
         for name, shape in (("left", outputs), ("right", inputs)):
             vector = torch.randn(shape)
             self.register_buffer(name, vector / vector.norm())
-        self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("settled", torch.zeros(()))  # a number: averaged models average buffers
         self._followed: _Followed | None = None
 
     def is_followed(self, weight: Tensor | None = None) -> bool:

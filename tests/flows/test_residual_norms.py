@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hybridkern.flows import Residual
 from hybridkern.lipschitz import LipschitzLayer
@@ -89,6 +90,21 @@ def test_averaged_checkpoints_keep_their_bounds() -> None:
     average["scales.0.blocks.1.net.layers.1.left"].zero_()  # the signs of singular vectors are arbitrary
     flow.load_state_dict(average)
     assert largest(flow) <= 0.98 * 1.001
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_averaged_models_keep_their_bound(use_buffers: bool) -> None:
+    flow = Residual(2, blocks=2, hidden=(16,))
+    mean = AveragedModel(flow, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
+    plain = AveragedModel(flow, use_buffers=use_buffers)
+    for scale in (1.0, 3.0, 5.0):
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.copy_(scale * torch.randn_like(parameter))
+        flow.log_prob(X)
+        for average in (mean, plain):
+            average.update_parameters(flow)
+    assert largest(mean.module) <= 0.98 * 1.001 and largest(plain.module) <= 0.98 * 1.001
 
 
 def test_saved_after_a_step_it_goes_on_as_it_would_have() -> None:

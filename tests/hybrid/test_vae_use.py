@@ -70,6 +70,15 @@ def test_samples_of_a_class_are_samples() -> None:
     assert x.shape == (50, DIM) and set(x.unique().tolist()) == {0.0, 1.0}
 
 
+def test_samples_come_with_what_the_head_says_of_their_latents() -> None:
+    model = HybridVAE(nn.Linear(DIM, 2 * LATENT), nn.Linear(LATENT, DIM), heads.Categorical(LATENT, 3))
+    x, log_px, logits = model.sample_with_prediction(50, generator=torch.Generator().manual_seed(0))
+    assert x.shape == (50, DIM) and set(x.unique().tolist()) == {0.0, 1.0}
+    z = model.flow.base.sample(50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(logits, model.head(z)) and (log_px < 0).all() and log_px.shape == (50,)
+    assert model.interpolate(x[:4], x[4:8], steps=3).shape == (3, 4, DIM)
+
+
 @pytest.mark.parametrize("y", [[0, 1], [0, 1, -2, 2, -1], [0, 1, -1, 2, 0, 1]], ids=["short", "range", "long"])
 def test_labels_beside_domains_are_checked(y: list[int]) -> None:
     model = DIVA(DIM, 3, domains=2, latent=2, hidden=(4,))

@@ -12,7 +12,7 @@ from hybridkern._arguments import as_size, short
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid.heads import Head
-from hybridkern.hybrid.model import HybridModel
+from hybridkern.hybrid.model import HybridModel, HybridSample
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 
@@ -167,6 +167,14 @@ class HybridVAE(HybridModel):
         if not isinstance(head, Head):
             raise TypeError(f"head: got {short(head)}, expected a head")
         super().__init__(VAE(encoder, decoder, head.dim, likelihood=likelihood), head)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:
+        """``n`` samples of ``p(x)``, a bound of their ``log p(x)``, and what the head says of the drawn latents."""
+        head, vae = self._own_head(), cast(VAE, self.flow)
+        z = vae.base.sample(n, generator=generator)
+        x = vae.decoded(z, generator)
+        return HybridSample(x, vae.log_prob(x, generator=generator), head(z))
 
     def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         return cast(VAE, self.flow).decoded(z, generator)

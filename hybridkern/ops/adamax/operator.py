@@ -138,17 +138,32 @@ def adamax_step(
     """
     named = {"params": params, "grads": grads, "exp_avgs": exp_avgs, "exp_infs": exp_infs}
     lists = {name: _as_list(name, values) for name, values in named.items()}
-    _validate(lists)
     numbers = _validate_numbers(rate, betas, eps, weight_decay)
+    values = list(lists.values())
+    if _ran_at_once(values, numbers):
+        return
+    _validate(lists)
     if not lists["params"]:
         return
-    values = list(lists.values())
     if choose(OPERATOR, values[0][0]) == "cpp" and all(map(_memory.is_dense, values[0])) and _lie_alike(values):
         OPERATOR.kernels["step"](*values, *numbers)
         return
     if not torch.compiler.is_compiling():  # traced tensors have no addresses
         _memory.check_apart(lists, read_only=("grads",))
     _reference.adamax_step(*values, *numbers)  # type: ignore[arg-type]
+
+
+def _ran_at_once(values: list[list[Tensor]], numbers: list[float]) -> bool:
+    """Whether the kernel took the lists as they are: it checks them before it writes, at a tenth of the price."""
+    if torch.compiler.is_compiling() or not values[0] or not isinstance(values[0][0], Tensor):
+        return False
+    if choose(OPERATOR, values[0][0]) != "cpp":
+        return False
+    try:
+        OPERATOR.kernels["step"](*values, *numbers)
+        return True
+    except (TypeError, RuntimeError, ValueError):
+        return False  # what is wrong, or lies otherwise, is looked at again
 
 
 def _lie_alike(values: list[list[Tensor]]) -> bool:
