@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from hybridkern._finite import is_plain
@@ -54,20 +54,25 @@ def mark_initialized(flag: Tensor) -> None:
         _seen[flag] = _Seen(flag._version, None)
 
 
-def known_to_compiler(module: nn.Module, method: str) -> bool:
-    """:func:`is_initialized` of ``module._initialized`` while a graph is made: read then, a constant of the graph.
+def known_to_compiler(flag: Tensor) -> bool:
+    """:func:`is_initialized` while a graph is made: read then, a constant of the graph.
 
-    ``method`` of the module's class is from then on run outside of graphs: a flow that is not initialized must look
-    at each call, since a constant "no" would start it again with every batch.
+    A flow that is not initialized must look at each call, since a constant "no" would start it again with every batch:
+    what :func:`starts_outside_of_graphs` named is from then on run outside of graphs.
     """
-    function = getattr(type(module), method)
-    if not hasattr(function, "_torchdynamo_disable"):
-        reason = f"{type(module).__name__}: not initialized yet; call initialize(x) before compiling"
-        setattr(type(module), method, torch.compiler.disable(function, reason=reason))
-    flag = module._initialized
-    assert isinstance(flag, Tensor)
+    while _starts:
+        kind, method = _starts.pop()
+        reason = f"{kind.__name__}: not initialized yet; call initialize(x) before compiling"
+        setattr(kind, method, torch.compiler.disable(getattr(kind, method), reason=reason))
     return is_initialized(flag)
 
 
 # what torch.compiler.assume_constant_result does, without its import of the compiler and of all that this imports
 known_to_compiler._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+_starts: list[tuple[type, str]] = []
+
+
+def starts_outside_of_graphs(kind: type, method: str) -> None:
+    """Names the method of a class that starts it from its first batch."""
+    _starts.append((kind, method))

@@ -15,7 +15,7 @@ from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._form_state import FormedFlow
-from hybridkern.flows._initialized import is_initialized, known_to_compiler, mark_initialized
+from hybridkern.flows._initialized import is_initialized, known_to_compiler, mark_initialized, starts_outside_of_graphs
 from hybridkern.flows._latents import join_latents, latent_shapes, split_latents
 from hybridkern.flows._later import warn_once, watch_finite
 from hybridkern.flows._statistics import channel_statistics, finite_over_ranks, whitening
@@ -301,7 +301,7 @@ class Glow(FormedFlow):
         """
         check_images("x", x, self.shape, self.base.dtype, self.base.device)
         seen = self.seen(context, x)
-        if not (torch.compiler.is_compiling() and known_to_compiler(self, "_prepare")):
+        if not (torch.compiler.is_compiling() and known_to_compiler(self._initialized)):
             self._prepare(x, context)
         x = x.to(self.base.dtype)
         log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
@@ -361,3 +361,6 @@ def _net_builder(net: str | NetBuilder, hidden: int) -> NetBuilder:
         return checked_builder(net)
     as_name("net", net, tuple(NETS), " or a callable (in_channels, out_channels)")
     return partial(NETS[net], hidden=hidden)
+
+
+starts_outside_of_graphs(Glow, "_prepare")
