@@ -67,7 +67,7 @@ ALLOWED = {
     "hybrid/selective::SelectiveClassifier.fit: item": FIGURES,
     "hybrid/selective::SelectiveClassifier.fit: zeros": FIGURES,
     "hybrid/vae/likelihoods::Bernoulli.log_prob: item": ERROR,
-    "integrations/nflows/_features::arrange: tolist": "a model of nflows is taken over",
+    "integrations/_features::arrange: tolist": "a model of another library is taken over",
     "lipschitz/power::norms: tolist": FIGURES,
     "ops/lipswish/sample::_arguments: full": "typical calls, for tests",
     "ops/rounding_coupling/sample::_with_beta: full": "typical calls, for tests",

@@ -27,7 +27,11 @@ _STARTING = {
     "nflows.nn.nets.mlp.MLP",
     "nflows.nn.nets.resnet.ResidualNet",
     "nflows.nn.nets.resnet.ConvResidualNet",
+    "nflows.transforms.made.MADE",
 }
+# Those that may prepare their input first, by a module called ``preprocessing``.
+_PREPARING = {"normflows.nets.resnet.ResidualNet", "normflows.nets.made.MADE"}
+_PREPARATIONS = {"torch.nn.modules.linear.Identity", "normflows.utils.nn.PeriodicFeaturesElementwise"}
 
 
 def only_reads(network: object) -> bool:
@@ -39,6 +43,8 @@ def only_reads(network: object) -> bool:
         return True
     if name in _HOLDING:
         return only_reads(network.net)
+    if name in _PREPARING:
+        return network.preprocessing is None or _prepares(network.preprocessing)
     if type(network) is not nn.Sequential:
         return type(network) in _READING and not getattr(network, "inplace", False)
     for child in network:
@@ -47,6 +53,11 @@ def only_reads(network: object) -> bool:
         if type(child) in _LINEAR:
             return True
     return True
+
+
+def _prepares(module: object) -> bool:
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__qualname__}" in _PREPARATIONS and not has_hooks((module,))  # type: ignore[arg-type]
 
 
 def reads(layer: Any, network: object) -> bool:

@@ -7,12 +7,16 @@ from nflows.transforms import Transform
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.nflows import bases, composite, couplings
+from hybridkern.integrations.nflows import autoregressive, bases, composite, couplings, splines
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     composite.CompositeTransform,
     couplings.AffineCouplingTransform,
     couplings.AdditiveCouplingTransform,
+    splines.PiecewiseRationalQuadraticCouplingTransform,
+    splines.PiecewiseRationalQuadraticCDF,
+    autoregressive.MaskedAffineAutoregressiveTransform,
+    autoregressive.MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
     bases.StandardNormal,
     bases.ConditionalDiagonalNormal,
     bases.DiagonalNormal,

@@ -8,9 +8,9 @@ from typing import Any
 from nflows.transforms import base
 from torch import Tensor
 
+from hybridkern.integrations._features import Lying, whole
 from hybridkern.integrations._layer import Accelerated, has_hooks, has_own_parts
-from hybridkern.integrations.nflows._features import Lying, whole
-from hybridkern.integrations.nflows.couplings import MaskedCoupling
+from hybridkern.integrations._masked_coupling import MaskedCoupling
 
 
 class CompositeTransform(Accelerated, base.CompositeTransform):

@@ -7,7 +7,7 @@ from normflows.flows import Flow
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.normflows import bases, couplings, glow, masked, models, others
+from hybridkern.integrations.normflows import autoregressive, bases, couplings, glow, masked, models, others, splines
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     models.NormalizingFlow,
@@ -16,6 +16,10 @@ _CLASSES: tuple[type[nn.Module], ...] = (
     couplings.AffineCoupling,
     couplings.AffineCouplingBlock,
     masked.MaskedAffineFlow,
+    splines.PiecewiseRationalQuadraticCoupling,
+    splines.PiecewiseRationalQuadraticCDF,
+    autoregressive.MaskedAffineAutoregressive,
+    autoregressive.MaskedPiecewiseRationalQuadraticAutoregressive,
     glow.GlowBlock,
     others.Permute,
     others.Split,
@@ -37,6 +41,11 @@ CONTAINERS = {
     "GlowBlock",
     "Composite",
     "Reverse",
+    "CoupledRationalQuadraticSpline",
+    "CircularCoupledRationalQuadraticSpline",
+    "AutoregressiveRationalQuadraticSpline",
+    "CircularAutoregressiveRationalQuadraticSpline",
+    "LULinearPermute",
 }
 _ONE_PASS = "each of its passes is one operation of PyTorch"
 NO_GAIN = {

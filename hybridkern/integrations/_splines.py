@@ -1,0 +1,117 @@
+"""The spline operator as the layers of other libraries need it: which splines it knows, and when their numbers fit."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hybridkern.integrations._layer import WIDE
+from hybridkern.ops import rational_quadratic_spline
+from hybridkern.ops.rational_quadratic_spline.form import (
+    MOST_BINS,
+    SplineForm,
+    check_bins,
+    check_tails,
+    interval_of,
+)
+
+_LOW = (torch.bfloat16, torch.float16)
+
+
+class Spline(NamedTuple):
+    """A spline that the operator computes.
+
+    Attributes:
+        form: from raw numbers to knots.
+        bins: of each element.
+        bound: as the operator takes it.
+        interval: its ends; outside of it the operator changes nothing.
+        tails: ``"linear"``, ``"box"`` or ``"circular"``.
+        count: raw numbers of an element.
+    """
+
+    form: SplineForm
+    bins: int
+    bound: float | tuple[float, float]
+    interval: tuple[float, float]
+    tails: str
+    count: int
+
+
+def known_spline(bins: Any, bound: Any, tails: str, **form: Any) -> Spline | str:
+    """The spline with these numbers, or in words why the operator does not compute it.
+
+    Args:
+        bins: of each element.
+        bound: half the width of the interval, or its ends.
+        tails: as the operator names them.
+        form: arguments of :class:`~hybridkern.ops.SplineForm`.
+    """
+    ends = bound if isinstance(bound, tuple) else (bound,)
+    numbers = [value for name, value in form.items() if name not in ("scheme", "identity")]
+    if not all(isinstance(value, Real) for value in (bins, *ends, *numbers)):
+        return "it has numbers that are no plain numbers"
+    return _known(int(bins), tuple(map(float, ends)), tails, tuple(form.items()))
+
+
+@lru_cache(maxsize=1024)
+def _known(bins: int, ends: tuple[float, ...], tails: str, form: tuple[tuple[str, Any], ...]) -> Spline | str:
+    try:
+        made = SplineForm(**{name: value if isinstance(value, (str, bool)) else float(value) for name, value in form})
+        check_bins(bins, made)
+        interval = interval_of(ends[0] if len(ends) == 1 else ends)
+        as_taken = ends[0] if len(ends) == 1 else interval
+        return Spline(made, bins, as_taken, interval, check_tails(tails), made.parameters(bins, tails))
+    except (TypeError, ValueError) as error:
+        return f"its numbers are not those of a spline with 2 to {MOST_BINS} bins that hybridkern computes ({error})"
+
+
+def by_element(x: Tensor, params: object, count: int) -> Tensor | None:
+    """``params`` as the operator takes them with ``x``; ``None`` where it does not fit.
+
+    Args:
+        x: values ``(B, D)`` or ``(B, C, *S)``.
+        params: what a network gave: ``count`` numbers for each element, ``(B, D*count)`` or ``(B, D, count)`` for
+            ``x`` of two dimensions, ``(B, C*count, *S)`` for others.
+        count: raw numbers of an element.
+    """
+    if not isinstance(params, Tensor) or x.dtype not in WIDE or x.ndim < 2 or params.device != x.device:
+        return None
+    if params.dtype is not x.dtype and not (x.dtype is torch.float32 and params.dtype in _LOW):
+        return None
+    shape = x.shape
+    if not x.numel() or not params.ndim or params.shape[0] != shape[0] or params.numel() != x.numel() * count:
+        return None
+    if len(shape) == 2:
+        return params.reshape(*shape, count)
+    return params if params.shape == (shape[0], shape[1] * count, *shape[2:]) else None
+
+
+def spline(x: Tensor, params: Tensor, kind: Spline, inverse: bool) -> tuple[Tensor, Tensor]:
+    """``kind`` on every element of ``x``, and the log-determinant ``(B,)``; ``params`` as :func:`by_element` gives."""
+    return rational_quadratic_spline(
+        x, params, spline=kind.form, bins=kind.bins, bound=kind.bound, tails=kind.tails, inverse=inverse
+    )
+
+
+def scaled_spline(
+    x: Tensor, params: Tensor, kind: Spline, inverse: bool, bound: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """:func:`spline` on ``[-bound, bound]``, a positive number for each feature, in place of the interval of ``kind``.
+
+    Stretching both axes by one factor leaves the slopes as they are, so ``kind`` works on ``[-1, 1]`` then.
+    """
+    if bound is None:
+        return spline(x, params, kind, inverse)
+    y, log_det = spline(x / bound, params, kind, inverse)
+    return y * bound, log_det
+
+
+def within(x: Tensor, interval: tuple[float, float]) -> bool:
+    """Whether every number lies in the interval and none is NaN; looks at them, as the libraries do."""
+    least, most = torch.aminmax(x.detach())
+    return bool(least >= interval[0]) and bool(most <= interval[1])
