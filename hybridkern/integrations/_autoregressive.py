@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hybridkern.integrations._durkan import KIND, Done, kind_of, reason_left, run_spline, scale_of
+from hybridkern.integrations._durkan import KIND, Done, kind_of, reason_left, run_known, run_spline, scale_of
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_own_parts
+from hybridkern.integrations._made import Known, Levels, is_known, known_levels
 from hybridkern.integrations._network import run_network
+from hybridkern.integrations._passes import Passes
 from hybridkern.integrations._splines import by_element
 from hybridkern.ops import affine_coupling
 from hybridkern.ops.affine_coupling.form import CouplingForm
+
+Undone = Callable[[Tensor, Tensor, int, Tensor | None], Done]
+_LEVELS = "_hybridkern_levels"
 
 
 class Autoregressive(Accelerated):
@@ -23,11 +29,20 @@ class Autoregressive(Accelerated):
 
     NETWORKS = ("autoregressive_net",)
     COUPLES = True
+    CACHES: ClassVar[tuple[str, ...]] = (_LEVELS,)
     autoregressive_net: Any
     _elementwise_inverse: Any
 
     def mapped(self, x: Tensor, params: Any, inverse: bool) -> Done | None:
         """``x`` ``(B, D)`` by what the network gave, and the log-determinant; ``None`` where it does not fit."""
+        raise NotImplementedError
+
+    def undone(self, y: Tensor) -> Undone | None:
+        """The inverse of one feature, for ``y`` ``(B, D)``; ``None`` where the operator does not fit.
+
+        It is a function of the feature's ``y`` ``(B, 1)``, its numbers ``(B, outputs)``, which feature it is, and the
+        log-determinant so far.
+        """
         raise NotImplementedError
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> Done:
@@ -47,6 +62,9 @@ class Autoregressive(Accelerated):
         if not self._serves(inputs):
             done: Done = super().inverse(inputs, context)  # type: ignore[misc]
             return done
+        done_in_passes = self._in_passes(inputs, context) if self._hybridkern.networks else None
+        if done_in_passes is not None:
+            return done_in_passes
         outputs, log_det = torch.zeros_like(inputs), None
         for _ in range(inputs.shape[1]):
             params = run_network(self.autoregressive_net, outputs, context, options=self._hybridkern)
@@ -54,6 +72,29 @@ class Autoregressive(Accelerated):
             outputs, log_det = self._elementwise_inverse(inputs, params) if mapped is None else mapped
         assert log_det is not None
         return outputs, log_det
+
+    def _in_passes(self, y: Tensor, context: Tensor | None) -> Done | None:
+        """By the layers of the network; ``None`` where they may not be read."""
+        net, options = self.autoregressive_net, self._hybridkern
+        plain = not (options.precision or options.memory or torch.compiler.is_compiling())
+        if not plain or not is_known(net, context):
+            return None
+        levels = self._levels(net, y.shape[1])
+        undone = None if levels is None or levels.places.device != y.device else self.undone(y)
+        if levels is None or undone is None:
+            return None
+        passes, log_det = Passes(net, levels, y, context), None
+        for k, feature in enumerate(levels.order):
+            value, log_det = undone(y[:, feature : feature + 1], passes.outputs(k), feature, log_det)
+            passes.add(value, k)
+        assert log_det is not None
+        return passes.result(), log_det
+
+    def _levels(self, net: Any, features: int) -> Levels | None:
+        found: Known | None = self.__dict__.get(_LEVELS)
+        if found is None or not found.is_of(net):
+            found = self.__dict__[_LEVELS] = known_levels(net, features)
+        return found.levels
 
     def _serves(self, inputs: Any) -> bool:
         is_vectors = isinstance(inputs, Tensor) and inputs.ndim == 2 and inputs.dtype in WIDE and inputs.numel() > 0
@@ -73,12 +114,22 @@ class AffineAutoregressive(Autoregressive):
             return None
         return affine_coupling(x, params, form=self.FORM, inverse=inverse)
 
+    def undone(self, y: Tensor) -> Undone | None:
+        """As :class:`Autoregressive` has it."""
+        if y.shape[1] != self.features:
+            return None
+
+        def one(own: Tensor, params: Tensor, _: int, log_det: Tensor | None) -> Done:
+            return affine_coupling(own, params, log_det, form=self.FORM, inverse=True)
+
+        return one
+
 
 class SplineAutoregressive(Autoregressive):
     """``rational_quadratic_spline`` on all numbers."""
 
     REPLACEMENT = "rational_quadratic_spline on all numbers"
-    CACHES = (KIND,)
+    CACHES = (*Autoregressive.CACHES, KIND)
     TAILS: ClassVar[tuple[str, ...]]
     num_bins: int
 
@@ -91,4 +142,16 @@ class SplineAutoregressive(Autoregressive):
         """As :class:`Autoregressive` has it."""
         gain = scale_of(self.autoregressive_net, ("hidden_features",))
         kind = None if gain is None else kind_of(self, self.num_bins, gain, x)
-        return None if kind is None else run_spline(x, by_element(x, params, kind.spline.count), kind, inverse)
+        return None if kind is None else run_spline(x, by_element(x, params, kind.spline.raw), kind, inverse)
+
+    def undone(self, y: Tensor) -> Undone | None:
+        """As :class:`Autoregressive` has it."""
+        gain = scale_of(self.autoregressive_net, ("hidden_features",))
+        kind = None if gain is None else kind_of(self, self.num_bins, gain, y)
+        if kind is None or not kind.takes(y):
+            return None
+
+        def one(own: Tensor, params: Tensor, feature: int, log_det: Tensor | None) -> Done:
+            return run_known(own, params.unsqueeze(1), kind.of_one(feature), inverse=True, log_det=log_det)
+
+        return one

@@ -13,7 +13,7 @@ from hybridkern.integrations._libraries import LIBRARIES, layers_of, library_of
 from hybridkern.integrations._network import network_reason
 from hybridkern.integrations._report import Entry, Report
 
-_ALONE = "no coupling that hybridkern computes is in the model, and without one this layer is as fast"
+_ALONE = "nothing in the model gains that hybridkern computes, and without that this layer is as fast"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _couples(decision: Decision) -> bool:
 
 
 def _with_couplings(decisions: list[Decision]) -> list[Decision]:
-    """Without a coupling nothing changes; what runs other layers changes where one of them is a coupling."""
+    """Without a coupling, or what gains like one, nothing changes; what runs other layers changes where one does."""
     couplings = {id(decision.layer) for decision in decisions if _couples(decision)}
 
     def stays(decision: Decision) -> bool:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from hybridkern._arguments import is_number
 from hybridkern.integrations._splines import Spline, known_spline, scaled_spline, within
 
 KIND = "_hybridkern_spline"  # its place in the ``__dict__`` of a layer
@@ -38,6 +38,16 @@ class Kind(NamedTuple):
     fixed: Tensor | None
     tied: Tensor | None
 
+    def takes(self, x: Tensor) -> bool:
+        """Whether the library would: outside a box it raises an error. Looks at the values then."""
+        return self.fixed is not None or self.spline.tails != "box" or within(x, self.spline.interval)
+
+    def of_one(self, feature: int) -> Kind:
+        """That of one feature."""
+        own = slice(feature, feature + 1)
+        bound = self.bound if self.bound is None or self.bound.numel() == 1 else self.bound[own]
+        return Kind(self.spline, bound, *(None if ends is None else ends[own] for ends in (self.fixed, self.tied)))
+
 
 def scale_of(network: object, names: Sequence[str] = ("hidden_features", "hidden_channels")) -> float | None:
     """What raw widths and heights are multiplied by; ``None`` where that is not a number.
@@ -47,7 +57,7 @@ def scale_of(network: object, names: Sequence[str] = ("hidden_features", "hidden
         names: the attributes of its width that the layer looks for; without any nothing is multiplied.
     """
     width = next((getattr(network, name) for name in names if hasattr(network, name)), 1)
-    return float(width) ** -0.5 if isinstance(width, Real) and width > 0 else None
+    return float(width) ** -0.5 if is_number(width) and width > 0 else None
 
 
 def warn_unscaled(network: object) -> None:
@@ -141,15 +151,19 @@ def run_spline(x: Tensor, raw: Tensor | None, kind: Kind | None, inverse: bool) 
         kind: what :func:`kind_of` said.
         inverse: latent -> data.
     """
-    if raw is None or kind is None:
-        return None
+    if raw is None or kind is None or not kind.takes(x):
+        return None  # the library says what is wrong
+    return run_known(x, raw, kind, inverse)
+
+
+def run_known(x: Tensor, raw: Tensor, kind: Kind, inverse: bool, log_det: Tensor | None = None) -> Done:
+    """:func:`run_spline` where all is known to fit, added to ``log_det``."""
     spline = kind.spline
     if kind.fixed is None:
-        if spline.tails == "box" and not within(x, spline.interval):
-            return None  # the library says what is wrong
-        return scaled_spline(x, raw, spline, inverse, kind.bound)
+        return scaled_spline(x, raw, spline, inverse, kind.bound, log_det)
     assert kind.tied is not None
-    y, log_det = scaled_spline(x, _with_ends(raw, spline, kind.fixed, kind.tied), spline, inverse, kind.bound)
+    raw = _with_ends(raw, spline, kind.fixed, kind.tied)
+    y, log_det = scaled_spline(x, raw, spline, inverse, kind.bound, log_det)
     # with a list of tails the library makes zeros of what lies outside
     return torch.where(x.abs() <= (spline.interval[1] if kind.bound is None else kind.bound), y, 0.0), log_det
 

@@ -25,7 +25,7 @@ class Options:
     """The arguments of :func:`~hybridkern.integrations.accelerate`, which every accelerated layer carries.
 
     Attributes:
-        networks: whether the coupling networks may change their memory format and precision.
+        networks: whether the networks may change their memory format and precision, and masked ones their algorithm.
         precision: ``None`` (that of the model) or ``"bf16"``.
         memory: ``None`` or ``"recompute"``.
     """
@@ -42,7 +42,8 @@ class Accelerated:
         REPLACEMENT: what computes it, in words for the report.
         NETWORKS: names of the attributes that hold its coupling networks.
         CACHES: names of the entries of ``__dict__`` that its methods add.
-        COUPLES: whether it is a coupling. Other layers change only in a model where a coupling does.
+        COUPLES: whether it gains by itself, as a coupling does. Other layers change only in a model where one of those
+            does.
     """
 
     REPLACEMENT: ClassVar[str]

@@ -26,7 +26,7 @@ class MaskedCoupling(Accelerated):
     """An operator on the features that the mask names."""
 
     NETWORKS = ("transform_net",)
-    CACHES = (_ARRANGEMENT, READS)
+    CACHES: ClassVar[tuple[str, ...]] = (_ARRANGEMENT, READS)
     COUPLES = True
     features: int
     identity_features: Tensor
@@ -119,7 +119,7 @@ class SplineCoupling(MaskedCoupling):
         """As :class:`MaskedCoupling` has it."""
         gain = scale_of(self.transform_net)
         kind = None if gain is None or not x.numel() else kind_of(self, self.num_bins, gain, x)
-        done = None if kind is None else run_spline(x, by_element(x, params, kind.spline.count), kind, inverse)
+        done = None if kind is None else run_spline(x, by_element(x, params, kind.spline.raw), kind, inverse)
         if done is not None:
             warn_unscaled(self.transform_net)
         return done

@@ -49,7 +49,7 @@ class SharedSpline(Accelerated):
             return None
         x, bins = inputs.flatten(1), widths.shape[-1]
         kind = kind_of(self, bins, 1.0, x if inputs.ndim == 2 else inputs)
-        if kind is None or derivatives.shape != (*widths.shape[:-1], kind.spline.count - 2 * bins):
+        if kind is None or derivatives.shape != (*widths.shape[:-1], kind.spline.raw - 2 * bins):
             return None
-        done = run_spline(x, torch.cat(given, -1).view(1, x.shape[1], kind.spline.count), kind, inverse)
+        done = run_spline(x, torch.cat(given, -1).view(1, x.shape[1], kind.spline.raw), kind, inverse)
         return None if done is None else (done[0].view(inputs.shape), done[1])

@@ -31,7 +31,7 @@ class Spline(NamedTuple):
         bound: as the operator takes it.
         interval: its ends; outside of it the operator changes nothing.
         tails: ``"linear"``, ``"box"`` or ``"circular"``.
-        count: raw numbers of an element.
+        raw: how many raw numbers an element has.
     """
 
     form: SplineForm
@@ -39,7 +39,7 @@ class Spline(NamedTuple):
     bound: float | tuple[float, float]
     interval: tuple[float, float]
     tails: str
-    count: int
+    raw: int
 
 
 def known_spline(bins: Any, bound: Any, tails: str, **form: Any) -> Spline | str:
@@ -61,7 +61,10 @@ def known_spline(bins: Any, bound: Any, tails: str, **form: Any) -> Spline | str
 @lru_cache(maxsize=1024)
 def _known(bins: int, ends: tuple[float, ...], tails: str, form: tuple[tuple[str, Any], ...]) -> Spline | str:
     try:
-        made = SplineForm(**{name: value if isinstance(value, (str, bool)) else float(value) for name, value in form})
+        numbers: dict[str, Any] = {
+            name: value if isinstance(value, (str, bool)) else float(value) for name, value in form
+        }
+        made = SplineForm(**numbers)
         check_bins(bins, made)
         interval = interval_of(ends[0] if len(ends) == 1 else ends)
         as_taken = ends[0] if len(ends) == 1 else interval
@@ -91,24 +94,26 @@ def by_element(x: Tensor, params: object, count: int) -> Tensor | None:
     return params if params.shape == (shape[0], shape[1] * count, *shape[2:]) else None
 
 
-def spline(x: Tensor, params: Tensor, kind: Spline, inverse: bool) -> tuple[Tensor, Tensor]:
-    """``kind`` on every element of ``x``, and the log-determinant ``(B,)``; ``params`` as :func:`by_element` gives."""
+def spline(
+    x: Tensor, params: Tensor, kind: Spline, inverse: bool, log_det: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``kind`` on every element of ``x``, and ``log_det`` ``(B,)`` plus its own; see :func:`by_element`."""
     return rational_quadratic_spline(
-        x, params, spline=kind.form, bins=kind.bins, bound=kind.bound, tails=kind.tails, inverse=inverse
+        x, params, log_det, spline=kind.form, bins=kind.bins, bound=kind.bound, tails=kind.tails, inverse=inverse
     )
 
 
 def scaled_spline(
-    x: Tensor, params: Tensor, kind: Spline, inverse: bool, bound: Tensor | None
+    x: Tensor, params: Tensor, kind: Spline, inverse: bool, bound: Tensor | None, log_det: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """:func:`spline` on ``[-bound, bound]``, a positive number for each feature, in place of the interval of ``kind``.
 
     Stretching both axes by one factor leaves the slopes as they are, so ``kind`` works on ``[-1, 1]`` then.
     """
     if bound is None:
-        return spline(x, params, kind, inverse)
-    y, log_det = spline(x / bound, params, kind, inverse)
-    return y * bound, log_det
+        return spline(x, params, kind, inverse, log_det)
+    y, total = spline(x / bound, params, kind, inverse, log_det)
+    return y * bound, total
 
 
 def within(x: Tensor, interval: tuple[float, float]) -> bool:

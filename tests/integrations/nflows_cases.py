@@ -97,6 +97,48 @@ def additive_images() -> nn.Module:
     return flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([4, 4, 4]))
 
 
+def spline(tails: str | None = "linear", **options: Any) -> nn.Module:
+    """Couplings by splines, and linear layers between; a box lies between a sigmoid and its inverse."""
+    layers: list[nn.Module] = []
+    for i in range(2):
+        mask = torchutils.create_alternating_binary_mask(5, even=i == 0)
+        layers.append(
+            transforms.PiecewiseRationalQuadraticCouplingTransform(
+                mask, _residual, 4, tails, 1.0 if tails is None else 2.0, **options
+            )
+        )
+        layers += [] if tails is None else [transforms.RandomPermutation(5), transforms.LULinear(5)]
+    if tails is None:
+        layers = [transforms.Sigmoid(), *layers, transforms.PiecewiseRationalQuadraticCDF([5], 3), transforms.Logit()]
+    return flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([5]))
+
+
+def spline_images() -> nn.Module:
+    """Splines of images, the channels that condition by parameters of their own."""
+    mask = torchutils.create_mid_split_binary_mask(4)
+    layers = [
+        transforms.PiecewiseRationalQuadraticCouplingTransform(
+            m, _convolutional, 3, "linear", 2.0, apply_unconditional_transform=True, img_shape=[4, 4]
+        )
+        for m in (mask, 1 - mask.int())
+    ]
+    return flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([4, 4, 4]))
+
+
+def masked(kind: str, context: int | None = None, **options: Any) -> nn.Module:
+    """Masked autoregressive layers in the order of the features and in reverse."""
+    layers: list[nn.Module] = []
+    for _ in range(2):
+        if kind == "affine":
+            layer: nn.Module = transforms.MaskedAffineAutoregressiveTransform(5, 12, context, num_blocks=1, **options)
+        else:
+            layer = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+                5, 12, context, num_bins=4, tails="linear", tail_bound=2.0, num_blocks=1, **options
+            )
+        layers += [layer, transforms.ReversePermutation(5)]
+    return flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([5]))
+
+
 CASES = {
     "real nvp": _case(real_nvp, (6,)),
     "real nvp additive": _case(lambda: real_nvp(additive=True), (6,)),
@@ -114,4 +156,13 @@ CASES = {
     ),
     "glow": _case(glow, (3, 8, 8)),
     "additive images": _case(additive_images, (4, 4, 4)),
+    "spline": _case(spline, (5,)),
+    "spline unconditional": _case(lambda: spline(apply_unconditional_transform=True, min_derivative=0.01), (5,)),
+    "spline box": _case(lambda: spline(None), (5,)),
+    "spline images": _case(spline_images, (4, 4, 4)),
+    "maf": _case(lambda: masked("affine"), (5,)),
+    "maf conditional": _case(lambda: masked("affine", 4), (5,), context=4),
+    "maf random": _case(lambda: masked("affine", use_residual_blocks=False, random_mask=True), (5,)),
+    "maf spline": _case(lambda: masked("spline"), (5,)),
+    "maf spline conditional": _case(lambda: masked("spline", 4, activation=torch.tanh), (5,), context=4),
 }

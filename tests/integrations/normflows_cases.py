@@ -99,6 +99,33 @@ def _glow(base: str = "class", **options: Any) -> Case:
     )
 
 
+BOUNDS = torch.tensor([1.5, 2.0, 3.0, 2.5, 2.0])
+
+
+def spline(kind: str, **options: Any) -> nn.Module:
+    """Its wrappers of spline layers, and the linear layer of its examples between."""
+    flows: list[nn.Module] = []
+    for i in range(2):
+        if kind == "coupled":
+            flow = nf.flows.CoupledRationalQuadraticSpline(5, 1, 12, num_bins=4, reverse_mask=i == 1, **options)
+        elif kind == "circular":
+            flow = nf.flows.CircularCoupledRationalQuadraticSpline(5, 1, 12, [0, 3], num_bins=4, **options)
+        elif kind == "autoregressive":
+            flow = nf.flows.AutoregressiveRationalQuadraticSpline(5, 1, 12, num_bins=4, **options)
+        else:
+            flow = nf.flows.CircularAutoregressiveRationalQuadraticSpline(5, 1, 12, [1, 2], num_bins=4, **options)
+        flows += [flow] if "circular" in kind else [flow, nf.flows.LULinearPermute(5)]
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(5), flows)
+
+
+def autoregressive(**options: Any) -> nn.Module:
+    """Masked affine layers and permutations."""
+    flows: list[nn.Module] = []
+    for _ in range(2):
+        flows += [nf.flows.MaskedAffineAutoregressive(5, 12, num_blocks=1, **options), nf.flows.Permute(5)]
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(5), flows)
+
+
 CASES = {
     "masked": _plain(masked, (6,)),
     "masked shift": _plain(lambda: masked(scale=False), (6,)),
@@ -122,4 +149,12 @@ CASES = {
     "glow no lu": _glow(use_lu=False),
     "glow additive": _glow(scale=False, leaky=0.1),
     "glow net actnorm": _glow(net_actnorm=True),
+    "spline": _plain(lambda: spline("coupled"), (5,)),
+    "spline circular tails": _plain(lambda: spline("coupled", tails="circular", tail_bound=2.0), (5,)),
+    "spline circular": _plain(lambda: spline("circular"), (5,)),
+    "spline bounds": _plain(lambda: spline("circular", tail_bound=BOUNDS), (5,)),
+    "spline autoregressive": _plain(lambda: spline("autoregressive", permute_mask=True), (5,)),
+    "spline circular autoregressive": _plain(lambda: spline("circular autoregressive", tail_bound=BOUNDS), (5,)),
+    "maf": _plain(autoregressive, (5,)),
+    "maf random": _plain(lambda: autoregressive(use_residual_blocks=False, random_mask=True), (5,)),
 }

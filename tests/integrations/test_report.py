@@ -49,14 +49,33 @@ def test_groups_of_nflows() -> None:
         transforms.AffineCouplingTransform([0, 1, 0, 1], _residual, lambda features: transforms.ActNorm(features)),
         transforms.OneByOneConvolution(4),
         transforms.PiecewiseRationalQuadraticCouplingTransform([0, 1, 0, 1], _residual, tails="linear"),
+        transforms.PiecewiseQuadraticCouplingTransform([0, 1, 0, 1], _residual, tails="linear"),
         transforms.LULinear(4),
+        transforms.QRLinear(4, 2),
     ]
     report = accelerate(flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([4])))
     assert groups(report) == {
-        "faster": ["AffineCouplingTransform", "StandardNormal"],
+        "faster": [
+            *("AffineCouplingTransform", "LULinear", "PiecewiseRationalQuadraticCouplingTransform", "StandardNormal")
+        ],
         "no_gain": ["ActNorm", "OneByOneConvolution"],
-        "unsupported": ["LULinear", "PiecewiseRationalQuadraticCouplingTransform"],
+        "unsupported": ["PiecewiseQuadraticCouplingTransform", "QRLinear"],
     }
+
+
+def test_splines_of_normflows_once() -> None:
+    """Its wrappers only run the layers inside, which are counted."""
+    flow = [nf.flows.CoupledRationalQuadraticSpline(4, 1, 8), nf.flows.LULinearPermute(4)]
+    report = accelerate(nf.NormalizingFlow(nf.distributions.DiagGaussian(4), flow))
+    assert groups(report) == {
+        "faster": [
+            *("DiagGaussian", "PiecewiseRationalQuadraticCDF", "PiecewiseRationalQuadraticCoupling"),
+            *("_LULinear", "_RandomPermutation"),
+        ],
+        "no_gain": [],
+        "unsupported": [],
+    }
+    assert names(report.networks) == ["ResidualNet"]
 
 
 def test_layers_used_twice_are_counted_once() -> None:
@@ -88,10 +107,15 @@ WITHOUT = {
     "normflows": lambda: nf.NormalizingFlow(
         nf.distributions.DiagGaussian(4), [nf.flows.Permute(4), nf.flows.ActNorm(4), nf.flows.Planar((4,))]
     ),
-    "normflows spline": lambda: nf.NormalizingFlow(
-        nf.distributions.DiagGaussian(4), [nf.flows.CoupledRationalQuadraticSpline(4, 1, 8), nf.flows.Permute(4)]
+    "nflows": lambda: flows.Flow(
+        transforms.CompositeTransform(
+            [
+                transforms.MaskedPiecewiseQuadraticAutoregressiveTransform(4, 8, tails="linear"),
+                transforms.RandomPermutation(4),
+            ]
+        ),
+        distributions.StandardNormal([4]),
     ),
-    "nflows": lambda: flows.MaskedAutoregressiveFlow(4, 8, 2, 1),
     "freia": lambda: _sequence(modules.PermuteRandom, modules.ActNorm),
     "freia nice": lambda: _sequence(modules.NICECouplingBlock, subnet_constructor=mlp),
 }

@@ -7,7 +7,7 @@ from nflows.transforms import Transform
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.nflows import autoregressive, bases, composite, couplings, splines
+from hybridkern.integrations.nflows import autoregressive, bases, composite, couplings, linear, splines
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     composite.CompositeTransform,
@@ -17,6 +17,7 @@ _CLASSES: tuple[type[nn.Module], ...] = (
     splines.PiecewiseRationalQuadraticCDF,
     autoregressive.MaskedAffineAutoregressiveTransform,
     autoregressive.MaskedPiecewiseRationalQuadraticAutoregressiveTransform,
+    linear.LULinear,
     bases.StandardNormal,
     bases.ConditionalDiagonalNormal,
     bases.DiagonalNormal,

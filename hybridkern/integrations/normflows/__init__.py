@@ -7,7 +7,17 @@ from normflows.flows import Flow
 from torch import nn
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.normflows import autoregressive, bases, couplings, glow, masked, models, others, splines
+from hybridkern.integrations.normflows import (
+    autoregressive,
+    bases,
+    couplings,
+    glow,
+    linear,
+    masked,
+    models,
+    others,
+    splines,
+)
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     models.NormalizingFlow,
@@ -21,6 +31,8 @@ _CLASSES: tuple[type[nn.Module], ...] = (
     autoregressive.MaskedAffineAutoregressive,
     autoregressive.MaskedPiecewiseRationalQuadraticAutoregressive,
     glow.GlowBlock,
+    linear.LULinear,
+    linear.LULinearPermute,
     others.Permute,
     others.Split,
     others.Merge,

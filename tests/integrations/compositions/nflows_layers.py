@@ -42,6 +42,26 @@ def _conditioned(_: str) -> nn.Module:
     return transforms.AffineCouplingTransform(MASKS[2], network)
 
 
+def _conditioned_spline(_: str) -> nn.Module:
+    def network(inputs: int, outputs: int) -> nn.Module:
+        return nets.ResidualNet(inputs, outputs, 4, context_features=CONTEXT, num_blocks=1, activation=torch.tanh)
+
+    return SPLINES(MASKS[1], network, 3, "linear", 2.0)
+
+
+def _in_a_box(layer: nn.Module) -> nn.Module:
+    return transforms.CompositeTransform([transforms.Sigmoid(), layer, transforms.Logit()])
+
+
+def _masked(kind: Any, **options: Any) -> Make:
+    return lambda _: kind(features=DIM, hidden_features=6, num_blocks=1, **options)
+
+
+SPLINE = {"tails": "linear", "num_bins": 3}
+SPLINES = transforms.PiecewiseRationalQuadraticCouplingTransform
+CDF = transforms.PiecewiseRationalQuadraticCDF
+MAF = transforms.MaskedAffineAutoregressiveTransform
+SPLINE_MAF = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
 AFFINE, ADDITIVE = transforms.AffineCouplingTransform, transforms.AdditiveCouplingTransform
 COUPLINGS: Mapping[str, Make] = {
     **{f"affine {mask}": _coupling(AFFINE, mask) for mask in MASKS},
@@ -58,8 +78,26 @@ COUPLINGS: Mapping[str, Make] = {
     "sequence": lambda name: transforms.CompositeTransform(
         [AFFINE(MASKS[1], _network(name, False)), transforms.ReversePermutation(DIM)]
     ),
+    **{f"spline {mask}": _coupling(SPLINES, mask, **SPLINE) for mask in MASKS[:4]},
+    "spline all": _coupling(SPLINES, [1] * DIM, **SPLINE),
+    "spline none": _coupling(SPLINES, [0] * DIM, **SPLINE),
+    "spline unconditional": _coupling(SPLINES, MASKS[0], apply_unconditional_transform=True, **SPLINE),
+    "spline minima": _coupling(SPLINES, MASKS[3], min_bin_width=0.1, min_bin_height=0.0, min_derivative=0.2, **SPLINE),
+    "spline box": _coupling(SPLINES, MASKS[1], num_bins=3),
+    "spline in a box": lambda name: _in_a_box(SPLINES(MASKS[0], _network(name, False), 3)),
+    "spline conditioned": _conditioned_spline,
+    "spline cdf": lambda _: CDF([DIM], 3, "linear"),
+    "spline cdf in a box": lambda _: _in_a_box(CDF(DIM, 3, identity_init=True)),
+    "maf": _masked(MAF),
+    "maf counting": _masked(MAF, use_batch_norm=True, dropout_probability=0.3),
+    "maf conditioned": _masked(MAF, context_features=CONTEXT, activation=torch.tanh),
+    "maf random": _masked(MAF, use_residual_blocks=False, random_mask=True),
+    "spline maf": _masked(SPLINE_MAF, **SPLINE),
+    "spline maf conditioned": _masked(SPLINE_MAF, context_features=CONTEXT, **SPLINE),
+    "spline maf in a box": lambda _: _in_a_box(_masked(SPLINE_MAF, num_bins=3)("")),
+    "lu": lambda _: transforms.LULinear(DIM),
+    "lu cached": lambda _: transforms.LULinear(DIM, using_cache=True),
 }
-SPLINE = {"tails": "linear", "num_bins": 3}
 OTHERS: Mapping[str, Make] = {
     "actnorm": lambda _: transforms.ActNorm(DIM),
     "batch norm": lambda _: transforms.BatchNorm(DIM),
@@ -70,8 +108,6 @@ OTHERS: Mapping[str, Make] = {
     "random permutation": lambda _: transforms.RandomPermutation(DIM),
     "reverse permutation": lambda _: transforms.ReversePermutation(DIM),
     "naive linear": lambda _: transforms.NaiveLinear(DIM),
-    "lu": lambda _: transforms.LULinear(DIM),
-    "lu cached": lambda _: transforms.LULinear(DIM, using_cache=True),
     "qr": lambda _: transforms.QRLinear(DIM, 2),
     "svd": lambda _: transforms.SVDLinear(DIM, 2),
     "householder": lambda _: transforms.HouseholderSequence(DIM, 2),
@@ -85,18 +121,12 @@ OTHERS: Mapping[str, Make] = {
     "linear cdf": lambda _: transforms.PiecewiseLinearCDF([DIM], 3, "linear"),
     "quadratic cdf": lambda _: transforms.PiecewiseQuadraticCDF([DIM], 3, "linear"),
     "cubic cdf": lambda _: transforms.PiecewiseCubicCDF([DIM], 3, "linear"),
-    "spline cdf": lambda _: transforms.PiecewiseRationalQuadraticCDF([DIM], 3, "linear"),
     "squashed cdf": lambda _: transforms.CompositeCDFTransform(
         transforms.Sigmoid(), transforms.PiecewiseLinearCDF([DIM], 3)
-    ),
-    "maf": lambda _: transforms.MaskedAffineAutoregressiveTransform(DIM, 6, num_blocks=1),
-    "spline maf": lambda _: transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
-        DIM, 6, num_blocks=1, **SPLINE
     ),
     "quadratic maf": lambda _: transforms.MaskedPiecewiseQuadraticAutoregressiveTransform(
         features=DIM, hidden_features=6, num_blocks=1, **SPLINE
     ),
-    "spline coupling": _coupling(transforms.PiecewiseRationalQuadraticCouplingTransform, MASKS[0], **SPLINE),
     "quadratic coupling": _coupling(transforms.PiecewiseQuadraticCouplingTransform, MASKS[1], **SPLINE),
     "cubic coupling": _coupling(transforms.PiecewiseCubicCouplingTransform, MASKS[2], **SPLINE),
     "linear coupling": _coupling(transforms.PiecewiseLinearCouplingTransform, MASKS[0], **SPLINE),
@@ -108,6 +138,12 @@ IMAGE_COUPLINGS: Mapping[str, Make] = {
     "affine any": _coupling(AFFINE, [0, 1, 1, 0], images=True),
     "additive": _coupling(ADDITIVE, [1, 1, 0, 0], images=True),
     "uneven": _coupling(AFFINE, [1, 0, 0, 0], images=True),
+    "spline turns": _coupling(SPLINES, [0, 1, 0, 1], images=True, **SPLINE),
+    "spline any": _coupling(SPLINES, [0, 1, 1, 0], images=True, **SPLINE),
+    "spline unconditional": _coupling(
+        SPLINES, [0, 0, 1, 1], images=True, apply_unconditional_transform=True, img_shape=[4, 4], **SPLINE
+    ),
+    "spline cdf": lambda _: CDF(list(IMAGE), 3, "linear"),
 }
 IMAGE_OTHERS: Mapping[str, Make] = {
     "actnorm": lambda _: transforms.ActNorm(4),
@@ -120,9 +156,6 @@ IMAGE_OTHERS: Mapping[str, Make] = {
     ),
     "leaky relu": lambda _: transforms.LeakyReLU(),
     "sigmoid": lambda _: transforms.Sigmoid(),
-    "spline coupling": _coupling(
-        transforms.PiecewiseRationalQuadraticCouplingTransform, [0, 1, 0, 1], images=True, **SPLINE
-    ),
 }
 
 

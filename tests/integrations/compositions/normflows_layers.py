@@ -7,10 +7,11 @@ from typing import Any
 
 import normflows as nf
 import torch
+from normflows.flows.neural_spline import coupling
 from normflows.nets.lipschitz import LipschitzMLP
 from torch import Tensor, nn
 
-from tests.integrations.compositions.networks import NETWORKS
+from tests.integrations.compositions.networks import NETWORKS, with_context
 
 DIM = 6
 IMAGE = (4, 4, 4)
@@ -81,6 +82,29 @@ def _metropolis(_: str) -> nn.Module:
     return nf.flows.MetropolisHastings(nf.distributions.DiagGaussian(DIM), proposal, 2)
 
 
+def _spline(kind: Any, *given: Any, **options: Any) -> Make:
+    return lambda _: kind(DIM, 1, 6, *given, num_bins=3, **options)
+
+
+def _spline_coupling(tails: Any, bound: Any, mask: tuple[int, ...], **options: Any) -> Make:
+    """The layer itself, whose ``forward`` is data -> latent."""
+
+    def make(network: str) -> nn.Module:
+        def build(inputs: int, outputs: int) -> nn.Module:
+            return with_context(NETWORKS[network](inputs, outputs, False))
+
+        return coupling.PiecewiseRationalQuadraticCoupling(torch.tensor(mask), build, 3, tails, bound, **options)
+
+    return make
+
+
+_CIRCULAR = ["circular", "linear", "linear", "circular", "linear", "circular"]
+_BOUNDS = torch.tensor([0.5, 1.0, 2.0, 1.5, 3.0, 1.0])
+SPLINES = nf.flows.CoupledRationalQuadraticSpline
+CIRCULAR = nf.flows.CircularCoupledRationalQuadraticSpline
+SPLINE_MAF = nf.flows.AutoregressiveRationalQuadraticSpline
+CIRCULAR_MAF = nf.flows.CircularAutoregressiveRationalQuadraticSpline
+MAF = nf.flows.MaskedAffineAutoregressive
 COUPLINGS: Mapping[str, Make] = {
     "block": _block(),
     "block sigmoid": _block("sigmoid"),
@@ -93,6 +117,24 @@ COUPLINGS: Mapping[str, Make] = {
     "parts": _parts,
     "reversed": lambda network: nf.flows.Reverse(_block()(network)),
     "composite": lambda network: nf.flows.Composite([_block()(network), nf.flows.Permute(DIM, "swap")]),
+    "spline": _spline(SPLINES),
+    "spline reversed mask": _spline(SPLINES, reverse_mask=True, tail_bound=1.0),
+    "spline tails": _spline(SPLINES, tails="circular", tail_bound=1.0),
+    "spline box": _spline(SPLINES, tails=None),
+    "spline conditioned": _spline(SPLINES, 2),
+    "spline lists": _spline_coupling(_CIRCULAR, 1.5, (0, 1, 1, 1, 0, 1)),
+    "spline bounds": _spline_coupling("linear", _BOUNDS, (1, 1, 0, 1, 0, 1)),
+    "spline lists and bounds": _spline_coupling(_CIRCULAR, _BOUNDS, (1, 0, 0, 1, 1, 1)),
+    "circular spline": _spline(CIRCULAR, [0, 3]),
+    "circular bounds": _spline(CIRCULAR, [0, 3], tail_bound=_BOUNDS, init_identity=False),
+    "autoregressive spline": _spline(SPLINE_MAF, permute_mask=True),
+    "autoregressive conditioned": _spline(SPLINE_MAF, 2),
+    "circular autoregressive": _spline(CIRCULAR_MAF, [1, 2], tail_bound=_BOUNDS),
+    "maf": lambda _: MAF(DIM, 6, num_blocks=1),
+    "maf counting": lambda _: MAF(DIM, 6, num_blocks=1, use_batch_norm=True, dropout_probability=0.3),
+    "maf random": lambda _: MAF(DIM, 6, num_blocks=1, use_residual_blocks=False, random_mask=True),
+    "maf conditioned": lambda _: MAF(DIM, 6, context_features=2, num_blocks=1),
+    "lu permute": lambda _: nf.flows.LULinearPermute(DIM),
 }
 OTHERS: Mapping[str, Make] = {
     "actnorm": lambda _: nf.flows.ActNorm(DIM),
@@ -104,16 +146,11 @@ OTHERS: Mapping[str, Make] = {
     "batch norm": lambda _: nf.flows.BatchNorm(),
     "linear": lambda _: nf.flows.InvertibleAffine(DIM),
     "linear plain": lambda _: nf.flows.InvertibleAffine(DIM, use_lu=False),
-    "lu permute": lambda _: nf.flows.LULinearPermute(DIM),
     "planar": lambda _: nf.flows.Planar((DIM,)),
     "planar leaky": lambda _: nf.flows.Planar((DIM,), act="leaky_relu"),
     "radial": lambda _: nf.flows.Radial((DIM,)),
     "wrap": lambda _: nf.flows.PeriodicWrap([0, 2], 2.0),
     "periodic shift": lambda _: nf.flows.PeriodicShift([1], 2.0, 0.5),
-    "maf": lambda _: nf.flows.MaskedAffineAutoregressive(DIM, 6, num_blocks=1),
-    "spline": lambda _: nf.flows.CoupledRationalQuadraticSpline(DIM, 1, 6, num_bins=3),
-    "circular spline": lambda _: nf.flows.CircularCoupledRationalQuadraticSpline(DIM, 1, 6, [0, 3], num_bins=3),
-    "autoregressive spline": lambda _: nf.flows.AutoregressiveRationalQuadraticSpline(DIM, 1, 6, num_bins=3),
     "residual": _residual,
     "hmc": _hmc,
     "metropolis": _metropolis,
