@@ -33,6 +33,7 @@ ERROR = "the text of an error"
 FIGURES = "figures that are reported; no training"
 ON_CPU = "of CPU tensors alone"
 BUILDING = "while a module is built"
+TAKEN = "a model of another library is taken over"
 STARTING = "initialization from data, once"
 ALLOWED = {
     "_finite::check_finite_values: item": ERROR,
@@ -67,7 +68,11 @@ ALLOWED = {
     "hybrid/selective::SelectiveClassifier.fit: item": FIGURES,
     "hybrid/selective::SelectiveClassifier.fit: zeros": FIGURES,
     "hybrid/vae/likelihoods::Bernoulli.log_prob: item": ERROR,
-    "integrations/_features::arrange: tolist": "a model of another library is taken over",
+    "integrations/_made::_by_level: tolist": TAKEN,
+    "integrations/_made::_level: cpu": TAKEN,
+    "integrations/_made::levels_of: cpu": TAKEN,
+    "integrations/_made::levels_of: tolist": TAKEN,
+    "integrations/_features::arrange: tolist": TAKEN,
     "lipschitz/power::norms: tolist": FIGURES,
     "ops/lipswish/sample::_arguments: full": "typical calls, for tests",
     "ops/rounding_coupling/sample::_with_beta: full": "typical calls, for tests",

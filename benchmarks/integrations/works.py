@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from benchmarks.glow import sides
 from benchmarks.glow.side import Architecture
+from benchmarks.integrations import vectors
 from benchmarks.integrations.alone import networks_alone
 from hybridkern.integrations import accelerate
 
 LIBRARY, AGAIN = "library", "library again"
 FLOAT32, NETWORKS, BF16 = "accelerated", "accelerated, networks too", "accelerated, networks in bf16"
 ALONE = "its networks alone"  # called as plain ``accelerate`` calls them: a bound of its ratio
+COMPILED = "torch.compile of the library"
 OPTIONS: Mapping[str, Mapping[str, object]] = {
     FLOAT32: {},
     ALONE: {},
@@ -26,6 +28,7 @@ OPTIONS: Mapping[str, Mapping[str, object]] = {
     BF16: {"networks": True, "precision": "bf16"},
 }
 Loss = Callable[[nn.Module, Tensor], Tensor]
+Sample = Callable[[nn.Module, int], object]
 
 GLOW = Architecture()
 DIM, LAYERS = 64, 16
@@ -40,15 +43,17 @@ class Work:
         build: makes the model, with the loss that is differentiated.
         shape: of the batch.
         targets: least ratio aimed at, by the way of accelerating; ``None``: none. What is not named is not measured.
+        sample: draws as many examples as the batch has, which is measured then and not a pass; ``None``: a pass is.
     """
 
     name: str
     build: Callable[[], tuple[nn.Module, Loss]]
     shape: tuple[int, ...]
     targets: Mapping[str, float | None] = field(default_factory=dict)
+    sample: Sample | None = None
 
     def sides(self) -> dict[str, Callable[[], None]]:
-        """A forward and a backward pass by side: of the library's model, and of accelerated copies of it."""
+        """A pass, or samples, by side: of the library's model, of accelerated copies of it, and of it compiled."""
         torch.manual_seed(0)
         x = torch.rand(self.shape, generator=torch.Generator().manual_seed(0)) - 0.5
         with warnings.catch_warnings():
@@ -56,14 +61,22 @@ class Work:
             model, loss = self.build()
             with torch.no_grad():
                 loss(model, x)  # initializes
-        found = {LIBRARY: _pass(model, loss, x), AGAIN: _pass(model, loss, x)}
+        found = {LIBRARY: self._run(model, loss, x), AGAIN: self._run(model, loss, x)}
         for way in self.targets:
             other = copy.deepcopy(model)
+            if way == COMPILED:
+                found[way] = self._run(other, torch.compile(loss, dynamic=False), x)
+                continue
             report = accelerate(other, **OPTIONS[way])  # type: ignore[arg-type]
             found[way] = (
-                networks_alone(other, report, partial(loss, other, x)) if way == ALONE else _pass(other, loss, x)
+                networks_alone(other, report, partial(loss, other, x)) if way == ALONE else self._run(other, loss, x)
             )
         return found
+
+    def _run(self, model: nn.Module, loss: Loss, x: Tensor) -> Callable[[], None]:
+        if self.sample is None:
+            return _pass(model, loss, x)
+        return partial(_draw, self.sample, model, len(x))
 
 
 def _pass(model: nn.Module, loss: Loss, x: Tensor) -> Callable[[], None]:
@@ -72,6 +85,10 @@ def _pass(model: nn.Module, loss: Loss, x: Tensor) -> Callable[[], None]:
         loss(model, x).backward()
 
     return run
+
+
+def _draw(sample: Sample, model: nn.Module, count: int) -> None:
+    sample(model, count)
 
 
 def normflows_glow(architecture: Architecture = GLOW) -> tuple[nn.Module, Loss]:
@@ -123,6 +140,7 @@ def freia_vectors() -> tuple[nn.Module, Loss]:
 
 _IMAGES = (32, *GLOW.shape)
 _VECTORS = (1024, DIM)
+_STEP: Mapping[str, float | None] = {FLOAT32: None, ALONE: None, COMPILED: None}
 WORKS = (
     Work("normflows, Glow", normflows_glow, _IMAGES, {FLOAT32: 1.3, ALONE: None, NETWORKS: None}),
     Work("normflows, Glow, bf16", normflows_glow, _IMAGES, {BF16: 3.0}),
@@ -131,4 +149,17 @@ WORKS = (
     Work("normflows, RealNVP on vectors", normflows_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
     Work("nflows, RealNVP on vectors", nflows_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
     Work("FrEIA, RealNVP on vectors", freia_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
+    Work("nflows, NSF", partial(vectors.nflows_nsf, 16, 64, 8), (256, 16), {**_STEP, FLOAT32: 3.5}),
+    Work("nflows, NSF, wide", partial(vectors.nflows_nsf, 64, 128, 8), (1024, 64), {**_STEP, FLOAT32: 4.0}),
+    Work("normflows, NSF", partial(vectors.normflows_nsf, 16, 64, 8), (256, 16), {**_STEP, FLOAT32: 3.5}),
+    Work("nflows, MAF", partial(vectors.nflows_maf, 16, 64, 5), (256, 16), {**_STEP, NETWORKS: 1.6}),
+    Work("normflows, MAF", partial(vectors.normflows_maf, 16, 64, 5), (256, 16), {**_STEP, NETWORKS: None}),
+    Work("nflows, samples of NSF", partial(vectors.nflows_nsf, 16, 64, 8), (256, 16), {FLOAT32: 4.0}, vectors.sample),
+    Work(
+        "nflows, samples of MAF",
+        partial(vectors.nflows_maf, 16, 64, 5),
+        (256, 16),
+        {FLOAT32: None, NETWORKS: 2.0},
+        vectors.sample,
+    ),
 )

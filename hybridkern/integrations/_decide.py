@@ -162,7 +162,8 @@ def _networks(decision: Decision, options: Options) -> Iterator[Entry]:
     assert decision.target is not None
     assert issubclass(decision.target, Accelerated)
     for name in decision.target.NETWORKS:
-        network = getattr(decision.layer, name)
+        network = getattr(decision.layer, name, None)
         if isinstance(network, nn.Module):
             path = f"{decision.path}.{name}" if decision.path else name
-            yield Entry(path, full_name(type(network)), network_reason(network, options))
+            reason = getattr(decision.target, "network_reason", network_reason)
+            yield Entry(path, full_name(type(network)), reason(network, options))

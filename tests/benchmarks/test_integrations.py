@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,9 @@ from benchmarks._measure import Timing
 from benchmarks._results import Record, read_csv
 from benchmarks.glow.side import Architecture
 from benchmarks.integrations import __main__ as command
-from benchmarks.integrations import peaks, picture, table, works
+from benchmarks.integrations import peaks, picture, table, vectors, works
 from benchmarks.integrations.alone import networks_alone
-from benchmarks.integrations.works import AGAIN, ALONE, BF16, FLOAT32, LIBRARY, Work
+from benchmarks.integrations.works import AGAIN, ALONE, BF16, FLOAT32, LIBRARY, NETWORKS, Work
 from hybridkern.integrations import accelerate
 
 TINY = Architecture((3, 8, 8), levels=2, steps=2, hidden=16)
@@ -38,6 +39,21 @@ def test_vectors_run(build: object) -> None:
     sides = Work("vectors", build, (3, works.DIM), {FLOAT32: 1.5, ALONE: None}).sides()  # type: ignore[arg-type]
     sides[FLOAT32]()
     sides[ALONE]()
+
+
+FLOWS = (vectors.nflows_nsf, vectors.normflows_nsf, vectors.nflows_maf, vectors.normflows_maf)
+
+
+@pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated")
+@pytest.mark.parametrize("build", FLOWS)
+def test_splines_and_masked_flows_run(build: Any) -> None:
+    work = Work("flows", lambda: build(4, 8, 2), (3, 4), {FLOAT32: 1.5, ALONE: None, NETWORKS: None})
+    for run in work.sides().values():
+        run()
+    samples = Work("samples", lambda: build(4, 8, 2), (3, 4), {FLOAT32: 1.5}, vectors.sample).sides()
+    assert list(samples) == [LIBRARY, AGAIN, FLOAT32]
+    for run in samples.values():
+        run()
 
 
 @pytest.mark.parametrize("library", BUILDERS)

@@ -95,7 +95,8 @@ LEFT = {
     "actnorm": (lambda: transforms.ActNorm(2), "one operation of PyTorch"),
     "mask": (lambda: nf.flows.MaskedAffineFlow(torch.tensor([0.5, 1.0]), mlp(2, 2)), "not of zeros and ones"),
     "method": (lambda: _patched(nf.flows.AffineCoupling(mlp(1, 2))), "a method of its own: forward"),
-    "spline": (lambda: transforms.PiecewiseRationalQuadraticCDF([2]), "not known to hybridkern"),
+    "spline": (lambda: transforms.PiecewiseQuadraticCDF([2]), "not known to hybridkern"),
+    "bins": (lambda: transforms.PiecewiseRationalQuadraticCDF([2], 1), "2 to 64 bins"),
     "gin": (lambda: modules.AllInOneBlock([(4,)], subnet_constructor=mlp, gin_block=True), "a GIN block"),
     "clamp": (
         lambda: modules.GLOWCouplingBlock([(4,)], subnet_constructor=mlp, clamp_activation=torch.sigmoid),
