@@ -24,6 +24,7 @@ LIBRARIES = {
     "normflows": Library("normflows", ("1.7",), "hybridkern.integrations.normflows"),
     "nflows": Library("nflows", ("0.14",), "hybridkern.integrations.nflows"),
     "FrEIA": Library("FrEIA", ("0.2",), "hybridkern.integrations.freia"),
+    "zuko": Library("zuko", ("1.6",), "hybridkern.integrations.zuko"),
 }
 
 

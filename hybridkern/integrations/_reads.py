@@ -28,6 +28,7 @@ _STARTING = {
     "nflows.nn.nets.resnet.ResidualNet",
     "nflows.nn.nets.resnet.ConvResidualNet",
     "nflows.transforms.made.MADE",
+    "zuko.nn.MLP",
 }
 # Those that may prepare their input first, by a module called ``preprocessing``.
 _PREPARING = {"normflows.nets.resnet.ResidualNet", "normflows.nets.made.MADE"}

@@ -1,0 +1,27 @@
+"""The lazy transforms of zuko that hybridkern computes, and why others stay."""
+
+from __future__ import annotations
+
+from torch import nn
+from zuko.lazy import LazyDistribution, LazyTransform
+
+from hybridkern.integrations._layer import Accelerated
+from hybridkern.integrations.zuko import layers
+
+_CLASSES: tuple[type[nn.Module], ...] = (
+    layers.MaskedAutoregressiveTransform,
+    layers.GeneralCouplingTransform,
+    layers.ElementWiseTransform,
+)
+LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Accelerated)}
+ROOTS = (LazyTransform, LazyDistribution)
+
+CONTAINERS = {
+    *("Flow", "MAF", "NSF", "NCSF", "NICE", "RealNVP", "GF", "NAF", "UNAF", "SOSPF", "BPF", "CNF"),
+    *("LazyComposedTransform", "LazyInverse"),
+}
+NO_GAIN = {
+    "UnconditionalTransform": "its parameters are those of all examples, and few",
+    "UnconditionalDistribution": "each of its passes is a few operations of PyTorch",
+    "GMM": "its passes are products of matrices",
+}
