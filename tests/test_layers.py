@@ -38,7 +38,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # What a layer may import beside the standard library, torch and numpy.
 TRAINING = {"lightning", "matplotlib", "pooch", "rich", "safetensors", "scipy", "sklearn", "typer"}
 FOREIGN = {
-    "integrations": {"FrEIA", "nflows", "normflows", "pytest"},
+    "integrations": {"FrEIA", "nflows", "normflows", "pytest", "zuko"},
     **dict.fromkeys((name for name in RANK if name.startswith("lab.")), TRAINING),
 }
 ALLOWED_INCLUDES = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/", "pybind11/")
@@ -104,7 +104,7 @@ def test_imports_point_downward(path: Path) -> None:
 
 def test_import_is_light() -> None:
     """``import hybridkern`` loads torch and numpy, and nothing that an extra brings."""
-    heavy = sorted(TRAINING | {"triton", "FrEIA", "nflows", "normflows", "pytest"})
+    heavy = sorted(TRAINING | {"triton", "FrEIA", "nflows", "normflows", "pytest", "zuko"})
     code = (
         "import sys, torch; before = set(sys.modules); import hybridkern; "
         f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"

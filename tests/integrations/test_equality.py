@@ -11,10 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.integrations import accelerate
-from tests.integrations import freia_cases, nflows_cases, normflows_cases
+from tests.integrations import freia_cases, nflows_cases, normflows_cases, zuko_cases
 from tests.integrations.cases import Case, inputs
 
-LIBRARIES = {"normflows": normflows_cases.CASES, "nflows": nflows_cases.CASES, "freia": freia_cases.CASES}
+LIBRARIES = {
+    "normflows": normflows_cases.CASES,
+    "nflows": nflows_cases.CASES,
+    "freia": freia_cases.CASES,
+    "zuko": zuko_cases.CASES,
+}
 CASES = {f"{library} {name}": case for library, cases in LIBRARIES.items() for name, case in cases.items()}
 # no coupling that the operators compute, so that nothing changes
 STAYING = {f"freia {name}" for name in ("all in one gin", "glow own clamp", "nice", "gin", "rnvp", "conditional rnvp")}

@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.glow.allocations import peak_bytes
 from hybridkern.integrations import _network, accelerate
 from hybridkern.ops.coupling_network.operator import has_fused_network
-from tests.integrations import freia_cases, nflows_cases, normflows_cases
+from tests.integrations import freia_cases, nflows_cases, normflows_cases, zuko_cases
 from tests.integrations.cases import Case, conv, inputs
 from tests.integrations.test_equality import difference, gradients, trained
 
@@ -22,6 +22,7 @@ CASES = {
     "normflows": normflows_cases.CASES["glow diagonal"],
     "nflows": nflows_cases.CASES["glow"],
     "freia": freia_cases.CASES["images"],
+    "zuko": zuko_cases.CASES["maf of a context"],
 }
 FUSED = pytest.mark.skipif(not has_fused_network(torch.zeros(1)), reason="the fused network is compiled code")
 pytestmark = pytest.mark.filterwarnings("ignore:torch.lu is deprecated", "ignore:torch.triangular_solve is deprecated")

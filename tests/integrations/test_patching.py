@@ -17,7 +17,7 @@ from nflows import transforms
 from torch import nn
 
 from hybridkern.integrations import accelerate, accelerated, undo
-from tests.integrations import freia_cases, nflows_cases, normflows_cases
+from tests.integrations import freia_cases, nflows_cases, normflows_cases, zuko_cases
 from tests.integrations.cases import Case, inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,14 +25,16 @@ CASES = {
     "normflows": normflows_cases.CASES["glow"],
     "nflows": nflows_cases.CASES["glow"],
     "freia": freia_cases.CASES["images"],
+    "zuko": zuko_cases.CASES["nsf of a context"],
 }
 # FrEIA's layers hold lambdas and local functions, which do not pickle, but for coupling blocks with this clamp.
-PICKLED = {"nflows": CASES["nflows"], "freia": freia_cases.CASES["glow tanh alone"]}
+PICKLED = {"nflows": CASES["nflows"], "freia": freia_cases.CASES["glow tanh alone"], "zuko": CASES["zuko"]}
 # Compiling takes a second for every few layers.
 COMPILED = {
     "normflows": normflows_cases.CASES["one block"],
     "nflows": nflows_cases.CASES["halves"],
     "freia": freia_cases.CASES["glow tanh alone"],
+    "zuko": zuko_cases.CASES["nsf of a context"],
 }
 pytestmark = pytest.mark.filterwarnings("ignore:torch.lu is deprecated", "ignore:torch.triangular_solve is deprecated")
 
@@ -232,7 +234,7 @@ def test_layers_inside_a_module_of_the_users() -> None:
 def test_import_loads_no_library() -> None:
     code = (
         "import sys, hybridkern.integrations; "
-        "print([name for name in ('normflows', 'nflows', 'FrEIA') if name in sys.modules])"
+        "print([name for name in ('normflows', 'nflows', 'FrEIA', 'zuko') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

@@ -35,7 +35,7 @@ class Affine:
     def __call__(
         self, x: Tensor, params: Tensor, log_det: Tensor | None = None, *, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """``x`` ``(B, D)`` and ``params`` ``(B, 2 D)`` to ``y`` and the log-determinant ``(B,)``, added to ``log_det``."""
+        """``y`` ``(B, D)``, and ``log_det`` ``(B,)`` plus its own; of ``x`` ``(B, D)`` and ``params`` ``(B, 2 D)``."""
         return affine_coupling(x, params, log_det, form=self.form, inverse=inverse)
 
 
