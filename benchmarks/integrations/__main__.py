@@ -1,4 +1,4 @@
-"""Models of normflows, nflows and FrEIA, as they are and accelerated: ``python -m benchmarks.integrations``.
+"""Models of normflows, nflows, FrEIA and zuko, as they are and accelerated: ``python -m benchmarks.integrations``.
 
     python -m benchmarks.integrations                          # all of it
     python -m benchmarks.integrations --works normflows        # those whose names contain the word
@@ -23,11 +23,13 @@ from benchmarks._results import RESULTS, UNVERIFIED, Record, read_csv, write_csv
 from benchmarks.glow.memory import in_fresh_process
 from benchmarks.integrations import peaks, table
 from benchmarks.integrations.works import AGAIN, LIBRARY, WORKS, Work
+from benchmarks.integrations.zuko_works import ZUKO_WORKS
 
 RECOMPUTE = "accelerated, networks computed again"
 PEAKS = {"normflows, Glow with 32 steps a level": "normflows", "FrEIA, Glow with 32 steps a level": "freia"}
 PEAK_TARGET = 5.0
-NAMES = (*(work.name for work in WORKS), *PEAKS)
+EVERY = (*WORKS, *ZUKO_WORKS)
+NAMES = (*(work.name for work in EVERY), *PEAKS)
 _ATTEMPTS = 3
 
 
@@ -67,7 +69,7 @@ def measured(name: str, rounds: int) -> Iterator[Record]:
     if name in PEAKS:
         yield from _peaks(name, conditions)
         return
-    (work,) = (work for work in WORKS if work.name == name)
+    (work,) = (work for work in EVERY if work.name == name)
     timings = _timed(work, rounds)
     for side, timing in timings.items():
         ratio = timings[LIBRARY].median / timing.median

@@ -13,7 +13,7 @@ from benchmarks._measure import Timing
 from benchmarks._results import Record, read_csv
 from benchmarks.glow.side import Architecture
 from benchmarks.integrations import __main__ as command
-from benchmarks.integrations import peaks, picture, table, vectors, works
+from benchmarks.integrations import peaks, picture, table, vectors, works, zuko_works
 from benchmarks.integrations.alone import networks_alone
 from benchmarks.integrations.works import AGAIN, ALONE, BF16, FLOAT32, LIBRARY, NETWORKS, Work
 from hybridkern.integrations import accelerate
@@ -54,6 +54,15 @@ def test_splines_and_masked_flows_run(build: Any) -> None:
     assert list(samples) == [LIBRARY, AGAIN, FLOAT32]
     for run in samples.values():
         run()
+
+
+@pytest.mark.parametrize("build", [zuko_works.nsf, zuko_works.maf, zuko_works.nice])
+def test_flows_of_zuko_run(build: object) -> None:
+    sides = zuko_works.ZukoWork("zuko", build, (3, zuko_works.DIM), {FLOAT32: 1.5, ALONE: None}).sides()  # type: ignore[arg-type]
+    for run in sides.values():
+        run()
+    samples = zuko_works.ZukoWork("zuko", build, (3, zuko_works.DIM), {FLOAT32: 1.5}, samples=True).sides()  # type: ignore[arg-type]
+    samples[FLOAT32]()
 
 
 @pytest.mark.parametrize("library", BUILDERS)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridkern import use_backend
-from tests.integrations.compositions import freia_layers, nflows_layers, normflows_layers, normflows_models
+from tests.integrations.compositions import freia_layers, nflows_layers, normflows_layers, normflows_models, zuko_layers
 from tests.integrations.compositions.compare import Call, Plan, check
 from tests.integrations.compositions.networks import NETWORKS
 
@@ -141,6 +141,19 @@ def freia_plan(images: bool) -> Any:
     return plans(build, module.CALLS, shape)
 
 
+def zuko_plan() -> Any:
+    """A model of zuko."""
+    module = zuko_layers
+
+    def build(draw: Any) -> Callable[[], Any]:
+        name = draw(st.sampled_from(sorted(module.MODELS)))
+        model = module.MODELS[name]
+        drawn, words = layers(draw, module.COUPLINGS, module.OTHERS)
+        return Named(f"{name}: {words}", lambda: model([make(network) for make, network in drawn], module.SHAPE))
+
+    return plans(build, module.CALLS, module.SHAPE)
+
+
 @EXAMPLES
 @given(plan=normflows_plan(images=False))
 def test_normflows_on_vectors(plan: Plan) -> None:
@@ -174,4 +187,10 @@ def test_freia_on_vectors(plan: Plan) -> None:
 @EXAMPLES
 @given(plan=freia_plan(images=True))
 def test_freia_on_images(plan: Plan) -> None:
+    run(plan)
+
+
+@EXAMPLES
+@given(plan=zuko_plan())
+def test_zuko(plan: Plan) -> None:
     run(plan)

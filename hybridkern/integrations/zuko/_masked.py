@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from zuko.nn import MaskedLinear, MaskedMLP, Residual
+from zuko.nn import MLP, LayerNorm, Linear, MaskedLinear, MaskedMLP, Residual
 
 from hybridkern.integrations._layer import has_hooks
 
@@ -14,7 +14,14 @@ ELEMENTWISE = {
     *(nn.ReLU, nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.SiLU, nn.GELU, nn.Mish),
     *(nn.Identity, nn.LogSigmoid, nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Tanhshrink),
 }
+_PURE = {*ELEMENTWISE, MLP, MaskedMLP, Residual, Linear, MaskedLinear, LayerNorm, nn.Sequential, nn.Linear}
 Layers = list[nn.Module]
+
+
+def is_pure(network: Any) -> bool:
+    """Whether nobody can tell how often it was called: it draws nothing, counts nothing and nobody watches."""
+    modules = list(network.modules()) if isinstance(network, nn.Module) else []
+    return bool(modules) and all(type(module) in _PURE for module in modules) and not has_hooks(modules)
 
 
 def layers_of(network: Any) -> Layers | None:

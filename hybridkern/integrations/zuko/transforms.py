@@ -14,6 +14,7 @@ from zuko.utils import unpack
 
 from hybridkern.integrations._features import joined, parts, whole
 from hybridkern.integrations._layer import WIDE, unsaved
+from hybridkern.integrations.zuko._masked import is_pure
 from hybridkern.integrations.zuko.univariate import Affine, Univariate
 
 LOW = (torch.bfloat16, torch.float16)
@@ -141,6 +142,9 @@ class CouplingTransform(_Both, transforms.CouplingTransform):
         layer, arrangement = self.layer, self.arrangement
         if x.dtype not in WIDE or not x.ndim or x.shape[-1] != len(arrangement.order) or x.numel() == 0:
             return by_library(layer.library_transform(self.context), x, inverse, ladj)  # which may raise
+        if inverse and ladj and not (torch.compiler.is_compiling() or is_pure(layer.hyper)):
+            y = self._run(x, True, False)[0]  # two calls, as in the library
+            return y, -self._run(y, False, True)[1]
         batch = x.shape[:-1]
         kept, changed = parts(x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), arrangement)
         raw = layer.raw(layer.readable(kept).reshape(*batch, -1), self.context)

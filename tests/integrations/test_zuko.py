@@ -1,0 +1,372 @@
+"""Accelerated flows of zuko: shapes, passes, networks, what changes after acceleration, and estimators around them."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import zuko
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from zuko import flows, transforms
+from zuko.flows import autoregressive, coupling, gaussianization
+
+from hybridkern.integrations import accelerate, undo
+from hybridkern.integrations._layer import Accelerated
+from tests.integrations.zuko_cases import CASES, CONTEXT, HIDDEN, couplings, elements
+
+SPLINE: dict[str, Any] = {"univariate": transforms.MonotonicRQSTransform, "shapes": [(4,), (4,), (3,)]}
+
+
+def both(build: Callable[[], Any], **options: Any) -> tuple[Any, Any]:
+    """The library's model in float64, and an accelerated copy."""
+    torch.manual_seed(0)
+    theirs = build().double()
+    ours = copy.deepcopy(theirs)
+    assert accelerate(ours, **options).replaced
+    return theirs, ours
+
+
+def same(got: Any, expected: Any) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("build", [lambda: flows.NSF(4, CONTEXT, **HIDDEN), lambda: flows.MAF(4, CONTEXT, **HIDDEN)])
+@pytest.mark.parametrize("x", [(), (1,), (3,), (2, 3), (2, 1)])
+@pytest.mark.parametrize("c", [(), (1,), (3,), (2, 3), (5, 1, 3)])
+def test_shapes_of_values_and_contexts(build: Any, x: tuple[int, ...], c: tuple[int, ...]) -> None:
+    """All that the library serves; what it refuses is refused, or served."""
+    theirs, ours = both(build)
+    given, context = normal(*x, 4), normal(*c, CONTEXT)
+    for call in (
+        lambda m: m(context).transform(given),
+        lambda m: m(context).transform.inv(given),
+        lambda m: m(context).transform.call_and_ladj(given),
+        lambda m: m(context).transform.inv.call_and_ladj(given),
+    ):
+        try:
+            expected = call(theirs)
+        except RuntimeError:
+            continue
+        same(call(ours), expected)
+    torch.manual_seed(1)
+    samples = theirs(context).rsample_and_log_prob((2,))
+    torch.manual_seed(1)
+    same(ours(context).rsample_and_log_prob((2,)), samples)
+
+
+@pytest.mark.parametrize("name", ["nsf", "maf residual", "maf in three passes", "graph", "maf without hidden units"])
+def test_inverse_costs_one_call_of_the_network(name: str) -> None:
+    case = CASES[name]
+    _, ours = both(case.build)
+    x, context = normal(8, *case.shape), [normal(8, case.context)] if case.context else []
+
+    def flops(call: Callable[[Any], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            call(ours(*context).transform)
+        return int(counter.get_total_flops())
+
+    assert 0 < flops(lambda t: t.inv(x)) <= flops(lambda t: t(x))
+
+
+@pytest.mark.parametrize("kind", ["pre", "forward", "inner"])
+def test_watched_networks_are_called_as_before(kind: str) -> None:
+    theirs, ours = both(lambda: flows.NSF(3, transforms=2, **HIDDEN), networks=True)
+    counts = []
+    for model in (theirs, ours):
+        seen: list[int] = []
+        for layer in model.transform.transforms:
+            module = layer.hyper[0] if kind == "inner" else layer.hyper
+            hook = lambda *_, seen=seen: seen.append(1)  # noqa: E731
+            module.register_forward_pre_hook(hook) if kind == "pre" else module.register_forward_hook(hook)
+        counts.append([])
+        for call in (
+            lambda m: m().log_prob(normal(2, 3)),
+            lambda m: m().sample((2,)),
+            lambda m: m().transform.inv.call_and_ladj(normal(2, 3)),
+        ):
+            seen.clear()
+            call(model)
+            counts[-1].append(len(seen))
+    assert counts[0] == counts[1]
+    assert counts[0] == [2, 6, 8]
+
+
+@pytest.mark.parametrize("networks", [False, True])
+@pytest.mark.parametrize("name", ["nsf of a context", "maf tanh", "couplings", "maf"])
+def test_derivatives_of_every_kind(name: str, networks: bool) -> None:
+    """Second derivatives, batched backward passes, forward mode and ``torch.func``, in both directions."""
+    case = CASES[name]
+    theirs, ours = both(case.build, networks=networks)
+    x, context = normal(3, *case.shape), [normal(3, case.context)] if case.context else []
+
+    def found(model: Any) -> list[Any]:
+        forward = lambda v: model(*context).log_prob(v)  # noqa: E731
+        back = lambda v: model(*context).transform.inv(v)  # noqa: E731
+        values: list[Any] = []
+        for function in (forward, back):
+            leaf = x.clone().requires_grad_()
+            wanted = [leaf, *model.parameters()]
+            first = torch.autograd.grad(function(leaf).square().sum(), wanted, create_graph=True)
+            values += torch.autograd.grad(sum(g.square().sum() for g in first), wanted, allow_unused=True)
+            values.append(torch.autograd.functional.jacobian(function, x, vectorize=True))
+            values.append(torch.func.jvp(function, (x,), (torch.ones_like(x),)))
+            values.append(torch.func.jacrev(function)(x))
+        if not context:
+            values.append(torch.func.vmap(lambda v: model().log_prob(v))(x))
+        return [torch.zeros(1) if value is None else value for value in values]
+
+    for got, expected in zip(found(ours), found(theirs), strict=True):
+        same(got, expected)
+
+
+def test_frozen_and_mixed() -> None:
+    """Frozen parameters get no gradient; under autocast networks run in bfloat16 as in the library."""
+    theirs, ours = both(lambda: flows.MAF(4, CONTEXT, **HIDDEN), networks=True)
+    for model in (theirs, ours):
+        model.transform.transforms[1].hyper[0].weight.requires_grad_(False)
+        model(normal(1, CONTEXT)).log_prob(torch.ones(2, 4, dtype=torch.float64)).sum().backward()
+    assert [p.grad is None for p in ours.parameters()] == [p.grad is None for p in theirs.parameters()]
+    theirs, ours = theirs.float(), ours.float()
+    x, c = torch.randn(5, 4), torch.randn(5, CONTEXT)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, got = theirs(c).log_prob(x), ours(c).log_prob(x)
+        back = ours(c).transform.inv(x)
+    assert got.dtype is expected.dtype and back.dtype is torch.float32
+    torch.testing.assert_close(got, expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "options", [{"networks": True}, {"networks": True, "precision": "bf16"}, {"memory": "recompute"}]
+)
+def test_options(options: dict[str, Any]) -> None:
+    theirs, ours = both(lambda: flows.NSF(4, CONTEXT, **HIDDEN), **options)
+    x, c = normal(6, 4), normal(6, CONTEXT)
+    allowed = 0.1 if "precision" in options else 1e-9
+    for model in (theirs, ours):
+        model(c).log_prob(x).sum().backward()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=allowed, atol=allowed)
+    torch.testing.assert_close(ours(c).transform.inv(x), theirs(c).transform.inv(x), rtol=allowed, atol=allowed)
+
+
+def _masks(layer: Any) -> None:
+    """Another order: that of another instance, with its network."""
+    torch.manual_seed(5)
+    other = autoregressive.MaskedAutoregressiveTransform(4, order=[2, 0, 3, 1], **HIDDEN).double()
+    layer.load_state_dict(other.state_dict())
+
+
+def _method(layer: Any) -> None:
+    def meta(self: Any, c: Any, x: Tensor) -> Any:
+        return transforms.DependentTransform(transforms.AdditiveTransform(torch.tanh(x.sum(-1, keepdim=True) * 0)), 1)
+
+    layer.meta = types.MethodType(meta, layer)
+
+
+EDITS: dict[str, Callable[[Any], object]] = {
+    "univariate": lambda layer: setattr(layer, "univariate", partial(transforms.MonotonicAffineTransform, slope=0.5)),
+    "unknown": lambda layer: setattr(layer, "univariate", lambda a, b: transforms.MonotonicAffineTransform(b, a)),
+    "masks": _masks,
+    "method": _method,
+    "passes": lambda layer: setattr(layer, "passes", 2),
+    "activation": lambda layer: layer.hyper.__setitem__(1, nn.Tanh()),
+    "odd activation": lambda layer: layer.hyper.__setitem__(1, nn.Softmax(-1)),
+    "network": lambda layer: setattr(
+        layer, "hyper", zuko.nn.MaskedMLP(torch.ones(8, 4).tril(-1)[:, :4].bool(), (4,)).double()
+    ),
+    "weights": lambda layer: layer.hyper[2].weight.data.mul_(2),
+    "forward": lambda layer: setattr(layer.hyper, "forward", lambda x: x.repeat_interleave(2, -1) * 0.1),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edits_after_acceleration(edit: str) -> None:
+    theirs, ours = both(lambda: autoregressive.MaskedAutoregressiveTransform(4, **HIDDEN), networks=True)
+    x = normal(3, 4)
+    ours().inv(ours()(x))
+    for layer in (theirs, ours):
+        torch.manual_seed(3)
+        EDITS[edit](layer)
+    same(ours().call_and_ladj(x), theirs().call_and_ladj(x))
+    same(ours().inv.call_and_ladj(x), theirs().inv.call_and_ladj(x))
+
+
+def test_masks_of_couplings_loaded() -> None:
+    theirs, ours = both(lambda: coupling.GeneralCouplingTransform(4, **HIDDEN))
+    x = normal(3, 4)
+    ours()(x)
+    for layer in (theirs, ours):
+        layer.mask.copy_(torch.tensor([True, True, False, False]))
+    same(ours().call_and_ladj(x), theirs().call_and_ladj(x))
+
+
+def _elementwise(**options: Any) -> Any:
+    return lambda: gaussianization.ElementWiseTransform(3, **options)
+
+
+LEFT = {
+    "gaussianization": (lambda: flows.GF(3).transform.transforms[0], "GaussianizationTransform is not known"),
+    "polynomial": (lambda: flows.BPF(3).transform.transforms[0], "is not known to hybridkern"),
+    "integral": (lambda: flows.UNAF(3).transform.transforms[0], "is not known to hybridkern"),
+    "ode": (lambda: flows.CNF(3).transform, "not known to hybridkern"),
+    "function": (
+        _elementwise(univariate=lambda a, b: transforms.MonotonicAffineTransform(a, b)),
+        "<lambda> is not known",
+    ),
+    "arguments": (
+        _elementwise(
+            univariate=partial(transforms.MonotonicRQSTransform, bound=torch.ones(3)), shapes=SPLINE["shapes"]
+        ),
+        "these shapes or options",
+    ),
+    "bins": (lambda: flows.NSF(3, bins=65).transform.transforms[0], "these shapes or options"),
+    "slope": (lambda: flows.NSF(3, slope=1.5).transform.transforms[0], "these shapes or options"),
+    "trained affine": (_elementwise(), "those of all examples, and few"),
+    "addition": (_elementwise(univariate=transforms.AdditiveTransform, shapes=[()]), "an addition"),
+    "rotation": (
+        lambda: zuko.lazy.UnconditionalTransform(transforms.RotationTransform, torch.ones(3, 3)),
+        "those of all",
+    ),
+    "base": (lambda: flows.MAF(3).base, "a few operations of PyTorch"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_left_with_a_reason(name: str) -> None:
+    build, reason = LEFT[name]
+    holder = nn.ModuleList([build(), autoregressive.MaskedAutoregressiveTransform(3)])
+    report = accelerate(holder)
+    (entry,) = (entry for entry in report.left if entry.path == "0")
+    assert reason in entry.reason
+    assert not isinstance(holder[0], Accelerated)
+    assert isinstance(holder[1], Accelerated)
+
+
+def test_report() -> None:
+    model = flows.MAF(3, transforms=2)
+    report = accelerate(model, networks=True)
+    assert [entry.path for entry in report.faster] == ["transform.transforms.0", "transform.transforms.1"]
+    assert [entry.path for entry in report.no_gain] == ["base"]
+    assert report.unsupported == ()
+    assert {entry.reason for entry in report.networks} == {"one function, with a backward pass of its own"}
+    assert [entry.path for entry in report.networks] == [f"{entry.path}.hyper" for entry in report.faster]
+
+
+@pytest.mark.parametrize("version", ["1.5.0", "1.7.0", "1.60"])
+def test_other_versions(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zuko, "__version__", version)
+    model = flows.MAF(3)
+    with pytest.raises(RuntimeError, match=f"zuko: got version {version}, expected 1.6"):
+        accelerate(model)
+    assert not any(isinstance(module, Accelerated) for module in model.modules())
+
+
+@pytest.mark.parametrize("build", [couplings, lambda: elements(0), lambda: flows.NSF(4, residual=True, **HIDDEN)])
+def test_undone_to_the_bit(build: Any) -> None:
+    torch.manual_seed(0)
+    model = build()
+    x = torch.randn(3, model().event_shape[0])
+    before = model().log_prob(x), [(type(m), sorted(vars(m))) for m in model.modules()]
+    accelerate(model, networks=True)
+    model().log_prob(x)
+    model().transform.inv(x)
+    undo(model)
+    assert [(type(m), sorted(vars(m))) for m in model.modules()] == before[1]
+    assert torch.equal(model().log_prob(x), before[0])
+
+
+def test_samples_may_be_written_into() -> None:
+    for build in (couplings, lambda: elements(CONTEXT), lambda: flows.MAF(4, 0)):
+        theirs, ours = both(build)
+        context = (
+            [normal(2, CONTEXT)]
+            if "hyper" in str(theirs.transform.transforms[0])
+            and theirs.transform.transforms[0].hyper[0].in_features == CONTEXT
+            else []
+        )
+        grads = []
+        for model in (theirs, ours):
+            z = torch.ones(2, model(*context).event_shape[0], dtype=torch.float64, requires_grad=True)
+            model(*context).transform.inv(z * 1).mul_(2).sum().backward()
+            grads.append(z.grad)
+        same(*grads)
+
+
+def test_values_outside_and_at_the_ends() -> None:
+    """On the bounds, beyond them, and NaN; an infinity keeps its log-determinant, which the library makes NaN."""
+    theirs, ours = both(_elementwise(**SPLINE))
+    x = torch.tensor([[-5.0, 5.0, 7.0], [-7.0, 1e30, 0.0]], dtype=torch.float64)
+    same(ours().call_and_ladj(x), theirs().call_and_ladj(x))
+    same(ours().inv.call_and_ladj(x), theirs().inv.call_and_ladj(x))
+    y, ladj = ours().call_and_ladj(torch.full((1, 3), torch.nan, dtype=torch.float64))
+    assert y.isnan().all() and ladj.isnan().all()
+    y, ladj = ours().call_and_ladj(torch.full((1, 3), torch.inf, dtype=torch.float64))
+    assert y.isposinf().all() and ladj.eq(0).all()
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_bayesian_flows(local: bool) -> None:
+    """Weights that stand in for the parameters for a while, and layers whose ``forward`` is replaced."""
+    from zuko.bayesian import BayesianModel
+
+    theirs, ours = both(lambda: BayesianModel(flows.NSF(3, **HIDDEN), init_logvar=-5.0), networks=True)
+    x = normal(4, 3)
+    values = []
+    for model in (theirs, ours):
+        torch.manual_seed(4)
+        with model.reparameterize(local_trick=local) as flow:
+            values.append((flow().log_prob(x), flow().transform.inv(x)))
+    same(values[1], values[0])
+
+
+class _Estimator(nn.Module):
+    """As sbi's density estimators hold a flow: behind an embedding, called by shapes of their own."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net, self._embedding_net = net, nn.Sequential(nn.Linear(6, CONTEXT))
+
+    def log_prob(self, x: Tensor, condition: Tensor) -> Tensor:
+        embedded = self._embedding_net(condition)
+        value: Tensor = self.net(embedded.expand(len(x), *embedded.shape)).log_prob(x)
+        return value
+
+    def sample(self, count: int, condition: Tensor) -> Tensor:
+        value: Tensor = self.net(self._embedding_net(condition)).sample((count,))
+        return value
+
+
+@pytest.mark.parametrize("features", [1, 4])
+@pytest.mark.parametrize("kind", [flows.NSF, flows.MAF, flows.NICE])
+def test_estimators_around_flows(kind: Any, features: int) -> None:
+    """Standardized first, as sbi does it; in one dimension there is nothing to condition on but the context."""
+
+    def build() -> Any:
+        flow = kind(features, CONTEXT, **HIDDEN)
+        scaled = zuko.lazy.UnconditionalTransform(
+            torch.distributions.AffineTransform,
+            loc=torch.ones(features),
+            scale=torch.full((features,), 0.5),
+            buffer=True,
+        )
+        return _Estimator(flows.Flow([scaled, *flow.transform.transforms], flow.base))
+
+    theirs, ours = both(build)
+    x, condition = normal(2, 3, features), normal(3, 6)
+    same(ours.log_prob(x, condition), theirs.log_prob(x, condition))
+    samples = []
+    for model in (theirs, ours):
+        torch.manual_seed(2)
+        samples.append(model.sample(5, condition[:1]))
+    same(samples[1], samples[0])
+    assert list(ours.state_dict()) == list(theirs.state_dict())
