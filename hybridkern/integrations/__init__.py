@@ -1,4 +1,4 @@
-"""Models written with normflows, nflows or FrEIA, with hybridkern's operators inside.
+"""Models written with normflows, nflows, FrEIA or zuko, with hybridkern's operators inside.
 
 :func:`accelerate` changes the layers of one instance, :func:`undo` changes them back, and
 ``with accelerated(model):`` does both. Importing this package imports none of the libraries.

@@ -18,7 +18,7 @@ MEMORY = (None, "recompute")
 def accelerate(
     model: nn.Module, *, networks: bool = False, precision: str | None = None, memory: str | None = None
 ) -> Report:
-    """Lets hybridkern compute the layers of a normflows, nflows or FrEIA model that it knows, in this instance alone.
+    """Lets hybridkern compute the layers it knows of a normflows, nflows, FrEIA or zuko model, in this instance alone.
 
     The layers found anywhere inside ``model`` (also where it is a module of the user's own around them) get a subclass
     of their class. State dict, parameters, buffers and hooks stay the same objects, so an optimizer made before keeps
@@ -31,8 +31,8 @@ def accelerate(
     Args:
         model: the model, or any module that holds layers of these libraries.
         networks: allow the coupling networks of images that are Glow's (3x3, ReLU, 1x1, ReLU, 3x3) to run as one
-            operator, and others that keep their numbers to run in channels_last for small images too. Their
-            parameters are left as they are.
+            operator, others that keep their numbers to run in channels_last for small images too, and zuko's masked
+            networks to run as one function with a backward pass of its own. Their parameters are left as they are.
         precision: ``"bf16"`` runs the coupling networks under ``torch.autocast`` in bfloat16; what they return is
             converted in registers, and all else keeps the precision of the model. Needs ``networks=True``.
         memory: ``"recompute"`` keeps of a coupling network only its input, and runs it again in the backward pass.

@@ -1,6 +1,6 @@
 """Runs a library's own test suite on accelerated layers: ``pytest -p hybridkern.integrations.pytest_plugin``.
 
-Every layer of normflows, nflows and FrEIA that :func:`~hybridkern.integrations.accelerate` knows is accelerated as
+Every layer of the libraries that :func:`~hybridkern.integrations.accelerate` knows is accelerated as
 soon as it is built, by whomever. This holds for the whole process, which is why it is a plugin of a test run and no
 option of the package. ``--hybridkern-networks`` and ``--hybridkern-memory`` are the arguments of ``accelerate``. The
 summary says how many layers of which classes it were.

@@ -78,6 +78,13 @@ def test_inverse_costs_one_call_of_the_network(name: str) -> None:
     assert 0 < flops(lambda t: t.inv(x)) <= flops(lambda t: t(x))
 
 
+CALLS: Any = (
+    lambda m: m().log_prob(normal(2, 3)),
+    lambda m: m().sample((2,)),
+    lambda m: m().transform.inv.call_and_ladj(normal(2, 3)),
+)
+
+
 @pytest.mark.parametrize("kind", ["pre", "forward", "inner"])
 def test_watched_networks_are_called_as_before(kind: str) -> None:
     theirs, ours = both(lambda: flows.NSF(3, transforms=2, **HIDDEN), networks=True)
@@ -89,11 +96,7 @@ def test_watched_networks_are_called_as_before(kind: str) -> None:
             hook = lambda *_, seen=seen: seen.append(1)  # noqa: E731
             module.register_forward_pre_hook(hook) if kind == "pre" else module.register_forward_hook(hook)
         counts.append([])
-        for call in (
-            lambda m: m().log_prob(normal(2, 3)),
-            lambda m: m().sample((2,)),
-            lambda m: m().transform.inv.call_and_ladj(normal(2, 3)),
-        ):
+        for call in CALLS:
             seen.clear()
             call(model)
             counts[-1].append(len(seen))
@@ -173,6 +176,11 @@ def _method(layer: Any) -> None:
     layer.meta = types.MethodType(meta, layer)
 
 
+def _network() -> nn.Module:
+    before = torch.ones(4, 4).tril(-1).bool()
+    return zuko.nn.MaskedMLP(before.repeat_interleave(2, 0), (4,))
+
+
 EDITS: dict[str, Callable[[Any], object]] = {
     "univariate": lambda layer: setattr(layer, "univariate", partial(transforms.MonotonicAffineTransform, slope=0.5)),
     "unknown": lambda layer: setattr(layer, "univariate", lambda a, b: transforms.MonotonicAffineTransform(b, a)),
@@ -181,9 +189,7 @@ EDITS: dict[str, Callable[[Any], object]] = {
     "passes": lambda layer: setattr(layer, "passes", 2),
     "activation": lambda layer: layer.hyper.__setitem__(1, nn.Tanh()),
     "odd activation": lambda layer: layer.hyper.__setitem__(1, nn.Softmax(-1)),
-    "network": lambda layer: setattr(
-        layer, "hyper", zuko.nn.MaskedMLP(torch.ones(8, 4).tril(-1)[:, :4].bool(), (4,)).double()
-    ),
+    "network": lambda layer: setattr(layer, "hyper", _network().double()),
     "weights": lambda layer: layer.hyper[2].weight.data.mul_(2),
     "forward": lambda layer: setattr(layer.hyper, "forward", lambda x: x.repeat_interleave(2, -1) * 0.1),
 }
@@ -214,29 +220,31 @@ def _elementwise(**options: Any) -> Any:
     return lambda: gaussianization.ElementWiseTransform(3, **options)
 
 
+def _own_affine(shift: Tensor, scale: Tensor) -> Any:
+    return transforms.MonotonicAffineTransform(shift, scale)
+
+
+def _wide() -> Any:
+    spline = partial(transforms.MonotonicRQSTransform, bound=torch.ones(3))
+    return gaussianization.ElementWiseTransform(3, univariate=spline, shapes=SPLINE["shapes"])
+
+
+def _rotation() -> Any:
+    return zuko.lazy.UnconditionalTransform(transforms.RotationTransform, torch.ones(3, 3))
+
+
 LEFT = {
     "gaussianization": (lambda: flows.GF(3).transform.transforms[0], "GaussianizationTransform is not known"),
     "polynomial": (lambda: flows.BPF(3).transform.transforms[0], "is not known to hybridkern"),
     "integral": (lambda: flows.UNAF(3).transform.transforms[0], "is not known to hybridkern"),
     "ode": (lambda: flows.CNF(3).transform, "not known to hybridkern"),
-    "function": (
-        _elementwise(univariate=lambda a, b: transforms.MonotonicAffineTransform(a, b)),
-        "<lambda> is not known",
-    ),
-    "arguments": (
-        _elementwise(
-            univariate=partial(transforms.MonotonicRQSTransform, bound=torch.ones(3)), shapes=SPLINE["shapes"]
-        ),
-        "these shapes or options",
-    ),
+    "function": (_elementwise(univariate=_own_affine), "the univariate transform _own_affine is not known"),
+    "arguments": (_wide, "these shapes or options"),
     "bins": (lambda: flows.NSF(3, bins=65).transform.transforms[0], "these shapes or options"),
     "slope": (lambda: flows.NSF(3, slope=1.5).transform.transforms[0], "these shapes or options"),
     "trained affine": (_elementwise(), "those of all examples, and few"),
     "addition": (_elementwise(univariate=transforms.AdditiveTransform, shapes=[()]), "an addition"),
-    "rotation": (
-        lambda: zuko.lazy.UnconditionalTransform(transforms.RotationTransform, torch.ones(3, 3)),
-        "those of all",
-    ),
+    "rotation": (_rotation, "those of all"),
     "base": (lambda: flows.MAF(3).base, "a few operations of PyTorch"),
 }
 
@@ -286,14 +294,9 @@ def test_undone_to_the_bit(build: Any) -> None:
 
 
 def test_samples_may_be_written_into() -> None:
-    for build in (couplings, lambda: elements(CONTEXT), lambda: flows.MAF(4, 0)):
+    for build, width in ((couplings, 0), (lambda: elements(CONTEXT), CONTEXT), (lambda: flows.MAF(4), 0)):
         theirs, ours = both(build)
-        context = (
-            [normal(2, CONTEXT)]
-            if "hyper" in str(theirs.transform.transforms[0])
-            and theirs.transform.transforms[0].hyper[0].in_features == CONTEXT
-            else []
-        )
+        context = [normal(2, width)] if width else []
         grads = []
         for model in (theirs, ours):
             z = torch.ones(2, model(*context).event_shape[0], dtype=torch.float64, requires_grad=True)

@@ -35,6 +35,12 @@ class _Units:
             out = out + self.condition[k]
         return out if self.activation is None else self.activation(out)
 
+    def outputs(self, k: int, before: Tensor) -> Tensor:
+        """Those of a pass as the operators take them, ``(B, units)``."""
+        weight, bias = self.blocks[k]
+        out = torch.addmm(bias, before.T, weight[:, : before.shape[0]].T)
+        return out + self.condition[k].T if self.condition else out
+
     def __call__(self, k: int, before: Tensor) -> Tensor:
         """All that are known in a pass."""
         new = self.new(k, before)
@@ -85,9 +91,7 @@ def undone(
         before = values.now()
         for step in steps:
             before = step(k, before)
-        params = last.new(k, before)
-        assert params is not None
-        value, log_det = univariate(given[start : start + count].T, params.T, log_det, inverse=True)
+        value, log_det = univariate(given[start : start + count].T, last.outputs(k, before), log_det, inverse=True)
         values.add(value.T)
         start += count
     assert log_det is not None
