@@ -306,6 +306,17 @@ def test_undone_to_the_bit(build: Any) -> None:
     assert torch.equal(model().log_prob(x), before[0])
 
 
+@pytest.mark.parametrize("name", ["maf", "nsf coupling", "real nvp", "elements"])
+def test_sampling_in_inference_mode_then_training(name: str) -> None:
+    """What a layer remembers of a call in inference mode serves autograd as well."""
+    _, ours = both(CASES[name].build, networks=True)
+    with torch.inference_mode():
+        ours().log_prob(ours().sample((2,)))
+    x = ours().rsample((2,))
+    ours().log_prob(x).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in ours.parameters())
+
+
 def test_samples_may_be_written_into() -> None:
     for build, width in ((couplings, 0), (lambda: elements(CONTEXT), CONTEXT), (lambda: flows.MAF(4), 0)):
         theirs, ours = both(build)

@@ -64,7 +64,7 @@ def run(owner: Any, network: Any, x: Tensor) -> Tensor:
         return _formula(kinds, masks, x, *values)
     flat = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
     out: Tensor = _MaskedChain.apply(kinds, masks, flat, *values)
-    return out if x.ndim == 2 else out.reshape(*x.shape[:-1], -1)
+    return out if x.ndim == 2 else out.reshape(*x.shape[:-1], out.shape[-1])
 
 
 def _masks(owner: Any, linear: Sequence[MaskedLinear], dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -108,7 +108,8 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
         state = (*state_of([layer.mask for layer in masked_layers(layers)]), (features, self.passes))
         kept: Any = self.__dict__.get(_PLAN)
         if kept is None or kept[0] != state:
-            kept = self.__dict__[_PLAN] = (state, plan_of(layers, features, self.passes, self.total))
+            with torch.inference_mode(False):  # it is kept, for training too
+                kept = self.__dict__[_PLAN] = (state, plan_of(layers, features, self.passes, self.total))
         return kept[1]
 
 
@@ -137,7 +138,7 @@ class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):
         return transforms.CouplingTransform(self, c)
 
     def readable(self, kept: Tensor) -> Tensor:
-        """What the network is given: it must not write into what stays."""
+        """What the network is given, which might write into it."""
         # a product of matrices copies every second feature, slowly
         return kept.contiguous() if kept.stride(-1) != 1 else readable(self, self.hyper, kept)
 

@@ -147,7 +147,8 @@ class CouplingTransform(_Both, transforms.CouplingTransform):
             return y, -self._run(y, False, True)[1]
         batch = x.shape[:-1]
         kept, changed = parts(x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), arrangement)
-        raw = layer.raw(layer.readable(kept).reshape(*batch, -1), self.context)
+        kept = layer.readable(kept)  # what a network writes into it stays, as in the library
+        raw = layer.raw(kept.reshape(*batch, -1), self.context)
         y, log_det = mapped(layer, changed.reshape(*batch, -1), raw, inverse, ladj)
         if y.shape[:-1] != batch:  # which the library refuses as well
             raise RuntimeError(f"x: got batch {tuple(batch)}, expected one as large as that of the context")
