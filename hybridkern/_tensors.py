@@ -60,6 +60,14 @@ def check_batched(name: str, value: object, at_least: int = 1) -> None:
         raise ValueError(f"{name}: got shape {shape_text(value.shape)}, expected {wanted}")
 
 
+def check_width(name: str, value: object, width: int) -> None:
+    """``value`` must be a tensor ``(B, width)``: what belongs to each dimension would be broadcast to others."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: got {type(value).__name__}, expected a torch.Tensor")
+    if value.ndim != 2 or value.shape[1] != width:
+        raise ValueError(f"{name}: got shape {shape_text(value.shape)}, expected (B, {width})")
+
+
 def check_same_device(name: str, value: Tensor, x: Tensor, main: str = "x") -> None:
     """``value`` must lie on the device of ``x``, which the operator's caller knows as ``main``."""
     if not (value.is_cpu and x.is_cpu) and value.device != x.device:

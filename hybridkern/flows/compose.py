@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from hybridkern.distributions import DiagonalGaussian, Distribution
 from hybridkern.flows._later import watch_finite
 from hybridkern.flows.base import Context, Flow, check_count, check_vectors
 from hybridkern.flows.memory import check_mode, run_steps
+from hybridkern.nets import MADE
 from hybridkern.transforms import Permutation
+from hybridkern.transforms._described import Described
 
 
 def _takes_context(layer: nn.Module) -> bool:
@@ -101,6 +104,12 @@ class Compose(Flow):
             raise TypeError(f"layers: got {short(layers)}, expected modules, at least one")
         self.layers = nn.ModuleList(given)
         self.memory = check_mode(memory)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name, module in self.named_modules():  # all of them before anything is copied
+            if isinstance(module, (Described, MADE)):
+                module.check_state(state_dict, f"{prefix}{name}.")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_builder, as_flag, as_size, as_sizes, built, short
-from hybridkern._values import transformed
+from hybridkern._finite import is_plain
+from hybridkern._tensors import check_width
 from hybridkern.nets.constant import Constant
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer some of whose weights are zero, whatever is written into them.
+    """A linear layer some of whose weights are zero, whatever is written into them, and however.
 
-    The weights are multiplied by the mask at each call, except in evaluation mode without gradients: ``eval()``,
-    ``load_state_dict`` and a move to another device or dtype write the zeros into the weights themselves, and as long
-    as these stay as they are they are used directly.
+    The weights are multiplied by the mask at each call. Zeros that were written into the weights once would not stay:
+    a moving average of another model's weights, written through ``.data``, leaves no trace that could be looked for.
 
     Args:
         mask: ones and zeros, ``(out_features, in_features)``.
@@ -33,54 +33,14 @@ class MaskedLinear(nn.Linear):
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.to(self.weight.dtype))
-        self._clean: tuple[Any, ...] | None = None  # the weights that are known to hold their zeros
 
     def masked_weight(self) -> Tensor:
         """The weights with their zeros, ``(out_features, in_features)``."""
-        weight = self.weight
-        plain = self.training or torch.compiler.is_compiling() or (weight.requires_grad and torch.is_grad_enabled())
-        if plain or self._clean is None or transformed() or weight.is_inference() or self._clean != _state(weight):
-            return weight * self.mask
-        return weight
-
-    @torch.no_grad()
-    def _write_zeros(self) -> None:
-        weight = self._parameters.get("weight")
-        self._clean = None
-        if weight is not None and not (weight.is_meta or weight.is_inference() or self.mask.is_meta):
-            weight.mul_(self.mask)
-            self._clean = _state(weight)
-
-    def train(self, mode: bool = True) -> MaskedLinear:
-        """As of every module; ``train(False)`` writes the zeros into the weights."""
-        super().train(mode)
-        if not mode:
-            self._write_zeros()
-        return self
-
-    def _apply(self, *args: Any, **named: Any) -> MaskedLinear:
-        super()._apply(*args, **named)  # type: ignore[no-untyped-call]
-        if not self.training:
-            self._write_zeros()
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
-        super()._load_from_state_dict(*args, **named)
-        if not self.training:
-            self._write_zeros()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if not self.training:
-            self._write_zeros()
+        return self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, in_features)`` -> ``(B, out_features)``."""
         return F.linear(x, self.masked_weight(), self.bias)
-
-
-def _state(weight: Tensor) -> tuple[Any, ...]:
-    return id(weight), weight.data_ptr(), weight._version
 
 
 class MADE(nn.Module):
@@ -139,15 +99,11 @@ class MADE(nn.Module):
         if self.features == 1 and not self.context_width:  # nothing to see
             self.layers.append(Constant(self.outputs))
             return
-        # a single feature sees the context alone, which then takes the place of the input
-        seen = (
-            torch.zeros(self.context_width, dtype=torch.int64, device="cpu") if self.features == 1 else self._places()
-        )
-        degrees = [seen, *(self._hidden_degrees(size) for size in sizes)]
-        self.units += [torch.bincount(own, minlength=self.features).tolist() for own in degrees[1:]]
-        masks = [_sees(later, before) for before, later in pairwise(degrees)]
-        masks.append(_sees(self._places().repeat_interleave(self.outputs) - 1, degrees[-1]))
-        self.layers.extend(map(MaskedLinear, masks))
+        hidden_degrees = [self._hidden_degrees(size) for size in sizes]
+        self.units += [torch.bincount(own, minlength=self.features).tolist() for own in hidden_degrees]
+        masks = self._masks()
+        device, dtype = torch.get_default_device(), torch.get_default_dtype()
+        self.layers.extend(MaskedLinear(mask.to(dtype).to(device)) for mask in masks)
         self.activations.extend(built("activation", activation()) for _ in sizes)
         if self.context_width and self.features > 1:
             self.condition = nn.Linear(self.context_width, masks[0].shape[0], bias=False)
@@ -167,16 +123,62 @@ class MADE(nn.Module):
         least = 0 if self.context_width else 1
         return least + torch.arange(size, device="cpu") * (self.features - least) // size
 
+    def _masks(self) -> list[Tensor]:
+        """What each layer sees of the one before, true and false, on the CPU."""
+        # a single feature sees the context alone, which then takes the place of the input
+        seen = (
+            torch.zeros(self.context_width, dtype=torch.int64, device="cpu") if self.features == 1 else self._places()
+        )
+        degrees = [seen, *(self._hidden_degrees(sum(counts)) for counts in self.units)]
+        last = self._places().repeat_interleave(self.outputs) - 1
+        return [later[:, None] >= before for before, later in pairwise([*degrees, last])]
+
+    def check_state(self, state_dict: dict[str, Tensor], prefix: str) -> None:
+        """The masks must be those of this network: the order of its inverse is that of its masks.
+
+        Raises:
+            ValueError: ``state_dict`` holds others under ``prefix``.
+        """
+        masks = [] if self.features == 1 and not self.context_width else self._masks()
+        for i, mask in enumerate(masks):
+            given = state_dict.get(f"{prefix}layers.{i}.mask")
+            if given is None or given.shape != mask.shape or not is_plain(given):
+                continue
+            if not (given.cpu() == mask).all():
+                raise ValueError(f"order: got a state_dict of masks of another order, expected {short(self.order)}")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        self.check_state(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def check(self, x: Tensor, context: Tensor | None) -> None:
+        """The features and the condition must be those that the network was built for.
+
+        Raises:
+            TypeError, ValueError: another type or shape.
+        """
+        check_width("x", x, self.features)
+        if not self.context_width:
+            return
+        check_width("context", context, self.context_width)
+        assert context is not None
+        if context.shape[0] != x.shape[0]:
+            raise ValueError(f"context: got {context.shape[0]} rows, expected {x.shape[0]}, as x has")
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """All numbers of all features.
 
         Args:
             x: ``(B, features)``.
-            context: ``(B, context)``; ``None`` without one.
+            context: ``(B, context)``; a network without one does not look at it.
 
         Returns:
             ``(B, features * outputs)``, those of a feature together.
+
+        Raises:
+            TypeError, ValueError: another type or shape.
         """
+        self.check(x, context)
         h = x
         if self.features == 1 and context is not None:
             h = context
@@ -191,10 +193,6 @@ class MADE(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, for ``print``."""
         return f"features={self.features}, outputs={self.outputs}, context={self.context_width}"
-
-
-def _sees(later: Tensor, before: Tensor) -> Tensor:
-    return (later[:, None] >= before).to(torch.get_default_dtype()).to(torch.get_default_device())
 
 
 def _checked_order(order: object, features: int) -> tuple[int, ...]:

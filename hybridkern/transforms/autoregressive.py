@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hybridkern._arguments import as_flag
 from hybridkern.nets import MADE
 from hybridkern.nets.passes import Passes, WholePasses, in_blocks
+from hybridkern.transforms._described import Described
 from hybridkern.transforms.elements import Element
 
 
-class Autoregressive(nn.Module):
+class Autoregressive(Described):
     """``y_i = f(x_i; net(x_1, ..., x_{i-1}))`` in the order of the network; one direction in one pass, one in ``dim``.
 
     The slow direction computes in each pass what the next number needs and nothing else; of a
     :class:`~hybridkern.nets.MADE` each hidden unit once, so that its arithmetic is that of one pass. A network whose
-    layers are watched by hooks or have been replaced is called as a whole, once a number.
+    layers are watched by hooks or have been replaced is called as a whole, once a number. The ``state_dict`` says of
+    which element and direction it is, and that of another is refused.
 
     Args:
         net: a :class:`~hybridkern.nets.MADE` of ``element.outputs`` numbers a feature.
@@ -38,6 +40,9 @@ class Autoregressive(nn.Module):
         self.net, self.element = net, element
         self.inverted = as_flag("inverted", inverted)
 
+    def _choices(self) -> tuple[float, ...]:
+        return (float(self.inverted),)
+
     def forward(
         self, x: Tensor, log_det: Tensor | None = None, *, context: Tensor | None = None, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -51,8 +56,12 @@ class Autoregressive(nn.Module):
 
         Returns:
             ``y`` like ``x``, and ``log_det`` plus this layer's, of the direction computed, ``(B,)``.
+
+        Raises:
+            TypeError, ValueError: another type or shape.
         """
         if inverse != self.inverted:
+            self.net.check(x, context)
             return self._undone(x, log_det, context)
         return self.element(x, self.net(x, context), log_det)
 

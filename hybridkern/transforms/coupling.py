@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_size, short
+from hybridkern.transforms._described import Described
 from hybridkern.transforms.elements import Element
 
 
@@ -19,8 +20,10 @@ def joined(kept: Tensor, seen: Tensor | None) -> Tensor:
     return torch.cat([kept, seen], 1)
 
 
-class Coupling(nn.Module):
+class Coupling(Described):
     """Maps the second half of a vector, or the first, by parameters that a network computes from the other.
+
+    The ``state_dict`` says of which element and part it is, and that of another is refused.
 
     Args:
         net: maps the half that is kept, joined with the context, ``(B, kept + context)`` to
@@ -41,6 +44,9 @@ class Coupling(nn.Module):
             raise TypeError(f"net: got {short(net)}, expected an nn.Module")
         self.net, self.element = net, element
         self.changed, self.first = as_size("changed", changed), as_flag("first", first)
+
+    def _choices(self) -> tuple[float, ...]:
+        return float(self.changed), float(self.first)
 
     def forward(
         self, x: Tensor, log_det: Tensor | None = None, *, context: Tensor | None = None, inverse: bool = False

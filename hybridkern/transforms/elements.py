@@ -1,7 +1,8 @@
 """Maps of one number each, as coupling and autoregressive layers apply them: affine ones and splines.
 
 An element is called as ``element(x, params, log_det, inverse=...)`` with ``x`` ``(B, n)`` and the raw parameters
-``(B, n * element.outputs)``, those of a number together; it returns ``y`` and ``log_det`` plus its own, ``(B,)``.
+``(B, n * element.outputs)``, those of a number together; it returns ``y`` and ``log_det`` plus its own, ``(B,)``. One
+that has a method ``numbers`` says by it what it computes, for the ``state_dict`` of the layer.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class AffineElement:
         """Scale and shift, or the shift alone."""
         return 2 if self.form.has_scale else 1
 
+    def numbers(self) -> tuple[float, ...]:
+        """The form as numbers, equal for two elements that compute the same."""
+        return self.form.numbers()
+
     def __call__(
         self, x: Tensor, params: Tensor, log_det: Tensor | None = None, *, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -85,6 +90,11 @@ class SplineElement:
     def outputs(self) -> int:
         """Raw widths, heights and derivatives of one spline."""
         return self.form.parameters(self.bins, "linear")
+
+    def numbers(self) -> tuple[float, ...]:
+        """Form, bins and interval as numbers, equal for two elements that compute the same."""
+        code, *rest = self.form.spec(self.bins, (-self.bound, self.bound), "linear", False)
+        return float(code), *rest
 
     def __call__(
         self, x: Tensor, params: Tensor, log_det: Tensor | None = None, *, inverse: bool = False

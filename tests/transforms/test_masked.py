@@ -1,16 +1,16 @@
-"""Masked networks: what sees what, weights that are masked once in evaluation, and the passes of an inverse."""
+"""Masked networks: what sees what, whatever is written into the weights, and the passes of an inverse."""
 
 from __future__ import annotations
 
 import copy
-import io
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hybridkern import nets, transforms
-from hybridkern.nets.masked import MaskedLinear
 from hybridkern.nets.passes import Passes, WholePasses, in_blocks
 
 CASES = {
@@ -66,45 +66,66 @@ def test_every_output_sees_the_context(name: str) -> None:
     assert (jacobian.abs().view(net.features, -1).amax(1) > 0).all()
 
 
-def weights(net: nn.Module) -> list[Tensor]:
-    return [layer.masked_weight() for layer in net.modules() if isinstance(layer, MaskedLinear)]
+WRITES = {
+    "a moving average": lambda p: p.data.mul_(0.9).add_(torch.full_like(p, 0.3)),
+    "another tensor": lambda p: setattr(p, "data", p.data + 0.3),
+    "NumPy": lambda p: p.detach().numpy().__iadd__(0.3),
+    "an optimizer": lambda p: p.data.copy_(p.detach() + 0.3),
+}
 
 
-def assert_masked_once(net: nets.MADE, once: bool = True) -> None:
-    with torch.no_grad():
-        for layer, weight in zip(net.layers, weights(net), strict=True):
-            assert (weight is layer.weight) is once
-            torch.testing.assert_close(weight, layer.weight * layer.mask, rtol=0, atol=0)
+@pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))
+@pytest.mark.parametrize("grad", [False, True])
+def test_zeros_stay_whatever_is_written_in_evaluation_mode(write: Callable[[nn.Parameter], object], grad: bool) -> None:
+    net = made("order").eval()
+    x, context = inputs(net, 1)
+    with torch.set_grad_enabled(grad):
+        net(x, context)
+        for parameter in net.parameters():
+            write(parameter)
+        expected = copy.deepcopy(net).train()(x, context)
+        torch.testing.assert_close(net(x, context), expected, rtol=0, atol=0)
+    jacobian = torch.autograd.functional.jacobian(lambda v: net(v, context), x)[0, :, 0].view(6, 3, 6)
+    place = {feature: k for k, feature in enumerate(net.order)}
+    assert all(not jacobian[i, :, j].any() for i in range(6) for j in range(6) if place[j] >= place[i])
 
 
-def test_weights_are_not_masked_anew_in_evaluation() -> None:
-    net = made("plain")
-    assert_masked_once(net, once=False)
-    x, _ = inputs(net)
-    before = net(x).detach()
-    assert_masked_once(net.eval())
-    assert torch.equal(net(x), before)
-    assert all(weight.grad_fn is not None for weight in weights(net)), "gradients are masked too"
-    with torch.no_grad():
-        assert_masked_once(copy.deepcopy(net))
-        file = io.BytesIO()
-        torch.save(net, file)
-        file.seek(0)
-        assert_masked_once(torch.load(file, weights_only=False))
-        net.layers[0].weight.add_(1.0)
-        assert_masked_once_but_first(net)
-        assert_masked_once(net.eval())
-        assert_masked_once(net.float())
-        net.load_state_dict(made("plain", seed=5).state_dict())
-        assert_masked_once(net)
-    net.train()
-    assert_masked_once(net, once=False)
+@every_case
+def test_a_network_says_what_it_was_built_for(name: str) -> None:
+    net = made(name)
+    x, context = inputs(net)
+    layer = transforms.Autoregressive(net, transforms.AffineElement("realnvp")) if net.outputs == 2 else None
+    directions = [] if layer is None else [partial(run, layer, inverse) for inverse in (False, True)]
+    for call in (net, *directions):
+        with pytest.raises(ValueError, match=rf"x: got shape \(3, {net.features + 1}\)"):
+            call(torch.cat([x, x[:, :1]], 1), context)
+        if context is None:
+            continue
+        with pytest.raises(TypeError, match="context: got NoneType, expected"):
+            call(x, None)
+        for wrong in (context[:1], context[:, :0], torch.cat([context, context], 1), context[0]):
+            with pytest.raises(ValueError, match="context: got"):
+                call(x, wrong)
 
 
-def assert_masked_once_but_first(net: nets.MADE) -> None:
-    first, *rest = zip(net.layers, weights(net), strict=True)
-    assert torch.equal(first[1], first[0].weight * first[0].mask) and not torch.equal(first[1], first[0].weight)
-    assert all(weight is layer.weight for layer, weight in rest)
+def run(layer: transforms.Autoregressive, inverse: bool, x: Tensor, context: Tensor | None) -> Tensor:
+    return layer(x, context=context, inverse=inverse)[0]
+
+
+def test_masks_of_another_order_are_refused() -> None:
+    net = made("order")
+    case = CASES["order"] | {"order": (0, 1, 2, 3, 4, 5)}
+    state = nets.MADE(**case).state_dict()
+    with torch.device("meta"):
+        empty = nets.MADE(**CASES["order"], activation=nn.Tanh)
+    for other in (net, empty):
+        before = {name: value.clone() for name, value in other.state_dict().items()}
+        with pytest.raises(ValueError, match="order: got a state_dict of masks of another order, expected"):
+            other.load_state_dict(state, assign=other is empty)
+        assert other is empty or all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    empty.load_state_dict(net.state_dict(), assign=True)
+    x, context = inputs(net)
+    assert torch.equal(empty(x, context), net(x, context))
 
 
 def test_other_weights_for_one_call() -> None:
