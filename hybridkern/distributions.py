@@ -15,6 +15,7 @@ from hybridkern import ops
 from hybridkern._arguments import as_flag, as_number, as_size
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import wide
+from hybridkern._tensors import check_width
 
 
 def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -110,7 +111,11 @@ class Distribution(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
+        """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32.
+
+        Raises:
+            TypeError, ValueError: another type, dtype or shape.
+        """
 
     @abstractmethod
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
@@ -165,6 +170,7 @@ class DiagonalGaussian(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
+        check_width("x", x, self.dim)
         return ops.gaussian_log_prob(x, self.mean, self.log_scale)
 
     @torch.no_grad()
@@ -219,6 +225,7 @@ class DiscretizedLogistic(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
+        check_width("x", x, self.dim)
         return ops.discretized_logistic_log_prob(x, self.mean, self.log_scale, reduction="sum")
 
     @torch.no_grad()
@@ -284,6 +291,7 @@ class DiscretizedLogisticMixture(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
+        check_width("x", x, self.dim)
         return ops.discretized_logistic_mixture_log_prob(x, self.logits, self.mean, self.log_scale, reduction="sum")
 
     @torch.no_grad()
@@ -321,8 +329,9 @@ class ClassGaussians(Distribution):
         radius = as_number("radius", radius, lambda r: 0 <= r < math.inf, "a finite number of at least 0")
         trainable = as_flag("trainable", trainable)
         directions = torch.randn(self.classes, self.dim)
-        # rows at right angles, in groups of at most dim
-        turned = torch.cat([torch.linalg.qr(group.T).Q.T for group in directions.split(self.dim)])
+        # rows at right angles, in groups of at most dim; of a single dimension, whose rows are all 1, on both sides
+        groups = [torch.linalg.qr(group.T).Q.T for group in directions.split(self.dim)]
+        turned = torch.cat([-group if i % 2 else group for i, group in enumerate(groups)])
         self.mean = nn.Parameter(radius * turned, requires_grad=trainable)
         self.log_scale = nn.Parameter(torch.zeros(self.classes, self.dim), requires_grad=trainable)
         self.logits = nn.Parameter(torch.zeros(self.classes), requires_grad=trainable)
@@ -334,6 +343,7 @@ class ClassGaussians(Distribution):
 
     def log_joint(self, z: Tensor) -> Tensor:
         """``log p(z|y) + log p(y)`` of every class in nats, ``(B, classes)``, for ``z`` ``(B, dim)``."""
+        check_width("z", z, self.dim)
         frequencies = torch.log_softmax(self.logits, 0)
         each = [
             ops.gaussian_log_prob(z, mean[None], log_scale[None])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
+from hybridkern._tensors import check_width
 from hybridkern.distributions import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
@@ -74,6 +75,7 @@ class MultiScalePrior(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
+        check_width("x", x, self.dim)
         flat, latents = self._split(x), split_latents(x, self.shapes)
         context: Tensor | None = None
         total: Tensor | None = None

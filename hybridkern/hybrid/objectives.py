@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hybridkern import ops
 from hybridkern._arguments import as_flag, as_number
+from hybridkern._tensors import shape_text
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid._labels import split_unlabelled
 from hybridkern.hybrid.heads import Bayes, Classifier, Head
@@ -317,11 +318,15 @@ def consistency(latents: FlowPass, other: Tensor, head: Bayes) -> Tensor:
 
     Raises:
         TypeError: the head is no :class:`~hybridkern.hybrid.heads.Bayes`.
+        ValueError: ``other`` has another shape than the latents.
 
     Source: Izmailov et al. 2020 (arXiv:1912.13025), section 4.
     """
     if not isinstance(head, Bayes):
         raise TypeError(f"head: got {type(head).__name__}, expected heads.Bayes")
+    if other.shape != latents.z.shape:  # a single row would be the class of all
+        wanted = shape_text(latents.z.shape)
+        raise ValueError(f"other: got shape {shape_text(other.shape)}, expected {wanted}, that of latents.z")
     with torch.no_grad():
         chosen = head.predict(head(other))
     frequencies = torch.log_softmax(head.base.logits, 0)

@@ -10,6 +10,7 @@ from hybridkern._arguments import as_size
 from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import total_dtype
+from hybridkern._tensors import check_width
 
 # A dimension that varies less keeps its scale.
 _LEAST_STD = 1e-6
@@ -59,7 +60,12 @@ class ActNorm(nn.Module):
         self.shift.copy_(-mean * log_scale.exp())
 
     def forward(self, x: Tensor, log_det: Tensor | None = None, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """Data -> latent, or back; ``x`` ``(B, dim)``, and ``log_det`` as in every layer."""
+        """Data -> latent, or back; ``x`` ``(B, dim)``, and ``log_det`` as in every layer.
+
+        Raises:
+            TypeError, ValueError: ``x`` is no tensor, or has another shape.
+        """
+        check_width("x", x, len(self.shift))  # a single scale would be broadcast, and counted once
         own = self.log_scale.sum()
         if inverse:
             return ((x - self.shift) * torch.exp(-self.log_scale)).to(x.dtype), _added(log_det, -own, x)
@@ -94,7 +100,12 @@ class LULinear(nn.Module):
         return self.matrix.tril(-1) + identity, self.matrix.triu(1) + torch.diag_embed(diagonal.exp())
 
     def forward(self, x: Tensor, log_det: Tensor | None = None, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """Data -> latent, or back; ``x`` ``(B, dim)``, and ``log_det`` as in every layer."""
+        """Data -> latent, or back; ``x`` ``(B, dim)``, and ``log_det`` as in every layer.
+
+        Raises:
+            TypeError, ValueError: ``x`` is no tensor, or has another shape.
+        """
+        check_width("x", x, len(self.bias))
         own = self.matrix.diagonal().sum()
         with without_autocast(x.device):
             lower, upper = self.factors()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
 from hybridkern._finite import readable
+from hybridkern._tensors import shape_text
 from hybridkern._values import transformed
 
 
@@ -30,6 +31,10 @@ class _Permute(torch.autograd.Function):
 _permute: Callable[[Tensor, Tensor, Tensor], Tensor] = _Permute.apply
 
 
+def _version(x: Tensor) -> int:
+    return 0 if x.is_inference() else x._version
+
+
 class Permutation(nn.Module):
     """Reorders dim 1 by a permutation drawn once, at construction, from torch's default generator.
 
@@ -48,7 +53,8 @@ class Permutation(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("order", torch.randperm(as_size("dim", dim)))
-        self._checked = -1  # the version of the buffer that was last seen to be a permutation
+        # the buffer that was last seen to be a permutation, and its version then
+        self._checked: tuple[Tensor | None, int] = (None, 0)
 
     def _check(self, opposite: Tensor) -> None:
         """Averages of buffers, for one, make no permutation of several."""
@@ -56,13 +62,23 @@ class Permutation(nn.Module):
             raise ValueError(
                 f"order: got {self.order.tolist()}, expected a permutation; averages of models must copy this buffer"
             )
-        self._checked = self.order._version
+        self._checked = self.order, _version(self.order)
+
+    def _is_checked(self) -> bool:
+        known, version = self._checked
+        return known is self.order and version == _version(self.order)
 
     def forward(self, x: Tensor, *, inverse: bool = False) -> Tensor:
-        """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back."""
+        """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back.
+
+        Raises:
+            ValueError: ``x`` has another shape, or ``order`` is no permutation.
+        """
+        if x.ndim < 2 or x.shape[1] != len(self.order):  # of more dimensions the last would be left out
+            raise ValueError(f"x: got shape {shape_text(x.shape)}, expected (B, {len(self.order)}, *S)")
         # argsort rather than a second buffer: two buffers could be loaded or edited apart.
         opposite = torch.argsort(self.order)
-        if readable(self.order) and self.order._version != self._checked:
+        if readable(self.order) and not self._is_checked():
             self._check(opposite)
         if transformed():
             return x.index_select(1, opposite if inverse else self.order)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
-from hybridkern._tensors import total_dtype
+from hybridkern._tensors import check_width, total_dtype
 
 # The slope along the direction of the bump is at least this: at 0 the map could not be inverted.
 LEAST_SLOPE = 1e-3
@@ -67,6 +67,7 @@ class PlanarMap(nn.Module):
         """``u``, ``w`` and ``b``, with a batch axis where there is a context."""
         if self.condition is None:
             return self.u, self.w, self.b
+        check_width("context", context, self.condition.in_features)
         dim = len(self.u)
         u, w, b = self.condition(context).split((dim, dim, 1), 1)
         return self.u + u, self.w + w, self.b + b[:, 0]
@@ -88,7 +89,11 @@ class PlanarMap(nn.Module):
 
         Returns:
             ``y`` ``(B, dim)``, and ``log_det`` plus this layer's, of the direction computed, ``(B,)``.
+
+        Raises:
+            TypeError, ValueError: ``x`` or ``context`` is no tensor, or has another shape.
         """
+        check_width("x", x, len(self.u))
         u, w, b = self.parameters_of(context)
         u, c = _direction(u, w)
         a = _dot(x, w.to(x.dtype)) + b

@@ -151,3 +151,17 @@ def test_a_part_that_was_replaced_by_a_copy_is_noticed(part: str) -> None:
     for call in calls:
         with pytest.raises(ValueError, match="head: got a Bayes head of another distribution"):
             call()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_other_view_has_as_many_rows(rows: int) -> None:
+    """A single one would give its class to all."""
+    model = made()
+    latents = model.flow.run(torch.randn(5, 3, dtype=torch.float64))
+    with pytest.raises(ValueError, match=rf"other: got shape \({rows}, 3\), expected \(5, 3\)"):
+        objectives.consistency(latents, latents.z[:rows], model.head)
+
+
+def test_two_classes_of_one_dimension_start_apart() -> None:
+    mean = ClassGaussians(1, 2, radius=2.0).mean.detach()
+    assert (mean[0] - mean[1]).abs() == 4.0

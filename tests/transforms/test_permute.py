@@ -39,3 +39,19 @@ def test_averages_of_permutations_are_refused() -> None:
     permutation.order.copy_(permutation.order // 2)
     with pytest.raises(ValueError, match=r"order: got \[.*\], expected a permutation"):
         permutation(torch.zeros(2, 8))
+
+
+def test_another_buffer_in_its_place_is_looked_at() -> None:
+    permutation = Permutation(3)
+    permutation(torch.zeros(2, 3))
+    wrong = {"order": torch.tensor([1, 1, 2])}
+    permutation.load_state_dict(wrong, assign=True)
+    with pytest.raises(ValueError, match="expected a permutation"):
+        permutation(torch.zeros(2, 3))
+
+
+def test_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        permutation = Permutation(3)
+    x = torch.randn(2, 3)
+    assert torch.equal(permutation(permutation(x), inverse=True), x)

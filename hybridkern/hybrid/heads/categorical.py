@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from hybridkern._tensors import check_width
 from hybridkern.hybrid.heads.base import Classifier, at_least_float32, standardization
 from hybridkern.nets import mlp
 
@@ -69,7 +70,12 @@ class Categorical(Classifier):
         self.scale.copy_(scale)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Logits ``(B, classes)`` for latents ``z`` ``(B, dim)``."""
+        """Logits ``(B, classes)`` for latents ``z`` ``(B, dim)``.
+
+        Raises:
+            TypeError, ValueError: ``z`` is no tensor, or has another shape.
+        """
+        check_width("z", z, self.dim)
         logits: Tensor = self.net((z - self.center) / self.scale)
         return logits
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_name
 from hybridkern._finite import check_finite_values, is_plain
+from hybridkern._tensors import check_width
 from hybridkern.hybrid._targets import check_targets
 from hybridkern.hybrid.heads.base import Regressor, standardization
 from hybridkern.nets import mlp
@@ -103,7 +104,12 @@ class Gaussian(Regressor):
         self.scale.copy_(scale)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Mean and log standard deviation ``(B, 2)`` for latents ``z`` ``(B, dim)``, in the units of ``y``."""
+        """Mean and log standard deviation ``(B, 2)`` for latents ``z`` ``(B, dim)``, in the units of ``y``.
+
+        Raises:
+            TypeError, ValueError: ``z`` is no tensor, or has another shape.
+        """
+        check_width("z", z, self.dim)
         out: Tensor = self.net((z - self.center) / self.scale)
         mean = out[:, 0] * self.target_scale + self.target_center
         if self.log_noise is not None:
