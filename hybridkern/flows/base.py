@@ -46,7 +46,7 @@ def integers_as(
     name: str, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None
 ) -> Tensor:
     """``x`` checked by :func:`check_vectors` or :func:`check_images`, converted to ``dtype`` first if of integers."""
-    if isinstance(x, Tensor) and not x.is_floating_point():
+    if isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex():
         x = x.to(dtype)
     if len(shape) == 1:
         check_vectors(name, x, shape[0], dtype, device)
@@ -304,7 +304,7 @@ class Flow(nn.Module, ABC):
             TypeError, ValueError: a bad ``temperature``, or what :meth:`seen` raises.
         """
         rows, given = self._conditions(n, context)
-        x = self.inverse(self._latents(rows, temperature, generator), *given)[0]
+        x = self._data_of(self._latents(rows, temperature, generator), given, generator)[0]
         watch_finite(self, x)
         return _by_context(x, n, context)
 
@@ -316,14 +316,25 @@ class Flow(nn.Module, ABC):
         Gradients flow through the map, not through the draw of the latents.
         """
         rows, given = self._conditions(n, context)
-        x, latents = self.decode(self._latents(rows, 1.0, generator), *given)
+        x, latents = self.decode(self._latents(rows, 1.0, generator), *given, generator=generator)
         return _by_context(x, n, context), _by_context(latents.log_px, n, context)
 
-    def decode(self, z: Tensor, context: Context = None) -> tuple[Tensor, FlowPass]:
-        """Data ``(B, *shape)`` of latents ``z`` ``(B, dim)``, and the pass that leads back to them."""
-        x, log_det = self.inverse(z) if context is None else self.inverse(z, context)
+    def decode(
+        self, z: Tensor, context: Context = None, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, FlowPass]:
+        """Data ``(B, *shape)`` of latents ``z`` ``(B, dim)``, and the pass that leads back to them.
+
+        ``generator`` is the source of randomness of a flow whose log-determinant is estimated; others draw nothing.
+        """
+        x, log_det = self._data_of(z, () if context is None else (context,), generator)
         watch_finite(self, x)
         return x, FlowPass(z, self.base(z), -log_det)
+
+    def _data_of(
+        self, z: Tensor, given: tuple[Context, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`inverse`; one that draws random numbers draws them from ``generator``."""
+        return self.inverse(z, *given)
 
     def _latents(self, rows: int, temperature: float, generator: torch.Generator | None) -> Tensor:
         number = as_number("temperature", temperature, lambda t: 0 <= t < math.inf, "a finite number of at least 0")

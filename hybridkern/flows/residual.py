@@ -298,12 +298,15 @@ class Residual(Flow):
         z, log_det, variance = self._pass(x, "estimate", series, generator)
         return FlowPass(z, self.base(z), log_det).log_px, variance.sqrt()
 
-    def inverse(self, z: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Context = None, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Latent -> data, by iteration.
 
         Args:
             z: ``(B, D)``, dtype of the parameters.
             context: ``None``: this flow has no condition.
+            generator: see :meth:`log_prob`.
 
         Returns:
             Data ``(B, *shape)`` and ``log|det dx/dz|`` ``(B,)`` in nats, at least float32; above 8 dimensions an
@@ -316,7 +319,7 @@ class Residual(Flow):
         check_vectors("z", z, self.dim, self.base.dtype, self.base.device)
         self.seen(context, z)
         weights = self._weights()
-        step = self._step("auto", self._series(None), weights, None, [])
+        step = self._step("auto", self._series(None), weights, generator, [])
         log_det = z.new_zeros(z.shape[0], dtype=total_dtype(z))
         x, parts = self._latents_of(z)
         for i, scale in reversed(list(enumerate(self._scales()))):
@@ -325,6 +328,11 @@ class Residual(Flow):
                 x = depth_to_space(torch.cat((x, parts[i - 1]), 1) if self.factor_out else x)
         watch_finite(self, x)
         return x, log_det
+
+    def _data_of(
+        self, z: Tensor, given: tuple[Context, ...], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z, *given, generator=generator)
 
     def _latents_of(self, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The tensor of the last scale, and what left after the scales before it."""

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridkern._arguments import as_size
 from hybridkern._tensors import shape_text
 from hybridkern._values import can_look
 
@@ -46,9 +47,10 @@ def check_labels(y: Tensor, rows: int, classes: int) -> Tensor:
             compiled graphs, since looking at the labels would wait for them, and not under ``vmap``.
     """
     _check_integers(y, rows)
+    y = y.long()  # torch finds no extremes of some unsigned integers
     if y.is_cpu and y.numel() and can_look():
         _check_range(y, classes)
-    return y.long()
+    return y
 
 
 def split_unlabelled(y: Tensor, rows: int, classes: int) -> tuple[Tensor, Tensor]:
@@ -62,6 +64,20 @@ def split_unlabelled(y: Tensor, rows: int, classes: int) -> tuple[Tensor, Tensor
     unlabelled = y == UNLABELLED
     labels = torch.where(unlabelled, 0, y)
     return unlabelled, check_labels(labels, rows, classes)
+
+
+def as_label(label: object, classes: int) -> int:
+    """``label``, one of ``0 .. classes-1``, as a Python integer.
+
+    Raises:
+        TypeError: not one integer.
+        ValueError: no such class; -1 (unlabelled) is none either.
+    """
+    expected = f"0 to {classes - 1} ({classes} classes)"
+    number = as_size("label", label, 0, expected=expected)
+    if number >= classes:
+        raise ValueError(f"label: got {number}, expected {expected}")
+    return number
 
 
 def log_prob_of_labels(log_probs: Tensor, y: Tensor) -> Tensor:

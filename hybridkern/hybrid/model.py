@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_size, short
 from hybridkern._tensors import check_same_device
 from hybridkern.flows import Flow, FlowPass
+from hybridkern.hybrid._labels import as_label
 from hybridkern.hybrid._scaling import watch_scale
 from hybridkern.hybrid.heads import Bayes, Classifier, Head
 from hybridkern.hybrid.objectives import Objective
@@ -145,7 +146,7 @@ class HybridModel(nn.Module):
             generator: source of randomness, on the model's device; ``None`` is torch's default generator.
         """
         head = self._own_head()
-        x, latents = self.flow.decode(self.flow.base.sample(n, generator=generator))
+        x, latents = self.flow.decode(self.flow.base.sample(n, generator=generator), generator=generator)
         return HybridSample(x, latents.log_px, head(latents.z))
 
     @torch.no_grad()
@@ -168,12 +169,12 @@ class HybridModel(nn.Module):
             ``(n, D)``, without gradient.
 
         Raises:
-            TypeError: the head is no classifier.
-            ValueError: no such class, or ``max_draws * n`` latents did not give ``n`` samples: the class is too rare.
+            TypeError: the head is no classifier, or ``label`` or ``n`` no integer.
+            ValueError: no such class, a negative ``n``, or ``max_draws * n`` latents did not give ``n`` samples: the
+                class is too rare.
         """
         head = self._classifier()
-        if not 0 <= label < head.classes:
-            raise ValueError(f"label: got {label}, expected 0 to {head.classes - 1} ({head.classes} classes)")
+        label, n = as_label(label, head.classes), as_size("n", n, 0)
         if isinstance(head, Bayes):
             return self._data_of(head.sample_latents(label, n, generator=generator), generator)
         kept, found, drawn = [self.flow.base.sample(0, generator=generator)], 0, 0
@@ -192,7 +193,7 @@ class HybridModel(nn.Module):
 
     def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """A sample of ``p(x|z)`` for each row of latents."""
-        return self.flow.inverse(z)[0]
+        return self.flow.decode(z, generator=generator)[0]
 
     @torch.no_grad()
     def interpolate(self, x1: Tensor, x2: Tensor, steps: int) -> Tensor:

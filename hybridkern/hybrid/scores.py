@@ -56,18 +56,23 @@ def typicality(log_px: Tensor, reference: Tensor) -> Tensor:
         reference: of data of the training distribution, better not the training data themselves, ``(N,)``.
 
     Raises:
-        TypeError, ValueError: ``reference`` is not a floating-point tensor ``(N,)`` with a value, or holds a NaN.
+        TypeError: not floating-point tensors.
+        ValueError: ``log_px`` has another number of dimensions, ``reference`` is not ``(N,)`` with a value, or holds a
+            NaN.
 
     Source: Nalisnick et al. 2019 (arXiv:1906.02994), equation 6, with the mean likelihood for the entropy.
     """
     _check.scores("reference", reference)
+    _check_float(log_px)
+    if log_px.ndim not in (1, 2):
+        raise ValueError(f"log_px: got shape {tuple(log_px.shape)}, expected (B,) or (B, M)")
     typical = reference.double().mean()
     mean = log_px.double() if log_px.ndim == 1 else log_px.double().mean(1)
     return -(mean - typical).abs().to(log_px.dtype)
 
 
 def complexity_corrected(log_px: Tensor, code_bits: Tensor) -> Tensor:
-    """``log2 p(x) + L(x)`` in bits, ``(B,)``, where ``L`` is the length of a general-purpose code of ``x``.
+    """``log2 p(x) + L(x)`` in bits, ``(B,)``, at least float32; ``L`` is the length of a general-purpose code of ``x``.
 
     Fixes: that simple inputs are likely under any model. Likelihood follows the complexity of the input more than its
     meaning; the length of a general lossless code measures that complexity, and its difference to the model's code
@@ -79,15 +84,24 @@ def complexity_corrected(log_px: Tensor, code_bits: Tensor) -> Tensor:
         code_bits: ``(B,)``, as from :func:`code_bits`.
 
     Raises:
+        TypeError: ``log_px`` is no floating-point tensor.
         ValueError: the shapes differ.
 
     Source: Serra et al. 2020 (arXiv:1909.11480), equation 3, with the sign turned.
     """
+    _check_float(log_px)
     if log_px.shape != code_bits.shape:
         raise ValueError(
             f"code_bits: got shape {tuple(code_bits.shape)}, expected {tuple(log_px.shape)}, that of log_px"
         )
-    return log_px / math.log(2) + code_bits.to(log_px)
+    wide = log_px.to(torch.promote_types(log_px.dtype, torch.float32))  # float16 ends at 65504 bits
+    return wide / math.log(2) + code_bits.to(wide)
+
+
+def _check_float(log_px: object) -> None:
+    if not isinstance(log_px, Tensor) or not log_px.is_floating_point():
+        found = log_px.dtype if isinstance(log_px, Tensor) else type(log_px).__name__
+        raise TypeError(f"log_px: got {found}, expected a floating-point tensor")
 
 
 def code_bits(images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ class SelectiveClassifier(nn.Module):
 
     The threshold is the lowest ``log p(x)`` of the training data less a slack, so that without slack every training
     example is just accepted. The class prior is the share of each class among the labelled training examples. Both are
-    buffers, ``threshold`` ``()`` and ``class_prior`` ``(classes,)`` in float64, NaN until :meth:`fit`.
+    buffers, ``threshold`` ``()`` and ``class_prior`` ``(classes,)``, NaN until :meth:`fit`. They stay in float64 when
+    the module is converted to another dtype.
 
     Raw ``log p(x)`` is known to accept some kinds of outliers: see :mod:`hybridkern.hybrid.scores`.
 
@@ -53,6 +54,16 @@ class SelectiveClassifier(nn.Module):
         self.classes = model.head.classes
         self.register_buffer("threshold", torch.full((), math.nan, dtype=torch.float64))
         self.register_buffer("class_prior", torch.full((self.classes,), math.nan, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> SelectiveClassifier:
+        # rounded to 16 bits, a threshold of thousands of nats would reject training data, or be minus infinity
+        kept = {name: getattr(self, name) for name in ("threshold", "class_prior")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in kept.items():
+            now = getattr(self, name)
+            # from the meta device there is nothing to take along (to_empty)
+            setattr(self, name, now.double() if value.is_meta else value.to(now.device))
+        return self
 
     @torch.no_grad()
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,8 @@ def dequantize(
             CPU every value is looked at; on another device, where a look would wait, and in compiled graphs none is.
         bits: bits of a value, 1 to 16.
         generator: source of ``u``, on the device of ``images``; ``None`` is torch's default generator.
-        dtype: of the result, float32 or float64. For images of more than 8 bits float32 has room for
-            ``2**(24 - bits)`` values of ``u`` only, 256 for 16 bits.
+        dtype: of the result, float32 or float64. float32 has room for ``2**(24 - bits)`` values of
+            ``u`` only, 65536 for 8 bits and 256 for 16.
 
     Returns:
         Values in ``[-1/2, 1/2)``, shaped and laid out like ``images``.
@@ -38,8 +38,8 @@ def dequantize(
     if readable(images) and images.numel():
         _check_values(images, bits)
     x = torch.empty_like(images, dtype=dtype).uniform_(generator=generator)
-    if bits > 8 and dtype is torch.float32:
-        # u in so few steps that the sum is exact: rounding it would carry many values into the next cell
+    if dtype is torch.float32:
+        # u in so few steps that the sum is exact: rounding it would carry values into the next cell
         x = x.mul_(2.0 ** (24 - bits)).floor_().mul_(2.0 ** (bits - 24))
     x = x.add_(images)
     # the sum may round up to 2**bits, which would end at 1/2

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hybridkern import flows
 from hybridkern.flows import LipschitzError, Residual
+from hybridkern.hybrid import HybridModel, heads
 from hybridkern.transforms.residual import ConvergenceError, Series
 from hybridkern.transforms.residual.series import chain
 
@@ -261,3 +262,15 @@ def test_made_on_meta() -> None:
         flow = Residual((1, 4, 4), blocks=(1, 1), net="dense", hidden=(4, 4), factor_out=True)
     flow.log_prob(torch.empty(2, 1, 4, 4, device="meta")).sum().backward()
     assert flow.inverse(torch.empty(2, 16, device="meta"))[0].shape == (2, 1, 4, 4)
+
+
+def test_samples_are_determined_by_the_generator() -> None:
+    """Their log-determinants are estimates, and draw too."""
+    flow = made("mlp", 16).eval()
+    model = HybridModel(flow, heads.Categorical(16, 2).double())
+    before = torch.get_rng_state()
+    one, two = (flow.sample_and_log_prob(3, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
+    flow.sample(3, generator=torch.Generator().manual_seed(1))
+    model.sample_of_class(1, 2, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.get_rng_state(), before)

@@ -59,3 +59,14 @@ def test_bad_samples_are_refused(z: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         head.initialize(z)
     assert torch.equal(head.center, torch.zeros(3)) and head.scale == 1
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32, torch.uint64]
+)
+def test_labels_of_any_integer_dtype(dtype: torch.dtype) -> None:
+    head, y = heads.Categorical(3, 4), torch.tensor([0, 3, 1])
+    prediction = head(torch.ones(3, 3))
+    assert torch.equal(head.log_prob(prediction, y.to(dtype)), head.log_prob(prediction, y))
+    with pytest.raises(ValueError, match=r"y: got label 4, expected 0 to 3 \(4 classes\)"):
+        head.log_prob(prediction, (y + 1).to(dtype))

@@ -162,6 +162,9 @@ BAD = [
     (lambda: metrics.coverage_risk(torch.ones(2), torch.ones(3)), ValueError, "losses: got 3, expected 2"),
     (lambda: scores.likelihood_ratio(torch.ones(2), torch.ones(3)), ValueError, "log_px_background: got shape"),
     (lambda: scores.typicality(torch.ones(2), torch.ones(0)), ValueError, "reference: got shape"),
+    (lambda: scores.typicality(torch.ones(1, 2, 3), torch.ones(2)), ValueError, r"log_px: got shape \(1, 2, 3\)"),
+    (lambda: scores.typicality(torch.tensor([1, 2]), torch.ones(2)), TypeError, "log_px: got torch.int64, expected"),
+    (lambda: scores.complexity_corrected(torch.tensor([1]), torch.ones(1)), TypeError, "log_px: got torch.int64"),
     (lambda: scores.complexity_corrected(torch.ones(2), torch.ones(3)), ValueError, "code_bits: got shape"),
     (lambda: scores.code_bits(torch.ones(2, 4, 4)), TypeError, "images: got torch.float32, expected"),
     (lambda: scores.code_bits(torch.ones(4, 4).to(torch.uint8)), ValueError, r"images: got shape \(4, 4\)"),
@@ -172,3 +175,15 @@ BAD = [
 def test_bad_arguments(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_coverage_is_of_float64() -> None:
+    curve = metrics.coverage_risk(torch.arange(7.0), torch.ones(7))
+    assert curve.coverage.dtype is torch.float64
+    np.testing.assert_allclose(curve.coverage.numpy(), np.arange(1, 8) / 7, rtol=1e-15)
+    assert abs(curve.area - 1) < 1e-15
+
+
+def test_long_codes_beside_likelihoods_in_low_precision() -> None:
+    found = scores.complexity_corrected(torch.tensor([-1.0], dtype=torch.float16), torch.tensor([1e5]).double())
+    assert found.dtype is torch.float32 and found.item() == pytest.approx(1e5 - 1 / math.log(2))

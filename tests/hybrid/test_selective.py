@@ -173,3 +173,23 @@ def test_samples_of_a_class_follow_bayes_rule() -> None:
         head.net[0].bias.copy_(torch.tensor([0.0, -200.0]))
     with pytest.raises(ValueError, match=r"class 1 is too rare under the model: 0 of 2000 draws"):
         model.sample_of_class(1, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_threshold_stays_in_float64(dtype: torch.dtype) -> None:
+    """In float16 a threshold below -65504 would be minus infinity, which accepts everything."""
+    selective = SelectiveClassifier(_model()).fit(_loader())
+    selective.threshold.fill_(-70001.5)
+    prior = selective.class_prior.clone()
+    selective.to(dtype)
+    assert selective.threshold.dtype is torch.float64 and selective.threshold.item() == -70001.5
+    assert torch.equal(selective.class_prior, prior)
+    assert next(selective.model.parameters()).dtype is dtype
+    assert {"threshold", "class_prior"} <= set(selective.state_dict())
+
+
+def test_made_on_meta() -> None:
+    with torch.device("meta"):
+        selective = SelectiveClassifier(_model())
+    selective.to_empty(device="cpu")
+    assert selective.threshold.dtype is torch.float64 and selective.class_prior.shape == (3,)

@@ -98,3 +98,52 @@ def test_the_first_model_stays_as_it_is() -> None:
     assert all(torch.equal(value, before[name]) for name, value in first.state_dict().items())
     torch.testing.assert_close(model.features(x), features)
     assert model.training and model.second.training
+
+
+def of_three_classes(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    first = VAE(nn.Linear(DIM, 4), nn.Linear(2, DIM), 2)
+    with torch.no_grad():
+        first.encoder.weight.mul_(5)
+    return {
+        "m2": lambda: M2(DIM, 3, latent=2, hidden=(8,)),
+        "diva": lambda: DIVA(DIM, 3, latent=2, hidden=(8,)),
+        "ccvae": lambda: CCVAE(nn.Linear(DIM, 10), nn.Linear(5, DIM), DIM, 3, style=2),
+        "m1m2": lambda: M1M2(first, torch.rand(30, DIM), 3, latent=2, hidden=(8,)),
+        "hybrid": lambda: HybridVAE(nn.Linear(DIM, 4), nn.Linear(2, DIM), heads.Categorical(2, 3)),
+    }[name]()
+
+
+@pytest.mark.parametrize("label", [-1, 3, 1.5, True])
+@pytest.mark.parametrize("name", ["m2", "diva", "ccvae", "m1m2", "hybrid"])
+def test_samples_of_no_class_are_refused(name: str, label: object) -> None:
+    """-1, the label of rows without one, was the last class of a CCVAE."""
+    model = of_three_classes(name)
+    with pytest.raises((TypeError, ValueError), match=f"label: got {label}, expected 0 to 2"):
+        model.sample_of_class(label, 2)
+    with pytest.raises(ValueError, match="n: got -1, expected"):
+        model.sample_of_class(1, -1)
+
+
+@pytest.mark.parametrize("name", ["m2", "diva", "ccvae", "m1m2"])
+def test_bounds_take_a_label_for_each_row(name: str) -> None:
+    """A single one was that of all rows, or an error of the network behind."""
+    model, x = of_three_classes(name), torch.rand(5, DIM)
+    for y, message in (
+        (torch.tensor([1]), r"y: got shape \(1,\), expected \(5,\)"),
+        (torch.zeros(5, 1, dtype=torch.int64), r"y: got shape \(5, 1\), expected \(5,\)"),
+        (torch.tensor([0, 1, 2, 0, -1]), "y: got label -1"),
+        (torch.zeros(5), "y: got torch.float32, expected a tensor of integer labels"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            model.labelled_bound(x, y)
+
+
+def test_samples_with_what_the_head_says() -> None:
+    torch.manual_seed(0)
+    model = HybridVAE(nn.Linear(DIM, 4), nn.Linear(2, DIM), heads.Categorical(2, 3))
+    one, two = (model.sample_with_prediction(4, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert one.x.shape == (4, DIM) and one.log_px.shape == (4,) and one.prediction.shape == (4, 3)
+    z = model.flow.base.sample(4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(one.prediction, model.head(z)), "of the latents that were drawn"

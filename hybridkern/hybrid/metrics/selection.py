@@ -46,5 +46,5 @@ def coverage_risk(scores: Tensor, losses: Tensor) -> CoverageRisk:
         raise ValueError(f"losses: got {len(costs)}, expected {len(values)}, one for each score")
     threshold, place, count = torch.unique(values, return_inverse=True, return_counts=True)
     total = torch.zeros_like(threshold).index_add_(0, place, costs)
-    accepted = count.flip(0).cumsum(0)
+    accepted = count.flip(0).cumsum(0).double()  # a ratio of integers would be float32
     return CoverageRisk(threshold.flip(0), accepted / len(values), total.flip(0).cumsum(0) / accepted)

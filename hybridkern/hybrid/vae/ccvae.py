@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hybridkern import ops
 from hybridkern._arguments import as_size, short
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.hybrid._labels import as_label, check_labels
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import decoded_log_prob
@@ -108,6 +109,7 @@ class CCVAE(SemiSupervisedVAE):
 
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
         """See the class: a lower bound of ``log p(x, y)``, ``(B,)`` in nats."""
+        y = check_labels(y, len(x), self.classes)
         q_c, z_c, log_px, rest = self._parts(x)
         pick = y[:, None]
         log_qy = self._of_drawn(z_c).gather(1, pick).squeeze(1)
@@ -130,6 +132,7 @@ class CCVAE(SemiSupervisedVAE):
     @torch.no_grad()
     def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`."""
+        label, n = as_label(label, self.classes), as_size("n", n, 0)
         z = self.base.sample(n, generator=generator)
         mean, log_scale = self._prior()
         z_c = mean[label] + log_scale[label].exp() * z[:, : self.latent]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern.distributions import DiagonalGaussian
-from hybridkern.hybrid._labels import check_labels, split_unlabelled
+from hybridkern.hybrid._labels import as_label, check_labels, split_unlabelled
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import decoded_log_prob
@@ -133,7 +133,7 @@ class DIVA(SemiSupervisedVAE):
 
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
         """See the class, for rows of unknown domain."""
-        return self._bound(x, y, None)
+        return self._bound(x, check_labels(y, len(x), self.classes), None)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """A lower bound of ``log p(x)`` (with ``beta`` of 1), ``(B,)`` in nats."""
@@ -166,6 +166,7 @@ class DIVA(SemiSupervisedVAE):
     @torch.no_grad()
     def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`; domains in equal parts."""
+        label, n = as_label(label, self.classes), as_size("n", n, 0)
         z_x = self.base.sample(n, generator=generator)
         prior = self.of_class.prior_of(torch.full((n,), label, device=z_x.device), z_x)
         latents = [prior.draw(generator), z_x]

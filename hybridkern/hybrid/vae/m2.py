@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_number, as_size
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.hybrid._labels import as_label, check_labels
 from hybridkern.hybrid.vae.latents import encode
 from hybridkern.hybrid.vae.likelihoods import Gaussian, Likelihood, resolve_likelihood
 from hybridkern.hybrid.vae.model import VAE, decoded_log_prob
@@ -76,6 +77,7 @@ class M2(SemiSupervisedVAE):
 
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.labelled_bound`."""
+        y = check_labels(y, len(x), self.classes)
         log_q = self.log_probabilities(x).gather(1, y[:, None]).squeeze(1)
         return self.bound_of(x, y) + self.weight * log_q
 
@@ -96,6 +98,7 @@ class M2(SemiSupervisedVAE):
     @torch.no_grad()
     def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`."""
+        label, n = as_label(label, self.classes), as_size("n", n, 0)
         z = self.base.sample(n, generator=generator)
         given = one_hot(torch.full((n,), label, device=z.device), self.classes, z)
         return self.likelihood.sample(self.decoder(torch.cat((z, given), 1)), generator=generator)
@@ -166,7 +169,7 @@ class M1M2(SemiSupervisedVAE):
 
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
         """What M2 maximizes on drawn latents of M1, ``(B,)`` in nats of these latents."""
-        return self.second.labelled_bound(self._drawn(x), y)
+        return self.second.labelled_bound(self._drawn(x), check_labels(y, len(x), self.classes))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """M2's lower bound of the density **of M1's latents**, drawn, ``(B,)`` in nats."""
@@ -179,6 +182,7 @@ class M1M2(SemiSupervisedVAE):
     @torch.no_grad()
     def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`; latents of M1 that M2 does not see come from the prior."""
+        label, n = as_label(label, self.classes), as_size("n", n, 0)
         z = self.first.base.sample(n, generator=generator)
         z[:, self.chosen] = self.second.sample_of_class(label, n, generator=generator) * self.scale + self.center
         return self.first.likelihood.sample(self.first.decoder(z), generator=generator)

@@ -178,3 +178,11 @@ class HybridVAE(HybridModel):
 
     def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         return cast(VAE, self.flow).decoded(z, generator)
+
+    @torch.no_grad()
+    def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:
+        """``n`` samples of ``p(x)``, a lower bound of their ``log_px``, and what the head says of their latents."""
+        vae = cast(VAE, self.flow)
+        z = vae.base.sample(n, generator=generator)
+        x = vae.decoded(z, generator)
+        return HybridSample(x, vae.log_prob(x, generator=generator), self.head(z))

@@ -48,7 +48,11 @@ class SemiSupervisedVAE(nn.Module, ABC):
 
     @abstractmethod
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
-        """What rows of label ``y`` maximize, ``(B,)`` in nats."""
+        """What rows of label ``y`` maximize, ``(B,)`` in nats.
+
+        Raises:
+            TypeError, ValueError: ``y`` is not one label for each row of ``x``.
+        """
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -60,7 +64,11 @@ class SemiSupervisedVAE(nn.Module, ABC):
 
     @abstractmethod
     def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` samples of ``p(x|y=label)``, ``(n, dim)``, without gradient."""
+        """``n`` samples of ``p(x|y=label)``, ``(n, dim)``, without gradient.
+
+        Raises:
+            TypeError, ValueError: no such class, or a negative ``n``.
+        """
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Minus the bounds of all rows, a mean over the batch, in nats; ``y`` ``(B,)``, -1 for a row without a label.
