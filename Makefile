@@ -65,7 +65,7 @@ docs: $(STAMPS)/docs ## the documentation, into build/site; a warning is an erro
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
-bench: $(READY) $(STAMPS)/test $(STAMPS)/peers ## every benchmark of this machine, the tables in README.md and their pictures; needs a quiet machine
+bench: $(READY) $(STAMPS)/test $(STAMPS)/peers ## every benchmark of this machine, the tables in docs/ and their pictures; needs a quiet machine
 	$(BENCH_ENV) $(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
 bench-glow: $(READY) $(STAMPS)/test $(STAMPS)/peers ## whole training steps of Glow, against normflows and FrEIA; needs a quiet machine

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "buildtools"))  # pip does so by itself
 import torch_here  # noqa: E402
 
+OTHERS = ("numpy", "safetensors>=0.4.5")  # what the package needs beside torch
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # libtorch stable ABI of torch 2.10
 WANTED = os.environ.get("HYBRIDKERN_NO_EXT", "").strip() in ("", "0")
 CUDA_WANTED = os.environ.get("HYBRIDKERN_CUDA", "").strip()
@@ -219,14 +220,14 @@ def obstacle(torch: str | None) -> str | None:
 
 def options() -> dict[str, object]:
     """Arguments of setup(): with the extensions, where they are wanted and can be built."""
-    plain: dict[str, object] = {"install_requires": [torch_here.REQUIREMENT, "numpy"]}
+    plain: dict[str, object] = {"install_requires": [torch_here.REQUIREMENT, *OTHERS]}
     if not WANTED:
         say("HYBRIDKERN_NO_EXT is set: installing without the compiled extension")
         return plain
     torch = torch_here.make_importable()
     why = obstacle(torch)
     if why is None:
-        return {**extension_options(), "install_requires": [torch_here.required_to_run(torch), "numpy"]}
+        return {**extension_options(), "install_requires": [torch_here.required_to_run(torch), *OTHERS]}
     if REQUIRED and "sdist" not in sys.argv:  # sources hold nothing that is compiled
         raise SystemExit(f"hybridkern: HYBRIDKERN_REQUIRE_EXT is set, but the extension cannot be built: {why}")
     say(f"{why}: installing without the compiled extension (plain PyTorch, and Triton where it is installed)")

@@ -1,1 +1,1 @@
-"""Benchmarks: ``make bench`` measures, and writes ``results/``, the tables of README.md and their pictures."""
+"""Benchmarks: ``make bench`` measures, and writes ``results/``, the tables of docs/benchmarks.md and their pictures."""

@@ -1,7 +1,8 @@
 """Every benchmark of this machine: ``python -m benchmarks``, or ``make bench``, or some of them by name.
 
 Each suite runs in a process of its own and writes its file in ``benchmarks/results``; then the pictures are drawn and
-README.md's tables written. A suite that fails leaves its published results as they were, and the others still run.
+tables of the documentation written. A suite that fails leaves its published results as they were, and the others still
+run.
 """
 
 from __future__ import annotations

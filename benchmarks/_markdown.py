@@ -1,4 +1,4 @@
-"""Tables in Markdown, and the parts of README.md that are generated: what stands between two comments."""
+"""Tables in Markdown, and the parts of pages that are generated: what stands between two comments."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def block_of(text: str, name: str) -> str:
     """
     found = _pattern(name).search(text)
     if found is None:
-        raise ValueError(f"README.md: found no lines '<!-- bench:{name} -->' and '<!-- /bench:{name} -->'")
+        raise ValueError(f"found no lines '<!-- bench:{name} -->' and '<!-- /bench:{name} -->'")
     return found.group().strip()
 
 

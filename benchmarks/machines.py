@@ -1,6 +1,6 @@
 """The page of benchmarks on other machines, ``docs/results/machines.md``, from the results that were kept of them.
 
-README.md shows ``benchmarks/results/*.csv``, one machine a table; a run on another machine replaces them. To keep both,
+docs/benchmarks.md shows ``benchmarks/results/*.csv``, one machine per table; another one replaces them. To keep both,
 the files are moved to ``benchmarks/results/machines/NAME``; ``python -m benchmarks.machines --update`` writes the page.
 """
 
@@ -18,12 +18,12 @@ KEPT = RESULTS / "machines"
 PAGE = ROOT / "docs" / "results" / "machines.md"
 _HEAD = """# Benchmarks on other machines
 
-The benchmarks of README.md on other machines, as they were then: a table may be older than the code. The targets
+The [benchmarks](../benchmarks.md) on other machines, as they were then: a table may be older than the code. The targets
 are the same; they were set for a Xeon with AMX."""
 
 
 def render(kept: Path = KEPT) -> str:
-    """The page: for every machine its tables, in the order of README.md."""
+    """The page: for every machine its tables, in the order of docs/benchmarks.md."""
     return "\n\n".join([_HEAD, *_sections(kept)]) + "\n"
 
 

@@ -1,10 +1,11 @@
 """hybridkern: compiled kernels for flow-based hybrid models in PyTorch."""
 
 from hybridkern import flows, graphs, hybrid, integrations, ops, optim
+from hybridkern._saved.files import load
 from hybridkern.hybrid import HybridIDF
 from hybridkern.ops._backends import BackendStatus, backends, use_backend
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "BackendStatus",
     "HybridIDF",
@@ -14,6 +15,7 @@ __all__ = [
     "graphs",
     "hybrid",
     "integrations",
+    "load",
     "ops",
     "optim",
     "use_backend",

@@ -15,6 +15,7 @@ from hybridkern import ops
 from hybridkern._arguments import as_flag, as_number, as_size
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import wide
+from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width
 
 
@@ -88,7 +89,7 @@ def _quantiles(x: Tensor, q: Tensor) -> Tensor:
     return torch.cat([torch.quantile(part, q.to(x), dim=0) for part in columns], 1)
 
 
-class Distribution(nn.Module, ABC):
+class Distribution(Built, nn.Module, ABC):
     """A distribution over vectors ``(dim,)`` whose dtype and device are those of its parameters or buffers.
 
     Raises:

@@ -12,9 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import hybridkern
 from hybridkern.lab.cli import app
+from hybridkern.lab.recipes.recipe import get_recipe, recipe_names
+from hybridkern.lab.recipes.settings import settings_of
+from hybridkern.lab.reproduce.experiment import experiment_names
+
+ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,3 +151,70 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path):
     assert not [path for path in (out / "checkpoints").iterdir() if path.suffix != ".ckpt" or path.name[0] == "."]
     assert "holds an unfinished run; finish it with --resume" in call("evaluate", out, code=1).stderr
     assert "holds an unfinished run" in call("train", "digits-tutorial", "--out", out, code=1).stderr
+
+
+def test_recipes_are_listed_with_their_settings():
+    listed = call("recipes").stdout
+    assert all(name in listed for name in (*recipe_names(), *experiment_names()))
+    told = " ".join(call("recipes", "mnist").stdout.split())
+    assert "boost" in told and "30.0" in told and "onecycle" in told
+    assert "RECIPE: got 'minst', expected one of" in call("recipes", "minst", code=2).stderr
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_setting_has_a_meaning(name):
+    assert [setting.name for setting in settings_of(get_recipe(name)) if len(setting.meaning) < 3] == []
+
+
+def test_meanings_are_those_of_the_docstrings():
+    told = {setting.name: setting for setting in settings_of(get_recipe("moons"))}
+    assert told["jitter"].meaning.startswith("standard deviation of the noise that moves")
+    assert told["layers"] == ("layers", "int", "8", "couplings or maps")
+    assert told["lr"].meaning == told["weight_decay"].meaning
+    assert told["clip"].kind == "float" and told["data"].default == "none"
+
+
+def test_version():
+    assert call("--version").stdout == f"hybridkern {hybridkern.__version__}, torch {torch.__version__}\n"
+
+
+def test_help_does_not_wait_for_torch():
+    """The command runs ``hybridkern/lab/cli.py`` without the package around it."""
+    code = """
+import sys, hybridkern_command
+sys.argv[1:] = ["train", "--help"]
+try:
+    hybridkern_command.main()
+finally:
+    print("torch" in sys.modules)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert "--batch-size" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+
+
+def test_the_command_itself(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    code = "import hybridkern_command; hybridkern_command.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "backends"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert "reference" in done.stdout
+
+
+def test_a_run_folder_is_a_model(finished):
+    model = hybridkern.load(finished)
+    assert isinstance(model, hybridkern.HybridIDF) and not model.training
+    assert model.sample(3).shape == (3, 1, 64)
+
+
+def test_a_finished_run_says_so(finished):
+    result = call("train", "digits-tutorial", "--out", finished, "--resume")
+    assert "finished already, and evaluated again; to go on, give more --epochs or --minutes" in " ".join(
+        result.stderr.split()
+    )

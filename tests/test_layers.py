@@ -20,7 +20,7 @@ PACKAGE = ROOT / "hybridkern"
 # The laboratory is cut once more: its parts are `lab.<part>`.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("_arguments", "_autocast", "_calls", "_env", "_extension", "_finite", "_values", "_C", "_nodes"),
-    ("_precision", "_tensors"),
+    ("_precision", "_tensors", "_saved"),
     ("ops",),
     ("lipschitz", "transforms", "distributions", "nets", "optim", "_optim_state"),
     ("flows",),
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("",),  # hybridkern/__init__.py: gathers the public names of the layers above this line
     ("report",),
     ("lab",),  # hybridkern/lab/__init__.py, which says what the laboratory is
-    ("lab.archive", "lab.data", "lab.recipes", "lab.plots"),
+    ("lab.archive", "lab.data", "lab.recipes", "lab.plots", "lab.fitting"),
     ("lab.reproduce",),
     ("lab.cli",),
 )
@@ -38,6 +38,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # What a layer may import beside the standard library, torch and numpy.
 TRAINING = {"lightning", "matplotlib", "pooch", "rich", "safetensors", "scipy", "sklearn", "typer"}
 FOREIGN = {
+    "_saved": {"safetensors"},
     "integrations": {"FrEIA", "nflows", "normflows", "pytest", "zuko"},
     **dict.fromkeys((name for name in RANK if name.startswith("lab.")), TRAINING),
 }

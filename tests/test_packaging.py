@@ -39,7 +39,7 @@ def test_metadata() -> None:
     assert found["License-Expression"] == "Apache-2.0"
     assert {"train", "triton", "test", "peers", "dev"} <= set(found.get_all("Provides-Extra"))
     core = [line for line in metadata.requires("hybridkern") or [] if "extra ==" not in line]
-    assert sorted(line.split(">")[0] for line in core) == ["numpy", "torch"]
+    assert sorted(line.split(">")[0] for line in core) == ["numpy", "safetensors", "torch"]
 
 
 @needs_installation

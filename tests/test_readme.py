@@ -32,9 +32,27 @@ def test_example_runs_as_printed(example: str, tmp_path: Path) -> None:
     assert done.stdout.strip(), "the example prints what it found"
 
 
-def test_quick_start_is_short() -> None:
+def test_it_is_short() -> None:
     assert EXAMPLES, "the README has an example"
     assert len(list(filter(None, EXAMPLES[0].splitlines()))) <= 12
+    assert len(README.splitlines()) <= 120
+    assert len(README.split()) <= 900
+
+
+def test_the_example_needs_what_the_install_line_installs() -> None:
+    """Its imports are the package, what it depends on, and the extra that the line before it names."""
+    (extra,) = re.findall(r"^pip install '\.\[(\w+)\]'$", README, flags=re.MULTILINE)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(rf"^{extra} = \[(.*?)^\]", project, flags=re.MULTILINE | re.DOTALL)
+    assert listed
+    names = {"scikit-learn": "sklearn"}
+    installed = {names.get(name, name) for name in re.findall(r'"([\w-]+)>=', listed[1])} | {
+        "torch",
+        "numpy",
+        "hybridkern",
+    }
+    assert set(re.findall(r"^(?:from|import) (\w+)", EXAMPLES[0], flags=re.MULTILINE)) <= installed
+    assert README.index("pip install '.[") < README.index("```python")
 
 
 @pytest.mark.parametrize("link", LINKS)

@@ -45,6 +45,8 @@ class MultiScalePrior(Distribution):
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.2: factored-out latents under a conditional prior.
     """
 
+    _is_chosen = False
+
     def __init__(
         self,
         shapes: Sequence[Shape],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hybridkern import _tensors
 from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built, is_integer, is_sizes, short
 from hybridkern._autocast import has_autocast
+from hybridkern._saved.built import Saved
 from hybridkern.distributions import Distribution
 from hybridkern.flows._context import Embedded, seen, width_of
 from hybridkern.flows._later import watch_finite
@@ -217,7 +218,7 @@ class FlowPass(NamedTuple):
         return self.z.shape[1]
 
 
-class Flow(nn.Module, ABC):
+class Flow(Saved, nn.Module, ABC):
     """Base class: a subclass gives ``forward`` and ``inverse``, the rest follows from them and from ``base``.
 
     Attributes:
@@ -230,6 +231,7 @@ class Flow(nn.Module, ABC):
     """
 
     discrete: bool = False
+    _replaceable = ("base",)
 
     def __init__(self, dim: int, base: Distribution, context: int | nn.Module = 0) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import short
+from hybridkern._saved.built import Arguments
 from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian, Distribution
 from hybridkern.flows._later import watch_finite
@@ -85,6 +86,14 @@ class Compose(Flow):
     >>> flow.log_prob(torch.zeros(5, 3)).shape
     torch.Size([5])
     """
+
+    def built_from(self) -> Arguments:
+        """The arguments of the constructor, with the layers that it has now: they may have come from an iterator."""
+        if type(self) is not Compose:
+            return super().built_from()
+        context = self.context_width if self.embedding is None else self.embedding
+        own = {"context": context, "base": self.base, "memory": self.memory}
+        return Arguments((self.dim, tuple(self.layers)), own)
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from hybridkern._arguments import as_number, built, short
 from hybridkern._calls import has_hooks
 from hybridkern._finite import readable
 from hybridkern._precision import wide
+from hybridkern._saved.built import Saved
 from hybridkern.distributions import standard_logistic
 from hybridkern.flows.base import check_count, integers_as
 from hybridkern.hybrid._labels import log_prob_of_labels
@@ -21,7 +22,7 @@ from hybridkern.transforms.lattice import Lattice
 from hybridkern.transforms.rounding_coupling import update_part
 
 
-class HybridIDF(nn.Module):
+class HybridIDF(Saved, nn.Module):
     """Integer flow, discretized-logistic prior and classifier in one module; drop-in for the tutorial's class.
 
     Names, semantics and ``state_dict`` are those of that class: parameters ``beta`` ``(num_flows,)``, ``mean`` and

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size, short
+from hybridkern._saved.built import Arguments, Saved
 from hybridkern._tensors import check_same_device
 from hybridkern.flows import Flow, FlowPass
 from hybridkern.hybrid._labels import as_label
@@ -32,7 +33,7 @@ class HybridSample(NamedTuple):
     prediction: Tensor
 
 
-class HybridModel(nn.Module):
+class HybridModel(Saved, nn.Module):
     """A flow and a head that reads its latents; ``p(x)`` is exact and both come from one pass of the flow.
 
     Args:
@@ -64,6 +65,10 @@ class HybridModel(nn.Module):
         self.flow = flow
         self.head = head
         self._own_head()
+
+    def built_from(self) -> Arguments:
+        """The arguments of the constructor, as the model holds them now."""
+        return Arguments((self.flow, self.head), {}) if type(self) is HybridModel else super().built_from()
 
     def _own_head(self) -> Head:
         """The head, which reads the flow's own base where it reads one: either may have been replaced by a copy."""
@@ -131,9 +136,9 @@ class HybridModel(nn.Module):
             raise TypeError(f"head: got {type(head).__name__}, expected a classifier")
         return head
 
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` samples of ``p(x)``, ``(n, D)``, without gradient."""
-        return self.flow.sample(n, generator=generator)
+    def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` samples of ``p(x)``, ``(n, D)``, without gradient; see :meth:`hybridkern.flows.Flow.sample`."""
+        return self.flow.sample(n, temperature=temperature, generator=generator)
 
     @torch.no_grad()
     def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:

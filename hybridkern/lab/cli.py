@@ -1,4 +1,4 @@
-"""The command line: ``hybridkern train | evaluate | sample | reproduce | backends``.
+"""The command line: ``hybridkern train | evaluate | sample | reproduce | recipes | backends``.
 
 Exit codes: 0 done, 1 something was wrong with the data or a folder, 2 wrong usage, 130 interrupted (resumable).
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
@@ -19,7 +19,7 @@ try:
     from rich.console import Console
     from rich.table import Table
 except ModuleNotFoundError as missing:
-    sys.exit(f"hybridkern: the command line needs '{missing.name}'; install it with: pip install 'hybridkern[train]'")
+    sys.exit(f"hybridkern: the command line needs '{missing.name}'; in a clone: pip install '.[train]'")
 
 if TYPE_CHECKING:
     from hybridkern.lab.recipes.recipe import Published
@@ -30,6 +30,26 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import torch
+
+        import hybridkern
+
+        typer.echo(f"hybridkern {hybridkern.__version__}, torch {torch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train, evaluate and sample flow-based hybrid models."""
+
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.", show_default=False)]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="torch's choice")]
@@ -45,9 +65,11 @@ def train(
             show_default=False,
         ),
     ],
-    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Images instead of the recipe's own.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="The most passes over the training data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="Data to train on instead of the recipe's own.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training data.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
     lam: Annotated[
         float | None,
         typer.Option(
@@ -70,7 +92,7 @@ def train(
         str | None,
         typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Wall time of training; the schedule follows it.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Wall time of training; the learning rate follows it.")] = None,
     train_size: Annotated[int | None, typer.Option(min=1, help="Only the first so many training images.")] = None,
     validation: Annotated[int | None, typer.Option(min=0, help="Training images held out for the curves.")] = None,
     precision: Annotated[
@@ -88,16 +110,24 @@ def train(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of the recipe, as in config.json."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other setting of the recipe; see 'hybridkern recipes RECIPE'."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, data order and samples.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed for weights, data order and samples.")] = None,
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Run folder.", show_default="runs/RECIPE, or the next free one")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue the run in --out; a finished one with more --epochs or --minutes."),
+    ] = False,
 ) -> None:
-    """Train RECIPE; write weights, figures and plots to a run folder."""
+    """Train RECIPE; write weights, figures and plots to a run folder.
+
+    'hybridkern recipes RECIPE' lists its settings and defaults.
+    """
     with _errors_in_one_line():
         from hybridkern.lab.recipes.recipe import get_recipe, recipe_names
         from hybridkern.lab.recipes.run_folder import RunFolder, free_folder
@@ -168,25 +198,30 @@ def sample(
 @app.command()
 def reproduce(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="An experiment; an unknown name lists all.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the experiment; 'hybridkern recipes' lists them.", show_default=False
+        ),
     ],
     minutes: Annotated[
         float | None, typer.Option(help="Wall time of all its training.", show_default="the experiment's")
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Its data.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Training data of the experiment.")] = None,
     test_data: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Test data in a file of their own.")
+        Path | None, typer.Option(metavar="FILE.npz", help="Test data, if in a file of their own.")
     ] = None,
-    ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Another set to score.")] = None,
+    ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Out-of-distribution set to score.")] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of drawn data, weights and order.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Random seed for drawn data, weights and order.", show_default="0")
+    ] = None,
     threads: Threads = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", show_default="runs/reproduce-NAME, or the next free one")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the experiment in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the experiment in --out.")] = False,
 ) -> None:
-    """Do an experiment of the literature: a table beside the published one, a picture and a JSON file."""
+    """Rerun a published experiment: a table beside the published one, a picture and a JSON file."""
     with _errors_in_one_line():
         from hybridkern.lab.recipes.run_folder import free_folder
         from hybridkern.lab.reproduce.experiment import experiment_names
@@ -209,16 +244,48 @@ def reproduce(
 
 
 @app.command()
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[RECIPE]", help="Show its settings.", show_default=False)
+    ] = None,
+) -> None:
+    """List the recipes and experiments, or the settings of one recipe with their defaults and meanings."""
+    with _errors_in_one_line():
+        from hybridkern.lab.recipes.recipe import get_recipe, recipe_names
+        from hybridkern.lab.recipes.settings import settings_of
+        from hybridkern.lab.reproduce.experiment import experiment_names
+
+        if name is not None:
+            _check_usage("RECIPE", name, recipe_names(), None, False)
+            recipe = get_recipe(name)
+            table = _table(f"{name}: {recipe.summary}", "--set NAME=VALUE", "type", "default", "meaning")
+            for setting in settings_of(recipe):
+                table.add_row(*setting)
+        else:
+            table = _table("hybridkern train RECIPE", "recipe", "what it trains")
+            for each in recipe_names():
+                table.add_row(each, get_recipe(each).summary)
+        Console().print(table)
+        if name is None:
+            _print_lines(Console(), [f"hybridkern reproduce NAME: {', '.join(experiment_names())}"])
+
+
+@app.command()
 def backends() -> None:
     """List the backends of the operators, and why one is missing."""
     import hybridkern
 
-    table = Table()
-    for column in ("backend", "available", "reason"):
-        table.add_column(column)
+    table = _table("", "backend", "available", "reason")
     for name, status in hybridkern.backends().items():
         table.add_row(name, "yes" if status.available else "no", status.reason)
     Console().print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table
 
 
 @contextmanager

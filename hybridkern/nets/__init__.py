@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built, short
 from hybridkern._calls import plain_weights
+from hybridkern._saved.built import Built
 from hybridkern.nets.constant import Constant
 from hybridkern.nets.masked import MADE
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
@@ -92,7 +93,7 @@ def as_center_and_scale(center: object, scale: object) -> tuple[float, float]:
     return as_number("center", center), as_number("scale", scale, lambda s: math.isfinite(s) and s > 0, positive)
 
 
-class Scaled(nn.Module):
+class Scaled(Built, nn.Module):
     """``scale * net((x - center) / scale)``: a network for integers far from 0 that itself sees numbers of order 1.
 
     Args:
@@ -140,7 +141,7 @@ def _zero(conv: nn.Conv2d) -> nn.Conv2d:
     return conv
 
 
-class ConvNet(nn.Module):
+class ConvNet(Built, nn.Module):
     """Glow's coupling network: 3x3 convolution, ReLU, 1x1, ReLU, 3x3, the last one zero at the start.
 
     On a CPU, and on a GPU under autocast in bfloat16, the whole network is one operator,
@@ -204,7 +205,7 @@ class _Highway(nn.Module):
         return torch.lerp(x, F.relu(value).to(x.dtype), torch.sigmoid(gate).to(x.dtype))
 
 
-class HighwayNet(nn.Module):
+class HighwayNet(Built, nn.Module):
     """Convolutional Highway network: 3x3 convolution, ReLU, ``layers`` Highway layers, 3x3 convolution (zero first).
 
     The Highway layers work pixel by pixel (1x1), the two 3x3 convolutions bring in the neighbors. The papers on hybrid

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._saved.built import Built
 
 
-class Constant(nn.Module):
+class Constant(Built, nn.Module):
     """Learnt numbers, the same for every example; they start at zero.
 
     Args:

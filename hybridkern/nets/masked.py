@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_builder, as_flag, as_size, as_sizes, built, short
 from hybridkern._finite import is_plain
+from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width
 from hybridkern.nets.constant import Constant
 
@@ -43,7 +44,7 @@ class MaskedLinear(nn.Linear):
         return F.linear(x, self.masked_weight(), self.bias)
 
 
-class MADE(nn.Module):
+class MADE(Built, nn.Module):
     """Masked autoregressive network: ``outputs`` numbers a feature, computed from the features before it.
 
     The hidden units are sorted by their degree, the position of the last feature that they see. So the passes of an

@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import short
+from hybridkern._saved.built import Built
 from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 
 
-class AffineCoupling(nn.Module):
+class AffineCoupling(Built, nn.Module):
     """Transforms one half of the dimensions by an affine map that a network computes from the other half.
 
     Takes and returns the changing half alone, so that a flow never joins the halves between its layers. Both

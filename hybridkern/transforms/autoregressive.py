@@ -5,13 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from hybridkern._arguments import as_flag
+from hybridkern._saved.built import Built
 from hybridkern.nets import MADE
 from hybridkern.nets.passes import Passes, WholePasses, in_blocks
 from hybridkern.transforms._described import Described
 from hybridkern.transforms.elements import Element
 
 
-class Autoregressive(Described):
+class Autoregressive(Built, Described):
     """``y_i = f(x_i; net(x_1, ..., x_{i-1}))`` in the order of the network; one direction in one pass, one in ``dim``.
 
     The slow direction computes in each pass what the next number needs and nothing else; of a

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hybridkern import ops
 from hybridkern._arguments import as_number
+from hybridkern._saved.built import Built
 from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 from hybridkern.ops.rational_quadratic_spline.form import SplineForm, check_bins, resolve_spline
 
@@ -33,7 +34,7 @@ class Element(Protocol):
 
 
 @dataclass(frozen=True)
-class AffineElement:
+class AffineElement(Built):
     """``x*s + t`` of a form of :func:`hybridkern.ops.affine_coupling`, whose layout is replaced by that of elements.
 
     Raises:
@@ -65,7 +66,7 @@ class AffineElement:
 
 
 @dataclass(frozen=True)
-class SplineElement:
+class SplineElement(Built):
     """A monotonic rational-quadratic spline on ``[-bound, bound]``, the identity outside.
 
     Args:

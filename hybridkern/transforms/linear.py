@@ -10,6 +10,7 @@ from hybridkern._arguments import as_size
 from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import total_dtype
+from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width
 
 # A dimension that varies less keeps its scale.
@@ -22,7 +23,7 @@ def _added(log_det: Tensor | None, own: Tensor, x: Tensor) -> Tensor:
     return own.expand(x.shape[0]).clone() if log_det is None else log_det + own
 
 
-class ActNorm(nn.Module):
+class ActNorm(Built, nn.Module):
     """``y = exp(log_scale) * x + shift``, a scale and a shift for each dimension; the identity at the start.
 
     Args:
@@ -72,7 +73,7 @@ class ActNorm(nn.Module):
         return (x * torch.exp(self.log_scale) + self.shift).to(x.dtype), _added(log_det, own, x)
 
 
-class LULinear(nn.Module):
+class LULinear(Built, nn.Module):
     """``y = L U x + b`` with ``L`` unit lower and ``U`` upper triangular, its diagonal positive; the identity first.
 
     The log-determinant costs nothing, and the inverse two triangular solutions. It runs without autocast.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
 from hybridkern._finite import readable
+from hybridkern._saved.built import Built
 from hybridkern._tensors import shape_text
 from hybridkern._values import transformed
 
@@ -35,7 +36,7 @@ def _version(x: Tensor) -> int:
     return 0 if x.is_inference() else x._version
 
 
-class Permutation(nn.Module):
+class Permutation(Built, nn.Module):
     """Reorders dim 1 by a permutation drawn once, at construction, from torch's default generator.
 
     The permutation is the buffer ``order``: it is part of ``state_dict``, so a loaded model permutes as the saved

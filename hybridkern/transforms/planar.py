@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width, total_dtype
 
 # The slope along the direction of the bump is at least this: at 0 the map could not be inverted.
@@ -38,7 +39,7 @@ def _solve(target: Tensor, c: Tensor) -> Tensor:
     return a
 
 
-class PlanarMap(nn.Module):
+class PlanarMap(Built, nn.Module):
     """``y = x + u' tanh(w' x + b)``, with ``u'`` such that the map can be inverted.
 
     ``u' = u + (m(w u) - w u) w / |w|**2`` with ``m(a) = softplus(a + k) - (1 - 1e-3)`` has ``w u' = m(w u) > -1``, the

@@ -1,4 +1,4 @@
-"""The benchmark code runs, on tiny shapes and without a word on time; the README's table is that of the results."""
+"""The benchmark code runs, on tiny shapes and without a word on time; the tables in docs/ are those of the results."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from benchmarks import (
     discretized_logistic,
     discretized_logistic_mixture,
     gaussian_log_prob,
+    headline,
     operator_table,
     paired_conv1x1,
     plot,
@@ -160,7 +161,7 @@ def test_only_a_whole_run_that_held_is_published() -> None:
     assert doubt(ROWS, {"some work", "other work"}) == "not all benchmarks held"
 
 
-def test_readme_is_changed_between_its_comments_only(tmp_path: Path) -> None:
+def test_a_page_is_changed_between_its_comments_only(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     other = "<!-- bench:b -->\nkept\n<!-- /bench:b -->\nafter\n"
     readme.write_text("before\n<!-- bench:a -->\nold\n<!-- /bench:a -->\n" + other, encoding="utf-8")
@@ -179,15 +180,28 @@ def test_picture_is_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shown", table.TABLES, ids=lambda shown: shown.name)
-def test_readme_shows_the_results(shown: table.Table) -> None:
+def test_the_documentation_shows_the_results(shown: table.Table) -> None:
+    pages = shown.pages()
+    assert table.PAGE in pages and "target" not in pages[table.PAGE].lower()
+    for page, text in pages.items():
+        assert _markdown.block_of(page.read_text(encoding="utf-8"), shown.name) == text
+
+
+def test_the_readme_shows_the_headline() -> None:
     readme = table.README.read_text(encoding="utf-8")
-    assert _markdown.block_of(readme, shown.name) == shown.text()
+    shown = headline.render()
+    assert _markdown.block_of(readme, headline.NAME) == shown and len(shown.splitlines()) == 7
+    assert headline._IMAGES.split("|")[2].strip() in shown
+
+
+def test_a_headline_of_nothing_measured(tmp_path: Path) -> None:
+    assert len(headline.render(tmp_path).splitlines()) == 3
 
 
 @pytest.mark.parametrize("file", by_file())
 def test_results_are_those_of_the_cases(file: str) -> None:
     if not (RESULTS / file).exists():
-        assert "Not measured yet" in table.README.read_text(encoding="utf-8")
+        assert "Not measured yet" in table.PAGE.read_text(encoding="utf-8")
         return
     rows, cases = read_rows(RESULTS / file), by_file()[file]
     assert {row.benchmark for row in rows} == {case.name for case in cases}

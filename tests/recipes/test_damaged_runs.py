@@ -17,11 +17,11 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from hybridkern._saved.seals import seal_archive, seal_tensors
 from hybridkern.lab.cli import app
 from hybridkern.lab.recipes import cubic, training
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.files import write_sealed_json
-from hybridkern.lab.recipes.seals import seal_archive, seal_tensors
 from tests.recipes.conftest import run
 from tests.recipes.version_0_1 import without_checksums
 

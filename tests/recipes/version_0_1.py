@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from hybridkern.lab.recipes.seals import KEY
+from hybridkern._saved.seals import KEY
 
 SEAL = 71  # bytes of a checksum in the comment of an archive
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
 from hybridkern._finite import check_finite_values, is_plain
+from hybridkern._saved.built import Built
 from hybridkern.hybrid._labels import log_prob_of_labels
 from hybridkern.hybrid._targets import check_targets
 
@@ -21,7 +22,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-class Head(nn.Module, ABC):
+class Head(Built, nn.Module, ABC):
     """``p(y|x)`` as a function of the latents: ``head(z)`` is a ``prediction``, which the other methods take.
 
     Args:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from hybridkern._arguments import short
 from hybridkern._tensors import check_width
+from hybridkern.hybrid._labels import log_prob_of_labels
 from hybridkern.hybrid.heads.base import Classifier, at_least_float32, standardization
-from hybridkern.nets import mlp
+from hybridkern.nets import as_probability, mlp
 
 
 class Categorical(Classifier):
@@ -25,6 +27,9 @@ class Categorical(Classifier):
         activation: builds the activations.
         dropout: dropout probability in the hidden layers.
         input_dropout: dropout probability of the latents.
+        seen: positions of the latents that the network sees, ``(K,)`` int64, such as those of a flow's top level;
+            ``None``: all.
+        label_smoothing: share of the label that training spreads over all classes.
 
     Raises:
         TypeError, ValueError: a size or probability out of range, or an argument of the wrong type.
@@ -34,6 +39,7 @@ class Categorical(Classifier):
 
     center: Tensor
     scale: Tensor
+    seen: Tensor | None
 
     def __init__(
         self,
@@ -44,13 +50,16 @@ class Categorical(Classifier):
         activation: Callable[[], nn.Module] = nn.LeakyReLU,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        seen: Tensor | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(dim, classes)
-        self.net = mlp(
-            self.dim, self.classes, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout
-        )
-        self.register_buffer("center", torch.zeros(self.dim))
+        width = self.dim if seen is None else len(_positions(seen, self.dim))
+        self.net = mlp(width, self.classes, hidden, activation=activation, dropout=dropout, input_dropout=input_dropout)
+        self.register_buffer("center", torch.zeros(width))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("seen", seen)
+        self.label_smoothing = as_probability("label_smoothing", label_smoothing)
 
     @torch.no_grad()
     def initialize(self, z: Tensor, y: Tensor | None = None) -> None:
@@ -66,6 +75,8 @@ class Categorical(Classifier):
             TypeError, ValueError: no tensor, another shape, a value that is not finite, or latents that do not vary.
         """
         center, scale = standardization(z, self.dim)
+        if self.seen is not None:
+            center, scale = standardization(z[:, self.seen], len(self.seen))
         self.center.copy_(center)
         self.scale.copy_(scale)
 
@@ -76,8 +87,15 @@ class Categorical(Classifier):
             TypeError, ValueError: ``z`` is no tensor, or has another shape.
         """
         check_width("z", z, self.dim)
-        logits: Tensor = self.net((z - self.center) / self.scale)
+        seen = z if self.seen is None else z[:, self.seen]
+        logits: Tensor = self.net((seen - self.center) / self.scale)
         return logits
+
+    def log_likelihood(self, z: Tensor, y: Tensor) -> Tensor:
+        """What training maximizes, ``(B,)`` in nats: ``log p(y|x)``, with the label smoothed."""
+        log_p = self.log_probabilities(self(z))
+        log_py = log_prob_of_labels(log_p, y)
+        return torch.lerp(log_py, log_p.mean(1), self.label_smoothing) if self.label_smoothing else log_py
 
     def log_probabilities(self, prediction: Tensor) -> Tensor:
         """``log p(y|x)`` of every class in nats, ``(B, classes)``, at least float32, from logits."""
@@ -90,3 +108,11 @@ class Categorical(Classifier):
     def predict(self, prediction: Tensor) -> Tensor:
         """The most probable class, ``(B,)`` int64, from logits."""
         return prediction.argmax(1)
+
+
+def _positions(seen: object, dim: int) -> Tensor:
+    if not isinstance(seen, Tensor) or seen.dtype != torch.int64 or seen.ndim != 1 or len(seen) == 0:
+        raise TypeError(f"seen: got {short(seen)}, expected positions of latents, (K,) in torch.int64")
+    if not seen.is_meta and not (int(seen.min()) >= 0 and int(seen.max()) < dim):
+        raise ValueError(f"seen: got {int(seen.min())} to {int(seen.max())}, expected positions from 0 to {dim - 1}")
+    return seen

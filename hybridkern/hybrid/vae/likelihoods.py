@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern._finite import readable
+from hybridkern._saved.built import Built
 from hybridkern._tensors import total_dtype
 from hybridkern.distributions import sample_logistic, sample_logistic_mixture
 
 
-class Likelihood(ABC):
+class Likelihood(Built, ABC):
     """``p(x|z)`` of ``D`` values that are independent given the decoder's outputs.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_number, as_size
+from hybridkern._saved.built import Arguments
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.hybrid._labels import as_label, check_labels
 from hybridkern.hybrid.vae.latents import encode
@@ -144,12 +146,35 @@ class M1M2(SemiSupervisedVAE):
             raise ValueError(
                 f"first: none of its {first.dim} latents varies by {_LEAST_DEVIATION}, expected some that do"
             )
-        self.register_buffer("chosen", chosen)
-        self.register_buffer("center", means[:, chosen].mean(0))
-        self.register_buffer("scale", means[:, chosen].std(0))
-        self.second = M2(len(chosen), classes, latent=latent, hidden=hidden, likelihood=Gaussian(), weight=weight).to(
-            x.dtype
-        )
+        self._assemble(chosen, means[:, chosen].mean(0), means[:, chosen].std(0), latent, hidden, weight)
+
+    def _assemble(
+        self, chosen: Tensor, center: Tensor, scale: Tensor, latent: int, hidden: Sequence[int], weight: float
+    ) -> None:
+        for name, value in (("chosen", chosen), ("center", center), ("scale", scale)):
+            self.register_buffer(name, value)
+        self.second = M2(
+            len(chosen), self.classes, latent=latent, hidden=hidden, likelihood=Gaussian(), weight=weight
+        ).to(center.dtype)
+
+    def built_from(self) -> Arguments:
+        """The arguments of :meth:`_restored`: the data are no part of the model."""
+        known = inspect.signature(M1M2).bind(*self._built_from.args, **self._built_from.kwargs)
+        known.apply_defaults()
+        kept = {name: known.arguments[name] for name in ("latent", "hidden", "weight")}
+        return Arguments((self.first, self.dim, self.classes, len(self.chosen)), kept)
+
+    @classmethod
+    def _restored(
+        cls, first: VAE, dim: int, classes: int, chosen: int, latent: int, hidden: Sequence[int], weight: float
+    ) -> M1M2:
+        """A model of this shape, for weights to be loaded."""
+        made = cls.__new__(cls)
+        SemiSupervisedVAE.__init__(made, dim, classes)
+        made.first = first.requires_grad_(False).eval()
+        some = next(first.parameters()).new_zeros(chosen)
+        made._assemble(torch.zeros(chosen, dtype=torch.int64), some, some.clone(), latent, hidden, weight)
+        return made
 
     def train(self, mode: bool = True) -> M1M2:
         """As for any module, but for M1."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size, short
+from hybridkern._saved.built import Arguments, Saved
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid.heads import Head
@@ -35,7 +36,7 @@ def bound_pass(z: Tensor, log_pz: Tensor, rest: Tensor, dim: int) -> BoundPass:
     return found
 
 
-class VAE(nn.Module):
+class VAE(Saved, nn.Module):
     """``p(x) = E_p(z) p(x|z)``, bounded from below by ``E_q(z|x) [log p(x|z) + log p(z) - log q(z|x)]``.
 
     It has the methods of a flow. **Every log-probability of data is a lower bound**, from one draw of ``z``: unbiased
@@ -55,6 +56,7 @@ class VAE(nn.Module):
     """
 
     discrete = False
+    _replaceable = ("base",)
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, dim: int, *, likelihood: str | Likelihood = "bernoulli"
@@ -114,9 +116,9 @@ class VAE(nn.Module):
         return x, x.new_zeros(len(x))
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` samples of ``p(x)``, ``(n, D)``, without gradient."""
-        return self.decoded(self.base.sample(n, generator=generator), generator)
+    def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """``n`` samples of ``p(x)``, ``(n, D)``, without gradient; the scale of latents is times ``temperature``."""
+        return self.decoded(self.base.sample(n, temperature=temperature, generator=generator), generator)
 
     def decoded(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``: ``(B, D)``."""
@@ -176,13 +178,12 @@ class HybridVAE(HybridModel):
         x = vae.decoded(z, generator)
         return HybridSample(x, vae.log_prob(x, generator=generator), head(z))
 
+    def built_from(self) -> Arguments:
+        """The arguments of the constructor, as the model holds them now."""
+        if type(self) is not HybridVAE:
+            return super().built_from()
+        vae = cast(VAE, self.flow)
+        return Arguments((vae.encoder, vae.decoder, self.head), {"likelihood": vae.likelihood})
+
     def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         return cast(VAE, self.flow).decoded(z, generator)
-
-    @torch.no_grad()
-    def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:
-        """``n`` samples of ``p(x)``, a lower bound of their ``log_px``, and what the head says of their latents."""
-        vae = cast(VAE, self.flow)
-        z = vae.base.sample(n, generator=generator)
-        x = vae.decoded(z, generator)
-        return HybridSample(x, vae.log_prob(x, generator=generator), self.head(z))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._saved.built import Saved
 from hybridkern._tensors import total_dtype
 from hybridkern.hybrid._labels import split_unlabelled
 from hybridkern.hybrid.model import HybridOutput
@@ -23,7 +24,7 @@ def log_shares(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits.to(total_dtype(logits)), -1)
 
 
-class SemiSupervisedVAE(nn.Module, ABC):
+class SemiSupervisedVAE(Saved, nn.Module, ABC):
     """A model of ``p(x, y)`` with a classifier ``q(y|x)``, learnt from rows with and without a label.
 
     ``log_px`` of everything here **is a lower bound**, from one draw of the latents.

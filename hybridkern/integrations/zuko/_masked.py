@@ -15,7 +15,7 @@ ELEMENTWISE = {
     *(nn.Identity, nn.LogSigmoid, nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Tanhshrink),
 }
 _PURE = {*ELEMENTWISE, MLP, MaskedMLP, Residual, Linear, MaskedLinear, LayerNorm, nn.Sequential, nn.Linear}
-Layers = list[nn.Module]
+Layers = list[Any]
 
 
 def is_pure(network: Any) -> bool:
@@ -34,19 +34,19 @@ def layers_of(network: Any) -> Layers | None:
     return layers if all(map(_is_known, layers)) else None
 
 
-def _is_known(layer: nn.Module) -> bool:
+def _is_known(layer: Any) -> bool:
     if type(layer) is Residual:
         return len(layer) == 3 and _is_masked(layer[0]) and type(layer[1]) in ELEMENTWISE and _is_masked(layer[2])
     return type(layer) in ELEMENTWISE or _is_masked(layer)
 
 
-def _is_masked(layer: nn.Module) -> bool:
+def _is_masked(layer: Any) -> bool:
     return type(layer) is MaskedLinear and isinstance(layer.bias, Tensor) and type(layer.mask) is Tensor
 
 
 def masked_layers(layers: Layers) -> list[MaskedLinear]:
     """All masked linear layers, those of residual blocks too."""
-    inner = [part for layer in layers for part in (layer if type(layer) is Residual else [layer])]  # type: ignore[attr-defined]
+    inner = [part for layer in layers for part in (layer if type(layer) is Residual else [layer])]
     return [layer for layer in inner if type(layer) is MaskedLinear]
 
 

@@ -94,7 +94,7 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
         if options.precision or looks_back or torch.compiler.is_compiling() or transformed():
             return None
         layers = layers_of(self.hyper)
-        if layers is None or not _reads(layers[0].weight, y, context):  # type: ignore[arg-type]
+        if layers is None or not _reads(layers[0].weight, y, context):
             return None
         plan = self._plan(layers, y.shape[-1])
         width = 0 if context is None else context.shape[-1]

@@ -26,8 +26,9 @@ class Inverse(_InverseTransform):
 
     def call_and_ladj(self, y: Tensor) -> Values:
         """``x`` and ``log|det dx/dy|``."""
-        assert isinstance(self._inv, _Both)
-        return self._inv.inverse_and_ladj(y)
+        inverse: Any = self._inv
+        found: Values = inverse.inverse_and_ladj(y)
+        return found
 
 
 class _Both:

@@ -17,11 +17,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
+from hybridkern._saved.seals import archive_is_intact, ends_as_archive, ends_as_checkpoint, seal_archive
 from hybridkern.lab.archive import one_line
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError, UnsealedFileError
 from hybridkern.lab.recipes.files import read_file, sync_folder, write_durably
 from hybridkern.lab.recipes.fitting import require_fit
-from hybridkern.lab.recipes.seals import archive_is_intact, ends_as_archive, ends_as_checkpoint, seal_archive
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "last.previous.ckpt"
 _LISTS, _DICTIONARIES, _NUMBERS = (

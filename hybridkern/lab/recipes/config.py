@@ -57,6 +57,11 @@ class Config:
     ema: float | None = None
     device: str = "auto"
 
+    @property
+    def schedule_may_grow(self) -> bool:
+        """Whether a finished run can go on along its schedule, stretched over more epochs or minutes."""
+        return False
+
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:

@@ -9,6 +9,7 @@ coupling adds ``beta * round(t)`` (``lattice="tutorial"``), which leaves the int
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from hybridkern.lab.recipes.config import LATTICES, Config
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.recipe import DataShape, Published, Recipe
 from hybridkern.lab.recipes.task import Task, Terms
+from hybridkern.nets import mlp
 
 _HIDDEN = 256
 _FLOWS = 2
@@ -81,11 +83,6 @@ class TutorialTask(Task):
         return self.model.sample(n).reshape(n, -1)
 
 
-def _mlp(inputs: int, outputs: int) -> nn.Sequential:
-    layers = [nn.Linear(inputs, _HIDDEN), nn.LeakyReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.LeakyReLU()]
-    return nn.Sequential(*layers, nn.Linear(_HIDDEN, outputs))
-
-
 def _load(config: TutorialConfig) -> DataSet:
     return load_digits() if config.data is None else load_npz(config.data)
 
@@ -95,10 +92,10 @@ def _build(config: TutorialConfig, data: DataShape) -> TutorialTask:
     if data.dim % pieces:
         raise RecipeError(f"--data: images of {data.dim} values cannot be divided into {pieces} equal parts")
     outputs = data.dim // pieces
-    nets = [lambda: _mlp(data.dim - outputs, outputs) for _ in range(config.parts)]
-    classifier = nn.Sequential(*_mlp(data.dim, data.classes), nn.Softmax(dim=1))
+    net = partial(mlp, data.dim - outputs, outputs, (_HIDDEN, _HIDDEN))
+    classifier = nn.Sequential(*mlp(data.dim, data.classes, (_HIDDEN, _HIDDEN)), nn.Softmax(dim=1))
     lam = config.weight(data.dim)
-    model = HybridIDF(nets, classifier, _FLOWS, alpha=lam, D=data.dim, lattice=config.lattice)
+    model = HybridIDF([net] * config.parts, classifier, _FLOWS, alpha=lam, D=data.dim, lattice=config.lattice)
     return TutorialTask(model, lam)
 
 

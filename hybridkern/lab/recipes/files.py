@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hybridkern._saved.seals import KEY, json_is_intact, seal_json
 from hybridkern.lab.archive import one_line
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
-from hybridkern.lab.recipes.seals import KEY, json_is_intact, seal_json
 
 _LARGEST_JSON = 64 * 2**20
 _TAIL = 128

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hybridkern
+from hybridkern._saved.seals import tensors_are_intact, tensors_end
 from hybridkern.lab.archive import one_line
 from hybridkern.lab.data import DataError
 from hybridkern.lab.recipes.config import Config
@@ -19,10 +20,9 @@ from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
 from hybridkern.lab.recipes.files import is_leftover, read_file, read_json, remove_leftovers, size_of, write_sealed_json
 from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.recipe import DataShape, Recipe, get_recipe
-from hybridkern.lab.recipes.seals import tensors_are_intact, tensors_end
 
 _LARGEST_HEADER = 100_000_000  # that safetensors takes
-_KEYS = {"recipe", "hybridkern", "config", "data", "data_sha256"}
+_KEYS = {"recipe", "hybridkern", "config", "data", "data_sha256", "model"}
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,17 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What ``config.json`` holds; ``sealed``: whether the files of the run hold checksums. Version 0.1 wrote none."""
+    """What ``config.json`` holds; ``sealed``: whether the files of the run hold checksums. Version 0.1 wrote none.
+
+    ``model`` says for :func:`hybridkern.load` how the model was built, where it can be built without the recipe.
+    """
 
     recipe: Recipe
     config: Config
     data: DataShape
     data_hash: str | None
     sealed: bool = True
+    model: dict[str, Any] | None = None
 
     def write(self, folder: RunFolder) -> None:
         """Writes ``config.json``."""
@@ -161,6 +165,8 @@ class RunRecord:
             "data": dataclasses.asdict(self.data),
             "data_sha256": self.data_hash,
         }
+        if self.model is not None:
+            values["model"] = self.model
         write_sealed_json(folder.config, values)
 
     @classmethod

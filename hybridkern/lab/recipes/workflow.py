@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 import hybridkern
+from hybridkern._saved.files import describe
+from hybridkern._saved.seals import seal_tensors
 from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.data import DataSet
 from hybridkern.lab.recipes.checkpoints import say, seal_all
@@ -29,11 +31,11 @@ from hybridkern.lab.recipes.pictures import draw_run
 from hybridkern.lab.recipes.recipe import DataShape, Recipe, get_recipe
 from hybridkern.lab.recipes.report import notes, result_table
 from hybridkern.lab.recipes.run_folder import RunFolder, RunRecord, changed_setting, hash_of
-from hybridkern.lab.recipes.seals import seal_tensors
 from hybridkern.lab.recipes.task import Task
 from hybridkern.lab.recipes.training import fit
 
 _PATHS = ("data", "data_root", "test_data", "ood")
+_LENGTHS = ("epochs", "minutes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,8 @@ def train(
     """Trains the recipe ``name`` with ``options`` (settings by name; ``None`` means not given) into the folder ``out``.
 
     Args:
-        resume: go on with the run in ``out`` from its last complete epoch; a finished one is only evaluated again.
+        resume: go on with the run in ``out`` from its last complete epoch. A finished one goes on where ``options``
+            give it more ``epochs`` or ``minutes``, and is only evaluated again otherwise.
         download: fetch the recipe's data files where they are missing.
         console: where the progress line goes; standard error by default.
         extra: further Lightning callbacks.
@@ -110,12 +113,30 @@ def train(
             held.enter_context(folder.new())
         elif before is not None and not before.sealed and not follows():
             seal_all(folder.checkpoints)
+        if resume and folder.metrics.exists() and not follows():
+            _go_on(folder, before, record, console)
         if not follows():
-            record.write(folder)
+            dataclasses.replace(record, model=_described(task)).write(folder)
         history = (recipe.fit or fit)(task, data, config, folder.checkpoints, console=console, extra=extra)
         if follows():
             return Run(record, task, {}, [])
         return _finish(folder, record, task, data, history, console)
+
+
+def _described(task: Task) -> dict[str, Any] | None:
+    """What ``hybridkern.load`` builds the task's model from; ``None`` for one that only its recipe can build."""
+    try:
+        return describe(task.model, prefix="model.")  # type: ignore[arg-type]
+    except (TypeError, ValueError, AttributeError):
+        return None
+
+
+def _go_on(folder: RunFolder, before: RunRecord | None, record: RunRecord, console: Console) -> None:
+    """A finished run that is to train longer is unfinished again, from before its settings change on."""
+    if before is not None and before.config != record.config:
+        folder.metrics.unlink(missing_ok=True)
+    else:
+        say(console, f"{folder.root}: finished already, and evaluated again; to go on, give more --epochs or --minutes")
 
 
 def load_run(out: Path) -> tuple[RunRecord, Task]:
@@ -263,14 +284,27 @@ def _resumed_config(recipe: Recipe, record: RunRecord, options: dict[str, Any]) 
     if record.recipe.name != recipe.name:
         raise RecipeError(f"--resume: the folder holds a run of '{record.recipe.name}', not of '{recipe.name}'")
     config = record.config.updated(recipe.name, _absolute(options))
-    longer = dataclasses.replace(record.config, epochs=config.epochs)
-    if config.schedule == "constant" and config.epochs >= record.config.epochs:
-        record = dataclasses.replace(record, config=longer)
-    changed = changed_setting(record.config, config)
+    before, fixed = record.config, ""
+    if config.schedule == "constant" or config.schedule_may_grow:
+        before = dataclasses.replace(before, **_longer(before, config))
+    elif _longer(before, config):
+        fixed = f"; its schedule '{config.schedule}' ends there: begin a new run, or one with --set schedule=constant"
+    changed = changed_setting(before, config)
     if changed:
         name, old, new = changed
-        raise RecipeError(f"--{name.replace('_', '-')}: got {new}, but the run to resume has {old}")
+        hint = fixed if name in _LENGTHS else ""
+        raise RecipeError(f"--{name.replace('_', '-')}: got {new}, but the run to resume has {old}{hint}")
     return config
+
+
+def _longer(old: Config, new: Config) -> dict[str, Any]:
+    """Those settings of a run's length that were raised."""
+    pairs = {name: (getattr(old, name, None), getattr(new, name, None)) for name in _LENGTHS}
+    return {
+        name: after
+        for name, (before, after) in pairs.items()
+        if before != after and (before is None or after is None or after > before)
+    }
 
 
 def _require_same_data(old: RunRecord, new: RunRecord) -> None:

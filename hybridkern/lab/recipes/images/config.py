@@ -113,6 +113,11 @@ class ImagesConfig(Config):
     draws: int = 2
 
     @property
+    def schedule_may_grow(self) -> bool:
+        """The learning rate is a function of the share that is done."""
+        return True
+
+    @property
     def processes(self) -> int:
         """Those that share each batch, on all machines."""
         return self.devices * self.nodes
@@ -173,4 +178,4 @@ class ImagesConfig(Config):
 
     def lam_record(self, dim: int) -> dict[str, Any]:
         convention = f"loss = -log p(y|x) - (lam / D) * log p(x), nats per example, D = {dim}"
-        return {"lam": self.weight(dim) * dim, "lam_convention": convention}
+        return {"lam": 1.0 if self.lam is None else self.lam, "lam_convention": convention}

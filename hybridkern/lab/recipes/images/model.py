@@ -9,10 +9,11 @@ from torch import nn
 
 from hybridkern import flows
 from hybridkern.hybrid import HybridModel
+from hybridkern.hybrid.heads import Categorical
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.semi import SemiSupervisedTask
-from hybridkern.lab.recipes.images.task import ImageClassifier, ImageTask
+from hybridkern.lab.recipes.images.task import ImageTask
 from hybridkern.lab.recipes.recipe import DataShape
 
 
@@ -55,7 +56,7 @@ def build(config: ImagesConfig, data: DataShape) -> ImageTask:
     return task
 
 
-def _head(config: ImagesConfig, flow: Any, data: DataShape) -> ImageClassifier:
+def _head(config: ImagesConfig, flow: Any, data: DataShape) -> Categorical:
     hidden = (config.head_hidden,) if config.head_hidden else ()
     options: dict[str, Any] = {"dropout": config.head_dropout, "input_dropout": config.head_input_dropout}
     if not config.semi_supervised:
@@ -63,4 +64,4 @@ def _head(config: ImagesConfig, flow: Any, data: DataShape) -> ImageClassifier:
     if config.head != "all":
         positions = torch.arange(data.dim, dtype=torch.float32)[None]
         options["seen"] = flow.latents(positions)[-1].flatten().round().long()
-    return ImageClassifier(data.dim, data.classes, hidden, activation=nn.ReLU, **options)
+    return Categorical(data.dim, data.classes, hidden, activation=nn.ReLU, **options)

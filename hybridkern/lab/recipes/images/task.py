@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid import HybridModel, HybridOutput, objectives
-from hybridkern.hybrid._labels import log_prob_of_labels
-from hybridkern.hybrid.heads import Categorical
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
 from hybridkern.lab.recipes.task import Task, Terms
 
@@ -109,39 +107,3 @@ class ImageTask(Task):
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters of the classifier."""
         return list(self.model.head.parameters())
-
-
-class ImageClassifier(Categorical):
-    """A classifier that may see the latents at some positions only, and be trained on smoothed labels.
-
-    Args:
-        dim: dimensions of all latents.
-        classes, hidden, options: of :class:`hybridkern.hybrid.heads.Categorical`.
-        seen: the positions ``(K,)``, int64; ``None``: all.
-        label_smoothing: share of the label spread over all classes, in training.
-    """
-
-    seen: Tensor | None
-
-    def __init__(
-        self,
-        dim: int,
-        classes: int,
-        hidden: tuple[int, ...] = (),
-        *,
-        seen: Tensor | None = None,
-        label_smoothing: float = 0.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(dim if seen is None else len(seen), classes, hidden, **options)
-        self.dim = dim
-        self.register_buffer("seen", seen)
-        self.label_smoothing = label_smoothing
-
-    def forward(self, z: Tensor) -> Tensor:
-        return super().forward(z if self.seen is None else z[:, self.seen])
-
-    def log_likelihood(self, z: Tensor, y: Tensor) -> Tensor:
-        log_p = self.log_probabilities(self(z))
-        log_py = log_prob_of_labels(log_p, y)
-        return torch.lerp(log_py, log_p.mean(1), self.label_smoothing) if self.label_smoothing else log_py

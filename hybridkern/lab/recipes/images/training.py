@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,9 @@ def fit(
 
 def _finished(resumed: Resumed, pace: Pace) -> bool:
     """Whether the run of a checkpoint had come to its end."""
-    progress = resumed.state_of(pace).get("progress")
-    return isinstance(progress, (int, float)) and progress >= 1
+    state = resumed.state_of(pace)
+    done = [(state.get("step"), pace.total), (state.get("seconds"), 60 * (pace.minutes or math.inf))]
+    return any(isinstance(value, (int, float)) and value >= end for value, end in done)
 
 
 def _run(

@@ -12,7 +12,6 @@ import json
 import re
 from typing import Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 KEY = "checksum"
@@ -31,9 +30,11 @@ def seal_json(values: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
     return content, json.loads(content)
 
 
-def seal_tensors(tensors: dict[str, Tensor]) -> bytes:
-    """The safetensors file of these tensors."""
-    content = save(tensors, metadata={KEY: _BLANK.decode()})
+def seal_tensors(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The safetensors file of these tensors, with further ``metadata``."""
+    from safetensors.torch import save
+
+    content: bytes = save(tensors, metadata={**(metadata or {}), KEY: _BLANK.decode()})
     return _sealed(content, content.index(_BLANK))
 
 
@@ -66,7 +67,8 @@ def tensors_end(head: bytes) -> int | None:
     size = int.from_bytes(head[:8], "little")
     try:
         entries = json.loads(head[8 : 8 + size])
-        return 8 + size + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+        end: int = 8 + size + max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+        return end
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 

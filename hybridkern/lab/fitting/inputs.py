@@ -1,0 +1,124 @@
+"""Arrays of the user as tensors that a model takes, checked once and for all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hybridkern._arguments import short
+from hybridkern.hybrid.heads import Classifier, Regressor
+from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples ``x`` ``(N, *shape)``, with targets ``y`` ``(N,)`` and conditions ``(N, width)`` where there are any."""
+
+    x: Tensor
+    y: Tensor | None
+    context: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, rows: Tensor | slice) -> Rows:
+        """Those of these positions."""
+        return Rows(*(None if part is None else part[rows] for part in (self.x, self.y, self.context)))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> Rows:
+        """On that device."""
+        return Rows(*(None if part is None else part.to(device) for part in (self.x, self.y, self.context)))  # type: ignore[arg-type]
+
+    def digest(self) -> str:
+        """SHA-256 of the values, for a run that goes on to see that they are the same."""
+        total = hashlib.sha256()
+        for part in (self.x, self.y, self.context):
+            if part is not None:
+                total.update(f"{tuple(part.shape)}".encode())
+                total.update(part.contiguous().view(torch.uint8).numpy().data if part.numel() else b"")
+        return total.hexdigest()
+
+
+def as_rows(model: nn.Module, x: Any, y: Any, context: Any, names: Sequence[str] = ("x", "y", "context")) -> Rows:
+    """What the user gave, in the model's dtype.
+
+    Raises:
+        TypeError: no array, or targets that this model cannot take.
+        ValueError: other numbers of rows, none at all, or a value that is not finite.
+    """
+    dtype = _dtype_of(model)
+    rows = _numbers(names[0], x, dtype)
+    if rows.ndim < 2 or len(rows) == 0:
+        raise ValueError(f"{names[0]}: got shape {tuple(rows.shape)}, expected (N, ...) with at least one row")
+    given = None if context is None else _numbers(names[2], context, dtype)
+    targets = None if y is None else _targets(names[1], y, model, dtype)
+    for name, part in ((names[1], targets), (names[2], given)):
+        if part is not None and len(part) != len(rows):
+            raise ValueError(f"{name}: got {len(part)} rows, expected {len(rows)}, as in {names[0]}")
+    return Rows(rows, targets, given)
+
+
+def split(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+    """Training and validation part: a random ``share`` of the rows, one at least, is held out."""
+    held = max(1, round(share * len(rows))) if share else 0
+    if held >= len(rows):
+        raise ValueError(f"validation: got {share}, which leaves none of {len(rows)} rows to train on; expected less")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows.at(order[held:]), rows.at(order[:held])
+
+
+def _dtype_of(model: nn.Module) -> torch.dtype:
+    flow = getattr(model, "flow", model)
+    base = getattr(flow, "base", None)
+    if base is not None and isinstance(base.dtype, torch.dtype):
+        return base.dtype
+    return next((value.dtype for value in model.parameters()), torch.get_default_dtype())
+
+
+def _array(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    try:
+        array = np.asarray(value)  # tables of pandas and polars too
+    except Exception as error:
+        raise TypeError(f"{name}: got {short(value)}, expected an array or a tensor") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: got an array of {array.dtype}, expected numbers")
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _numbers(name: str, value: Any, dtype: torch.dtype) -> Tensor:
+    return _finite(name, _array(name, value).to(dtype))
+
+
+def _finite(name: str, values: Tensor) -> Tensor:
+    bad = ~torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else ~torch.isfinite(values)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        what = "NaN" if bool(values[row].isnan().any()) else "infinity"
+        raise ValueError(f"{name}: got {what} in row {row} and {int(bad.sum()) - 1} others, expected finite numbers")
+    return values
+
+
+def _targets(name: str, value: Any, model: nn.Module, dtype: torch.dtype) -> Tensor:
+    head = getattr(model, "head", None)
+    labels = isinstance(head, Classifier) or isinstance(model, SemiSupervisedVAE)
+    if not labels and not isinstance(head, Regressor):
+        raise TypeError(f"{name}: got targets, but {type(model).__name__} has no head that predicts any; leave it out")
+    targets = _array(name, value)
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if targets.ndim != 1:
+        raise ValueError(f"{name}: got shape {tuple(targets.shape)}, expected (N,)")
+    if not labels:
+        return _finite(name, targets.to(torch.promote_types(dtype, torch.float32)))
+    whole = _finite(name, targets.to(torch.float64))
+    if not torch.equal(whole, whole.round()):
+        raise TypeError(f"{name}: got numbers that are not whole, expected classes 0, 1, ...")
+    return whole.to(torch.int64)

@@ -1,0 +1,292 @@
+"""``hybridkern.lab.fit``."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from torch import nn
+
+from hybridkern._arguments import as_number, as_size, short
+from hybridkern._saved.files import describe, read_json, write_folder, write_json
+from hybridkern.flows import Flow
+from hybridkern.hybrid import HybridModel
+from hybridkern.hybrid.objectives import Objective, Weighted
+from hybridkern.hybrid.vae import VAE
+from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
+from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs, placed_on
+from hybridkern.lab.fitting.history import History
+from hybridkern.lab.fitting.inputs import Rows, as_rows, split
+from hybridkern.lab.fitting.module import FitModule, evaluating, observe
+from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
+from hybridkern.lab.recipes.lock import locked
+from hybridkern.lab.recipes.training import quiet_lightning
+
+HISTORY, CHECKPOINTS = "history.json", "checkpoints"
+_MAY_CHANGE = ("epochs", "minutes", "patience", "device")
+_EPOCHS = 100
+_SAMPLE = 10_000  # rows that actnorm, priors and heads start from
+
+
+def fit(
+    model: nn.Module,
+    x: Any,
+    y: Any = None,
+    *,
+    context: Any = None,
+    objective: Objective | None = None,
+    validation: Any = 0.1,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    patience: int = 20,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    clip: float | None = 50.0,
+    schedule: str = "cosine",
+    initialize: bool | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
+    """Trains ``model`` in place on arrays, and leaves it in evaluation mode with the weights of its best epoch.
+
+    Args:
+        model: a flow, a :class:`~hybridkern.hybrid.HybridModel`, or a variational autoencoder of
+            :mod:`hybridkern.hybrid.vae`.
+        x: examples ``(N, *shape)``: an array, a tensor or a table of numbers, converted to the model's dtype. Flows on
+            real numbers train best where each column is about 0 with standard deviation 1.
+        y: targets ``(N,)``: classes 0, 1, ... (-1: unknown, for ``SemiSupervised`` and autoencoders), or numbers.
+            ``None``: only ``p(x)`` is trained.
+        context: conditions ``(N, width)`` of a flow that has them.
+        objective: of a hybrid model with targets; ``None``: ``Weighted(1.0, per_dimension=True)``, that is
+            ``-log p(y|x) - log p(x) / D``.
+        validation: share of the rows that are held out, a tuple ``(x, y)`` (or ``(x, y, context)``) of rows of their
+            own, or 0 for none: then nothing stops the training early and the last weights are kept.
+        epochs: the most passes over the data; 100 where ``minutes`` is ``None`` too.
+        minutes: the most wall time.
+        patience: epochs without a lower validation loss after which training stops.
+        batch_size: examples per step.
+        lr, weight_decay: of AdamW.
+        clip: largest norm of the gradient; ``None``: any.
+        schedule: ``"cosine"``: the learning rate falls to 0 over ``epochs`` or ``minutes``; ``"constant"``.
+        initialize: whether actnorm, priors and the normalization of heads start from the data. ``None``: where this
+            model was neither trained by this function nor loaded before.
+        device: ``"auto"`` (a GPU where torch sees one), ``"cpu"`` or ``"cuda"``. The model comes back to where it was.
+        seed: of the held-out rows, the order and the noise. Torch's own generators are left as they were.
+        out: a folder for the model, ``history.json`` and checkpoints; :func:`hybridkern.load` reads it.
+        resume: go on with the training in ``out`` from its last whole epoch; with more ``epochs`` or ``minutes`` a
+            finished one too. Begins where ``out`` holds nothing.
+        progress: whether a line on standard error shows how far the training is.
+
+    Returns:
+        The record of the training.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape or range; nothing has been trained then. A value
+            that is not finite is named by argument and row.
+        TrainingError: a loss is not finite; the message names the epoch and the layer. The model has the weights of
+            the best epoch until then.
+        KeyboardInterrupt: after Ctrl-C, with the weights of the best epoch until then; ``resume=True`` goes on.
+    """
+    if not isinstance(model, (Flow, HybridModel, VAE, SemiSupervisedVAE)):
+        raise TypeError(f"model: got {short(model)}, expected a flow, a HybridModel or an autoencoder of hybridkern")
+    _check(model, objective, epochs, minutes, patience, batch_size, lr, weight_decay, clip, schedule, out, resume)
+    target = placed_on(device)
+    rows = as_rows(model, x, y, context)
+    if rows.context is not None and not isinstance(model, Flow):
+        raise TypeError(f"context: got one, but {type(model).__name__} takes none; expected a flow with a context")
+    train, held = _parts(model, rows, validation, seed)
+    chosen = _objective(model, rows, objective)
+    epochs = _EPOCHS if epochs is None and minutes is None else epochs
+    settings = {"batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "clip": clip, "schedule": schedule}
+    settings |= {"epochs": epochs, "minutes": minutes, "patience": patience, "seed": seed, "device": device}
+    settings |= {"objective": "-log p(x), nats per example" if chosen is None else chosen.describe()}
+    settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
+
+    pace = Pace(epochs, minutes, -(-len(train) // batch_size))
+    history = History(settings=settings)
+    module = FitModule(model, chosen, {"lr": lr, "weight_decay": weight_decay, "schedule": schedule}, seed, pace)
+    keep = Keep(history, pace, train, held, patience)
+    console = Console(stderr=True, quiet=not progress)
+    callbacks: list[Callback] = [keep, Line(history, pace, console)]
+    home, folder = next(model.parameters()).device, None if out is None else Path(out)
+    with ExitStack() as stack:
+        resumed = None
+        if folder is not None:
+            described = describe(model)  # before anything is trained: what cannot be saved says so now
+            resumed = _begun(stack, folder, settings, module, resume, console)
+            callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
+        stack.enter_context(torch.random.fork_rng())
+        if resumed is None and (initialize or (initialize is None and not getattr(model, "_started", False))):
+            torch.manual_seed(seed)
+            _initialize(model, train)
+        object.__setattr__(model, "_started", True)
+        batches = _Batches(train, batch_size, seed)
+        try:
+            _train(module, batches, callbacks, resumed, pace, target, clip)
+        finally:
+            model.to(home)
+            if keep.weights is not None:
+                model.load_state_dict(keep.weights)
+            model.eval()
+        observe(model, train)
+        history.stopped = history.stopped or f"{epochs} epochs were done"
+        if folder is not None:
+            write_folder(model, folder, described)
+            write_json(folder / HISTORY, history.record())
+    return history
+
+
+class _Batches:
+    """Batches in an order that is a function of seed and epoch."""
+
+    def __init__(self, rows: Rows, size: int, seed: int) -> None:
+        self.rows, self.size, self.seed, self.epoch = rows, size, seed, 0
+        # Lightning calls set_epoch of what a loader holds as its sampler
+        self.sampler, self.batch_sampler = self, None
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def __iter__(self) -> Any:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        for picked in torch.randperm(len(self.rows), generator=generator).split(self.size):
+            yield self.rows.at(picked)
+
+
+def _train(
+    module: FitModule,
+    batches: _Batches,
+    callbacks: list[Callback],
+    resumed: Resumed | None,
+    pace: Pace,
+    device: torch.device,
+    clip: float | None,
+) -> None:
+    restoring = Restoring(resumed)
+    if resumed is not None:
+        resumed.restore(callbacks[0])
+        if pace() >= 1:
+            return  # nothing is left to do
+    with quiet_lightning(), restoring.errors():
+        trainer = pl.Trainer(
+            accelerator=device.type,
+            devices=1 if device.type == "cpu" or device.index is None else [device.index],
+            max_epochs=-1 if pace.epochs is None else pace.epochs,
+            callbacks=[*callbacks, restoring],
+            plugins=[SealedCheckpointIO()],
+            gradient_clip_val=clip,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=len(callbacks) > 2,
+        )
+        try:
+            trainer.fit(module, batches, ckpt_path=None if resumed is None else resumed.path)
+        except SystemExit as stop:
+            if trainer.interrupted:
+                raise KeyboardInterrupt from stop
+            raise
+
+
+def _begun(
+    stack: ExitStack, folder: Path, settings: dict[str, Any], module: FitModule, resume: bool, console: Console
+) -> Resumed | None:
+    """Holds the folder; the checkpoint to go on from, where there is one and it is asked for.
+
+    Raises:
+        ValueError: the folder holds something, or another training than this one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(locked(folder))
+    begun = folder / HISTORY
+    if not resume:
+        if any(folder.iterdir()):
+            raise ValueError(f"out: got {folder}, which is not empty; expected another folder, or resume=True")
+    elif begun.exists():
+        before = read_json(begun)["settings"]
+        for name, value in settings.items():
+            if name not in _MAY_CHANGE and before.get(name) != value:
+                raise ValueError(f"{name}: got {value!r}, but the training to go on with has {before.get(name)!r}")
+    (folder / CHECKPOINTS).mkdir(exist_ok=True)
+    found = newest(folder / CHECKPOINTS, module, console) if resume else None
+    if found is None:
+        write_json(begun, History(settings=settings).record())
+    return found
+
+
+def _parts(model: nn.Module, rows: Rows, validation: Any, seed: int) -> tuple[Rows, Rows]:
+    if isinstance(validation, (tuple, list)):
+        names = [f"validation[{i}]" for i in range(3)]
+        if not 1 <= len(validation) <= 3:
+            raise ValueError(f"validation: got {len(validation)} arrays, expected (x,), (x, y) or (x, y, context)")
+        x, y, context = [*validation, None, None][:3]
+        held = as_rows(model, x, y, context, names)
+        if (held.y is None) != (rows.y is None) or (held.context is None) != (rows.context is None):
+            raise ValueError("validation: got other kinds of rows than those to train on, expected the same")
+        return rows, held
+    share = as_number("validation", validation, lambda v: 0 <= v < 1, "a share from 0 to below 1, or arrays")
+    return split(rows, share, seed)
+
+
+def _objective(model: nn.Module, rows: Rows, objective: Objective | None) -> Objective | None:
+    if not isinstance(model, HybridModel) or rows.y is None:
+        if objective is not None:
+            raise ValueError("objective: got one, expected none: there are no targets that a head predicts")
+        return None
+    return Weighted(1.0, per_dimension=True) if objective is None else objective
+
+
+def _initialize(model: nn.Module, rows: Rows) -> None:
+    """Starts what starts from data: the flow, then its head, on a sample of the rows."""
+    part = rows.at(slice(None, None, max(1, len(rows) // _SAMPLE)))
+    flow: Any = getattr(model, "flow", model)
+    given = {} if part.context is None else {"context": part.context}
+    if hasattr(flow, "initialize"):
+        flow.initialize(part.x, **given)
+    head = getattr(model, "head", None)
+    if head is not None:
+        with evaluating(model):
+            head.initialize(flow(part.x)[0])
+
+
+def _check(
+    model: nn.Module,
+    objective: object,
+    epochs: object,
+    minutes: object,
+    patience: object,
+    batch_size: object,
+    lr: object,
+    weight_decay: object,
+    clip: object,
+    schedule: object,
+    out: object,
+    resume: bool,
+) -> None:
+    if objective is not None and not isinstance(objective, Objective):
+        raise TypeError(f"objective: got {short(objective)}, expected one of hybridkern.hybrid.objectives")
+    for name, count, least in (("epochs", epochs, 1), ("patience", patience, 0), ("batch_size", batch_size, 1)):
+        if count is not None or name != "epochs":
+            as_size(name, count, least)
+    for name, number in (("minutes", minutes), ("lr", lr), ("clip", clip)):
+        if number is not None or name == "lr":
+            as_number(name, number, lambda v: 0 < v < math.inf, "a finite, positive number")
+    as_number("weight_decay", weight_decay, lambda v: 0 <= v < math.inf, "a finite number of at least 0")
+    if schedule not in ("cosine", "constant"):
+        raise ValueError(f"schedule: got {schedule!r}, expected 'cosine' or 'constant'")
+    if resume and out is None:
+        raise ValueError("resume: got True without a folder, expected out, the folder of the training")

@@ -1,0 +1,284 @@
+"""``hybridkern.lab.fit``: models of every kind learn, stop, resume; bad input is named before anything is trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+import hybridkern
+from hybridkern import flows, lab, transforms
+from hybridkern.hybrid import HybridModel, heads, objectives
+from hybridkern.hybrid.vae import M2, HybridVAE
+from hybridkern.lab.fitting.callbacks import WholeEpochs
+from tests.saving.own import Embedding
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+QUIET: dict[str, Any] = {"progress": False}
+
+
+def clouds(n: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two classes around (-2, 0) and (2, 0)."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, n)
+    return rng.normal(size=(n, 2)) * 0.5 + np.stack([4 * y - 2, 0 * y], 1), y
+
+
+def hybrid(head: heads.Head | None = None) -> HybridModel:
+    torch.manual_seed(0)
+    return HybridModel(flows.RealNVP(2, layers=2, hidden=16), heads.Categorical(2, classes=2) if head is None else head)
+
+
+def test_a_classifier_learns_and_the_history_says_so(tmp_path: Path) -> None:
+    x, y = clouds()
+    model = hybrid()
+    history = lab.fit(model, x, y, epochs=8, lr=5e-3, **QUIET)
+    assert not model.training and history["epoch"] == list(range(1, 9))
+    assert history["val_loss"][-1] < history["val_loss"][0] - 0.3
+    assert history["val_error"][-1] == 0 and history.stopped == "8 epochs were done"
+    assert history.best == 1 + int(np.argmin(history["val_loss"]))
+    text = str(history)
+    assert "<- these weights" in text and "val_log_px" in text and "stopped: 8 epochs" in text
+    history.plot().savefig(tmp_path / "training.png")
+    assert (tmp_path / "training.png").stat().st_size > 5000
+    assert history.settings["rows"] == 216 and "per_dimension" not in history.settings["objective"]
+    assert "1/D" in history.settings["objective"]
+
+
+def test_the_weights_are_those_of_the_best_epoch() -> None:
+    """The validation loss of the kept weights, computed anew, is the lowest of the history."""
+    x, y = clouds()
+    held = clouds(80, seed=1)
+    model = hybrid()
+    history = lab.fit(model, x, y, validation=held, epochs=6, lr=0.05, schedule="constant", clip=None, **QUIET)
+    rows = torch.tensor(held[0], dtype=torch.float32), torch.tensor(held[1])
+    with torch.no_grad():
+        loss = model.loss(*rows, objectives.Weighted(1.0, per_dimension=True)).item()
+    assert loss == pytest.approx(min(history["val_loss"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_flow_alone_in_its_dtype(dtype: str) -> None:
+    x, _ = clouds()
+    flow = flows.Compose(2, [transforms.ActNorm(2), transforms.LULinear(2)]).to(getattr(torch, dtype))
+    history = lab.fit(flow, torch.tensor(x), epochs=3, **QUIET)
+    assert set(history.epochs[0]) == {"epoch", "seconds", "loss", "val_loss", "val_log_px"}
+    assert flow.log_prob(torch.zeros(1, 2, dtype=flow.base.dtype)).dtype == flow.base.dtype
+    std = 1 / flow.layers[0].log_scale.exp()  # actnorm started from the data
+    torch.testing.assert_close(std.double(), torch.tensor(x.std(0)), rtol=0.1, atol=0)
+
+
+def test_a_condition() -> None:
+    """x is the condition plus noise: what is far from it is not likely."""
+    rng = np.random.default_rng(0)
+    context = rng.normal(size=(300, 3))
+    x = context[:, :1] + 0.1 * rng.normal(size=(300, 1))
+    flow = flows.RealNVP(1, layers=2, hidden=16, context=3)
+    lab.fit(flow, x, context=context, epochs=25, lr=1e-2, **QUIET)
+    c = torch.tensor([[1.0, 0.0, 0.0]])
+    assert flow.log_prob(torch.tensor([[1.0]]), c) > flow.log_prob(torch.tensor([[-1.0]]), c) + 2
+
+
+def test_regression_observes_the_rows_at_the_end() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2))
+    y = 3 * x[:, 0] + 0.1 * rng.normal(size=200) + 5
+    model = hybrid(heads.BayesianLinear(2, prior_precision=0.1, noise=0.1, bias=True))
+    history = lab.fit(model, x, y, objective=objectives.Weighted(0.1), epochs=3, **QUIET)
+    assert history["val_rmse"][-1] < 0.5
+    assert int(model.head.rows) == 180
+
+
+def test_autoencoders_and_unlabelled_rows() -> None:
+    x, y = clouds(120)
+    y[::2] = -1
+    x = 1 / (1 + np.exp(-x))
+    semi = M2(2, 2, latent=2, hidden=(8,))
+    assert "val_error" in lab.fit(semi, x, y, epochs=2, **QUIET).epochs[0]
+    vae = HybridVAE(nn.Linear(2, 4), nn.Linear(2, 2), heads.Categorical(2, 2))
+    goal = objectives.SemiSupervised(objectives.Joint(), 0.1)
+    assert math.isfinite(lab.fit(vae, x, y, objective=goal, epochs=2, **QUIET)["val_loss"][-1])
+
+
+def test_a_bare_flow_of_integers_and_of_images() -> None:
+    whole = np.random.default_rng(0).integers(0, 17, (60, 4))
+    assert len(lab.fit(flows.IDF(4, layers=1, hidden=8), whole, epochs=1, **QUIET).epochs) == 1
+    glow = flows.Glow((1, 4, 4), levels=1, steps=1, hidden=4)
+    lab.fit(glow, torch.randn(40, 1, 4, 4), epochs=1, validation=0, **QUIET)
+    assert bool(glow._initialized)
+
+
+def test_early_stopping_and_no_validation() -> None:
+    x, y = clouds(60)
+    stopped = lab.fit(hybrid(), x, y, epochs=50, patience=2, lr=0.5, clip=None, schedule="constant", **QUIET)
+    assert len(stopped.epochs) < 50 and stopped.stopped == "no lower validation loss in 2 epochs"
+    assert len(stopped.epochs) == stopped.best + 3
+    plain = lab.fit(hybrid(), x, y, epochs=3, validation=0, patience=0, **QUIET)
+    assert plain.best == 3 and set(plain.epochs[0]) == {"epoch", "seconds", "loss"}
+
+
+def test_minutes_end_the_training_within_an_epoch() -> None:
+    x, _ = clouds(4000)
+    history = lab.fit(hybrid(), x, minutes=0.02, batch_size=4, **QUIET)
+    assert history.stopped == "0.02 minutes were over" and history.epochs[-1]["seconds"] < 10
+    assert history["val_loss"]
+
+
+class Break(Callback):
+    def __init__(self, epoch: int, error: type[BaseException]) -> None:
+        self.epoch, self.error = epoch, error
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise self.error
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_resumed_training_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = clouds()
+    settings: dict[str, Any] = {"epochs": 4, "lr": 5e-3, **QUIET}
+    whole, cut = hybrid(), hybrid()
+    expected = lab.fit(whole, x, y, **settings)
+    monkeypatch.setattr(WholeEpochs, "seconds", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("hybridkern.lab.fitting.run.Line", lambda *_: Break(2, ZeroDivisionError))
+        with pytest.raises(ZeroDivisionError):
+            lab.fit(cut, x, y, out=tmp_path, **settings)
+    torch.rand(7)
+    again = hybrid()
+    history = lab.fit(again, x, y, out=tmp_path, resume=True, **settings)
+    assert history["val_loss"] == expected["val_loss"] and history.best == expected.best
+    torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
+    torch.testing.assert_close(weights(hybridkern.load(tmp_path)), weights(whole), rtol=0, atol=0)
+    assert json.loads((tmp_path / "history.json").read_text())["stopped"] == "4 epochs were done"
+
+
+def test_a_finished_training_goes_on(tmp_path: Path) -> None:
+    x, y = clouds(100)
+    model = hybrid()
+    settings: dict[str, Any] = {"schedule": "constant", "out": tmp_path, **QUIET}
+    lab.fit(model, x, y, epochs=2, **settings)
+    assert lab.fit(model, x, y, epochs=2, resume=True, **settings)["epoch"] == [1, 2]  # nothing was left to do
+    longer = lab.fit(model, x, y, epochs=5, resume=True, **settings)
+    assert longer["epoch"] == [1, 2, 3, 4, 5]
+    whole = lab.fit(hybrid(), x, y, epochs=5, schedule="constant", **QUIET)
+    assert longer["val_loss"] == whole["val_loss"]
+    for change, message in ((settings | {"lr": 0.1}, "lr: got 0.1, but"), (settings | {"seed": 3}, "seed: got 3, but")):
+        with pytest.raises(ValueError, match=message):
+            lab.fit(model, x, y, epochs=6, resume=True, **change)
+    with pytest.raises(ValueError, match="data_sha256: got"):
+        lab.fit(model, x + 1, y, epochs=6, resume=True, **settings)
+    with pytest.raises(ValueError, match=r"out: got .* which is not empty"):
+        lab.fit(model, x, y, epochs=6, **settings)
+
+
+class Cliff(nn.Module):
+    """Divides by zero where a number is large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x.abs().amax(1, keepdim=True) > 2.5, x / 0.0, x)
+
+
+def test_nan_stops_the_training_and_names_the_layer() -> None:
+    x, y = clouds()
+    model = hybrid()
+    model.head.net.insert(0, Cliff())
+    before = weights(model)
+    with pytest.raises(
+        lab.TrainingError, match=r"loss: got (nan|inf) in epoch 1, step \d+: layer 'head\.net\.0' \(Cliff\)"
+    ):
+        lab.fit(model, x, y, epochs=3, initialize=False, **QUIET)
+    assert not model.training and weights(model).keys() == before.keys()
+
+
+def test_it_starts_from_data_once() -> None:
+    x, y = clouds(100)
+    model = hybrid()
+    lab.fit(model, x, y, epochs=1, **QUIET)
+    center = model.head.center.clone()
+    assert center.abs().max() > 0
+    lab.fit(model, x + 3, y, epochs=1, **QUIET)
+    assert torch.equal(model.head.center, center)
+    lab.fit(model, x + 3, y, epochs=1, initialize=True, **QUIET)
+    assert not torch.equal(model.head.center, center)
+
+
+def test_the_callers_random_numbers_are_left_alone() -> None:
+    x, y = clouds(50)
+    state = torch.get_rng_state()
+    lab.fit(hybrid_without_seed(), x, y, epochs=1, **QUIET)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def hybrid_without_seed() -> HybridModel:
+    state = torch.get_rng_state()
+    model = hybrid()
+    torch.set_rng_state(state)
+    return model
+
+
+def with_gap() -> np.ndarray:
+    x = clouds()[0]
+    x[7, 1] = np.nan
+    return x
+
+
+X, Y = clouds()
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "model": ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear"),
+    "gap": ({"x": with_gap()}, ValueError, "x: got NaN in row 7 and 0 others, expected finite numbers"),
+    "words": ({"x": np.array([["a", "b"]])}, TypeError, "x: got an array of <U1, expected numbers"),
+    "one dimension": ({"x": X[:, 0]}, ValueError, r"x: got shape \(240,\), expected \(N, ...\)"),
+    "rows": ({"y": Y[:-1]}, ValueError, "y: got 239 rows, expected 240, as in x"),
+    "fractions": ({"y": Y + 0.5}, TypeError, "y: got numbers that are not whole, expected classes"),
+    "no head": ({"model": flows.Planar(2)}, TypeError, "y: got targets, but Planar has no head"),
+    "context": ({"context": X}, TypeError, "context: got one, but HybridModel takes none"),
+    "objective": ({"objective": "joint"}, TypeError, "objective: got 'joint'"),
+    "share": ({"validation": 1.0}, ValueError, "validation: got 1.0, expected a share"),
+    "parts": ({"validation": (X,)}, ValueError, "validation: got other kinds of rows"),
+    "held": ({"validation": (with_gap(), Y)}, ValueError, r"validation\[0\]: got NaN in row 7"),
+    "epochs": ({"epochs": 0}, ValueError, "epochs: got 0, expected a positive integer"),
+    "minutes": ({"minutes": -1.0}, ValueError, "minutes: got -1.0, expected a finite, positive number"),
+    "lr": ({"lr": None}, TypeError, "lr: got None"),
+    "schedule": ({"schedule": "step"}, ValueError, "schedule: got 'step'"),
+    "device": ({"device": "tpu"}, ValueError, "device: got 'tpu'"),
+    "resume": ({"resume": True}, ValueError, "resume: got True without a folder"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_named(name: str) -> None:
+    given, error, message = REFUSED[name]
+    arguments: dict[str, Any] = {"model": hybrid(), "x": X, "y": Y} | given
+    before = weights(arguments["model"])
+    with pytest.raises(error, match=message):
+        lab.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments, **QUIET)
+    if not isinstance(given.get("model"), nn.Module):
+        torch.testing.assert_close(before, before)
+
+
+def test_what_cannot_be_saved_says_so_before_training(tmp_path: Path) -> None:
+    flow = flows.RealNVP(2, layers=1, activation=lambda: nn.ReLU())
+    with pytest.raises(TypeError, match="activation: got <function"):
+        lab.fit(flow, X, out=tmp_path / "run", epochs=1, **QUIET)
+    assert not (tmp_path / "run").exists()
+    own = flows.RealNVP(2, layers=1, hidden=4, context=Embedding(2))
+    lab.fit(own, X, context=np.zeros((240, 3)), out=tmp_path / "own", epochs=1, **QUIET)
+    hybridkern.load(tmp_path / "own", allow=[Embedding])
+
+
+def test_progress_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    lab.fit(hybrid(), X, Y, epochs=1)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "val_loss" in captured.err

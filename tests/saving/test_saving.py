@@ -1,0 +1,327 @@
+"""A saved model is built again from its files alone: every flow, head, base and autoencoder, without a pickle."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import hybridkern
+from hybridkern import flows, nets, transforms
+from hybridkern.distributions import ClassGaussians, DiagonalGaussian, DiscretizedLogisticMixture
+from hybridkern.hybrid import HybridModel, heads
+from hybridkern.hybrid.vae import CCVAE, DIVA, M1M2, M2, VAE, HybridVAE, LogisticMixture
+from hybridkern.ops import CouplingForm, SplineForm
+from tests.flows.factories import FLOWS, data, make
+from tests.saving.own import Doubling, Embedding, Secretive, Shifted, convolution
+
+ROOT = Path(__file__).resolve().parents[2]
+UNNAMED = {"glow-reverse-1x1-net"}  # its network is a lambda
+NAMES = [name for name in FLOWS if not name.startswith("hybrid-idf") and name not in UNNAMED]
+
+
+def scrambled(model: nn.Module) -> nn.Module:
+    """The model with other weights than it started from."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for value in model.parameters():
+            value += 0.1 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+    model.load_state_dict(model.state_dict())  # masked weights are zeros again
+    return model
+
+
+def again(model: nn.Module, path: Path, **options: Any) -> Any:
+    model.save(path)
+    return hybridkern.load(path, **options)
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> None:
+    assert type(first) is type(second)
+    torch.testing.assert_close(dict(second.state_dict()), dict(first.state_dict()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_flow(name: str, tmp_path: Path) -> None:
+    made = make(name)
+    flow = getattr(made, "flow", made).eval()
+    loaded = again(flow, tmp_path / "flow")
+    same_weights(flow, loaded)
+    x, given = data(made, 4), (made.contexts[:4],) if hasattr(made, "contexts") else ()
+    torch.manual_seed(0)
+    expected = flow.log_prob(x, *given)
+    torch.manual_seed(0)
+    torch.testing.assert_close(loaded.log_prob(x, *given), expected, rtol=0, atol=0)
+    assert not loaded.training
+
+
+HEADS: dict[str, Callable[[], heads.Head]] = {
+    "categorical": lambda: heads.Categorical(4, 3, (5,), activation=nn.SiLU, dropout=0.1, input_dropout=0.2),
+    "gaussian": lambda: heads.Gaussian(4, (6,)),
+    "bayesian-linear": lambda: heads.BayesianLinear(4, 2.0, 0.5, bias=True, trainable=True).observe(
+        torch.randn(9, 4), torch.randn(9)
+    ),
+    "bayesian-logistic": lambda: heads.BayesianLogistic(4, 3),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("place", ["folder", "model.safetensors"])
+def test_every_head(name: str, place: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = scrambled(HybridModel(flows.RealNVP(4, layers=2, hidden=8), HEADS[name]())).eval()
+    loaded = again(model, tmp_path / place)
+    same_weights(model, loaded)
+    x = torch.randn(3, 4)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model(x), loaded(x), strict=True))
+    assert sorted(path.name for path in tmp_path.rglob("*.*")) == (
+        ["config.json", "model.safetensors"] if place == "folder" else ["model.safetensors"]
+    )
+
+
+def mlp(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 5), nn.LayerNorm(5), nn.Softplus(), nn.Linear(5, outputs))
+
+
+AUTOENCODERS: dict[str, Callable[[], Any]] = {
+    "vae": lambda: VAE(mlp(6, 4), mlp(2, 12), 2, likelihood="gaussian"),
+    "hybrid": lambda: HybridVAE(mlp(6, 4), mlp(2, 36), heads.Categorical(2, 3), likelihood=LogisticMixture(2)),
+    "m2": lambda: M2(6, 3, latent=2, hidden=(8,)),
+    "diva": lambda: DIVA(6, 3, latent=2, hidden=(8,), domains=2),
+    "ccvae": lambda: CCVAE(nn.Linear(6, 10), nn.Linear(5, 6), 6, 3, style=2),
+    "m1m2": lambda: M1M2(VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4), 9 * torch.rand(20, 6), 3, latent=2, hidden=(8,)),
+}
+
+
+@pytest.mark.parametrize("name", AUTOENCODERS)
+def test_every_autoencoder(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = scrambled(AUTOENCODERS[name]()).eval()
+    loaded = again(model, tmp_path)
+    same_weights(model, loaded)
+    x = torch.rand(3, 6)
+    torch.manual_seed(1)
+    expected = model.log_prob(x)
+    torch.manual_seed(1)
+    assert torch.equal(loaded.log_prob(x), expected)
+
+
+def of_classes() -> HybridModel:
+    flow = flows.RealNVP(2, layers=2, hidden=8)
+    flow.base = ClassGaussians(2, classes=3, radius=2.0)
+    return HybridModel(flow, heads.Bayes(flow.base))
+
+
+def test_a_head_that_shares_the_base(tmp_path: Path) -> None:
+    model = scrambled(of_classes()).eval()
+    loaded = again(model, tmp_path)
+    assert loaded.head.base is loaded.flow.base
+    assert torch.equal(loaded(torch.ones(2, 2)).prediction, model(torch.ones(2, 2)).prediction)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        lambda: DiagonalGaussian(3, trainable=True),
+        lambda: DiscretizedLogisticMixture(3, components=2),
+        lambda: ClassGaussians(3, classes=2),
+    ],
+)
+def test_a_base_that_took_the_place_of_the_flows_own(base: Callable[[], nn.Module], tmp_path: Path) -> None:
+    flow = flows.MAF(3, layers=1, hidden=4).eval()
+    flow.base = base()
+    same_weights(scrambled(flow), again(flow, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: flows.RealNVP(3, layers=1, form=CouplingForm("tanh", clamp=2.0)),
+        lambda: flows.NSF(3, layers=1, bins=4, spline=SplineForm(min_width=1e-2)),
+        lambda: flows.Compose(2, (transforms.ActNorm(2) for _ in range(2)), base=ClassGaussians(2, 2)),
+        lambda: flows.Glow((1, 4, 4), levels=1, steps=1, net=functools.partial(nets.ConvNet, hidden=3)),
+        lambda: flows.Glow((1, 4, 4), levels=1, steps=1, net=nets.HighwayNet),
+        lambda: flows.RealNVP(torch.tensor(2), layers=2, hidden=[4, 5]).double(),
+    ],
+    ids=["form", "spline", "iterator", "partial", "class", "double"],
+)
+def test_arguments_of_every_kind(build: Callable[[], flows.Flow], tmp_path: Path) -> None:
+    flow = scrambled(build()).eval()
+    loaded = again(flow, tmp_path)
+    same_weights(flow, loaded)
+    x = torch.randn(2, *flow.shape, dtype=flow.base.dtype)
+    assert torch.equal(loaded.log_prob(x), flow.log_prob(x))
+
+
+OWN: dict[str, tuple[Callable[[], flows.Flow], list[Any]]] = {
+    "function": (lambda: flows.Glow((1, 4, 4), levels=1, steps=1, net=convolution), [convolution]),
+    "embedding": (lambda: flows.RealNVP(2, layers=1, hidden=4, context=Embedding(2, factor=0.5)), [Embedding]),
+    "flow": (lambda: Doubling(3), [Doubling]),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("by", ["object", "path"])
+def test_classes_of_ones_own_are_imported_when_they_are_allowed(name: str, by: str, tmp_path: Path) -> None:
+    build, allow = OWN[name]
+    flow = build().eval()
+    flow.save(tmp_path)
+    path = f"tests.saving.own.{allow[0].__qualname__}"
+    with pytest.raises(ValueError, match=rf"config.json: got '{path}', .*load with allow=\['{path}'\]"):
+        hybridkern.load(tmp_path)
+    same_weights(flow, hybridkern.load(tmp_path, allow=allow if by == "object" else [path]))
+
+
+def test_a_base_of_ones_own(tmp_path: Path) -> None:
+    flow = flows.RealNVP(2, layers=1, hidden=4).eval()
+    flow.base = Shifted(2, by=3.0)
+    loaded = again(flow, tmp_path, allow=[Shifted])
+    assert torch.equal(loaded.log_prob(torch.zeros(1, 2)), flow.log_prob(torch.zeros(1, 2)))
+
+
+def inner() -> Callable[[int, int], nn.Module]:
+    def net(inputs: int, outputs: int) -> nn.Module:
+        return nn.Conv2d(inputs, outputs, 1)
+
+    return net
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "lambda": (lambda: flows.RealNVP(2, layers=1, activation=lambda: nn.ReLU()), "activation: got <function .*lambda"),
+    "local": (lambda: flows.Glow((1, 4, 4), levels=1, steps=1, net=inner()), "net: got <function .*inner"),
+    "deep": (
+        lambda: HybridModel(flows.RealNVP(2), heads.Categorical(2, 2, (3,), activation=lambda: nn.ReLU())),
+        "head.activation: got",
+    ),
+    "module": (
+        lambda: flows.RealNVP(2, layers=1, context=Secretive(2)),
+        r"context: got .*Secretive.* init_arguments\(\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_named_is_named_in_the_error(name: str, tmp_path: Path) -> None:
+    build, message = REFUSED[name]
+    with pytest.raises(TypeError, match=message):
+        build().save(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_changed_by_hand(tmp_path: Path) -> None:
+    model = HybridModel(flows.RealNVP(2, layers=1, hidden=4), heads.Categorical(2, 3))
+    model.head.net[0] = nn.Linear(2, 3, bias=False)
+    with pytest.raises(ValueError, match=r"changed after it was built.*head.net.0: got .*bias=False"):
+        model.save(tmp_path)
+    model.head = heads.Categorical(2, 4)  # another head as a whole is no change: it says itself how it was built
+    assert again(model, tmp_path).head.classes == 4
+
+
+def test_folders(tmp_path: Path) -> None:
+    flow = flows.Planar(2)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"path: got a folder with 'notes.txt' in it"):
+        flow.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    for layers in (1, 2):  # a saved model may be replaced
+        flows.Planar(2, layers=layers).save(tmp_path / "model")
+        assert len(hybridkern.load(tmp_path / "model").maps) == layers
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
+        hybridkern.load(tmp_path / "nothing")
+
+
+def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    said = json.loads(path.read_text())
+    said.pop("checksum")
+    change(said["model"])
+    path.write_text(json.dumps(said))
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "weights": (
+        lambda p: (p / "model.safetensors").write_bytes((p / "model.safetensors").read_bytes()[:-4] + b"\0\1\2\3"),
+        "checksum of the weights",
+    ),
+    "config": (
+        lambda p: (p / "config.json").write_text((p / "config.json").read_text().replace("null", "false")),
+        "checksum is another",
+    ),
+    "text": (lambda p: (p / "config.json").write_text("{"), "config.json: "),
+    "other": (lambda p: (p / "config.json").write_text("{}"), "got no entry 'model'"),
+    "argument": (
+        lambda p: changed(p / "config.json", lambda m: m["built"]["arguments"].update(layers=-1)),
+        "layers: got",
+    ),
+    "size": (lambda p: changed(p / "config.json", lambda m: m["built"]["arguments"].update(hidden=9)), "size mismatch"),
+    "code": (
+        lambda p: changed(p / "config.json", lambda m: m["built"].update({"class": "os.system"})),
+        "got 'os.system', expected a class of hybridkern",
+    ),
+    "function": (
+        lambda p: changed(p / "config.json", lambda m: m["built"].update({"class": "torch.nn.functional"})),
+        "got 'torch.nn.functional', expected a class",
+    ),
+    "module": (
+        lambda p: changed(p / "config.json", lambda m: m["built"].update({"class": "hybridkern.lab.cli.main"})),
+        "got 'hybridkern.lab.cli.main', expected a class",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files(name: str, tmp_path: Path) -> None:
+    damage, message = DAMAGE[name]
+    flows.RealNVP(2, layers=1, hidden=4).save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        hybridkern.load(tmp_path)
+
+
+def test_arguments_of_load(tmp_path: Path) -> None:
+    flows.Planar(1).save(tmp_path)
+    for allow in ("tests.saving.own.Doubling", [3]):
+        with pytest.raises(TypeError, match="allow: got"):
+            hybridkern.load(tmp_path, allow=allow)
+
+
+def test_nothing_else_is_touched(tmp_path: Path) -> None:
+    """Neither the random numbers of the process nor the model."""
+    flow = flows.IDF(3, layers=1, parts=2, hidden=4)
+    state, before = torch.get_rng_state(), copy.deepcopy(flow.state_dict())
+    again(flow, tmp_path)
+    assert torch.equal(torch.get_rng_state(), state) and flow.training
+    torch.testing.assert_close(dict(flow.state_dict()), dict(before), rtol=0, atol=0)
+
+
+def test_copies_and_pickles_can_be_saved(tmp_path: Path) -> None:
+    model = of_classes()
+    for number, other in enumerate([copy.deepcopy(model), pickle.loads(pickle.dumps(model))]):
+        same_weights(model, again(other, tmp_path / str(number)))
+
+
+def test_training_data_are_not_kept() -> None:
+    """A model remembers its arguments, and of tensors among them only the shape."""
+    model = AUTOENCODERS["m1m2"]()
+    assert not any(isinstance(value, Tensor) for value in model._built_from.args)
+
+
+def test_loading_needs_no_laboratory(tmp_path: Path) -> None:
+    HybridModel(flows.Planar(2), heads.Gaussian(2)).save(tmp_path)
+    code = (
+        "import sys, hybridkern; before = set(sys.modules); hybridkern.load(sys.argv[1]); "
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'lightning', 'rich', 'typer', 'matplotlib', 'scipy', 'sklearn'}), 'hybridkern.lab' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[] False"
