@@ -10,11 +10,21 @@ from latex2mathml.converter import convert
 
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 _DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
+_FUNCTION = re.compile(r"(\\(?:log|exp|det|ln|max|min)\b)\s*(?=[A-Za-z\\])")
+_FETCHED = re.compile(r"<script[^>]*\bsrc=.?https?://[^>]*></script>")
 
 
 def on_page_content(html: str, **_: Any) -> str:
     """Converts the formulas of a page."""
-    html = _INLINE.sub(lambda found: convert(unescape(found[1])), html)
-    return _DISPLAY.sub(
-        lambda found: f'<div class="formula">{convert(unescape(found[1]), display="block")}</div>', html
-    )
+    html = _INLINE.sub(lambda found: convert(_latex(found[1])), html)
+    return _DISPLAY.sub(lambda found: f'<div class="formula">{convert(_latex(found[1]), display="block")}</div>', html)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Leaves out the script that the theme fetches for the search; ``javascripts/`` has one in its place."""
+    return _FETCHED.sub("", output)
+
+
+def _latex(text: str) -> str:
+    """The formula, with the space that LaTeX leaves after the name of a function and MathML does not."""
+    return _FUNCTION.sub(r"\1\,", unescape(text))

@@ -38,7 +38,11 @@ _LARGEST = 1e12  # squares of it are well inside float32
 
 @dataclass(frozen=True)
 class FlightsConfig(VectorConfig):
-    """Settings of the model; ``clock``: whether clock times are turned into what varies smoothly."""
+    """Settings of the model.
+
+    Attributes:
+        clock: 1: clock times are turned into what varies smoothly.
+    """
 
     epochs: int = 60
     batch_size: int = 1024
