@@ -29,11 +29,15 @@ QUICK = (
     "tests/test_packaging.py",
     "tests/ops/test_registration.py",
     "tests/ops/test_backends.py",
-    "tests/ops/test_shapes.py",
     "tests/triton/test_registration.py",
+    "tests/flows/test_initialized.py",
+    *(f"tests/flows/test_compile.py::test_compiles_as_one_graph[cpp-{flow}]" for flow in ("glow-context", "realnvp-2")),
+)
+FULL = (
+    *(test for test in QUICK if "::" not in test),
+    *(f"tests/ops/test_{name}.py" for name in ("shapes", "compile", "choice", "gradients")),
     "tests/flows/test_compile.py",
 )
-FULL = (*QUICK, "tests/ops/test_compile.py", "tests/ops/test_choice.py", "tests/ops/test_gradients.py")
 
 NVIDIA = re.compile(r"lib(cu|nccl|nv)")
 # which library a symbol without a version is of
