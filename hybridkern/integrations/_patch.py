@@ -24,7 +24,7 @@ def accelerate(
     of their class. State dict, parameters, buffers and hooks stay the same objects, so an optimizer made before keeps
     working; the model pickles and copies as before. What a layer returns keeps the library's conventions and agrees
     with it within rounding. Modules that are not known, or subclassed, stay as they are; and in a model without a
-    coupling that hybridkern computes, all do: the other layers alone would be no faster.
+    coupling, spline, autoregressive or LU layer that hybridkern computes, all do: the others alone would be no faster.
 
     Derivatives of higher order, forward mode and ``torch.func`` run on the reference formulas, which are slower.
 
@@ -33,6 +33,8 @@ def accelerate(
         networks: allow the coupling networks of images that are Glow's (3x3, ReLU, 1x1, ReLU, 3x3) to run as one
             operator, others that keep their numbers to run in channels_last for small images too, and zuko's masked
             networks to run as one function with a backward pass of its own. Their parameters are left as they are.
+            The inverse of a masked autoregressive layer of nflows or normflows then computes each unit of its network
+            once, in place of a call of the network for every number.
         precision: ``"bf16"`` runs the coupling networks under ``torch.autocast`` in bfloat16; what they return is
             converted in registers, and all else keeps the precision of the model. Needs ``networks=True``.
         memory: ``"recompute"`` keeps of a coupling network only its input, and runs it again in the backward pass.
