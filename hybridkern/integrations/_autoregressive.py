@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hybridkern.integrations._durkan import KIND, Done, kind_of, reason_left, run_known, run_spline, scale_of
-from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_own_parts
+from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_own_parts, unsaved
 from hybridkern.integrations._made import Known, Levels, is_known, known_levels
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations._passes import Passes
@@ -71,7 +71,11 @@ class Autoregressive(Accelerated):
             mapped = self.mapped(inputs, params, inverse=True)
             outputs, log_det = self._elementwise_inverse(inputs, params) if mapped is None else mapped
         assert log_det is not None
-        return outputs, log_det
+        return self.settled(outputs), log_det
+
+    def settled(self, x: Tensor) -> Tensor:
+        """What :meth:`mapped` gave, for someone who may write into it."""
+        return x
 
     def _in_passes(self, y: Tensor, context: Tensor | None) -> Done | None:
         """By the layers of the network; ``None`` where they may not be read."""
@@ -113,6 +117,10 @@ class AffineAutoregressive(Autoregressive):
         if x.shape[1] != self.features or not fits(x, params, 2 * self.features):
             return None
         return affine_coupling(x, params, form=self.FORM, inverse=inverse)
+
+    def settled(self, x: Tensor) -> Tensor:
+        """As :class:`Autoregressive` has it; the operator keeps what its inverse gives."""
+        return unsaved(x, self.FORM, inverse=True)
 
     def undone(self, y: Tensor) -> Undone | None:
         """As :class:`Autoregressive` has it."""

@@ -39,7 +39,7 @@ class _Permuted(torch.autograd.Function):
 
 def permuted(x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     """``x[:, order]`` for a permutation ``order`` ``(C,)``, given the permutation that undoes it."""
-    if not (x.requires_grad and torch.is_grad_enabled()):
+    if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
         return x.index_select(1, order)
     y: Tensor = _Permuted.apply(x, order, inverse)
     return y

@@ -14,7 +14,7 @@ import normflows as nf
 import pytest
 import torch
 from nflows import transforms
-from nflows.transforms import splines
+from nflows.transforms import made, splines
 from nflows.transforms.base import InputOutsideDomain
 from normflows.flows.neural_spline import coupling
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from hybridkern.integrations import accelerate, undo
 from hybridkern.integrations._layer import Accelerated
 from tests.integrations.nflows_cases import _residual
 
+pytestmark = pytest.mark.filterwarnings("ignore:torch.triangular_solve is deprecated")
 DIM = 5
 BOUNDS = torch.tensor([0.5, 1.0, 2.0, 1.5, 3.0])
 TAILS = ["circular", "linear", "linear", "circular", "linear"]
@@ -194,6 +195,99 @@ def test_networks_are_called_as_often(name: str) -> None:
         torch.testing.assert_close(got, expected)
     for got, expected in zip(ours.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(got, expected)
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by a number at each call of a masked network of nflows."""
+    calls: list[int] = []
+    own = made.MADE.forward
+
+    def forward(self: Any, *given: Any) -> Tensor:
+        calls.append(1)
+        return own(self, *given)
+
+    monkeypatch.setattr(made.MADE, "forward", forward)
+    return calls
+
+
+NETWORKS: dict[str, tuple[dict[str, Any], bool]] = {
+    "residual": ({"num_blocks": 2}, True),
+    "no blocks": ({"num_blocks": 0}, True),
+    "plain and random": ({"use_residual_blocks": False, "random_mask": True, "num_blocks": 2}, True),
+    "tanh": ({"activation": nn.Tanh()}, True),
+    "narrow": ({"hidden_features": 2}, True),
+    "in place": ({"activation": nn.ReLU(inplace=True)}, False),
+    "unknown": ({"activation": lambda x: x.cumsum(1)}, False),
+    "batch norm": ({"use_batch_norm": True}, False),
+    "dropout": ({"dropout_probability": 0.2}, False),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_masked_networks_are_read_where_they_may_be(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, read = NETWORKS[name]
+    build = transforms.MaskedAffineAutoregressiveTransform
+    theirs, ours = pair(lambda: build(**{"features": DIM, "hidden_features": 9, **options}), networks=True)
+    calls = _counted(monkeypatch)
+    torch.manual_seed(0)
+    expected = theirs.inverse(values())
+    calls.clear()
+    torch.manual_seed(0)
+    for context in (torch.enable_grad(), torch.no_grad()) if read else (torch.enable_grad(),):
+        with context:
+            torch.testing.assert_close(ours.inverse(values()), expected, rtol=1e-9, atol=1e-9)
+    assert len(calls) == (0 if read else DIM)
+    ours.autoregressive_net.final_layer.register_forward_hook(lambda *_: None)
+    ours.inverse(values())
+    assert len(calls) >= DIM
+
+
+def test_masks_loaded_after_an_inverse() -> None:
+    layers = [
+        pair(lambda seed=seed: _random_masks(seed), networks=True)
+        for seed in (1, 2)  # type: ignore[misc]
+    ]
+    ours = layers[0][1]
+    ours.inverse(values())
+    ours.load_state_dict(layers[1][0].state_dict())
+    same(ours, layers[1][0], values(), rtol=1e-9, atol=1e-9)
+    ours.autoregressive_net.final_layer.mask.fill_(1.0)  # no order any more
+    layers[1][0].autoregressive_net.final_layer.mask.fill_(1.0)
+    same(ours, layers[1][0], values(), rtol=1e-9, atol=1e-9)
+
+
+def _random_masks(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return transforms.MaskedAffineAutoregressiveTransform(DIM, 9, use_residual_blocks=False, random_mask=True)
+
+
+@pytest.mark.parametrize("watched", [None, 0, 1])
+def test_permutations_before_linear_layers(watched: int | None) -> None:
+    """The columns of the matrix are put in order, unless someone watches the layers."""
+    layers = [transforms.RandomPermutation(DIM), transforms.LULinear(DIM), transforms.ReversePermutation(DIM)]
+    theirs, ours = pair(lambda: transforms.CompositeTransform(layers))
+    seen: list[int] = []
+    if watched is not None:
+        ours._transforms[watched].register_forward_hook(lambda *_: seen.append(1))
+    same(ours, theirs, values())
+    assert len(seen) == (watched is not None)
+    with pytest.raises(ValueError, match="must be of size"):
+        ours(values()[:, :3])
+
+
+@pytest.mark.parametrize("networks", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_comes_out_may_be_written_into(name: str, networks: bool) -> None:
+    theirs, ours = pair(LAYERS[name], networks=networks)
+    for method in ("forward", "inverse"):
+        gradients = []
+        for layer in (theirs, ours):
+            x = values().requires_grad_()
+            y, log_det = getattr(layer, method)(x)
+            y.add_(1)
+            log_det.mul_(2)
+            gradients.append(torch.autograd.grad(y.square().sum() + log_det.sum(), x)[0])
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
-from nflows.transforms import base
+from nflows.transforms import base, permutations
 from torch import Tensor
 
+from hybridkern._autocast import has_autocast
 from hybridkern.integrations._features import Lying, whole
 from hybridkern.integrations._layer import Accelerated, has_hooks, has_own_parts
 from hybridkern.integrations._masked_coupling import MaskedCoupling
+from hybridkern.integrations.nflows.linear import LULinear
 
 
 class CompositeTransform(Accelerated, base.CompositeTransform):
-    """Joins what a coupling gives only where the next layer needs it joined."""
+    """Joins what a coupling gives only where the next layer needs it joined; permutes matrices instead of batches."""
 
-    REPLACEMENT = "features stay apart from coupling to coupling"
+    REPLACEMENT = "features stay apart from coupling to coupling, permutations go into the linear layer after them"
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
@@ -31,11 +34,20 @@ class CompositeTransform(Accelerated, base.CompositeTransform):
         return _run(reversed(self._transforms), inputs, context, inverse=True)
 
 
+_PERMUTATIONS = (permutations.Permutation, permutations.RandomPermutation, permutations.ReversePermutation)
+_METHODS = frozenset({"_permute", "_inverse_permutation"})
+
+
 def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
     x: Tensor | Lying = inputs
     log_det = inputs.new_zeros(len(inputs))
-    for transform in transforms:
-        done = None
+    layers, skip = list(transforms), False
+    for transform, following in zip_longest(layers, layers[1:]):
+        if skip:
+            skip = False
+            continue
+        done: tuple[Tensor | Lying, Any] | None = None if inverse else _folded(transform, following, x)
+        skip = done is not None
         if isinstance(transform, MaskedCoupling) and not has_hooks((transform,)):  # type: ignore[arg-type]
             done = transform.on_parts(x, context, inverse)
         if done is None:
@@ -44,3 +56,20 @@ def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inve
         x, own = done
         log_det += own  # in place as in the library: ``own`` may be one number, and the sum keeps its dtype
     return whole(x), log_det
+
+
+def _folded(order: Any, linear: Any, x: Tensor | Lying) -> tuple[Tensor, Any] | None:
+    """A permutation and the linear layer after it: the columns of the matrix are put in order, and not the batch."""
+    if type(linear) is not LULinear or type(order) not in _PERMUTATIONS or has_hooks((order, linear)):
+        return None
+    features = len(order._permutation)
+    if order._dim != 1 or linear.features != features or not _METHODS.isdisjoint(order.__dict__):
+        return None
+    if isinstance(x, Tensor) and (x.ndim != 2 or x.shape[1] != features):
+        return None
+    x = whole(x)
+    cached = linear.using_cache and not linear.training
+    if x.ndim != 2 or x.shape[1] != features or cached or has_own_parts(linear) or has_autocast(x.device):
+        return None
+    done: tuple[Tensor, Any] = linear.product(x, order._inverse_permutation)
+    return done
