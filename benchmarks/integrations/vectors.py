@@ -16,8 +16,10 @@ def _loss(model: Any, x: Tensor) -> Tensor:
     return loss
 
 
-def nflows_nsf(dim: int, hidden: int, layers: int) -> tuple[nn.Module, Loss]:
-    """Neural spline flow of couplings; between them, as in its authors' experiments, a permutation and ``LULinear``."""
+def nflows_nsf(dim: int, hidden: int, layers: int, unconditional: bool = True) -> tuple[nn.Module, Loss]:
+    """Neural spline flow of couplings, as in its authors' experiments: splines of their own for the features that
+    condition (``unconditional``), and a permutation and ``LULinear`` between.
+    """
     from nflows import distributions, flows, transforms
     from nflows.nn import nets
     from nflows.utils import torchutils
@@ -29,7 +31,11 @@ def nflows_nsf(dim: int, hidden: int, layers: int) -> tuple[nn.Module, Loss]:
     for i in range(layers):
         mask = torchutils.create_alternating_binary_mask(dim, even=i % 2 == 0)
         parts += [transforms.RandomPermutation(dim), transforms.LULinear(dim)]
-        parts.append(transforms.PiecewiseRationalQuadraticCouplingTransform(mask, network, BINS, "linear", BOUND))
+        parts.append(
+            transforms.PiecewiseRationalQuadraticCouplingTransform(
+                mask, network, BINS, "linear", BOUND, apply_unconditional_transform=unconditional
+            )
+        )
     model = flows.Flow(transforms.CompositeTransform(parts), distributions.StandardNormal([dim]))
     return _moved(model), _loss
 
