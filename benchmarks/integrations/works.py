@@ -151,7 +151,7 @@ WORKS = (
     Work("FrEIA, RealNVP on vectors", freia_vectors, _VECTORS, {FLOAT32: 1.5, ALONE: None}),
     Work("nflows, NSF", partial(vectors.nflows_nsf, 16, 64, 8), (256, 16), {**_STEP, FLOAT32: 3.5}),
     Work("nflows, NSF, wide", partial(vectors.nflows_nsf, 64, 128, 8), (1024, 64), {**_STEP, FLOAT32: 4.0}),
-    Work("nflows, NSF, half of it as it is", partial(vectors.nflows_nsf, 16, 64, 8, False), (256, 16), _STEP),
+    Work("nflows, NSF, conditional splines alone", partial(vectors.nflows_nsf, 16, 64, 8, False), (256, 16), _STEP),
     Work("normflows, NSF", partial(vectors.normflows_nsf, 16, 64, 8), (256, 16), {**_STEP, FLOAT32: 3.5}),
     Work("nflows, MAF", partial(vectors.nflows_maf, 16, 64, 5), (256, 16), {**_STEP, NETWORKS: 1.6}),
     Work("normflows, MAF", partial(vectors.normflows_maf, 16, 64, 5), (256, 16), {**_STEP, NETWORKS: None}),

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybridkern.integrations._durkan import KIND, Done, kind_of, reason_left, run_known, run_spline, scale_of
-from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_own_parts, unsaved
+from hybridkern.integrations._layer import WIDE, Accelerated, Given, Options, fits, has_own_parts, unsaved
 from hybridkern.integrations._made import Known, Levels, is_known, known_levels
-from hybridkern.integrations._network import run_network
+from hybridkern.integrations._network import network_reason, run_network
 from hybridkern.integrations._passes import Passes
 from hybridkern.integrations._splines import by_element
 from hybridkern.ops import affine_coupling
@@ -32,6 +32,12 @@ class Autoregressive(Accelerated):
     CACHES: ClassVar[tuple[str, ...]] = (_LEVELS,)
     autoregressive_net: Any
     _elementwise_inverse: Any
+
+    @staticmethod
+    def network_reason(network: nn.Module, options: Options) -> str:
+        """How the network is called, in words for the report."""
+        read = options.networks and not options.precision and not options.memory and is_known(network, None)
+        return "called as it is, inverted unit by unit" if read else network_reason(network, options)
 
     def mapped(self, x: Tensor, params: Any, inverse: bool) -> Done | None:
         """``x`` ``(B, D)`` by what the network gave, and the log-determinant; ``None`` where it does not fit."""

@@ -237,6 +237,8 @@ def test_masked_networks_are_read_where_they_may_be(name: str, monkeypatch: pyte
         with context:
             torch.testing.assert_close(ours.inverse(values()), expected, rtol=1e-9, atol=1e-9)
     assert len(calls) == (0 if read else DIM)
+    (entry,) = accelerate(copy.deepcopy(theirs), networks=True).networks
+    assert ("unit by unit" in entry.reason) is read
     ours.autoregressive_net.final_layer.register_forward_hook(lambda *_: None)
     ours.inverse(values())
     assert len(calls) >= DIM
