@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -55,20 +54,12 @@ def known_spline(bins: Any, bound: Any, tails: str, **form: Any) -> Spline | str
     numbers = [value for name, value in form.items() if name not in ("scheme", "identity")]
     if not all(isinstance(value, Real) for value in (bins, *ends, *numbers)):
         return "it has numbers that are no plain numbers"
-    return _known(int(bins), tuple(map(float, ends)), tails, tuple(form.items()))
-
-
-@lru_cache(maxsize=1024)
-def _known(bins: int, ends: tuple[float, ...], tails: str, form: tuple[tuple[str, Any], ...]) -> Spline | str:
+    interval = bound if isinstance(bound, tuple) else float(bound)
+    plain: dict[str, Any] = {k: v if isinstance(v, (str, bool)) else float(v) for k, v in form.items()}
     try:
-        numbers: dict[str, Any] = {
-            name: value if isinstance(value, (str, bool)) else float(value) for name, value in form
-        }
-        made = SplineForm(**numbers)
-        check_bins(bins, made)
-        interval = interval_of(ends[0] if len(ends) == 1 else ends)
-        as_taken = ends[0] if len(ends) == 1 else interval
-        return Spline(made, bins, as_taken, interval, check_tails(tails), made.parameters(bins, tails))
+        made = SplineForm(**plain)
+        count, own = check_bins(int(bins), made), interval_of(interval)
+        return Spline(made, count, interval, own, check_tails(tails), made.parameters(count, tails))
     except (TypeError, ValueError) as error:
         return f"its numbers are not those of a spline with 2 to {MOST_BINS} bins that hybridkern computes ({error})"
 

@@ -35,6 +35,7 @@ COMPILED = {
     "nflows": nflows_cases.CASES["halves"],
     "freia": freia_cases.CASES["glow tanh alone"],
     "zuko": zuko_cases.CASES["nsf of a context"],
+    "splines": nflows_cases.CASES["spline unconditional"],
 }
 pytestmark = pytest.mark.filterwarnings("ignore:torch.lu is deprecated", "ignore:torch.triangular_solve is deprecated")
 
