@@ -6,12 +6,13 @@ from torch import nn
 from zuko.lazy import LazyDistribution, LazyTransform
 
 from hybridkern.integrations._layer import Accelerated
-from hybridkern.integrations.zuko import layers
+from hybridkern.integrations.zuko import bases, layers
 
 _CLASSES: tuple[type[nn.Module], ...] = (
     layers.MaskedAutoregressiveTransform,
     layers.GeneralCouplingTransform,
     layers.ElementWiseTransform,
+    bases.UnconditionalDistribution,
 )
 LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Accelerated)}
 ROOTS = (LazyTransform, LazyDistribution)
@@ -22,6 +23,5 @@ CONTAINERS = {
 }
 NO_GAIN = {
     "UnconditionalTransform": "its parameters are those of all examples, and few",
-    "UnconditionalDistribution": "each of its passes is a few operations of PyTorch",
     "GMM": "its passes are products of matrices",
 }

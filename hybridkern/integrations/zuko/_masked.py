@@ -26,9 +26,9 @@ def is_pure(network: Any) -> bool:
 
 def layers_of(network: Any) -> Layers | None:
     """Its masked layers, residual blocks and activations; ``None`` where someone watches or changed one of them."""
-    if type(network) is not MaskedMLP or has_hooks(network.modules()):
+    if type(network) is not MaskedMLP or has_hooks((network,)):
         return None
-    layers = list(network)
+    layers: Any = list(network._modules.values())  # every call asks
     if not layers or not (_is_masked(layers[0]) and _is_masked(layers[-1])):
         return None
     return layers if all(map(_is_known, layers)) else None
@@ -36,18 +36,38 @@ def layers_of(network: Any) -> Layers | None:
 
 def _is_known(layer: Any) -> bool:
     if type(layer) is Residual:
-        return len(layer) == 3 and _is_masked(layer[0]) and type(layer[1]) in ELEMENTWISE and _is_masked(layer[2])
-    return type(layer) in ELEMENTWISE or _is_masked(layer)
+        inner = list(layer._modules.values())
+        fits = len(inner) == 3 and type(inner[1]) in ELEMENTWISE and not _is_watched(layer)
+        return fits and all(map(_is_known, inner)) and _is_masked(inner[0]) and _is_masked(inner[2])
+    return _is_masked(layer) or (type(layer) in ELEMENTWISE and not _is_watched(layer))
 
 
 def _is_masked(layer: Any) -> bool:
-    return type(layer) is MaskedLinear and isinstance(layer.bias, Tensor) and type(layer.mask) is Tensor
+    if type(layer) is not MaskedLinear or _is_watched(layer):
+        return False
+    return isinstance(layer._parameters.get("bias"), Tensor) and type(layer._buffers.get("mask")) is Tensor
+
+
+def _is_watched(layer: Any) -> bool:
+    own = layer.__dict__
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+    )
 
 
 def masked_layers(layers: Layers) -> list[MaskedLinear]:
     """All masked linear layers, those of residual blocks too."""
-    inner = [part for layer in layers for part in (layer if type(layer) is Residual else [layer])]
-    return [layer for layer in inner if type(layer) is MaskedLinear]
+    found: list[MaskedLinear] = []
+    for layer in layers:
+        if type(layer) is MaskedLinear:
+            found.append(layer)
+        elif type(layer) is Residual:
+            found += [layer[0], layer[2]]
+    return found
 
 
 State = tuple[tuple[int, int], ...]
