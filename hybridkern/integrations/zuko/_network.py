@@ -52,9 +52,9 @@ def _through(layers: Layers, masks: list[Tensor], x: Tensor) -> Tensor:
         kind = type(layer)
         if kind is MaskedLinear:
             own = layer._parameters
-            x = F.linear(x, own["weight"] * masks.pop(0), own["bias"])  # type: ignore[operator]
+            x = F.linear(x, own["weight"] * masks.pop(0), own["bias"])
         elif kind is Residual:
-            x = x + _through(list(layer), masks, x)  # type: ignore[arg-type]
+            x = x + _through(list(layer), masks, x)
         elif kind is nn.ReLU:
             x = torch.relu_(x) if is_new else torch.relu(x)
         else:

@@ -1,52 +1,85 @@
-"""The inverse of an autoregressive map: each unit of its masked network is computed once, in the pass that needs it."""
+"""The inverse of an autoregressive map: each unit of its masked network is computed once, in the pass that needs it.
+
+What a layer sees is kept as rows ``(units, B)`` in the order of the passes: what is known lies in one piece then.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from zuko.nn import MaskedLinear, Residual
 
+from hybridkern._autocast import has_autocast
 from hybridkern.integrations.zuko._masked import Layers, masked_layers
 from hybridkern.integrations.zuko._plan import Part, Plan
 from hybridkern.integrations.zuko.univariate import Univariate
-from hybridkern.nets.passes import Rows
 
-Block = tuple[Tensor, Tensor]
+
+class _Rows:
+    """Rows ``(units, B)`` that are filled from the top, in place where nothing looks back at them.
+
+    Args:
+        like: ``(B, D)``, of their dtype and device.
+        counts: how many each pass fills.
+    """
+
+    def __init__(self, like: Tensor, counts: Sequence[int]) -> None:
+        self.in_place = not (torch.is_grad_enabled() or has_autocast(like.device))
+        self._matrix = like.new_empty(sum(counts) if self.in_place else 0, like.shape[0])
+        if self.in_place:
+            self.parts = self._matrix.split(list(counts))
+            self._known = [self._matrix[:end] for end in accumulate(counts, initial=0)]
+
+    def before(self, k: int) -> Tensor:
+        """All rows before pass ``k``."""
+        return self._known[k] if self.in_place else self._matrix
+
+    def put(self, k: int, new: Tensor) -> None:
+        """The rows ``(n, B)`` of pass ``k``."""
+        if self.in_place:
+            self.parts[k].copy_(new)
+        else:
+            # autocast lowers what a product returns: the first rows say to what
+            self._matrix = torch.cat([self._matrix.to(new.dtype), new])
 
 
 class _Units:
-    """A layer whose units are added pass by pass, ``(units, B)``."""
+    """A layer whose units are added pass by pass."""
 
-    def __init__(self, part: Part, layer: MaskedLinear, like: Tensor) -> None:
-        self.blocks = _blocks(part, layer)
-        self.condition: list[Tensor] = []
-        self.activation: Any = None
-        self.rows = Rows(like, len(part.order))
+    def __init__(self, part: Part, layer: MaskedLinear, like: Tensor, seen: Sequence[int]) -> None:
+        self.counts = part.counts
+        self.blocks = _blocks(part, layer, seen)
+        self.condition: Sequence[Tensor] = []
+        self.activations: list[Any] = []
+        self.rows = _Rows(like, part.counts)
 
-    def new(self, k: int, before: Tensor) -> Tensor | None:
-        """Those of a pass, from all inputs that are known by then."""
+    def new(self, k: int, given: Tensor, into: Tensor | None = None) -> Tensor:
+        """Those of a pass before their activation, from all inputs that are known by then."""
         weight, bias = self.blocks[k]
-        if not len(bias):
-            return None
-        out = torch.addmm(bias[:, None], weight[:, : before.shape[0]], before)
+        out = torch.addmm(bias, weight, given) if into is None else torch.addmm(bias, weight, given, out=into)
         if self.condition:
-            out = out + self.condition[k]
-        return out if self.activation is None else self.activation(out)
+            return out.add_(self.condition[k]) if into is not None else out + self.condition[k]
+        return out
 
-    def outputs(self, k: int, before: Tensor) -> Tensor:
-        """Those of a pass as the operators take them, ``(B, units)``."""
-        weight, bias = self.blocks[k]
-        out = torch.addmm(bias, before.T, weight[:, : before.shape[0]].T)
-        return out + self.condition[k].T if self.condition else out
-
-    def __call__(self, k: int, before: Tensor) -> Tensor:
+    def __call__(self, k: int, given: Tensor) -> Tensor:
         """All that are known in a pass."""
-        new = self.new(k, before)
-        if new is not None:
-            self.rows.add(new)
-        return self.rows.now()
+        if not self.counts[k]:
+            return self.rows.before(k + 1)
+        if not self.rows.in_place:
+            self.rows.put(k, _activated(self.activations, self.new(k, given)))
+            return self.rows.before(k + 1)
+        part = self.rows.parts[k]
+        self.new(k, given, part)
+        for activation in self.activations:
+            if type(activation) is nn.ReLU:
+                part.clamp_min_(0)
+            else:
+                part.copy_(activation(part))
+        return self.rows.before(k + 1)
 
 
 class _Block:
@@ -54,20 +87,19 @@ class _Block:
 
     def __init__(self, inner: _Units, outer: _Units, places: list[list[int]]) -> None:
         self.inner, self.outer, self.places = inner, outer, places
-        self.activation: Any = None
+        self.activations: list[Any] = []
 
-    def __call__(self, k: int, before: Tensor) -> Tensor:
+    def __call__(self, k: int, given: Tensor) -> Tensor:
         """All that are known in a pass."""
-        new = self.outer.new(k, self.inner(k, before))
-        if new is not None:
-            out = _picked(before, self.places[k]) + new
-            self.outer.rows.add(out if self.activation is None else self.activation(out))
-        return self.outer.rows.now()
+        hidden, outer = self.inner(k, given), self.outer
+        if outer.counts[k]:
+            outer.rows.put(k, _activated(self.activations, _picked(given, self.places[k]) + outer.new(k, hidden)))
+        return outer.rows.before(k + 1)
 
 
 def undone(
-    plan: Plan, layers: Layers, univariate: Univariate, y: Tensor, context: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    plan: Plan, layers: Layers, univariate: Univariate, y: Tensor, context: Tensor | None, ladj: bool
+) -> tuple[Tensor, Tensor | None]:
     """The inverse and its log-determinant.
 
     Args:
@@ -75,69 +107,75 @@ def undone(
         univariate: the map of one number.
         y: ``(..., D)``.
         context: ``(*, c)``, whose batch broadcasts to that of ``y``.
+        ladj: whether the log-determinant is asked for.
 
     Returns:
-        ``x`` like ``y``, and ``log|det dx/dy|`` ``(...)``.
+        ``x`` like ``y``, and ``log|det dx/dy|`` ``(...)`` or ``None``.
     """
     flat = y.reshape(-1, y.shape[-1])
-    values = Rows(flat, y.shape[-1])
-    steps, last, condition = _network(plan, layers, flat)
-    if condition is not None:
-        assert context is not None
-        _condition(condition, plan, masked_layers(layers)[0], context, y.shape[:-1])
-    given = flat.T.index_select(0, plan.order)
-    log_det, start = None, 0
-    for k, count in enumerate(plan.features):
-        before = values.now()
+    values = _Rows(flat, plan.features)
+    steps, last, first = _network(plan, layers, flat)
+    if context is not None:
+        first.condition = _condition(plan.parts[0], masked_layers(layers)[0], context, y.shape[:-1])
+    given = flat.T.index_select(0, plan.order).split(plan.features)
+    log_det = flat.new_zeros(len(flat)) if ladj else None
+    for k, part in enumerate(given):
+        known = values.before(k)
         for step in steps:
-            before = step(k, before)
-        value, log_det = univariate(given[start : start + count].T, last.outputs(k, before), log_det, inverse=True)
-        values.add(value.T)
-        start += count
-    assert log_det is not None
-    x = values.now().index_select(0, plan.places).T.contiguous()
-    return x.reshape(y.shape), log_det.reshape(y.shape[:-1])
+            known = step(k, known)
+        value, log_det = univariate.undone(part, last.new(k, known), log_det)
+        values.put(k, value)
+    x = values.before(len(given)).index_select(0, plan.places).T.contiguous()
+    return x.reshape(y.shape), None if log_det is None else log_det.reshape(y.shape[:-1])
 
 
-def _network(plan: Plan, layers: Layers, like: Tensor) -> tuple[list[Any], _Units, _Units | None]:
-    """The hidden layers, the last layer, and the one that sees the context."""
+def _network(plan: Plan, layers: Layers, like: Tensor) -> tuple[list[Any], _Units, _Units]:
+    """The hidden layers, the last layer, and the first one."""
     parts, skips = list(plan.parts), list(plan.skips)
+    seen = [0, *accumulate(plan.features[:-1])]  # what the first layer sees in each pass
+    every: list[_Units] = []
     steps: list[Any] = []
-    first: _Units | None = None
+
+    def units(layer: Any) -> _Units:
+        nonlocal seen
+        part = parts.pop(0)
+        every.append(_Units(part, layer, like, seen))
+        seen = list(accumulate(part.counts))
+        return every[-1]
+
     for layer in layers:
         if type(layer) is MaskedLinear:
-            steps.append(_Units(parts.pop(0), layer, like))
+            steps.append(units(layer))
         elif type(layer) is Residual:
-            inner, outer = (_Units(parts.pop(0), layer[place], like) for place in (0, 2))
-            inner.activation = layer[1]
+            inner, outer = units(layer[0]), units(layer[2])
+            inner.activations.append(layer[1])
             steps.append(_Block(inner, outer, skips.pop(0)))
         else:
-            steps[-1].activation = _then(steps[-1].activation, layer)
-        first = first or steps[0]
-    last = steps.pop()
-    return steps, last, first if plan.parts[0].context.shape[1] else None
+            steps[-1].activations.append(layer)
+    return steps[:-1], every[-1], every[0]
 
 
-def _then(first: Any, second: Any) -> Any:
-    return second if first is None else lambda x: second(first(x))
+def _activated(activations: Sequence[Any], x: Tensor) -> Tensor:
+    for activation in activations:
+        x = activation(x)
+    return x
 
 
-def _blocks(part: Part, layer: MaskedLinear) -> list[Block]:
-    """Weights and biases of each pass; zeros where the mask has them."""
+def _blocks(part: Part, layer: MaskedLinear, seen: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Weights, with zeros where the mask has them, for what is seen in each pass; and biases ``(n, 1)``."""
     weight, rows = layer.weight, part.rows
-    sorted_weight = weight.index_select(0, rows).index_select(1, part.columns) * part.mask.to(weight.dtype)
-    bias = layer.bias.index_select(0, rows)
-    return list(zip(sorted_weight.split(part.counts), bias.split(part.counts), strict=True))
+    every = weight.index_select(0, rows).index_select(1, part.columns) * part.mask.to(weight.dtype)
+    biases = layer.bias.index_select(0, rows).unsqueeze(1).split(part.counts)
+    return [(w[:, :size], b) for w, b, size in zip(every.split(part.counts), biases, seen, strict=True)]
 
 
-def _condition(units: _Units, plan: Plan, layer: MaskedLinear, context: Tensor, batch: torch.Size) -> None:
+def _condition(part: Part, layer: MaskedLinear, context: Tensor, batch: torch.Size) -> Sequence[Tensor]:
     """What the context adds to the first layer; computed once for each context, and not for each example."""
-    part = plan.parts[0]
     weight = layer.weight[:, -context.shape[-1] :].index_select(0, part.rows) * part.context.to(layer.weight.dtype)
     own = weight @ context.reshape(-1, context.shape[-1]).T
     missing = (1,) * (len(batch) - context.ndim + 1)
     every = own.reshape(len(own), *missing, *context.shape[:-1]).expand(-1, *batch)
-    units.condition = list(every.reshape(len(own), -1).split(part.counts))
+    return every.reshape(len(own), -1).split(part.counts)
 
 
 def _picked(x: Tensor, places: list[int]) -> Tensor:

@@ -87,8 +87,8 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
             return super().forward(c)
         return transforms.AutoregressiveTransform(self, c)
 
-    def in_passes(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """The inverse and its log-determinant; ``None`` where the network has to be called."""
+    def in_passes(self, y: Tensor, context: Tensor | None, ladj: bool) -> tuple[Tensor, Tensor | None] | None:
+        """The inverse and, if asked for, its log-determinant; ``None`` where the network has to be called."""
         options = self._hybridkern
         looks_back = options.memory is not None and torch.is_grad_enabled()
         if options.precision or looks_back or torch.compiler.is_compiling() or transformed():
@@ -102,7 +102,7 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
             return None
         univariate = self.known()
         assert univariate is not None
-        return undone(plan, layers, univariate, y, context)
+        return undone(plan, layers, univariate, y, context, ladj)
 
     def _plan(self, layers: Any, features: int) -> Plan | None:
         state = (*state_of([layer.mask for layer in masked_layers(layers)]), (features, self.passes))

@@ -26,9 +26,9 @@ class Inverse(_InverseTransform):
 
     def call_and_ladj(self, y: Tensor) -> Values:
         """``x`` and ``log|det dx/dy|``."""
-        inverse: Any = self._inv
-        found: Values = inverse.inverse_and_ladj(y)
-        return found
+        transform: Any = self._inv
+        done: Values = transform.inverse_and_ladj(y)
+        return done
 
 
 class _Both:
@@ -73,7 +73,7 @@ def mapped(layer: Any, x: Tensor, raw: Tensor, inverse: bool, ladj: bool) -> tup
     univariate: Univariate = layer.known()
     if univariate.shared and raw.shape[:-1] != x.shape[:-1] and raw.ndim >= x.ndim:
         x = x.expand(*raw.shape[:-1], x.shape[-1])  # a grid of values and conditions
-    if not fits(x, raw, univariate.count):
+    if not fits(x, raw, univariate.count) or _is_narrow(univariate, x):
         return by_library(library_map(layer, raw), x, inverse, ladj)
     if x.ndim == 2:
         return _given_out(univariate, x, raw, inverse)
@@ -85,6 +85,12 @@ def by_library(transform: Any, x: Tensor, inverse: bool, ladj: bool) -> tuple[Te
     """What a transform of the library gives."""
     run = transform.inv if inverse else transform
     return run.call_and_ladj(x) if ladj else (run(x), None)
+
+
+def _is_narrow(univariate: Univariate, x: Tensor) -> bool:
+    """Whether the operator of affine maps is no faster: on many rows of fewer numbers than a vector register holds."""
+    narrow = isinstance(univariate, Affine) and not torch.compiler.is_compiling() and x.shape[-1] < 16
+    return narrow and x.numel() > 800 * x.shape[-1]
 
 
 def _given_out(univariate: Univariate, x: Tensor, raw: Tensor, inverse: bool) -> Values:
@@ -120,7 +126,7 @@ class AutoregressiveTransform(_Both, transforms.AutoregressiveTransform):
     def _run(self, x: Tensor, inverse: bool, ladj: bool) -> tuple[Tensor, Any]:
         if not inverse:
             return mapped(self.layer, x, self.layer.raw(x, self.context), False, ladj)
-        done: Values | None = self.layer.in_passes(x, self.context)
+        done: tuple[Tensor, Any] | None = self.layer.in_passes(x, self.context, ladj)
         if done is not None:
             return done
         y, x = x, torch.zeros_like(x)

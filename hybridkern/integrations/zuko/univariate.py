@@ -38,6 +38,16 @@ class Affine:
         """``y`` ``(B, D)``, and ``log_det`` ``(B,)`` plus its own; of ``x`` ``(B, D)`` and ``params`` ``(B, 2 D)``."""
         return affine_coupling(x, params, log_det, form=self.form, inverse=inverse)
 
+    def undone(self, y: Tensor, params: Tensor, log_det: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The inverse of ``y`` ``(D, B)`` by ``params`` ``(2 D, B)``: for a few rows by PyTorch, which is faster.
+
+        Its log-determinant is added to ``log_det`` ``(B,)``; ``None`` stays that.
+        """
+        params = params.to(y.dtype)
+        shift, raw = params[0::2], params[1::2]
+        log_scale = raw / (1 + raw.abs() / self.form.clamp)
+        return (y - shift) / log_scale.exp(), None if log_det is None else log_det - log_scale.sum(0)
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -53,6 +63,10 @@ class Shift:
     ) -> tuple[Tensor, Tensor]:
         """As that of :class:`Affine`, with ``params`` ``(B, D)``."""
         return x - params if inverse else x + params, x.new_zeros(len(x)) if log_det is None else log_det
+
+    def undone(self, y: Tensor, params: Tensor, log_det: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """As that of :class:`Affine`, with ``params`` ``(D, B)``."""
+        return y - params, log_det
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,11 @@ class Spline:
             tails="circular" if self.circular else "linear",
             inverse=inverse,
         )
+
+    def undone(self, y: Tensor, params: Tensor, log_det: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """As that of :class:`Affine`, with ``params`` ``(D * count, B)``."""
+        x, total = self(y.T, params.T, log_det, inverse=True)
+        return x.T, None if log_det is None else total
 
 
 Univariate = Affine | Shift | Spline
