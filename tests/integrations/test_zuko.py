@@ -91,6 +91,15 @@ def test_inverse_costs_one_call_of_the_network(name: str) -> None:
     assert 0 < products(lambda t: t.inv(x)) <= products(lambda t: t(x))
 
 
+@pytest.mark.parametrize("build", [lambda: flows.MAF(3, **HIDDEN), couplings])
+def test_many_narrow_rows(build: Any) -> None:
+    """Where the operator of affine maps would be slower than PyTorch."""
+    theirs, ours = both(build)
+    x = normal(1000, theirs().event_shape[0])
+    same(ours().transform.call_and_ladj(x), theirs().transform.call_and_ladj(x))
+    same(ours().transform.inv.call_and_ladj(x), theirs().transform.inv.call_and_ladj(x))
+
+
 CALLS: Any = (
     lambda m: m().log_prob(normal(2, 3)),
     lambda m: m().sample((2,)),
