@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from zuko import distributions, lazy
 
 from hybridkern.integrations._layer import WIDE, Accelerated, Options, has_own_parts
+from hybridkern.integrations.zuko.univariate import is_narrow
 from hybridkern.ops import gaussian_log_prob
 
 
@@ -29,6 +31,7 @@ class DiagNormal(distributions.DiagNormal):
             and value.shape[-1:] == loc.shape
             and all(a in (1, b) for a, b in zip(base.loc.shape[::-1], value.shape[::-1], strict=False))
             and value.numel() > 0
+            and (torch.compiler.is_compiling() or not is_narrow(value))
         )
         if not fits:
             return super().log_prob(value)

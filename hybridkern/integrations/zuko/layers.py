@@ -23,6 +23,8 @@ from hybridkern.integrations.zuko.univariate import Shift, Univariate, recognize
 
 _KNOWN, _PLAN, _ARRANGEMENT = "_hybridkern_known", "_hybridkern_plan", "_hybridkern_arrangement"
 
+_FEW_PASSES, _FEW_ROWS = 3, 128
+
 
 class Lazy(Accelerated):
     """A lazy transform whose network gives the parameters of a map of one number that hybridkern knows."""
@@ -100,6 +102,8 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
         width = 0 if context is None else context.shape[-1]
         if plan is None or plan.parts[0].context.shape[1] != width or plan.order.device != y.device:
             return None
+        if len(plan.features) <= _FEW_PASSES and y.numel() < _FEW_ROWS * y.shape[-1]:
+            return None  # calls cost less than taking the network apart
         univariate = self.known()
         assert univariate is not None
         return undone(plan, layers, univariate, y, context, ladj)

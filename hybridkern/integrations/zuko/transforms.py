@@ -15,7 +15,7 @@ from zuko.utils import unpack
 from hybridkern.integrations._features import joined, parts, whole
 from hybridkern.integrations._layer import WIDE, unsaved
 from hybridkern.integrations.zuko._masked import is_pure
-from hybridkern.integrations.zuko.univariate import Affine, Univariate
+from hybridkern.integrations.zuko.univariate import Affine, Univariate, is_narrow
 
 LOW = (torch.bfloat16, torch.float16)
 Values = tuple[Tensor, Tensor]
@@ -73,7 +73,8 @@ def mapped(layer: Any, x: Tensor, raw: Tensor, inverse: bool, ladj: bool) -> tup
     univariate: Univariate = layer.known()
     if univariate.shared and raw.shape[:-1] != x.shape[:-1] and raw.ndim >= x.ndim:
         x = x.expand(*raw.shape[:-1], x.shape[-1])  # a grid of values and conditions
-    if not fits(x, raw, univariate.count) or _is_narrow(univariate, x):
+    compiling = torch.compiler.is_compiling()
+    if not fits(x, raw, univariate.count) or (isinstance(univariate, Affine) and not compiling and is_narrow(x)):
         return by_library(library_map(layer, raw), x, inverse, ladj)
     if x.ndim == 2:
         return _given_out(univariate, x, raw, inverse)
@@ -85,12 +86,6 @@ def by_library(transform: Any, x: Tensor, inverse: bool, ladj: bool) -> tuple[Te
     """What a transform of the library gives."""
     run = transform.inv if inverse else transform
     return run.call_and_ladj(x) if ladj else (run(x), None)
-
-
-def _is_narrow(univariate: Univariate, x: Tensor) -> bool:
-    """Whether the operator of affine maps is no faster: on many rows of fewer numbers than a vector register holds."""
-    narrow = isinstance(univariate, Affine) and not torch.compiler.is_compiling() and x.shape[-1] < 16
-    return narrow and x.numel() > 800 * x.shape[-1]
 
 
 def _given_out(univariate: Univariate, x: Tensor, raw: Tensor, inverse: bool) -> Values:

@@ -19,7 +19,13 @@ from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.ops.rational_quadratic_spline.form import LARGEST, MOST_BINS, SplineForm
 
 SLOPE = 1e-3  # zuko's default, of all of its maps
+WIDTH, MANY = 16, 800  # on more rows than these of fewer numbers, operators of little arithmetic are no faster
 REAL: constraints.Constraint = constraints.real
+
+
+def is_narrow(x: Tensor) -> bool:
+    """Whether ``x`` ``(..., D)`` has many rows of fewer numbers than a vector register holds."""
+    return x.shape[-1] < WIDTH and x.numel() > MANY * x.shape[-1]
 
 
 @dataclass(frozen=True)
