@@ -74,5 +74,8 @@ State = tuple[tuple[int, int], ...]
 
 
 def state_of(masks: list[Tensor]) -> State:
-    """Tells whether masks are what they were: loading a state dict writes into them."""
+    """Tells whether masks are what they were: loading a state dict writes into them.
+
+    Who keeps a state keeps the masks beside it, so that no other tensor gets the identity of one.
+    """
     return tuple((id(mask), 0 if mask.is_inference() else mask._version) for mask in masks)

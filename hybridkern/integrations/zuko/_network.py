@@ -65,10 +65,11 @@ def _through(layers: Layers, masks: list[Tensor], x: Tensor) -> Tensor:
 
 def _masks(owner: Any, linear: Sequence[MaskedLinear], dtype: torch.dtype) -> tuple[Tensor, ...]:
     """The masks in the dtype of the weights."""
-    state = (*state_of([layer.mask for layer in linear]), dtype)
+    given = [layer.mask for layer in linear]
+    state = (*state_of(given), dtype)
     kept: Any = owner.__dict__.get(MASKS)
     if kept is None or kept[0] != state:
         with torch.inference_mode(False):
-            kept = owner.__dict__[MASKS] = (state, tuple(layer.mask.to(dtype) for layer in linear))
+            kept = owner.__dict__[MASKS] = (state, tuple(mask.to(dtype) for mask in given), given)
     masks: tuple[Tensor, ...] = kept[1]
     return masks

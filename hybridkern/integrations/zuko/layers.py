@@ -109,11 +109,13 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
         return undone(plan, layers, univariate, y, context, ladj)
 
     def _plan(self, layers: Any, features: int) -> Plan | None:
-        state = (*state_of([layer.mask for layer in masked_layers(layers)]), (features, self.passes))
+        masks = [layer.mask for layer in masked_layers(layers)]
+        state = (*state_of(masks), (features, self.passes))
         kept: Any = self.__dict__.get(_PLAN)
         if kept is None or kept[0] != state:
             with torch.inference_mode(False):  # it is kept, for training too
-                kept = self.__dict__[_PLAN] = (state, plan_of(layers, features, self.passes, self.total))
+                kept = (state, plan_of(layers, features, self.passes, self.total), masks)
+            self.__dict__[_PLAN] = kept
         return kept[1]
 
 
@@ -156,7 +158,7 @@ class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):
         if kept is None or kept[0] != state:
             with torch.inference_mode(False):
                 places = mask.nonzero().squeeze(-1), (~mask).nonzero().squeeze(-1)
-            kept = self.__dict__[_ARRANGEMENT] = (state, arrange(*places))
+            kept = self.__dict__[_ARRANGEMENT] = (state, arrange(*places), mask)
         return kept[1]
 
 
