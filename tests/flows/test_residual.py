@@ -151,6 +151,24 @@ def test_second_derivatives_are_exact_or_refused() -> None:
         torch.autograd.grad(flow.log_prob(x, trace="estimate").sum(), x, create_graph=True)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("order", ["forward forward", "reverse forward", "forward reverse"])
+def test_second_derivatives_in_forward_mode(order: str, batched: bool) -> None:
+    """Those of ``torch.linalg.slogdet`` are wrong, and under ``vmap`` by orders of magnitude."""
+    flow = made("mlp", 2).eval()
+    by = {"forward": torch.func.jacfwd, "reverse": torch.func.jacrev}
+    outer, inner = (by[name] for name in order.split())
+
+    def log_prob(row: Tensor) -> Tensor:
+        return flow.log_prob(row[None])[0]
+
+    x = torch.randn(2, 2, dtype=torch.float64)
+    expected = torch.stack([torch.autograd.functional.hessian(log_prob, row) for row in x])
+    hessian = outer(inner(log_prob))
+    found = torch.func.vmap(hessian)(x) if batched else torch.stack([hessian(row) for row in x])
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
 def test_every_weight_keeps_its_bound_while_training() -> None:
     torch.manual_seed(0)
     flow = Residual(4, blocks=3, hidden=(16, 16), lipschitz=0.9)

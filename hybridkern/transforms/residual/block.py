@@ -40,8 +40,9 @@ class ResidualBlock(nn.Module):
 
         jacobian = torch.func.vmap(torch.func.jacrev(of_one))(x).flatten(2)
         identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=x.device)
-        log_det = torch.linalg.slogdet((jacobian + identity).to(total_dtype(x))).logabsdet
-        return y, log_det
+        # not slogdet, whose second derivatives in forward mode are wrong
+        factors = torch.linalg.lu_factor_ex((jacobian + identity).to(total_dtype(x))).LU
+        return y, factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
     def estimate(
         self, x: Tensor, weights: Weights, series: Series, generator: torch.Generator | None
