@@ -40,9 +40,7 @@ class ResidualBlock(nn.Module):
 
         jacobian = torch.func.vmap(torch.func.jacrev(of_one))(x).flatten(2)
         identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=x.device)
-        # not slogdet, whose second derivatives in forward mode are wrong
-        factors = torch.linalg.lu_factor_ex((jacobian + identity).to(total_dtype(x))).LU
-        return y, factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+        return y, _log_abs_det((jacobian + identity).to(total_dtype(x)))
 
     def estimate(
         self, x: Tensor, weights: Weights, series: Series, generator: torch.Generator | None
@@ -93,6 +91,15 @@ class ResidualBlock(nn.Module):
         own = {layer.weight for layer in weights}  # these come as weights, and are not read again
         read = [p for p in held.values() if p not in own]
         return differentiable(lambda x, _: self.net(x, weights), y, again, read)
+
+
+def _log_abs_det(matrices: Tensor) -> Tensor:
+    """``log|det|`` of ``matrices`` ``(B, D, D)``: ``(B,)``."""
+    if not transformed():
+        return torch.linalg.slogdet(matrices).logabsdet
+    # second derivatives of slogdet in forward mode are wrong; the factors take longer
+    factors: Tensor = torch.linalg.lu_factor_ex(matrices).LU
+    return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
 
 def _own(value: Tensor) -> Tensor:
