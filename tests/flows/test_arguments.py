@@ -94,6 +94,7 @@ INPUT = [
     (torch.zeros(3, 5), ValueError, r": got shape \(3, 5\), expected \(B, 4\)"),
     (torch.zeros(4), ValueError, r": got shape \(4,\), expected \(B, 4\)"),
     (torch.zeros(3, 4, dtype=torch.float64), TypeError, ": got dtype torch.float64, expected torch.float32"),
+    (torch.zeros(3, 4, dtype=torch.complex64), TypeError, ": got dtype torch.complex64, expected torch.float32"),
     ([[0.0] * 4], TypeError, ": got list, expected a torch.Tensor"),
 ]
 
