@@ -43,7 +43,7 @@ ALLOWED = {
     "flows/check::_cause: item": ERROR,
     "flows/_form_state::FormedFlow.set_extra_state: tolist": "a checkpoint is loaded",
     "nets/masked::MADE.check_state: cpu": "a checkpoint is loaded",
-    "transforms/_described::Described.set_extra_state: tolist": "a checkpoint is loaded",
+    "_described::Described.set_extra_state: tolist": "a checkpoint is loaded",
     "flows/base::Flow._conditions: empty": "nothing but a size",
     "flows/memory::_check: tolist": "memory='invert' looks at its errors once a level",
     "flows/planar::Planar.initialize: item": STARTING,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import short
+from hybridkern._described import Described
 from hybridkern._saved.built import Arguments
 from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiagonalGaussian, Distribution
@@ -18,7 +19,6 @@ from hybridkern.flows.base import Context, Flow, check_count, check_vectors
 from hybridkern.flows.memory import check_mode, run_steps
 from hybridkern.nets import MADE
 from hybridkern.transforms import Permutation
-from hybridkern.transforms._described import Described
 
 
 def _takes_context(layer: nn.Module) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_name, as_number, as_sizes, is_integer, is_sizes
+from hybridkern._described import Described
 from hybridkern._finite import check_finite_values
 from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed, unwrapped
@@ -44,7 +45,7 @@ class LipschitzError(ValueError):
     """A layer of a residual flow does not shrink distances, so that the flow need not be a bijection."""
 
 
-class Residual(Flow):
+class Residual(Described, Flow):
     """Layers ``x + g(x)``, ``g`` with a Lipschitz constant below one, over a standard Gaussian.
 
     Between the layers stand a scale and a shift for each channel, which :meth:`initialize`, or the first batch in
@@ -67,7 +68,7 @@ class Residual(Flow):
         activation: ``"lipswish"`` or ``"clipswish"``.
         hidden: widths between the layers of a network; for ``"dense"`` the growth of each layer. ``None`` is
             ``(128, 128)``, for images ``(512, 512)``, for ``"dense"`` three layers that grow by 32, for images by 172.
-        lipschitz: bound of each weight's norm, below one.
+        lipschitz: bound of each weight's norm, below one. It is part of ``state_dict``; that of another is refused.
         factor_out: half of the channels leave as latents after each scale but the last.
         terms, proposal, rate, vectors: of the series in training mode, see
             :class:`hybridkern.transforms.residual.Series`. In evaluation mode 20 terms are taken always.
@@ -124,6 +125,14 @@ class Residual(Flow):
             for i, (state, count) in enumerate(zip(self._states(len(counts)), counts, strict=True))
         )
         self.register_buffer("_initialized", torch.zeros(()))  # a number: averaged models average buffers
+
+    def numbers(self) -> tuple[float, ...]:
+        """The bound of each weight's norm, with which the weights as they are stored become those that are used."""
+        return (self.lipschitz,)
+
+    def described(self) -> str:
+        """The bound."""
+        return f"lipschitz={self.lipschitz:g}"
 
     def _states(self, scales: int) -> list[tuple[int, ...]]:
         """Shape of one example in each scale."""

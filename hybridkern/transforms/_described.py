@@ -1,63 +1,24 @@
-"""What a layer does beside its parameters, as a part of its ``state_dict``: they mean nothing without it."""
+"""Layers whose ``state_dict`` says of which element they are."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
+from hybridkern._described import Described
 from hybridkern.transforms.elements import Element
 
 
-class Described(nn.Module):
-    """A layer whose ``state_dict`` says which map its parameters belong to, and which takes no other's.
-
-    A ``state_dict`` that does not say it is taken for one of the layer's own map.
-    """
+class OfElement(Described):
+    """A layer that maps numbers by an element; one of the user's own need not say what it computes."""
 
     element: Element
 
     def numbers(self) -> tuple[float, ...]:
-        """The choices of the layer and of its element, equal for two layers that compute the same.
-
-        Empty where the element is one of the user's own, without a method ``numbers``.
-        """
+        """The choices of the layer and of its element; empty where that has no method ``numbers``."""
         own = getattr(self.element, "numbers", None)
         return () if own is None else (*self._choices(), *map(float, own()))
 
+    def described(self) -> str:
+        """The element."""
+        return str(self.element)
+
     def _choices(self) -> tuple[float, ...]:
         raise NotImplementedError
-
-    def get_extra_state(self) -> Tensor:
-        """The choices as numbers."""
-        return torch.tensor(self.numbers(), dtype=torch.float64, device="cpu")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Nothing is set: a layer stays what it was built as.
-
-        Raises:
-            ValueError: ``state`` is another map's.
-        """
-        own, theirs = self.numbers(), tuple(state.tolist())
-        if own and theirs and own != theirs:
-            raise ValueError(
-                f"{type(self).__name__}: got a state_dict of another map, whose numbers are {_text(theirs)}, expected "
-                f"{_text(own)}, those of {self.element}; build the layer as it was when it was saved"
-            )
-
-    def check_state(self, state_dict: dict[str, Any], prefix: str) -> None:
-        """Raises ValueError where ``state_dict`` holds another map under ``prefix``; before anything is copied."""
-        if prefix + "_extra_state" in state_dict:
-            self.set_extra_state(state_dict[prefix + "_extra_state"])
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self.check_state(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        key, missing_keys = prefix + "_extra_state", args[2]
-        if key in missing_keys:
-            missing_keys.remove(key)
-
-
-def _text(numbers: tuple[float, ...]) -> str:
-    return ", ".join(f"{number:g}" for number in numbers)

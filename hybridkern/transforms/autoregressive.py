@@ -8,11 +8,11 @@ from hybridkern._arguments import as_flag
 from hybridkern._saved.built import Built
 from hybridkern.nets import MADE
 from hybridkern.nets.passes import Passes, WholePasses, in_blocks
-from hybridkern.transforms._described import Described
+from hybridkern.transforms._described import OfElement
 from hybridkern.transforms.elements import Element
 
 
-class Autoregressive(Built, Described):
+class Autoregressive(Built, OfElement):
     """``y_i = f(x_i; net(x_1, ..., x_{i-1}))`` in the order of the network; one direction in one pass, one in ``dim``.
 
     The slow direction computes in each pass what the next number needs and nothing else; of a

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_size, short
 from hybridkern._saved.built import Built
-from hybridkern.transforms._described import Described
+from hybridkern.transforms._described import OfElement
 from hybridkern.transforms.elements import Element
 
 
@@ -21,7 +21,7 @@ def joined(kept: Tensor, seen: Tensor | None) -> Tensor:
     return torch.cat([kept, seen], 1)
 
 
-class Coupling(Built, Described):
+class Coupling(Built, OfElement):
     """Maps the second half of a vector, or the first, by parameters that a network computes from the other.
 
     The ``state_dict`` says of which element and part it is, and that of another is refused.

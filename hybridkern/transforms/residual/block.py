@@ -96,7 +96,8 @@ class ResidualBlock(nn.Module):
 def _log_abs_det(matrices: Tensor) -> Tensor:
     """``log|det|`` of ``matrices`` ``(B, D, D)``: ``(B,)``."""
     if not transformed():
-        return torch.linalg.slogdet(matrices).logabsdet
+        log_det: Tensor = torch.linalg.slogdet(matrices).logabsdet
+        return log_det
     # second derivatives of slogdet in forward mode are wrong; the factors take longer
     factors: Tensor = torch.linalg.lu_factor_ex(matrices).LU
     return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
