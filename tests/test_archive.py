@@ -165,3 +165,26 @@ def test_sparse_data_may_pack_well(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**22, np.uint8))
     assert (tmp_path / "a.npz").stat().st_size < 2**13
     assert read_arrays(tmp_path / "a.npz", ["a"])["a"].shape == (2**22,)
+
+
+def test_a_damaged_directory_hides_no_array(tmp_path: Path) -> None:
+    """One flipped bit in the name of ``split``, or in the length of a comment, and the file was one without a split."""
+    path = tmp_path / "data.npz"
+    np.savez_compressed(path, images=np.zeros((2, 2, 2), np.uint8), labels=np.arange(2), split=np.arange(2))
+    content, names = path.read_bytes(), array_names(path)
+    start = content.index(b"PK\1\2")
+    for place in range(start, len(content)):
+        for bit in range(8):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+            try:
+                found = array_names(path)
+            except DataError:
+                continue
+            assert found == names, (place, bit)
+
+
+def test_comments_and_foreign_members_do_no_harm(tmp_path: Path) -> None:
+    path = archive(tmp_path / "data.npz", {"a.npy": npy(np.arange(3)), "notes.txt": b"x"})
+    with zipfile.ZipFile(path, "a") as file:
+        file.comment = b"made by hand"
+    assert array_names(path) == ["a", "notes.txt"] and read_arrays(path, ["a"])["a"].tolist() == [0, 1, 2]

@@ -21,6 +21,8 @@ FREE = 64 * 2**20
 RATIO = 100
 _SUFFIX = ".npy"
 _BLOCK = 2**20
+_END = b"PK\x05\x06"  # of the directory of an archive, before at most 65535 bytes of a comment
+_END_SIZE = 2**16 + 22
 
 
 class DataError(ValueError):
@@ -68,9 +70,37 @@ def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
 def _opened(path: Path) -> zipfile.ZipFile:
     size_of(path)
     try:
-        return zipfile.ZipFile(path)
+        archive = zipfile.ZipFile(path)
     except Exception as error:  # a damaged file can raise anything
         raise DataError(f"{path}: not an .npz file, or a truncated one") from error
+    try:
+        _require_names(path, archive)
+    except Exception as error:
+        archive.close()
+        raise DataError(f"{path}: damaged .npz file ({one_line(error)})") from error
+    return archive
+
+
+def _require_names(path: Path, archive: zipfile.ZipFile) -> None:
+    """An array that a damaged directory does not list, or by another name, must not be taken for none.
+
+    Every name stands twice in an archive, and the number of names at its end.
+
+    Raises:
+        zipfile.BadZipFile: two of them differ.
+    """
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _END_SIZE))
+        end = file.read()
+    at = end.rfind(_END)
+    count = int.from_bytes(end[at + 10 : at + 12], "little")
+    if at >= 0 and count not in (len(archive.infolist()), 0xFFFF):  # the last: it stands elsewhere
+        raise zipfile.BadZipFile(f"{len(archive.infolist())} names of {count}")
+    for info in archive.infolist():
+        try:
+            archive.open(info).close()  # compares the two
+        except (NotImplementedError, RuntimeError):  # packed in another way, or encrypted: an error where it is read
+            continue
 
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, key: str) -> np.ndarray:
