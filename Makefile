@@ -63,7 +63,9 @@ format: $(STAMPS)/dev ## rewrite the sources in the project's format
 
 docs: $(STAMPS)/docs ## the documentation, into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "build/site/index.html"
+	@! grep -rlE '<script[^>]*src="?https?:' build/site --include='*.html' || { echo "make: these pages fetch a script" >&2; exit 1; }
+	@! grep -rl 'class="arithmatex"' build/site --include='*.html' || { echo "make: formulas of these pages were not converted" >&2; exit 1; }
+	@echo "open build/site/index.html, or serve it: $(BIN)/python -m http.server -d build/site"
 
 bench: $(READY) $(STAMPS)/test $(STAMPS)/peers ## every benchmark of this machine, the tables in docs/ and their pictures; needs a quiet machine
 	$(BENCH_ENV) $(BIN)/python -m benchmarks $(BENCH_FLAGS)

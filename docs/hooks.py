@@ -25,6 +25,11 @@ def on_post_page(output: str, **_: Any) -> str:
     return _FETCHED.sub("", output)
 
 
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for the page of pages that are not found."""
+    return _FETCHED.sub("", output_content)
+
+
 def _latex(text: str) -> str:
     """The formula, with the space that LaTeX leaves after the name of a function and MathML does not."""
     return _FUNCTION.sub(r"\1\,", unescape(text))
