@@ -37,9 +37,8 @@ def check_vectors(name: str, x: Tensor, dim: int, dtype: torch.dtype, device: to
     if x.ndim != 2 or x.shape[1] != dim:
         raise ValueError(f"{name}: got shape {_tensors.shape_text(x.shape)}, expected (B, {dim})")
     if x.dtype is not dtype and not (x.is_floating_point() and has_autocast(x.device)):
-        raise TypeError(
-            f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters (flow.to changes it)"
-        )
+        hint = "flow.to changes it" if x.is_floating_point() else f"{name}.to({dtype}) converts whole numbers"
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected {dtype}, the dtype of the flow's parameters ({hint})")
     _check_device(name, x, device)
 
 

@@ -56,7 +56,9 @@ def overview(
     """Real images, samples and both validation figures side by side; arguments as for the single plots."""
     figure = Figure(figsize=(14.0, 3.2), layout="constrained")
     panels = figure.subplots(1, 4, width_ratios=(1.0, 1.0, 1.2, 1.2))
-    for axes, x, title in zip(panels, (real, samples), ("Real images, test part", "Samples from the model"), strict=False):
+    for axes, x, title in zip(
+        panels, (real, samples), ("Real images, test part", "Samples from the model"), strict=False
+    ):
         draw_sheet(axes, _grid(x, shape, grey_levels), grey_levels, title)
     for axes, values, kind in zip(panels[2:], (errors, nlls), ("error", "nll"), strict=True):
         _draw_curve(axes, values, best, kind)

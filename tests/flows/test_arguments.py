@@ -99,6 +99,11 @@ INPUT = [
 ]
 
 
+def test_whole_numbers_for_a_flow_on_real_ones() -> None:
+    with pytest.raises(TypeError, match=r"got dtype torch\.int64, .* \(x\.to\(torch\.float32\) converts whole numbers\)"):
+        flows.RealNVP(4, layers=1)(torch.zeros(2, 4, dtype=torch.int64))
+
+
 @pytest.mark.parametrize(("x", "error", "message"), INPUT)
 @pytest.mark.parametrize("build", [flows.RealNVP, flows.IDF, flows.Planar])
 def test_input(build: type[flows.Flow], x: object, error: type[Exception], message: str) -> None:
