@@ -40,13 +40,13 @@ def hybrid(head: heads.Head | None = None) -> HybridModel:
 def test_a_classifier_learns_and_the_history_says_so(tmp_path: Path) -> None:
     x, y = clouds()
     model = hybrid()
-    history = lab.fit(model, x, y, epochs=8, lr=5e-3, **QUIET)
-    assert not model.training and history["epoch"] == list(range(1, 9))
+    history = lab.fit(model, x, y, epochs=20, lr=1e-2, **QUIET)
+    assert not model.training and history["epoch"] == list(range(1, 21))
     assert history["val_loss"][-1] < history["val_loss"][0] - 0.3
-    assert history["val_error"][-1] == 0 and history.stopped == "8 epochs were done"
+    assert history["val_error"][-1] == 0 and history.stopped == "20 epochs were done"
     assert history.best == 1 + int(np.argmin(history["val_loss"]))
     text = str(history)
-    assert "<- these weights" in text and "val_log_px" in text and "stopped: 8 epochs" in text
+    assert "<- these weights" in text and "val_log_px" in text and "stopped: 20 epochs" in text
     history.plot().savefig(tmp_path / "training.png")
     assert (tmp_path / "training.png").stat().st_size > 5000
     assert history.settings["rows"] == 216 and "per_dimension" not in history.settings["objective"]

@@ -155,8 +155,10 @@ def test_a_base_that_took_the_place_of_the_flows_own(base: Callable[[], nn.Modul
     ids=["form", "spline", "iterator", "partial", "class", "double"],
 )
 def test_arguments_of_every_kind(build: Callable[[], flows.Flow], tmp_path: Path) -> None:
-    flow = scrambled(build()).eval()
-    loaded = again(flow, tmp_path)
+    flow = build()
+    if isinstance(flow, flows.Glow):
+        flow.initialize(torch.randn(8, *flow.shape))
+    loaded = again(scrambled(flow).eval(), tmp_path)
     same_weights(flow, loaded)
     x = torch.randn(2, *flow.shape, dtype=flow.base.dtype)
     assert torch.equal(loaded.log_prob(x), flow.log_prob(x))
