@@ -100,7 +100,9 @@ INPUT = [
 
 
 def test_whole_numbers_for_a_flow_on_real_ones() -> None:
-    with pytest.raises(TypeError, match=r"got dtype torch\.int64, .* \(x\.to\(torch\.float32\) converts whole numbers\)"):
+    with pytest.raises(
+        TypeError, match=r"got dtype torch\.int64, .* \(x\.to\(torch\.float32\) converts whole numbers\)"
+    ):
         flows.RealNVP(4, layers=1)(torch.zeros(2, 4, dtype=torch.int64))
 
 
