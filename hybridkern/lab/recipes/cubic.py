@@ -28,7 +28,11 @@ _TEST = 2000
 
 @dataclass(frozen=True)
 class CubicConfig(VectorConfig):
-    """Settings of the model; ``size`` points train, as many are for the curves alone."""
+    """Settings of data and model.
+
+    Attributes:
+        size: training points; as many are for the curves alone.
+    """
 
     epochs: int = 1000
     batch_size: int = 250
