@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hybridkern.flows._latents import Shape, join_latents, latent_shapes, split_latents
 from hybridkern.flows.base import NetBuilder
 from hybridkern.transforms import squeeze, unsqueeze
+from hybridkern.transforms.quarter_coupling import QuarterCouplings
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 
@@ -19,17 +20,21 @@ class IntegerLevels(nn.Module):
         levels: number of levels.
         layers: rounding couplings a level.
         parts: parts of the channels that a coupling updates in turn, from 2 to ``4 C``; sizes differ by at most one.
+            ``None``: couplings that update a quarter.
         net: builds a network: ``net(in_channels, out_channels)``.
 
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.2 and figure 4.
     """
 
-    def __init__(self, shape: Shape, levels: int, layers: int, parts: int, net: NetBuilder) -> None:
+    def __init__(self, shape: Shape, levels: int, layers: int, parts: int | None, net: NetBuilder) -> None:
         super().__init__()
         self.shapes = latent_shapes(shape, levels)
         self.levels = nn.ModuleList()
         for i in range(levels):
             channels = 4 * shape[0] * 2**i
+            if parts is None:
+                self.levels.append(QuarterCouplings(channels, layers, net))
+                continue
             sizes = [channels // parts + (j < channels % parts) for j in range(parts)]
             self.levels.append(RoundingCouplings(sizes, layers, net))
 

@@ -22,7 +22,7 @@ from hybridkern.flows.base import NetBuilder
 from hybridkern.transforms import unsqueeze
 
 # The most that a network changes a log-scale by: beyond a factor of 20 a step that overshoots takes training apart.
-_REACH = 3.0
+REACH = 3.0
 
 
 class MultiScalePrior(Distribution):
@@ -59,10 +59,10 @@ class MultiScalePrior(Distribution):
         self.shapes = list(shapes)
         self.marginal = marginal
         self.center, self.scale = float(center), float(scale)
-        mixture = isinstance(marginal, DiscretizedLogisticMixture)
-        self.components = marginal.mean.shape[1] if mixture else 1
+        self.is_mixture = isinstance(marginal, DiscretizedLogisticMixture)
+        self.components = marginal.mean.shape[1] if self.is_mixture else 1
         # logits, means, log-scales of each component; a single logistic has no logit
-        self._kinds = 3 if mixture else 2
+        self._kinds = 3 if self.is_mixture else 2
         outputs = self._kinds * self.components
         self.nets = nn.ModuleList(net(4 * c, outputs * 4 * c) for c, _, _ in self.shapes[:-1])
 
@@ -84,7 +84,7 @@ class MultiScalePrior(Distribution):
         for level in reversed(range(len(self.shapes))):
             part = self._log_prob(flat[level], self._parameters_of(level, context))
             total = part if total is None else total + part
-            context = _joined(context, latents[level]) if level else None
+            context = joined(context, latents[level]) if level else None
         assert total is not None
         return total
 
@@ -98,8 +98,24 @@ class MultiScalePrior(Distribution):
             drawn.append(values)
             if level:
                 (image,) = split_latents(values, self.shapes[level : level + 1])
-                context = _joined(context, image)
+                context = joined(context, image)
         return torch.cat(drawn[::-1], 1)
+
+    def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> list[Tensor]:
+        """Parameters of the distribution of a level's latents given those of the levels beyond it.
+
+        Args:
+            level: counted from the finest, 0.
+            coarser: latents ``(B, C_l, H_l, W_l)`` of the levels ``level + 1, ...``.
+
+        Returns:
+            Means and log-scales, of mixtures logits before them, in the order of the level's part of joined latents:
+            ``(D_l,)`` (mixtures ``(1, K, D_l)``) for the coarsest level, ``(B, D_l)`` (``(B, K, D_l)``) for others.
+        """
+        context: Tensor | None = None
+        for latent in reversed(coarser):
+            context = joined(context, latent)
+        return self._parameters_of(level, context)
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         parts: tuple[Tensor, ...] = x.split([math.prod(shape) for shape in self.shapes], -1)
@@ -115,7 +131,7 @@ class MultiScalePrior(Distribution):
         if context is None:
             return marginal
         change = self.nets[level]((context - self.center) / self.scale)
-        change = _unsqueezed(change, self._kinds * self.components)
+        change = unsqueezed_parameters(change, self._kinds * self.components)
         if self._kinds == 2:
             mean, log_scale = change.unbind(1)
             return [marginal[0] + self.scale * mean, marginal[1] + _bounded(log_scale)]
@@ -139,10 +155,10 @@ class MultiScalePrior(Distribution):
 
 
 def _bounded(change: Tensor) -> Tensor:
-    return _REACH * torch.tanh(change / _REACH)
+    return REACH * torch.tanh(change / REACH)
 
 
-def _joined(context: Tensor | None, latent: Tensor) -> Tensor:
+def joined(context: Tensor | None, latent: Tensor) -> Tensor:
     """All latents from this level on as one image of the level: coarser ones in place of the half that went on."""
     if context is None:
         return latent
@@ -150,7 +166,7 @@ def _joined(context: Tensor | None, latent: Tensor) -> Tensor:
     return torch.cat([unsqueeze(first, second), latent], 1)
 
 
-def _unsqueezed(x: Tensor, kinds: int) -> Tensor:
+def unsqueezed_parameters(x: Tensor, kinds: int) -> Tensor:
     """``(B, kinds * 4c, h, w)`` -> ``(B, kinds, 2h * 2w * c)``, in the order of joined latents ``(c, 2h, 2w)``."""
     b, channels, h, w = x.shape
     # row and column within a block before the channel, as squeeze has them

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import _tensors
-from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, built, is_integer, is_sizes, short
+from hybridkern._arguments import as_builder, as_name, as_number, as_size, as_sizes, built, is_integer, is_sizes, short
 from hybridkern._autocast import has_autocast
 from hybridkern._saved.built import Saved
 from hybridkern.distributions import Distribution
 from hybridkern.flows._context import Embedded, seen, width_of
 from hybridkern.flows._later import watch_finite
-from hybridkern.nets import Constant, ConvNet, as_probability, mlp
+from hybridkern.nets import Constant, ConvNet, DenseNet, ResNet, as_probability, mlp
 
 Context = Tensor | Embedded | None
 NetBuilder = Callable[[int, int], nn.Module]
@@ -180,23 +180,33 @@ def checked_builder(net: object) -> NetBuilder:
     return lambda in_features, out_features: built("net", build(in_features, out_features))
 
 
+IMAGE_NETS: dict[str, Callable[..., nn.Module]] = {
+    "conv": ConvNet,
+    "densenet": DenseNet,
+    "groupnorm-swish": partial(DenseNet, norm=True),
+    "resnet": ResNet,
+}
+
+
 def image_net_builder(
-    hidden: int | Sequence[int], net: NetBuilder | None, *, activation: Callable[[], nn.Module], dropout: float
+    hidden: int | Sequence[int], net: NetBuilder | str | None, *, activation: Callable[[], nn.Module], dropout: float
 ) -> NetBuilder:
-    """``net`` itself, or a builder of :class:`~hybridkern.nets.ConvNet`, which has one width and its own activations.
+    """``net`` itself, or a builder of one of ``IMAGE_NETS``, which have one width and their own activations.
 
     Raises:
-        TypeError, ValueError: several widths, or an activation or dropout of which these networks know nothing.
+        TypeError, ValueError: several widths, an unknown name, or an activation or dropout of which these networks
+            know nothing.
     """
-    if net is not None:
+    if net is not None and not isinstance(net, str):
         return checked_builder(net)
+    name = as_name("net", "conv" if net is None else net, tuple(IMAGE_NETS), more=" or a callable")
     if activation is not nn.LeakyReLU or dropout:
         name, value = ("dropout", dropout) if dropout else ("activation", activation)
         raise ValueError(f"{name}: got {value!r}, expected the default for images; give net to choose networks")
     widths = set(_widths(hidden))
     if len(widths) != 1:
         raise ValueError(f"hidden: got {hidden!r}, expected one width for images")
-    return partial(ConvNet, hidden=widths.pop())
+    return partial(IMAGE_NETS[name], hidden=widths.pop())
 
 
 class FlowPass(NamedTuple):

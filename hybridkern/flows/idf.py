@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from hybridkern.transforms.lattice import LATTICES, Lattice, evaluate
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 PRIORS = ("logistic", "mixture")
+COUPLINGS = ("parts", "quarter")
 
 
 def _prior(dim: int, prior: str, components: int) -> DiscretizedLogistic | DiscretizedLogisticMixture:
@@ -73,7 +75,8 @@ class IDF(Flow):
         prior: ``"logistic"``, or ``"mixture"`` of ``components`` logistics a dimension.
         components: number of logistics of the mixture.
         net: builds a network instead, ``net(in_features, out_features)``; its own initialization is kept. It must
-            run in float64 as well and be deterministic in evaluation mode.
+            run in float64 as well and be deterministic in evaluation mode. For images also a name: ``"conv"`` (the
+            default), ``"resnet"``, ``"densenet"`` or ``"groupnorm-swish"``, a DenseNet with these.
         activation: builds the activations of the networks; for images give ``net``.
         dropout: dropout probability in the networks; training mode only, which is then not invertible. For images
             give ``net``.
@@ -81,6 +84,9 @@ class IDF(Flow):
             ``scale``. Middle and half range of the data bring both to order 1, where networks learn faster. They are
             part of the model, not of ``state_dict``.
         levels: number of levels, for images.
+        coupling: ``"parts"``, or for images ``"quarter"``, that of IDF++: a layer has one network, which updates a
+            quarter of the channels with a learnt factor before the rounding, and its permutation is undone
+            (:class:`~hybridkern.transforms.QuarterCoupling`). ``parts`` has no meaning then.
         shape: another name for ``dim`` where it is the shape of an image; one of the two must be given.
         context: width of a condition that the networks see as it is, or a module that makes it from the condition
             given; for vectors. That module too must run in float64 and be deterministic in evaluation mode.
@@ -90,7 +96,7 @@ class IDF(Flow):
 
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), sections 3 and 4 (for images its conditional prior sees the
     coarser latents instead of the half they come from, so that ``base`` is a distribution by itself); the update of
-    the parts: Tomczak 2020 (arXiv:2011.15056).
+    the parts: Tomczak 2020 (arXiv:2011.15056); the coupling of a quarter: van den Berg et al. 2021 (arXiv:2006.12459).
 
     >>> import torch
     >>> flow = IDF(4, layers=2, hidden=8).eval()
@@ -112,12 +118,13 @@ class IDF(Flow):
         lattice: str = "exact",
         prior: str = "logistic",
         components: int = 5,
-        net: NetBuilder | None = None,
+        net: NetBuilder | str | None = None,
         activation: Callable[[], nn.Module] = nn.LeakyReLU,
         dropout: float = 0.0,
         center: float = 0.0,
         scale: float = 1.0,
         levels: int = 2,
+        coupling: str = "parts",
         shape: Sequence[int] | None = None,
         context: int | nn.Module = 0,
     ) -> None:
@@ -138,6 +145,10 @@ class IDF(Flow):
         if parts > most:
             raise ValueError(f"parts: got {parts}, expected at most {limit} = {most}")
         as_name("lattice", lattice, LATTICES)
+        if as_name("coupling", coupling, COUPLINGS) == "quarter" and not images:
+            raise ValueError("coupling: got 'quarter', expected 'parts' for vectors")
+        if isinstance(net, str) and not images:
+            raise TypeError(f"net: got {short(net)}, expected a callable for vectors")
         if lattice == "tutorial" and images:
             raise ValueError("lattice: got 'tutorial', expected 'exact' for images")
         if images:
@@ -153,11 +164,18 @@ class IDF(Flow):
         plain = (
             image_net_builder(hidden, net, activation=activation, dropout=dropout)
             if images
-            else net_builder(hidden, net, activation=activation, dropout=dropout, zero_last=self.discrete)
+            else net_builder(
+                hidden,
+                cast("NetBuilder | None", net),
+                activation=activation,
+                dropout=dropout,
+                zero_last=self.discrete,
+            )
         )
         build = plain if (center, scale) == (0.0, 1.0) else _scaled(plain, center, scale)
         if len(sizes) == 3:
-            self.couplings: nn.Module = IntegerLevels(sizes, levels, layers, parts, build)
+            updated = None if coupling == "quarter" else parts
+            self.couplings: nn.Module = IntegerLevels(sizes, levels, layers, updated, build)
             self.base = MultiScalePrior(self.couplings.shapes, self.base, plain, center, scale)
         else:
             parted = [most // parts + (i < most % parts) for i in range(parts)]

@@ -15,13 +15,16 @@ from hybridkern._calls import plain_weights
 from hybridkern._saved.built import Built
 from hybridkern.nets.constant import Constant
 from hybridkern.nets.masked import MADE
+from hybridkern.nets.residual import DenseNet, ResNet
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
 
 __all__ = [
     "MADE",
     "Constant",
     "ConvNet",
+    "DenseNet",
     "HighwayNet",
+    "ResNet",
     "Scaled",
     "as_center_and_scale",
     "as_probability",

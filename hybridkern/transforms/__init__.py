@@ -9,6 +9,7 @@ from hybridkern.transforms.linear import ActNorm, LULinear
 from hybridkern.transforms.mixing import Mixing
 from hybridkern.transforms.permute import Permutation
 from hybridkern.transforms.planar import PlanarMap
+from hybridkern.transforms.quarter_coupling import QuarterCoupling
 from hybridkern.transforms.rounding_coupling import RoundingCoupling
 from hybridkern.transforms.squeeze import squeeze, unsqueeze
 
@@ -22,6 +23,7 @@ __all__ = [
     "Mixing",
     "Permutation",
     "PlanarMap",
+    "QuarterCoupling",
     "RoundingCoupling",
     "SplineElement",
     "dequantize",
