@@ -191,7 +191,7 @@ def extension_options() -> dict[str, object]:
         flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
     extension = CppExtension(
         "hybridkern._C",
-        sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "*/checks.cpp", "coupling_network/*.cpp"),
+        sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "*/checks.cpp", "codec/*.cpp", "coupling_network/*.cpp"),
         depends=headers(),
         include_dirs=[pybind11.get_include()],
         extra_compile_args={"cxx": flags},

@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "codec/bind.h"
 #include "coupling_network/network.h"
 #include "cpu/kernels.h"
 
@@ -73,5 +74,7 @@ PYBIND11_MODULE(_C, m) {
         "Run on another instruction set of this processor; for tests.");
   m.def("bf16_products", &hk::network::bf16_products,
         "How bfloat16 matrix products are computed: 'amx', 'avx512_bf16', or 'widened' to float32.");
+  hk::codec::bind_coder(m);
+  hk::codec::bind_network(m);
   m.def("set_bf16_products", &set_bf16_products, pybind11::arg("name"), "Compute them otherwise; for tests.");
 }

@@ -25,18 +25,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("lipschitz", "transforms", "distributions", "nets", "optim", "_optim_state"),
     ("flows",),
     ("hybrid",),
-    ("graphs", "integrations"),
+    ("graphs", "integrations", "codec"),
     ("",),  # hybridkern/__init__.py: gathers the public names of the layers above this line
     ("report",),
     ("lab",),  # hybridkern/lab/__init__.py, which says what the laboratory is
     ("lab.archive", "lab.data", "lab.recipes", "lab.plots", "lab.fitting"),
-    ("lab.reproduce",),
+    ("lab.reproduce", "lab.compress"),
     ("lab.cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # What a layer may import beside the standard library, torch and numpy.
-TRAINING = {"lightning", "matplotlib", "pooch", "rich", "safetensors", "scipy", "sklearn", "typer"}
+TRAINING = {"lightning", "matplotlib", "PIL", "pooch", "rich", "safetensors", "scipy", "sklearn", "typer"}
 FOREIGN = {
     "_saved": {"safetensors"},
     "integrations": {"FrEIA", "nflows", "normflows", "pytest", "zuko"},
@@ -136,7 +136,7 @@ def test_one_operator_one_room(name: str) -> None:
 def test_every_folder_of_kernels_is_an_operator() -> None:
     """Beside them stand those of what all operators share."""
     folders = {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()}
-    assert folders - {"autograd", "cpu", "cuda", "math"} <= set(OPERATORS)
+    assert folders - {"autograd", "codec", "cpu", "cuda", "math"} <= set(OPERATORS)
 
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))

@@ -1,0 +1,173 @@
+// The loops of an integer network, for one instruction set: to be included once in each of its files, which give Dot.
+#include "network.h"
+
+namespace hk::codec::HK_ISA {
+
+HK_INLINE int64_t shifted(int64_t value, int64_t factor, int64_t shift) {
+  return (value * factor + (int64_t{1} << (shift - 1))) >> shift;
+}
+
+HK_INLINE int64_t clamped(int64_t value, int64_t least, int64_t most) {
+  return value < least ? least : value > most ? most : value;
+}
+
+// Dot: `lanes` sums of 32 bits, to each of which a dot product of `group` activations with as many weights is added.
+template <class Dot>
+struct Runner {
+  using Activation = typename Dot::Activation;
+  using Weight = typename Dot::Weight;
+  using Vector = typename Dot::Vector;
+  static constexpr int64_t lanes = Dot::lanes, group = Dot::group, most_blocks = Dot::blocks, pixels = Dot::pixels;
+
+  const Network& net;
+  const Work& work;
+  int32_t* y;
+  int64_t row = net.width + 2, area = net.height * net.width;
+
+  static int64_t blocks_of(const Layer& layer) { return (layer.out + lanes - 1) / lanes; }
+  static size_t packed_bytes(const Layer& layer) {
+    return sizeof(Weight) * blocks_of(layer) * lanes * layer.taps * padded_channels(layer.in);
+  }
+
+  // [up to `most_blocks` blocks of lanes][tap][group of inputs][block][lane][input]
+  static void pack(const Layer& layer, void* packed) {
+    Weight* to = static_cast<Weight*>(packed);
+    for (int64_t first = 0; first < layer.out; first += most_blocks * lanes) {
+      const int64_t left = blocks_of(layer) - first / lanes, blocks = left < most_blocks ? left : most_blocks;
+      for (int64_t tap = 0; tap < layer.taps; ++tap)
+        for (int64_t c = 0; c < padded_channels(layer.in); c += group)
+          for (int64_t o = first; o < first + blocks * lanes; ++o)
+            for (int64_t i = c; i < c + group; ++i)
+              *to++ = o < layer.out && i < layer.in ? layer.weights[(o * layer.taps + tap) * layer.in + i] : 0;
+    }
+  }
+
+  Activation* place(Activation* image, int64_t pixel, int64_t channels) const {
+    return image + ((pixel / net.width + 1) * row + pixel % net.width + 1) * channels;
+  }
+
+  // The border, and channels beyond those of the image, which weights of 0 meet.
+  void clear(Activation* image, int64_t channels, int64_t value) const {
+    const int64_t padded = padded_channels(channels), rows = net.height + 2;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < row; ++j) {
+        Activation* at = image + (i * row + j) * padded;
+        const bool inside = i > 0 && i + 1 < rows && j > 0 && j + 1 < row;
+        for (int64_t c = inside ? channels : 0; c < padded; ++c) at[c] = static_cast<Activation>(value);
+      }
+  }
+
+  void read(const int32_t* x, Activation* image) const {
+    const int64_t padded = padded_channels(net.in);
+    for (int64_t c = 0; c < net.in; ++c)
+      for (int64_t p = 0; p < area; ++p) {
+        const int64_t value = shifted(static_cast<int64_t>(x[c * area + p]) - net.center, net.factor, net.shift);
+        place(image, p, padded)[c] = static_cast<Activation>(clamped(value + net.zero, 0, 255));
+      }
+  }
+
+  // What becomes of the sums of `count` output channels of a pixel, from `first` on.
+  HK_INLINE void finish(const Layer& layer, int64_t pixel, int64_t first, int64_t count, const int32_t* sums,
+                        Activation* to) const {
+    int32_t values[most_blocks * lanes];
+    for (int64_t c = 0; c < count; ++c) {
+      const int64_t sum = static_cast<int64_t>(sums[c]) + layer.bias[first + c];
+      values[c] = static_cast<int32_t>(
+          clamped(shifted(sum, layer.factor[first + c], layer.shift[first + c]), -(1 << 30), 1 << 30));
+    }
+    if (layer.mode == to_output) {
+      for (int64_t c = 0; c < count; ++c) y[(first + c) * area + pixel] = values[c];
+      return;
+    }
+    if (layer.mode != to_table) {
+      int16_t* stream = work.stream + pixel * net.stream + first;
+      for (int64_t c = 0; c < count; ++c) {
+        const int64_t before = layer.mode == add_stream ? stream[c] : 0;
+        stream[c] = static_cast<int16_t>(clamped(before + values[c], -32768, 32767));
+        values[c] = static_cast<int32_t>(shifted(stream[c], layer.stream_factor, layer.stream_shift));
+      }
+    }
+    Activation* target = place(to, pixel, padded_channels(layer.out)) + first;
+    for (int64_t c = 0; c < count; ++c) {
+      const int32_t index = values[c] + static_cast<int32_t>(layer.offset);
+      target[c] = layer.table[index < 0 ? 0 : index > 255 ? 255 : index];
+    }
+  }
+
+  template <int64_t Blocks>
+  HK_INLINE void tile(const Layer& layer, const Activation* const (&from)[pixels], const Weight* weights,
+                      int32_t* sums) const {
+    Vector total[pixels][Blocks];
+    for (int64_t p = 0; p < pixels; ++p)
+      for (int64_t b = 0; b < Blocks; ++b) total[p][b] = Dot::zero();
+    const int64_t channels = padded_channels(layer.in);
+    for (int64_t tap = 0; tap < layer.taps; ++tap) {
+      const int64_t shift = layer.taps == 1 ? 0 : ((tap / 3 - 1) * row + tap % 3 - 1) * channels;
+      for (int64_t c = shift; c < shift + channels; c += group) {
+        Vector w[Blocks];
+        for (int64_t b = 0; b < Blocks; ++b) w[b] = Dot::load(weights + b * lanes * group);
+        weights += Blocks * lanes * group;
+        for (int64_t p = 0; p < pixels; ++p) {
+          const Vector a = Dot::broadcast(from[p] + c);
+          for (int64_t b = 0; b < Blocks; ++b) total[p][b] = Dot::add(total[p][b], a, w[b]);
+        }
+      }
+    }
+    for (int64_t p = 0; p < pixels; ++p)
+      for (int64_t b = 0; b < Blocks; ++b) Dot::store(sums + (p * Blocks + b) * lanes, total[p][b]);
+  }
+
+  template <int64_t Blocks>
+  void band(const Layer& layer, const Activation* from, Activation* to, int64_t first, const Weight* weights) const {
+    alignas(64) int32_t sums[pixels * Blocks * lanes];
+    const int64_t left = layer.out - first, count = left < Blocks * lanes ? left : Blocks * lanes;
+    for (int64_t begin = 0; begin < area; begin += pixels) {
+      const Activation* places[pixels];
+      for (int64_t p = 0; p < pixels; ++p) {
+        const int64_t pixel = begin + p < area ? begin + p : area - 1;
+        places[p] = place(const_cast<Activation*>(from), pixel, padded_channels(layer.in));
+      }
+      tile<Blocks>(layer, places, weights, sums);
+      for (int64_t p = 0; p < pixels && begin + p < area; ++p)
+        finish(layer, begin + p, first, count, sums + p * Blocks * lanes, to);
+    }
+  }
+
+  void convolve(const Layer& layer, const Activation* from, Activation* to) const {
+    const Weight* weights = static_cast<const Weight*>(layer.packed);
+    const int64_t step = layer.taps * padded_channels(layer.in) * lanes;
+    for (int64_t block = 0; block < blocks_of(layer); block += most_blocks) {
+      const int64_t left = blocks_of(layer) - block, first = block * lanes;
+      if (left >= 4 && most_blocks >= 4)
+        band<4 <= most_blocks ? 4 : 1>(layer, from, to, first, weights);
+      else if (left >= 3 && most_blocks >= 4)
+        band<3 <= most_blocks ? 3 : 1>(layer, from, to, first, weights);
+      else if (left >= 2 && most_blocks >= 2)
+        band<2 <= most_blocks ? 2 : 1>(layer, from, to, first, weights);
+      else
+        band<1>(layer, from, to, first, weights);
+      weights += step * (left < most_blocks ? left : most_blocks);
+    }
+  }
+
+  static void run(const Network& net, const int32_t* x, int32_t* y, const Work& work) {
+    const Runner runner{net, work, y};
+    Activation *from = static_cast<Activation*>(work.activations[0]),
+               *to = static_cast<Activation*>(work.activations[1]);
+    runner.read(x, from);
+    for (int64_t i = 0; i < net.count; ++i) {
+      runner.clear(from, net.layers[i].in, net.layers[i].pad);
+      runner.convolve(net.layers[i], from, to);
+      Activation* const read = from;
+      from = to, to = read;
+    }
+  }
+};
+
+template <class Dot>
+NetworkKernels make_network(const char* name) {
+  using R = Runner<Dot>;
+  return {name, sizeof(typename Dot::Activation), &R::packed_bytes, &R::pack, &R::run};
+}
+
+}  // namespace hk::codec::HK_ISA

@@ -1,0 +1,57 @@
+// Integer networks on x86-64 processors with AVX-512 and its VNNI.
+//
+// The instruction set is chosen by a pragma for this file alone, after the standard headers, so that no function of
+// the standard library is compiled for it and then shared with code for older processors.
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2")
+#endif
+
+#define HK_ISA vnni
+#include "network_impl.h"
+
+namespace hk::codec {
+namespace vnni {
+
+// Dot products of four unsigned activations with four signed weights, without saturation.
+struct Quads {
+  using Activation = uint8_t;
+  using Weight = int8_t;
+  using Vector = __m512i;
+  static constexpr int64_t lanes = 16, group = 4, blocks = 4, pixels = 6;
+
+  static HK_INLINE Vector zero() { return _mm512_setzero_si512(); }
+  static HK_INLINE Vector load(const Weight* p) { return _mm512_loadu_si512(p); }
+  static HK_INLINE Vector broadcast(const Activation* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+  }
+  static HK_INLINE Vector add(Vector sum, Vector a, Vector w) { return _mm512_dpbusd_epi32(sum, a, w); }
+  static HK_INLINE void store(int32_t* p, Vector v) { _mm512_storeu_si512(p, v); }
+};
+
+}  // namespace vnni
+
+const NetworkKernels& vnni_network() {
+  static const NetworkKernels table = HK_ISA::make_network<vnni::Quads>("vnni");
+  return table;
+}
+
+}  // namespace hk::codec
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

@@ -1,0 +1,12 @@
+"""Lossless compression of images by integer flows.
+
+A module of its own, which is imported by name: ``from hybridkern import codec``.
+"""
+
+from hybridkern.codec.codec import Codec
+from hybridkern.codec.container import DamagedError, OtherModelError
+from hybridkern.codec.files import load, save
+from hybridkern.codec.quantize import quantize
+from hybridkern.codec.quantized import QuantizedIDF
+
+__all__ = ["Codec", "DamagedError", "OtherModelError", "QuantizedIDF", "load", "quantize", "save"]

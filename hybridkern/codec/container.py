@@ -1,0 +1,150 @@
+"""The bytes of a compressed batch: a header with all that is needed to refuse them, then a payload an image.
+
+====================  =====================================================================================
+bytes                 meaning
+====================  =====================================================================================
+8                     ``89 48 4B 43 0D 0A 1A 0A``
+1                     version of the format: 1
+1                     1: networks of integers; 0: networks in float64
+16                    fingerprint of the model
+varints               C, H, W of the model, N images
+N varints             ``2 * bytes of the payload``, plus 1 where it is raw
+4                     CRC-32 of all bytes before
+payloads              one after the other: a stream of the coder, or, raw, a byte (0 uint8, 1 uint16, 2 int32), the
+                      values, and their checksum, little-endian
+====================  =====================================================================================
+
+The checksum of an image is the CRC-32 of its values as int32, little-endian, in the order (C, H, W); a stream
+holds it as its seed. Varints have seven bits a byte, the lowest first; the highest bit says that another byte follows.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+MAGIC = b"\x89HKC\r\n\x1a\n"
+VERSION = 1
+FINGERPRINT_BYTES = 16
+_CRC_BYTES = 4
+_MOST_VARINT_BYTES = 6
+_RAW = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<i4"))
+
+
+class DamagedError(ValueError):
+    """Compressed data that are damaged, truncated or of another kind; the message says what."""
+
+
+class OtherModelError(ValueError):
+    """Compressed data that another model has to decode."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the payloads; see the module's table."""
+
+    integers: bool
+    fingerprint: bytes
+    shape: tuple[int, int, int]
+    sizes: list[int]
+    raw: list[bool]
+
+
+def checksum(image: np.ndarray) -> int:
+    """CRC-32 of an image ``(C, H, W)`` of integers."""
+    return zlib.crc32(np.ascontiguousarray(image, "<i4").tobytes())
+
+
+def raw_payload(image: np.ndarray) -> bytes:
+    """The values of an image themselves, in the narrowest of three types."""
+    low, high = int(image.min()), int(image.max())
+    kind = 2 if low < 0 or high >= 1 << 16 else int(high >= 1 << 8)
+    return bytes([kind]) + image.astype(_RAW[kind]).tobytes() + checksum(image).to_bytes(_CRC_BYTES, "little")
+
+
+def read_raw(payload: bytes, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """Undoes :func:`raw_payload`, int64; ``None`` where the payload is damaged or of another shape."""
+    if not payload or payload[0] >= len(_RAW):
+        return None
+    kind = _RAW[payload[0]]
+    if len(payload) != 1 + int(np.prod(shape)) * kind.itemsize + _CRC_BYTES:
+        return None
+    image = np.frombuffer(payload[1:-_CRC_BYTES], kind).reshape(shape).astype(np.int64)
+    return image if checksum(image).to_bytes(_CRC_BYTES, "little") == payload[-_CRC_BYTES:] else None
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 1 << 7:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class Reader:
+    """Takes one field after the other from bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes.
+
+        Raises:
+            DamagedError: there are fewer.
+        """
+        if size > len(self.data) - self.at:
+            raise DamagedError("data: got a truncated header")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def varint(self) -> int:
+        """The next number; errors as :meth:`take`."""
+        value = 0
+        for i in range(_MOST_VARINT_BYTES):
+            (byte,) = self.take(1)
+            value |= (byte & 0x7F) << 7 * i
+            if byte < 1 << 7:
+                return value
+        raise DamagedError("data: got a damaged header")
+
+
+def pack(header: Header, payloads: list[bytes]) -> bytes:
+    """Header and payloads as bytes."""
+    head = bytearray(MAGIC + bytes([VERSION, header.integers]) + header.fingerprint)
+    for number in (*header.shape, len(payloads)):
+        head += _varint(number)
+    for size, raw in zip(header.sizes, header.raw, strict=True):
+        head += _varint(2 * size + raw)
+    return bytes(head) + zlib.crc32(head).to_bytes(_CRC_BYTES, "little") + b"".join(payloads)
+
+
+def unpack(data: bytes) -> tuple[Header, list[bytes]]:
+    """Header and payloads of :func:`pack`.
+
+    Raises:
+        DamagedError: not in this format, of a version that is not known, damaged or truncated.
+    """
+    reader = Reader(data)
+    if reader.take(len(MAGIC)) != MAGIC:
+        raise DamagedError("data: got other bytes than those of this format, which begin with 89 48 4B 43")
+    version, integers = reader.take(2)
+    if version != VERSION:
+        raise DamagedError(f"data: got version {version} of the format, expected {VERSION}")
+    fingerprint = reader.take(FINGERPRINT_BYTES)
+    c, h, w, count = (reader.varint() for _ in range(4))
+    if count > len(data) - reader.at:
+        raise DamagedError("data: got a truncated header")
+    coded = [reader.varint() for _ in range(count)]
+    expected = zlib.crc32(data[: reader.at])
+    if int.from_bytes(reader.take(_CRC_BYTES), "little") != expected or integers > 1:
+        raise DamagedError("data: got a damaged header, whose checksum is another")
+    sizes = [code >> 1 for code in coded]
+    left = len(data) - reader.at
+    if sum(sizes) != left:
+        raise DamagedError(f"data: got {left} bytes of payload, expected {sum(sizes)}")
+    header = Header(bool(integers), fingerprint, (c, h, w), sizes, [bool(code & 1) for code in coded])
+    return header, [reader.take(size) for size in sizes]

@@ -1,0 +1,103 @@
+"""Networks of integers: 8-bit activations and weights, sums of 32 bits, one fixed rounding a layer.
+
+What such a network gives is a function of integers and so the same for every batch size, thread count, instruction set
+and device. It is a row of convolutions, 3x3 with a border or 1x1. With ``shifted(v) = (v * factor + 2**(shift - 1)) >>
+shift``, an input ``x`` becomes ``clamp(shifted(x - center) + zero, 0, 255)``; the sums of a layer and its bias, shifted
+an output channel, are
+
+- ``TO_TABLE``: an index, clamped to 0 to 255, into a table of 256 activations (a nonlinearity);
+- ``SET_STREAM``, ``ADD_STREAM``: the residual stream of 16 bits, or added to it; the stream, shifted, is the index;
+- ``TO_OUTPUT``: the result, clamped to 30 bits.
+
+csrc/codec/network.h holds the same for the compiled kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridkern._extension import extension
+from hybridkern.ops._backends import backend_names
+
+TO_TABLE, SET_STREAM, ADD_STREAM, TO_OUTPUT = range(4)
+FIELDS = 11
+_MOST_OUTPUT = 1 << 30
+_MOST_INPUT = 1 << 30
+
+
+def shifted(value: Tensor, factor: Tensor | int, shift: Tensor | int) -> Tensor:
+    """``value * factor / 2**shift`` rounded to the nearest integer, a half up; int64."""
+    half = torch.ones((), dtype=torch.int64) << (torch.as_tensor(shift) - 1)
+    return (value * factor + half) >> torch.as_tensor(shift)
+
+
+class IntegerNet(nn.Module):
+    """A network of integers ``(B, C, H, W) -> (B, C', H, W)``, int64.
+
+    Args:
+        plan: int64 ``(layers + 1, 11)``; first of the input ``center, factor, shift, zero``, then a layer a row:
+            ``in, out, taps, mode, offset of the index, factor and shift of the stream, pad, place of the weights,
+            place of the numbers, place of the table``.
+        weights: int8, of a layer ``[out][tap][in]``.
+        numbers: int32, of a layer the biases, factors and shifts of its output channels.
+        tables: uint8, 256 entries each.
+    """
+
+    plan: Tensor
+    weights: Tensor
+    numbers: Tensor
+    tables: Tensor
+
+    def __init__(self, plan: Tensor, weights: Tensor, numbers: Tensor, tables: Tensor) -> None:
+        super().__init__()
+        for name, value in (("plan", plan), ("weights", weights), ("numbers", numbers), ("tables", tables)):
+            self.register_buffer(name, value)
+        self._compiled: Any = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, C, H, W)``, any integer dtype -> int64 ``(B, C', H, W)``."""
+        x = x.clamp(-_MOST_INPUT, _MOST_INPUT)
+        if extension.module is None or backend_names()[:1] == ("reference",):
+            return self.reference(x)
+        if self._compiled is None:
+            arrays = (self.plan, self.weights, self.numbers, self.tables)
+            self._compiled = extension.module.IntegerNetwork(*(array.numpy() for array in arrays))
+        y = self._compiled.run(np.ascontiguousarray(x.numpy(), np.int32))
+        return torch.from_numpy(y).long()
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The same in plain PyTorch: products in float64, where sums of integers below ``2**53`` are exact."""
+        center, factor, shift, zero = self.plan[0, :4].tolist()
+        a = (shifted(x.long() - center, factor, shift) + zero).clamp(0, 255)
+        stream: Tensor | None = None
+        for row in self.plan[1:].tolist():
+            _, _, _, mode, offset, factor, shift, _, _, _, place = row
+            v = self._summed(a, row)
+            if mode == TO_OUTPUT:
+                return v
+            if mode != TO_TABLE:
+                stream = (v if mode == SET_STREAM or stream is None else stream + v).clamp(-32768, 32767)
+                v = shifted(stream, factor, shift)
+            a = self.tables[place : place + 256].long()[(v + offset).clamp(0, 255)]
+        raise AssertionError("the last layer is no output")
+
+    def _summed(self, a: Tensor, row: list[int]) -> Tensor:
+        inputs, outputs, taps, pad, at, number = *row[:3], *row[7:10]
+        side = 3 if taps == 9 else 1
+        w = self.weights[at : at + outputs * taps * inputs].double().view(outputs, side, side, inputs)
+        a = F.pad(a.double(), (1, 1, 1, 1), value=float(pad)) if taps == 9 else a.double()
+        sums = F.conv2d(a, w.permute(0, 3, 1, 2)).long()
+        bias, factor, shift = self.numbers[number : number + 3 * outputs].long().view(3, outputs, 1, 1)
+        return shifted(sums + bias, factor, shift).clamp(-_MOST_OUTPUT, _MOST_OUTPUT)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name in ("plan", "weights", "numbers", "tables"):
+            if prefix + name in state_dict:  # whatever its size: a network is its arrays
+                setattr(self, name, state_dict[prefix + name].clone())
+        self._compiled = None
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,180 @@
+"""An integer flow whose networks are integers too: what it gives is the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hybridkern.codec.integers import IntegerNet
+from hybridkern.codec.reference import Parameters
+from hybridkern.codec.scheme import Scheme, array, digest
+from hybridkern.codec.tables import SCALES
+from hybridkern.flows._latents import Shape, join_latents, latent_shapes, split_latents
+from hybridkern.flows._multi_scale_prior import joined, unsqueezed_parameters
+from hybridkern.transforms import squeeze, unsqueeze
+
+_CHANGES = 1024  # entries of the table of changes of a log-scale
+_MOST_MEAN = 1 << 30
+
+
+class IntegerCoupling(nn.Module):
+    """Parts of the channels shifted in turn by integers computed from the others.
+
+    Args:
+        order: a permutation of the channels.
+        sizes: channels of each part.
+        nets: a network a part, or ``None`` for a part that stays.
+        undone: whether the channels go back to where they stood.
+    """
+
+    order: Tensor
+
+    def __init__(self, order: Tensor, sizes: Sequence[int], nets: Sequence[IntegerNet | None], undone: bool) -> None:
+        super().__init__()
+        self.register_buffer("order", order.clone())
+        self.sizes, self.undone = tuple(sizes), undone
+        self.moved = [i for i, net in enumerate(nets) if net is not None]
+        self.nets = nn.ModuleList(net for net in nets if net is not None)
+
+    def forward(self, x: Tensor, inverse: bool = False) -> Tensor:
+        """Integers ``(B, channels, H, W)``, int64 -> the same."""
+        back = torch.argsort(self.order)
+        parts = list((x if inverse and not self.undone else x[:, self.order]).split(self.sizes, 1))
+        pairs = list(zip(self.moved, self.nets, strict=True))
+        for i, net in reversed(pairs) if inverse else pairs:
+            t = net(torch.cat(parts[:i] + parts[i + 1 :], 1))
+            parts[i] = parts[i] - t if inverse else parts[i] + t
+        y = torch.cat(parts, 1)
+        return y[:, back] if self.undone or inverse else y
+
+
+class IntegerPrior(nn.Module):
+    """Distributions of the latents on the coder's grid.
+
+    Args:
+        shapes: ``(C, H, W)`` of each level's latents, finest first.
+        marginal: logits, means and scale indices, int64 ``(K, D)`` each.
+        change: table of the change of a scale index.
+        nets: a network a level but the coarsest.
+    """
+
+    logits: Tensor
+    means: Tensor
+    scales: Tensor
+    change: Tensor
+
+    def __init__(
+        self, shapes: Sequence[Shape], marginal: Sequence[Tensor], change: Tensor, nets: Sequence[IntegerNet]
+    ) -> None:
+        super().__init__()
+        self.shapes = list(shapes)
+        for name, value in zip(("logits", "means", "scales", "change"), (*marginal, change), strict=True):
+            self.register_buffer(name, value)
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
+        """The distributions of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
+        begin = sum(c * h * w for c, h, w in self.shapes[:level])
+        c, h, w = self.shapes[level]
+        logits, means, scales = (t[None, :, begin : begin + c * h * w] for t in (self.logits, self.means, self.scales))
+        if coarser:
+            components = self.means.shape[0]
+            found = self.nets[level](context_of(coarser))
+            kinds = 2 if components == 1 else 3
+            *by_logit, by_mean, by_scale = (
+                unsqueezed_parameters(found, kinds * components).unflatten(1, (kinds, components)).unbind(1)
+            )
+            logits = logits + by_logit[0] if by_logit else logits.expand(len(found), -1, -1)
+            means = means + by_mean
+            scales = scales + self.change[(by_scale + _CHANGES // 2).clamp(0, _CHANGES - 1)]
+        logits = (logits - logits.amax(1, keepdim=True)).clamp(-256, 0)
+        return Parameters(
+            *(
+                array(t).astype(np.int32)
+                for t in (logits, means.clamp(-_MOST_MEAN, _MOST_MEAN), scales.clamp(0, SCALES - 1))
+            )
+        )
+
+
+def context_of(coarser: Sequence[Tensor]) -> Tensor:
+    """What the network of a level sees: the latents of the coarser ones as one image."""
+    context: Tensor | None = None
+    for latent in reversed(coarser):
+        context = joined(context, latent)
+    assert context is not None
+    return context
+
+
+class QuantizedIDF(nn.Module, Scheme):
+    """An integer flow on images whose networks are integers: latents and masses are functions of integers alone.
+
+    :func:`hybridkern.codec.quantize` makes it, :class:`~hybridkern.codec.Codec` takes it.
+
+    Attributes:
+        shape: ``(C, H, W)`` of an image.
+        bits: bits a dimension of the images that it was made with: ``{"float": ..., "integers": ...}``, or empty.
+    """
+
+    integers = True
+
+    def __init__(
+        self, shape: Shape, levels: Sequence[Sequence[IntegerCoupling]], prior: IntegerPrior, bits: dict[str, float]
+    ) -> None:
+        super().__init__()
+        self.shape, self.shapes, self.bits = shape, latent_shapes(shape, len(levels)), dict(bits)
+        self.levels = nn.ModuleList(nn.ModuleList(couplings) for couplings in levels)
+        self.prior = prior
+
+    def couplings(self) -> list[list[IntegerCoupling]]:
+        """The couplings of each level, finest first."""
+        return [list(cast("nn.ModuleList", level)) for level in self.levels]  # type: ignore[arg-type]
+
+    def fingerprint(self) -> bytes:
+        """16 bytes that differ where an integer of the model differs."""
+        parts = [repr((self.shape, self.shapes)).encode()]
+        for couplings in self.couplings():
+            parts += [repr((c.sizes, c.moved, c.undone)).encode() for c in couplings]
+        for name, value in sorted(self.state_dict().items()):
+            parts += [f"{name} {tuple(value.shape)}".encode(), array(value).astype("<i8").tobytes()]
+        return digest(parts)
+
+    @torch.no_grad()
+    def latents(self, x: Tensor) -> Tensor:
+        """Images, int64 ``(N, C, H, W)`` -> latents, int64 ``(N, D)``, in the order of ``IDF``."""
+        latents = []
+        for i, couplings in enumerate(self.couplings()):
+            state = torch.cat(squeeze(x), 1)
+            for coupling in couplings:
+                state = coupling(state)
+            if i + 1 == len(self.levels):
+                latents.append(state)
+            else:
+                x, second = state.chunk(2, 1)
+                latents.append(second)
+        return join_latents(latents)
+
+    @torch.no_grad()
+    def images(self, z: Tensor) -> Tensor:
+        """Undoes :meth:`latents`."""
+        x: Tensor | None = None
+        for couplings, latent in zip(self.couplings()[::-1], reversed(split_latents(z, self.shapes)), strict=True):
+            state = latent if x is None else torch.cat([x, latent], 1)
+            for coupling in reversed(couplings):
+                state = coupling(state, inverse=True)
+            x = unsqueeze(*state.chunk(2, 1))
+        assert x is not None
+        return x
+
+    @torch.no_grad()
+    def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
+        """Distributions of the latents of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
+        found: Parameters = self.prior(level, coarser)
+        return found
+
+    def forward(self, x: Tensor) -> Tensor:
+        """:meth:`latents`."""
+        return self.latents(x)

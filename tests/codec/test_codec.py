@@ -1,0 +1,168 @@
+"""Images to bytes and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import hybridkern
+from hybridkern import codec, flows
+from hybridkern.codec import container
+from hybridkern.hybrid import HybridModel, heads
+from tests.codec import cases
+
+OPTIONS = {
+    "logistic": {},
+    "mixture": {"prior": "mixture", "components": 3},
+    "quarter": {"prior": "mixture", "coupling": "quarter", "net": "resnet"},
+}
+
+
+@pytest.fixture(scope="module")
+def quantized() -> codec.QuantizedIDF:
+    return codec.quantize(cases.flow(), cases.images(3, 60))
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["float64", "integers"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 4)])
+def test_round_trip(shape: tuple[int, int, int], options: dict, integers: bool) -> None:
+    model = cases.flow(shape=shape, **options)
+    if integers:
+        model = codec.quantize(model, cases.images(4, 20, shape))
+    x = cases.images(5, 5, shape)
+    data = codec.Codec(model).encode(x)
+    decoded = codec.Codec(model).decode(data)
+    assert decoded.dtype == torch.int64 and torch.equal(decoded, x)
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["float64", "integers"])
+def test_batches_do_not_matter(integers: bool, quantized: codec.QuantizedIDF) -> None:
+    one = codec.Codec(quantized if integers else cases.flow())
+    x = cases.images(6, 9)
+    _, payloads = container.unpack(one.encode(x))
+    for image, payload in zip(x, payloads, strict=True):
+        assert container.unpack(one.encode(image[None]))[1] == [payload]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64, "u2", ">i4"])
+def test_dtypes(dtype: torch.dtype | str, quantized: codec.QuantizedIDF) -> None:
+    one, x = codec.Codec(quantized), cases.images(7, 2)
+    given = x.numpy().astype(dtype) if isinstance(dtype, str) else x.to(dtype)
+    assert torch.equal(one.decode(one.encode(given)), x)
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["float64", "integers"])
+def test_images_unlike_any(integers: bool, quantized: codec.QuantizedIDF) -> None:
+    """Noise, constants and extremes come back too, raw where they would be longer."""
+    one = codec.Codec(quantized if integers else cases.flow())
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(-(2**31), 2**31, (1, 1, 8, 8), generator=generator)
+    edges = torch.where(torch.rand(1, 1, 8, 8, generator=generator) < 0.5, -(2**31), 2**31 - 1)
+    x = torch.cat([noise, edges, *(torch.full((1, 1, 8, 8), value) for value in (0, 255, 65535, -1, 2**31 - 1))])
+    data = one.encode(x)
+    assert torch.equal(one.decode(data), x)
+    header, payloads = container.unpack(data)
+    assert header.raw[0] and all(len(payload) <= 1 + 4 * 64 + 4 for payload in payloads)
+
+
+def test_bytes_are_the_log_probability() -> None:
+    shape = (1, 16, 16)
+    model = cases.flow(shape=shape, strength=0.02, prior="mixture")
+    x = cases.images(8, 12, shape)
+    header, _ = container.unpack(codec.Codec(model).encode(x))
+    with torch.no_grad():
+        ideal = -model.double().log_prob(x.double()) / np.log(2)
+    excess = 8 * torch.tensor(header.sizes) - 32 - ideal  # without the checksum
+    assert not any(header.raw)
+    assert (excess < 8 + 0.01 * 256).all() and -0.01 * 256 < excess.mean() < 4 + 0.01 * 256  # whole bytes
+
+
+def test_framing_is_small(quantized: codec.QuantizedIDF) -> None:
+    one = codec.Codec(quantized)
+    data = one.encode(cases.images(9, 300))
+    header, payloads = container.unpack(data)
+    assert len(data) - sum(map(len, payloads)) + 4 * 300 <= 12 * 300
+    assert len(one.encode(cases.images(9, 0))) < 50
+    assert one.decode(one.encode(cases.images(9, 0))).shape == (0, 1, 8, 8)
+    assert header.integers
+
+
+def test_hybrid_model() -> None:
+    flow = cases.flow()
+    model, x = HybridModel(flow, heads.Categorical(64, classes=3)), cases.images(10, 4)
+    assert codec.Codec(model).encode(x) == codec.Codec(flow).encode(x)
+    assert codec.quantize(model, x).fingerprint() == codec.quantize(flow, x).fingerprint()
+
+
+def test_another_model_is_refused(quantized: codec.QuantizedIDF) -> None:
+    flow, x = cases.flow(), cases.images(11, 2)
+    other = cases.flow()
+    with torch.no_grad():
+        other.base.marginal.mean[0] += 1e-3
+    codecs = [codec.Codec(m) for m in (flow, other, quantized, cases.flow(shape=(1, 16, 16)))]
+    assert len({one.fingerprint for one in codecs}) == 4
+    data = codecs[0].encode(x)
+    for one in codecs[1:]:
+        with pytest.raises(codec.OtherModelError, match="fingerprint"):
+            one.decode(data)
+    assert torch.equal(codec.Codec(cases.flow()).decode(data), x)
+
+
+def test_damaged_data(quantized: codec.QuantizedIDF) -> None:
+    """Flipped bits, cut ends, foreign bytes: an error each, and never another image."""
+    one, x = codec.Codec(quantized), cases.images(12, 3)
+    data = one.encode(x)
+    rng = np.random.default_rng(0)
+    for i in range(200):
+        damaged = bytearray(data)
+        if i % 4 == 0:
+            damaged = damaged[: rng.integers(0, len(data))]
+        elif i % 4 == 1:
+            damaged = bytearray(rng.integers(0, 256, rng.integers(0, 400), dtype=np.uint8))
+        else:
+            damaged[rng.integers(0, len(data))] ^= 1 << rng.integers(0, 8)
+        with pytest.raises((codec.DamagedError, codec.OtherModelError)):
+            one.decode(bytes(damaged))
+
+
+def test_other_integers_are_noticed(quantized: codec.QuantizedIDF) -> None:
+    """Where the fingerprint is forged, the checksum of each image tells."""
+    other = codec.Codec(codec.quantize(cases.flow(seed=9), cases.images(3, 60)))
+    header, payloads = container.unpack(codec.Codec(quantized).encode(cases.images(13, 2)))
+    forged = container.pack(container.Header(**(vars(header) | {"fingerprint": other.fingerprint})), payloads)
+    with pytest.raises(codec.DamagedError, match="image 0"):
+        other.decode(forged)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(2, 1, 8, 8), TypeError, "integer dtype"),
+        (np.zeros((2, 1, 8, 8)), TypeError, "expected a tensor or an array of integers"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.bool), TypeError, "integer dtype"),
+        (torch.zeros(1, 8, 8, dtype=torch.int64), ValueError, r"expected \(N, 1, 8, 8\)"),
+        (torch.full((1, 1, 8, 8), 2**31), ValueError, "beyond 32 bits"),
+        ("images", TypeError, "images"),
+    ],
+)
+def test_refused_images(images: object, error: type, message: str, quantized: codec.QuantizedIDF) -> None:
+    with pytest.raises(error, match=message):
+        codec.Codec(quantized).encode(images)
+
+
+def test_refused_models() -> None:
+    for model in (flows.IDF(4), flows.Glow((1, 8, 8), levels=1, steps=1, hidden=4), 3):
+        with pytest.raises((TypeError, ValueError), match="model: got"):
+            codec.Codec(model)
+    with pytest.raises(TypeError, match="data: got"):
+        codec.Codec(cases.flow()).decode("text")
+
+
+def test_reference_gives_the_same_bytes(quantized: codec.QuantizedIDF) -> None:
+    x = cases.images(15, 2)
+    data = codec.Codec(quantized).encode(x)
+    with hybridkern.use_backend("reference"):
+        assert codec.Codec(quantized).encode(x) == data
+        assert torch.equal(codec.Codec(quantized).decode(data), x)

@@ -1,0 +1,101 @@
+"""The integer flow of IDF++, its networks, and quantized models as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybridkern import codec, flows, nets
+from tests.codec import cases
+
+
+@pytest.mark.parametrize("net", ["conv", "resnet", "densenet", "groupnorm-swish"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 4, 8)])
+def test_quarter_couplings_are_exact(net: str, shape: tuple[int, int, int]) -> None:
+    flow = cases.flow(shape=shape, coupling="quarter", net=net, prior="mixture")
+    x = cases.images(1, 6, shape)
+    z, log_det = flow(x)
+    assert torch.equal(z, z.round()) and not log_det.any()
+    assert not torch.equal(z.flatten().sort().values, x.flatten().float().sort().values)
+    assert torch.equal(flow.inverse(z)[0].long(), x)
+    assert torch.equal(flow.inverse(z[2:3])[0].long(), x[2:3])
+
+
+def test_quarter_couplings_learn() -> None:
+    """Every parameter has a gradient, the factors before the rounding among them."""
+    flow = cases.flow(coupling="quarter", net="resnet", prior="mixture").train()
+    (-flow.log_prob(cases.images(2, 8)).mean()).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in flow.parameters())
+
+
+def test_fresh_flow_leaves_pixels_where_they_are() -> None:
+    """Networks start at zero, and the permutation is undone."""
+    flow = flows.IDF((1, 4, 4), levels=1, layers=3, hidden=12, coupling="quarter", net="densenet").eval()
+    x = cases.images(3, 2, (1, 4, 4))
+    z, _ = flow(x)
+    assert torch.equal(z[:, 0].long(), x[:, 0, 0, 0]) and torch.equal(z[:, 3].long(), x[:, 0, 1, 1])
+
+
+def test_states_load_or_are_refused_by_name() -> None:
+    parts, quarter = cases.flow(), cases.flow(coupling="quarter")
+    flows.IDF((1, 8, 8), layers=2, hidden=12, center=8, scale=8).load_state_dict(parts.state_dict())
+    with pytest.raises(RuntimeError, match=r"couplings.levels.0.0"):
+        quarter.load_state_dict(parts.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"coupling": "half"}, "coupling: got 'half'"),
+        ({"net": "transformer"}, "net: got 'transformer', expected .*'groupnorm-swish'"),
+        ({"net": "densenet", "hidden": 3}, "hidden: got 3"),
+    ],
+)
+def test_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        flows.IDF((1, 8, 8), **options)
+
+
+def test_images_alone() -> None:
+    with pytest.raises(ValueError, match="coupling"):
+        flows.IDF(4, coupling="quarter")
+    with pytest.raises(TypeError, match="net: got 'resnet'"):
+        flows.IDF(4, net="resnet")
+
+
+def test_networks_have_their_sizes() -> None:
+    x = torch.randn(2, 6, 5, 4)
+    for net in (nets.ResNet(6, 3, 8, blocks=2), nets.DenseNet(6, 3, 25), nets.DenseNet(6, 3, 24, 4, norm=True)):
+        assert net(x).shape == (2, 3, 5, 4) and not net(x).any()
+    for build in (lambda: nets.ResNet(6, 3, 0), lambda: nets.DenseNet(6, 3, 4)):
+        with pytest.raises(ValueError, match="hidden: got"):
+            build()
+
+
+@pytest.mark.parametrize("options", [{}, {"coupling": "quarter", "net": "resnet", "prior": "mixture"}])
+def test_quantized_models_cost_little(options: dict) -> None:
+    x = cases.images(4, 64)
+    found = codec.quantize(cases.flow(strength=0.03, **options), x)
+    half_a_byte = 4 / 64
+    assert abs(found.bits["integers"] - found.bits["float"] - half_a_byte) < 0.05
+
+
+def test_files(tmp_path: Path) -> None:
+    x = cases.images(5, 20)
+    model = codec.quantize(cases.flow(coupling="quarter", net="resnet", prior="mixture"), x)
+    codec.save(model, tmp_path / "model.npz")
+    again = codec.load(tmp_path / "model.npz")
+    assert again.fingerprint() == model.fingerprint() and again.bits == model.bits
+    data = codec.Codec(model).encode(x)
+    assert codec.Codec(again).encode(x) == data
+    assert torch.equal(codec.Codec(again).decode(data), x)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+    content = (tmp_path / "model.npz").read_bytes()
+    for damaged in (content[:-200], b"", content[:300] + b"x" * 50 + content[350:]):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged.npz: got"):
+            codec.load(tmp_path / "damaged.npz")
+    with pytest.raises(TypeError, match="model: got"):
+        codec.save(cases.flow(), tmp_path / "other.npz")

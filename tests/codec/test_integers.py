@@ -1,0 +1,138 @@
+"""Networks of integers: one result, whatever computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import hybridkern
+from hybridkern import codec, nets
+from hybridkern._extension import extension
+from hybridkern.codec.convert import Converter
+from hybridkern.codec.integers import IntegerNet
+from tests.codec import cases
+
+_C = extension.module
+NETS = {
+    "conv": lambda i, o: nets.ConvNet(i, o, 20),
+    "resnet": lambda i, o: nets.ResNet(i, o, 36, blocks=2),
+    "wide": lambda i, o: nets.ConvNet(i, o, 130),
+}
+
+
+def made(
+    name: str, inputs: int, outputs: int, x: torch.Tensor, factor: float = 40.0
+) -> tuple[IntegerNet, torch.nn.Module]:
+    torch.manual_seed(1)
+    net = NETS[name](inputs, outputs)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    factors = torch.full((outputs,), 40.0)
+    return Converter(net.double(), x, factors, 100.5, 60.0).convert(), net
+
+
+def sample(inputs: int, height: int, width: int, count: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return (torch.randn(count, inputs, height, width, generator=generator) * 50 + 100).round().long()
+
+
+@pytest.fixture
+def sets_restored() -> Iterator[None]:
+    before = _C.instruction_set(), _C.integer_products()
+    yield
+    _C.set_instruction_set(before[0])
+    _C.set_integer_products(before[1])
+
+
+def everywhere() -> Iterator[str]:
+    """Chooses one instruction set after the other, and 1 and 2 threads on each."""
+    threads = torch.get_num_threads()
+    try:
+        for level in ("baseline", "avx2", "avx512"):
+            for products in ("widened", "vnni"):
+                try:
+                    _C.set_instruction_set(level)
+                    _C.set_integer_products(products)
+                except ValueError:
+                    continue
+                for count in (1, 2):
+                    torch.set_num_threads(count)
+                    yield f"{level}, {products}, {count} threads"
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(_C is None, reason="no compiled kernels")
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("size", [(3, 5, 7, 6), (12, 4, 14, 14), (1, 70, 1, 1), (5, 17, 2, 9)])
+def test_every_kernel_gives_the_same_integers(name: str, size: tuple[int, ...], sets_restored: None) -> None:
+    inputs, outputs, height, width = size
+    x = sample(inputs, height, width)
+    net, _ = made(name, inputs, outputs, x)
+    x = torch.cat([x, torch.tensor([-(2**31), 2**31 - 1, 0]).view(3, 1, 1, 1).expand(3, *x.shape[1:])])
+    expected = net.reference(x.clamp(-(2**30), 2**30))
+    assert expected[:6].float().std() > 1
+    ran = 0
+    for where in everywhere():
+        assert torch.equal(net(x), expected), where
+        assert torch.equal(net(x[2:3]), expected[2:3]), where
+        ran += 1
+    assert ran >= 2
+
+
+@pytest.mark.skipif(_C is None, reason="no compiled kernels")
+def test_every_kernel_gives_the_same_bytes(sets_restored: None) -> None:
+    model = codec.quantize(cases.flow(prior="mixture", coupling="quarter", net="resnet"), cases.images(0, 40))
+    x = cases.images(1, 70)
+    with hybridkern.use_backend("reference"):
+        expected = codec.Codec(model).encode(x[:3])
+    whole = None
+    for where in everywhere():
+        found = codec.Codec(model).encode(x)
+        whole = whole or found
+        assert found == whole, where
+        assert codec.Codec(model).encode(x[:3]) == expected, where
+        assert torch.equal(codec.Codec(model).decode(found), x), where
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_integers_stay_near_the_network(name: str) -> None:
+    x = sample(6, 8, 8, 30)
+    net, given = made(name, 6, 4, x)
+    with torch.no_grad():
+        wanted = 40 * given((x.double() - 100.5) / 60)
+    error = (net(x) - wanted).double()
+    assert error.std() < 0.05 * wanted.std() and error.mean().abs() < 0.02 * wanted.std()
+
+
+def test_plans_that_overflow_or_point_elsewhere_are_refused() -> None:
+    net, _ = made("conv", 3, 2, sample(3, 4, 4))
+    if _C is None:
+        pytest.skip("no compiled kernels")
+    arrays = [getattr(net, name).numpy() for name in ("plan", "weights", "numbers", "tables")]
+    _C.IntegerNetwork(*arrays)
+    for row, column, value in ((0, 2, 0), (0, 2, 60), (1, 8, 10**9), (1, 9, -1), (2, 10, 1), (3, 3, 0), (1, 0, 2**40)):
+        plan = arrays[0].copy()
+        plan[row, column] = value
+        with pytest.raises(ValueError, match="plan"):
+            _C.IntegerNetwork(plan, *arrays[1:])
+    numbers = arrays[2].copy()
+    numbers[0] = 2**31 - 1
+    with pytest.raises(ValueError, match="32 bits"):
+        _C.IntegerNetwork(*arrays[:2], numbers, arrays[3])
+
+
+def test_zero_networks_convert() -> None:
+    """As they are before training."""
+    x = sample(6, 4, 4)
+    for build in NETS.values():
+        found = Converter(build(6, 2).double(), x, torch.ones(2)).convert()(x)
+        assert not found.any()
+
+
+def test_another_network_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"DenseNet.*expected nets.ConvNet or nets.ResNet"):
+        codec.quantize(cases.flow(net="densenet", hidden=12), cases.images(0, 4))
