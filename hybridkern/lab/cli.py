@@ -1,4 +1,4 @@
-"""The command line: ``hybridkern train | evaluate | sample | reproduce | recipes | backends``.
+"""The command line: ``hybridkern train | evaluate | sample | compress | reproduce | recipes | backends`` and so on.
 
 Exit codes: 0 done, 1 something was wrong with the data or a folder, 2 wrong usage, 130 interrupted (resumable).
 Heavy imports wait until a command needs them, so that ``--help`` answers at once.
@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -286,6 +287,23 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column)
     return table
+
+
+def _command(name: str) -> None:
+    """A command of :mod:`hybridkern.lab.compress`."""
+    from hybridkern.lab.compress import commands
+
+    function = getattr(commands, name)
+
+    @app.command(name)
+    @wraps(function)
+    def run(*args: Any, **named: Any) -> None:
+        with _errors_in_one_line():
+            function(*args, **named)
+
+
+for _name in ("compress", "decompress", "inspect"):
+    _command(_name)
 
 
 @contextmanager

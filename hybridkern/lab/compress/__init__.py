@@ -1,0 +1,1 @@
+"""Files of images to fewer bytes and back: ``hybridkern compress | decompress | inspect``."""

@@ -1,0 +1,66 @@
+"""``hybridkern compress``, ``decompress`` and ``inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def compress(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with an integer flow on images.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATHS...", help=".png, .webp, .npz files, or folders.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.hk", help="The archive.")],
+    float64: Annotated[
+        bool, typer.Option("--float64", help="Networks in float64: any network, but for this machine only.")
+    ] = False,
+    compare: Annotated[bool, typer.Option(help="Also count PNG and lossless WebP of the same pixels.")] = True,
+) -> None:
+    """Compress images without loss by a trained integer flow."""
+    from hybridkern.lab.compress import workflow
+
+    sizes = workflow.compress(run, paths, out, integers=not float64, compare=compare, say=_say)
+    table = Table(title=f"{out}: bytes")
+    for column in ("file", "as it was", "PNG", "lossless WebP", "archive", "bits a value"):
+        table.add_column(column, justify="left" if column == "file" else "right")
+    shown = sizes if len(sizes) <= 20 else []
+    for one in [*shown, workflow.total(sizes)]:
+        others = (str(one.png), str(one.webp)) if compare else ("", "")
+        table.add_row(one.name, str(one.file), *others, str(one.archive), f"{8 * one.archive / one.pixels:.3f}")
+    Console().print(table)
+
+
+def decompress(
+    archive: Annotated[Path, typer.Argument(metavar="OUT.hk", help="An archive.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write into.")],
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="The run folder, where it has moved.", show_default="as recorded")
+    ] = None,
+) -> None:
+    """Bring the images of an archive back, to the bit."""
+    from hybridkern.lab.compress import workflow
+
+    workflow.decompress(archive, out, run=run, say=_say)
+
+
+def inspect(archive: Annotated[Path, typer.Argument(metavar="OUT.hk", help="An archive.")]) -> None:
+    """Say what an archive holds, and check its checksums; needs no model."""
+    from hybridkern.lab.compress import workflow
+
+    head, entries = workflow.describe(archive)
+    table = Table(title=f"{archive}")
+    for column in ("file", "kind", "images", "height", "width", "planes", "bytes"):
+        table.add_column(column, justify="left" if column in ("file", "kind") else "right")
+    for entry in entries:
+        table.add_row(entry["name"], entry["kind"], *map(str, entry["size"]), str(entry["bytes"]))
+    console = Console()
+    console.print(table)
+    for key in ("run", "fingerprint", "shape", "integers"):
+        console.print(f"{key}: {head[key]}", highlight=False, markup=False)
+
+
+def _say(line: str) -> None:
+    typer.echo(f"hybridkern: {line}".replace("\n", "\\n"), err=True)

@@ -1,0 +1,161 @@
+"""The commands ``compress``, ``decompress`` and ``inspect`` on files of all kinds."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from hybridkern import codec
+from hybridkern.lab.cli import app
+from hybridkern.lab.compress import pictures, records, tiles
+from hybridkern.lab.compress.pictures import Pictures
+from tests.codec import cases
+
+
+def call(*arguments: object, code: int = 0) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the digits recipe whose flow is on images."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    settings = ("levels=2", "dropout=0", "hidden=8", "head_hidden=8", "prior=logistic", "shift=0")
+    call("train", "digits", "--epochs", 1, "--out", out, *(x for s in settings for x in ("--set", s)))
+    return out
+
+
+def picture(mode: str, height: int, width: int, seed: int = 0) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    planes = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}[mode]
+    pixels = np.linspace(0, 16, width)[None, :, None] + rng.integers(0, 3, (height, width, planes))
+    return pictures.as_image(pixels.astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    inside = tmp_path / "pictures" / "deeper"
+    inside.mkdir(parents=True)
+    for i, (mode, size) in enumerate({"L": (20, 17), "LA": (8, 8), "RGB": (5, 30), "RGBA": (16, 9)}.items()):
+        picture(mode, *size, seed=i).save(inside / f"{mode}.png")
+    picture("RGB", 12, 11).save(inside.parent / "one.webp", lossless=True)
+    images = np.random.default_rng(1).integers(0, 17, (5, 9, 8), dtype=np.uint8)
+    np.savez(inside.parent / "many.npz", images=images, labels=np.arange(5))
+    (inside / "notes.txt").write_text("left out")
+    return inside.parent
+
+
+def same(before: Path, after: Path) -> None:
+    names = sorted(p.relative_to(before) for p in before.rglob("*") if p.is_file() and p.suffix != ".txt")
+    assert names == sorted(p.relative_to(after) for p in after.rglob("*") if p.is_file())
+    for name in names:
+        one, other = pictures.read(before / name), pictures.read(after / name)
+        assert np.array_equal(one.pixels, other.pixels) and one.kind == other.kind and one.shape == other.shape
+        assert one.others.keys() == other.others.keys()
+        assert all(np.array_equal(one.others[key], other.others[key]) for key in one.others)
+
+
+@pytest.mark.parametrize("options", [(), ("--float64", "--no-compare")], ids=["integers", "float64"])
+def test_files_come_back(run: Path, folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    archive = tmp_path / "all.hk"
+    said = call("compress", run, folder, "-o", archive, *options)
+    assert "many.npz" in said and "notes.txt: left out" in said and ("PNG" in said)
+    assert "deeper/LA.png" in call("inspect", archive)
+    call("decompress", archive, "-o", tmp_path / "again")
+    same(folder, tmp_path / "again")
+    assert "exists already" in call("decompress", archive, "-o", tmp_path / "again", code=1)
+    before = archive.read_bytes()
+    assert "exists already" in call("compress", run, folder, "-o", archive, code=1)
+    assert archive.read_bytes() == before
+    assert not list(tmp_path.glob(".*.tmp*"))
+
+
+def test_other_models_and_damage(run: Path, folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "one.hk"
+    call("compress", run, folder / "one.webp", "-o", archive)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    for path in other.glob("codec-*.npz"):
+        path.unlink()
+    codec.save(codec.quantize(cases.flow(), cases.images(0, 5)), other / "codec-other.npz")
+    assert "fingerprint" in call("decompress", archive, "-o", tmp_path / "x", "--run", other, code=1)
+    content = archive.read_bytes()
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        damaged = bytearray(content)
+        damaged[rng.integers(0, len(content))] ^= 1 << rng.integers(0, 8)
+        broken = tmp_path / f"broken{i}.hk"
+        broken.write_bytes(damaged if i % 2 else content[: rng.integers(0, len(content))])
+        for command in (("inspect", broken), ("decompress", broken, "-o", tmp_path / "y")):
+            assert str(broken) in call(*command, code=1).replace("\n", "")
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_name_cannot_leave_the_folder(run: Path, folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "one.hk"
+    call("compress", run, folder / "one.webp", "-o", archive)
+    found = list(records.read(io.BytesIO(archive.read_bytes()), archive.stat().st_size))
+    with (tmp_path / "evil.hk").open("wb") as file:
+        file.write(records.MAGIC)
+        for record in found:
+            moved = {"name": "../../evil.webp"} if record.kind == records.ENTRY else {}
+            records.write(file, record.kind, record.description | moved, record.payload)
+    assert "within a folder" in call("decompress", tmp_path / "evil.hk", "-o", tmp_path / "out", code=1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "reason"),
+    [
+        ("P", "png", "palette"),
+        ("1", "png", "1 bits a value"),
+        ("I;16", "png", "16 bits a value"),
+        ("RGB", "jpg", "suffix '.jpg'"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(run: Path, tmp_path: Path, mode: str, suffix: str, reason: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    if mode == "I;16":
+        Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(path)
+    else:
+        picture("RGB", 8, 8).convert(mode).save(path)
+    assert reason in call("compress", run, path, "-o", tmp_path / "x.hk", code=1)
+    assert not (tmp_path / "x.hk").exists()
+
+
+def test_metadata_are_named(run: Path, tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("Author", "nobody")
+    picture("L", 8, 8).save(tmp_path / "x.png", pnginfo=info)
+    said = call("compress", run, tmp_path / "x.png", "-o", tmp_path / "x.hk")
+    assert "metadata dropped: Author" in said
+
+
+def test_a_run_of_vectors_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "vectors"
+    call("train", "digits", "--epochs", 1, "--out", out, "--set", "hidden=8", "--set", "head_hidden=8")
+    picture("L", 8, 8).save(tmp_path / "x.png")
+    assert "no integer flow on images" in call("compress", out, tmp_path / "x.png", "-o", tmp_path / "x.hk", code=1)
+
+
+@pytest.mark.parametrize("kind", ["png", "npz"])
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 6), (3, 50, 50)])
+def test_tiles(shape: tuple[int, int, int], kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 13, 18, 3 if kind == "npz" else 4), dtype=np.uint8)
+    images = Pictures(pixels, kind)
+    cut, rest = tiles.cut(images, shape)
+    assert cut.size + len(rest) == pixels.size
+    assert np.array_equal(tiles.join(cut, rest, pixels.shape, images.has_alpha, shape), pixels)
+    if cut.size and shape[0] == 3:
+        assert np.array_equal(cut[0], pixels[0, : shape[1], : shape[2], :3].transpose(2, 0, 1))
+    with pytest.raises(tiles.MismatchError):
+        tiles.cut(Pictures(pixels[..., :1], "png"), (3, 4, 4))
