@@ -28,7 +28,7 @@ def call(*arguments: object, code: int = 0) -> str:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the digits recipe whose flow is on images."""
     out = tmp_path_factory.mktemp("runs") / "digits"
-    settings = ("levels=2", "dropout=0", "hidden=8", "head_hidden=8", "prior=logistic", "shift=0")
+    settings = ("levels=2", "dropout=0", "hidden=8", "head_hidden=8", "coupling=quarter", "net=resnet", "shift=0")
     call("train", "digits", "--epochs", 1, "--out", out, *(x for s in settings for x in ("--set", s)))
     return out
 

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.flows import IDF, FlowPass
+from hybridkern.flows.base import IMAGE_NETS
+from hybridkern.flows.idf import COUPLINGS
 from hybridkern.hybrid import HybridModel, heads, objectives
 from hybridkern.lab.data import DataSet, load_digits, load_npz
 from hybridkern.lab.recipes.augment import shifted
@@ -43,6 +45,7 @@ class DigitsConfig(Config):
         lattice: ``"exact"`` or ``"tutorial"``, see :class:`hybridkern.flows.IDF`.
         levels: 0: the flow takes an image as a vector; otherwise it is the multi-scale flow for images, with so many
             levels. Sides of images must be divisible by ``2**levels``.
+        coupling, net: of the flow for images, see :class:`hybridkern.flows.IDF`.
         layers, parts, hidden: of the flow (for images: on each level); every coupling network has two hidden layers of
             ``hidden`` units, or channels.
         prior, components: ``"logistic"``, or a ``"mixture"`` of ``components`` logistics a dimension.
@@ -66,6 +69,8 @@ class DigitsConfig(Config):
     patience: int = 120
     lattice: str = "exact"
     levels: int = 0
+    coupling: str = "parts"
+    net: str = "conv"
     layers: int = 1
     parts: int = 4
     hidden: int = 128
@@ -85,6 +90,12 @@ class DigitsConfig(Config):
             raise RecipeError("--lattice: got 'tutorial', expected 'exact' with --levels: on images there is no other")
         if self.levels and self.dropout:
             raise RecipeError(f"--dropout: got {self.dropout}, expected 0 with --levels: its networks have none")
+        self.require_one_of("coupling", COUPLINGS)
+        self.require_one_of("net", tuple(IMAGE_NETS))
+        if not self.levels and (self.coupling, self.net) != ("parts", "conv"):
+            raise RecipeError(
+                f"--levels: got 0, expected more (images) with --coupling {self.coupling}, --net {self.net}"
+            )
         if not 0 <= self.shift <= 1:
             raise RecipeError(f"--shift: got {self.shift}, expected a probability from 0 to 1")
 
@@ -182,7 +193,8 @@ def _flow_shape(config: DigitsConfig, data: DataShape) -> tuple[int, ...]:
 def _build(config: DigitsConfig, data: DataShape) -> HybridTask:
     shape = _flow_shape(config, data)
     half = max(data.grey_levels - 1, 1) / 2
-    options: dict[str, Any] = {"levels": config.levels} if config.levels else {"activation": nn.SiLU}
+    images = {"levels": config.levels, "coupling": config.coupling, "net": config.net}
+    options: dict[str, Any] = images if config.levels else {"activation": nn.SiLU}
     flow = IDF(
         shape if config.levels else data.dim,
         layers=config.layers,
