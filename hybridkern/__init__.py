@@ -1,6 +1,6 @@
 """hybridkern: compiled kernels for flow-based hybrid models in PyTorch."""
 
-from hybridkern import flows, graphs, hybrid, integrations, ops, optim
+from hybridkern import codec, flows, graphs, hybrid, integrations, ops, optim
 from hybridkern._saved.files import load
 from hybridkern.hybrid import HybridIDF
 from hybridkern.ops._backends import BackendStatus, backends, use_backend
@@ -11,6 +11,7 @@ __all__ = [
     "HybridIDF",
     "__version__",
     "backends",
+    "codec",
     "flows",
     "graphs",
     "hybrid",

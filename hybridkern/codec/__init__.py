@@ -1,7 +1,4 @@
-"""Lossless compression of images by integer flows.
-
-A module of its own, which is imported by name: ``from hybridkern import codec``.
-"""
+"""Lossless compression of images by integer flows."""
 
 from hybridkern.codec.codec import Codec
 from hybridkern.codec.container import DamagedError, OtherModelError
