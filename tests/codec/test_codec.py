@@ -127,6 +127,18 @@ def test_damaged_data(quantized: codec.QuantizedIDF) -> None:
             one.decode(bytes(damaged))
 
 
+def test_damaged_raw_images(quantized: codec.QuantizedIDF) -> None:
+    one = codec.Codec(quantized)
+    data = one.encode(torch.randint(-(2**31), 2**31, (1, 1, 8, 8), generator=torch.Generator().manual_seed(1)))
+    header, (payload,) = container.unpack(data)
+    assert header.raw == [True]
+    for i in range(len(payload)):
+        damaged = bytearray(data)
+        damaged[len(data) - len(payload) + i] ^= 1 << i % 8
+        with pytest.raises(codec.DamagedError, match="image 0"):
+            one.decode(bytes(damaged))
+
+
 def test_other_integers_are_noticed(quantized: codec.QuantizedIDF) -> None:
     """Where the fingerprint is forged, the checksum of each image tells."""
     other = codec.Codec(codec.quantize(cases.flow(seed=9), cases.images(3, 60)))
