@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -19,6 +19,8 @@ try:
     import typer
     from rich.console import Console
     from rich.table import Table
+
+    from hybridkern_command import archives
 except ModuleNotFoundError as missing:
     sys.exit(f"hybridkern: the command line needs '{missing.name}'; in a clone: pip install '.[train]'")
 
@@ -289,21 +291,18 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _command(name: str) -> None:
-    """A command of :mod:`hybridkern.lab.compress`."""
-    from hybridkern.lab.compress import commands
+def _command(function: Callable[..., None]) -> None:
+    """Adds a command of :mod:`hybridkern_command.archives`."""
 
-    function = getattr(commands, name)
-
-    @app.command(name)
+    @app.command(function.__name__)
     @wraps(function)
     def run(*args: Any, **named: Any) -> None:
         with _errors_in_one_line():
             function(*args, **named)
 
 
-for _name in ("compress", "decompress", "inspect"):
-    _command(_name)
+for _function in (archives.compress, archives.decompress, archives.inspect):
+    _command(_function)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``hybridkern compress``, ``decompress`` and ``inspect``."""
+"""``hybridkern compress``, ``decompress`` and ``inspect``: their arguments; the package is imported when they run."""
 
 from __future__ import annotations
 
