@@ -34,7 +34,7 @@ from hybridkern.lab.recipes.run_folder import RunFolder, RunRecord, changed_sett
 from hybridkern.lab.recipes.task import Task
 from hybridkern.lab.recipes.training import fit
 
-_PATHS = ("data", "data_root", "test_data", "ood")
+_PATHS = ("data", "data_root", "test_data", "ood", "first")
 _LENGTHS = ("epochs", "minutes")
 
 
@@ -250,7 +250,7 @@ def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, his
             paths = record.recipe.draw(folder.root, task, data, history, seed, results)
         else:
             paths = draw_run(folder.root, task, data, history, seed)
-    except ValueError as error:  # a model whose samples are out of range is still a finished run
+    except (ValueError, ArithmeticError) as error:  # a model whose samples are out of range is still a finished run
         say(console, f"{folder.root}: not all pictures could be drawn ({one_line(error)})")
         paths = []
     metrics = write_sealed_json(folder.metrics, metrics)

@@ -115,7 +115,7 @@ def judged(run: Run) -> Judged:
     data, results = run.record.recipe.load(config), run.results
     assert isinstance(results, Results) and results.ood is not None and results.other is not None
     selective = SelectiveClassifier(task.model).fit(_training_images(task, data))
-    threshold = selective.threshold.item() - task.dim * math.log(task.grey_levels)
+    threshold = selective.threshold.item() - task.log_units
     scored = {"": results.test, "ood_": results.ood}
     rejected = {key: ~(scores.log_px >= threshold) for key, scores in scored.items()}
     answers = {

@@ -1,4 +1,4 @@
-"""Settings of the recipes on images."""
+"""Settings of the recipes that train a flow on images with a classifier on its latents."""
 
 from __future__ import annotations
 
@@ -7,80 +7,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridkern.flows.glow import DEFAULT_FORM
-from hybridkern.lab.recipes.config import Config
-from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images.training_config import TrainingConfig
 
-PRECISIONS = ("auto", "fp32", "bf16")
+FLOWS = ("glow", "residual")
 MEMORIES = ("store", "recompute", "invert")
 HEADS = ("all", "top")
-# with --minutes and without --epochs, time alone ends a run
-_ANY_NUMBER_OF_EPOCHS = 10**6
 
 
 @dataclass(frozen=True)
-class ImagesConfig(Config):
-    """Settings of data, model and training; ``lam`` is per dimension: the weight of ``-log p(x)`` is ``lam / D``.
+class ImagesConfig(TrainingConfig):
+    """Settings of flow and classifier beside those of data and training.
 
     Attributes:
-        data_root: folder with the data set's official files, instead of ``data``.
-        test_data: an ``.npz`` file whose images are the test part; those of ``data`` are then all for training.
-        ood: data to score beside the test part: an ``.npz`` file, or ``svhn``, ``mnist`` or ``cifar10`` for the test
-            part of the official files under ``data_root``.
-        ood_size: only so many images of ``ood``, spread evenly over it.
-        train_size: only so many of the training images, the first ones.
-        validation: so many training images, the last ones, are held out for the curves; they choose nothing.
-        translation: training images are moved by up to so many pixels each way, edges repeated.
-        redrawn: share of the grey values of training images that are drawn anew, evenly from all there are: with it a
-            model learns the background of images and not what they show.
-        translation_until: share of the training after which they are no longer moved.
-        levels, steps, hidden, form, net, norm, permutation: of :class:`hybridkern.flows.Glow`.
+        flow: ``"glow"`` or ``"residual"``; ``form``, ``norm``, ``permutation``, ``whiten`` and ``memory`` are Glow's.
+        levels, steps, hidden, form, net, norm, permutation: of :class:`hybridkern.flows.Glow`; of
+            :class:`hybridkern.flows.Residual` the scales, the blocks of each, the width (or growth) and the network,
+            ``"conv"`` or ``"dense"``.
+        activation: of the residual flow's networks, ``"lipswish"`` or ``"clipswish"``.
+        logit: of pixels ``x`` from 0 to 1 the flow sees the logits of ``a + (1 - 2a) x``, where ``a`` is this number,
+            in place of ``x - 1/2``; 0: it does not.
         whiten: start the 1x1 convolutions from data, as :meth:`hybridkern.flows.Glow.initialize` says.
         memory: ``"store"``, ``"recompute"`` or ``"invert"``: what the backward pass finds again.
         head: latents that the classifier sees: ``"all"``, or the ``"top"`` level's.
         head_hidden: units of the classifier's hidden layer; 0 makes it linear.
         head_dropout: of the classifier's hidden units; head_input_dropout: of the latents it sees.
-        head_lr: factor on the learning rate of the classifier. head_weight_decay: its weight decay.
         label_smoothing: share of the label that training spreads over all classes.
-        labels: only so many training images keep their label, equally many a class; ``None``: all do.
-        unlabelled: share of each batch that is drawn from the images without label; with 0 they are left out.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
-        consistency: weight of the cross-entropy, in nats, of images without label to what the model makes of the same
-            images moved otherwise, where it is sure of them; not 0: each is then in its batch twice.
-        distortion: strength, from 0 to 1, by which the second of the two is turned (up to 25 degrees), sheared (0.3)
-            and scaled (1.2).
-        boost: factor on ``lam`` at first; it falls to 1 geometrically. Gradients of the classifier are so much noisier
-            than those of the likelihood that under Adam they would hold it back.
-        boost_until: share of the training after which it is 1.
-        minutes: wall time of training; the schedule follows it.
-        ema_every: steps between two updates of the running average.
-        checkpoint_steps: steps between two checkpoints, each preceded by a validation.
-        precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it,
-            or the GPUs (sm_80 or newer).
-        devices: processes that share each batch, on each machine; each has a GPU of its own where they are on GPUs.
-        nodes: machines; torchrun or SLURM starts the processes.
-        draws: dequantizations over which the test figures are averaged.
     """
 
-    epochs: int = 50
-    lam: float | None = 1.0
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    beta2: float = 0.99
-    schedule: str = "onecycle"
-    warmup: float = 0.1
-    clip: float | None = 10.0
-    ema: float | None = 0.998
-    data_root: str | None = None
-    test_data: str | None = None
-    ood: str | None = None
-    ood_size: int | None = None
-    train_size: int | None = None
-    validation: int = 256
-    translation: int = 3
-    translation_until: float = 1.0
-    redrawn: float = 0.0
+    flow: str = "glow"
     levels: int = 3
     steps: int = 8
     hidden: int = 256
@@ -90,92 +45,28 @@ class ImagesConfig(Config):
     permutation: str = "conv1x1"
     whiten: bool = True
     memory: str = "store"
+    activation: str = "lipswish"
+    logit: float = 0.0
     head: str = "all"
     head_hidden: int = 0
     head_dropout: float = 0.0
     head_input_dropout: float = 0.0
-    head_lr: float = 1.0
-    head_weight_decay: float = 1e-1
     label_smoothing: float = 0.0
-    labels: int | None = None
-    unlabelled: float = 0.5
     entropy_weight: float = 1.0
-    consistency: float = 0.0
-    distortion: float = 0.0
-    boost: float = 30.0
-    boost_until: float = 0.5
-    minutes: float | None = None
-    ema_every: int = 10
-    checkpoint_steps: int = 400
-    precision: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    draws: int = 2
-
-    @property
-    def schedule_may_grow(self) -> bool:
-        """The learning rate is a function of the share that is done."""
-        return True
-
-    @property
-    def processes(self) -> int:
-        """Those that share each batch, on all machines."""
-        return self.devices * self.nodes
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("precision", PRECISIONS), ("memory", MEMORIES), ("head", HEADS)):
+        for name, choices in (("flow", FLOWS), ("memory", MEMORIES), ("head", HEADS)):
             self.require_one_of(name, choices)
-        for name in ("devices", "nodes", "ema_every", "checkpoint_steps", "draws", "levels", "steps", "hidden"):
+        for name in ("levels", "steps", "hidden"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
-        for name in ("validation", "translation", "head_hidden"):
-            self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
-        for name in ("head_dropout", "head_input_dropout", "label_smoothing", "unlabelled", "redrawn"):
+        self._require("logit", 0 <= self.logit < 0.5, "a number from 0 to below 1/2")
+        self._require("head_hidden", self.head_hidden >= 0, "a whole number from 0 on")
+        for name in ("head_dropout", "head_input_dropout", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
-        self._require("boost", math.isfinite(self.boost) and self.boost >= 1, "a finite number from 1 on")
-        self._require("boost_until", 0 <= self.boost_until <= 1, "a share from 0 to 1")
-        self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
-        for name in ("entropy_weight", "consistency"):
-            self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
-        self._require("distortion", 0 <= self.distortion <= 1, "a number from 0 to 1")
-        if self.consistency and self.processes > 1:
-            raise RecipeError(
-                f"--devices: got {self.processes}, expected 1 with consistency, whose pairs stay together"
-            )
-        for name in ("labels", "train_size", "ood_size"):
-            value = getattr(self, name)
-            self._require(name, value is None or value >= 1, "a whole number from 1 on")
-        self._require(
-            "minutes", self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0), "a positive number"
-        )
-        if self.batch_size % self.processes:
-            text = f"--devices {self.devices}" + (f" x --nodes {self.nodes}" if self.nodes > 1 else "")
-            raise RecipeError(f"--batch-size: got {self.batch_size}, expected a multiple of {text}")
-        if self.data is not None and self.data_root is not None and self.test_data is not None:
-            raise RecipeError("--test-data: the test part is in --data-root already")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise RecipeError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {expected}")
-
-    @property
-    def semi_supervised(self) -> bool:
-        """Whether training sees images without label."""
-        return self.labels is not None and self.unlabelled > 0
+        self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ImagesConfig:
         """As in the base class; where no form is named, it is that of version 0.1, whatever Glow's own is now."""
         return super().from_json({"form": "glow"} | values)
-
-    def updated(self, recipe: str, options: dict[str, Any]) -> ImagesConfig:
-        if options.get("minutes") is not None and options.get("epochs") is None and self.minutes is None:
-            options = options | {"epochs": _ANY_NUMBER_OF_EPOCHS}
-        return super().updated(recipe, options)
-
-    def weight(self, dim: int) -> float:
-        return (1.0 if self.lam is None else self.lam) / dim
-
-    def lam_record(self, dim: int) -> dict[str, Any]:
-        convention = f"loss = -log p(y|x) - (lam / D) * log p(x), nats per example, D = {dim}"
-        return {"lam": 1.0 if self.lam is None else self.lam, "lam_convention": convention}

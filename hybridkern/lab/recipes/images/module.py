@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hybridkern.lab.recipes.images.batches import rank_and_size
-from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.images.training_config import TrainingConfig
 from hybridkern.lab.recipes.module import OPTIMIZER_CLASSES, HybridModule
 from hybridkern.lab.recipes.task import Terms
 
@@ -30,7 +30,7 @@ class ImageModule(HybridModule):
             this process.
     """
 
-    def __init__(self, task: ImageTask, config: ImagesConfig, threads: int) -> None:
+    def __init__(self, task: ImageTask, config: TrainingConfig, threads: int) -> None:
         super().__init__(task, config, steps=0)
         self.threads = threads
         self.sums = torch.zeros(5, dtype=torch.float64)
@@ -72,13 +72,13 @@ class ImageModule(HybridModule):
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        assert isinstance(config, ImagesConfig)
+        assert isinstance(config, TrainingConfig)
         build, speed = OPTIMIZER_CLASSES[config.optimizer]
         return build(self._parameter_groups(), lr=config.lr, betas=(0.9, config.beta2), **{speed: True})
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         config, task = self.config, self.task
-        assert isinstance(config, ImagesConfig) and isinstance(task, ImageTask)
+        assert isinstance(config, TrainingConfig) and isinstance(task, ImageTask)
         head = {id(parameter) for parameter in task.head_parameters()}
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in self.parameters():

@@ -16,10 +16,10 @@ from hybridkern.lab.recipes.evaluation import draw, evaluating
 from hybridkern.lab.recipes.images import plots as image_plots
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
 from hybridkern.lab.recipes.images.callbacks import ImageHistory
-from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.evaluation import Scores, figures, ood_figures, score
 from hybridkern.lab.recipes.images.sources import Scored, load_ood
 from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.images.training_config import TrainingConfig
 from hybridkern.lab.recipes.pictures import save_figure
 
 _SAMPLES = 64
@@ -39,7 +39,7 @@ class Results:
     other: Scored | None = None
 
 
-def evaluate(task: ImageTask, data: DataSet, config: ImagesConfig) -> Results:
+def evaluate(task: ImageTask, data: DataSet, config: TrainingConfig) -> Results:
     """Scores the test part, and the other set of the configuration.
 
     Raises:

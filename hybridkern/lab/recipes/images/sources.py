@@ -18,9 +18,9 @@ from hybridkern.hybrid._labels import UNLABELLED
 from hybridkern.lab.archive import DataError, array_names, listed, read_arrays
 from hybridkern.lab.data import TEST_SHARE, DataSet, Split, check_classes, check_images, check_labels, split_column
 from hybridkern.lab.recipes.errors import RecipeError
-from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.formats import Part
 from hybridkern.lab.recipes.images.official import BY_NAME, Official
+from hybridkern.lab.recipes.images.training_config import TrainingConfig
 
 GREY_LEVELS = 256
 _KEYS = ("images", "labels", "split", "suggested_split")
@@ -36,7 +36,7 @@ class Scored:
     y: Tensor | None = None
 
 
-def files(config: ImagesConfig, official: Official) -> list[Path]:
+def files(config: TrainingConfig, official: Official) -> list[Path]:
     """The files that a configuration trains and tests on.
 
     Raises:
@@ -63,7 +63,7 @@ def files(config: ImagesConfig, official: Official) -> list[Path]:
     return named
 
 
-def load(config: ImagesConfig, official: Official) -> DataSet:
+def load(config: TrainingConfig, official: Official) -> DataSet:
     """Training, validation and test images of a configuration.
 
     Raises:
@@ -166,7 +166,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     return images, check_labels(path, "labels", arrays["labels"], len(images)), split_column(path, arrays, len(images))
 
 
-def _data_set(paths: list[Path], train: Part, test: Part, config: ImagesConfig, source: str) -> DataSet:
+def _data_set(paths: list[Path], train: Part, test: Part, config: TrainingConfig, source: str) -> DataSet:
     images, labels = (values[: config.train_size] for values in train)
     if config.train_size is not None and len(labels) < config.train_size:
         raise RecipeError(f"--train-size: got {config.train_size}, but the training part has {len(labels)} images")
@@ -181,7 +181,7 @@ def _data_set(paths: list[Path], train: Part, test: Part, config: ImagesConfig, 
         raise DataError(f"{paths[-1]}: the test part is empty")
     classes = check_classes(paths[0], labels, test[1])
     return DataSet(
-        train=_few_labels(_split(images[:kept], labels[:kept]), classes, config),
+        train=few_labels(_split(images[:kept], labels[:kept]), classes, config),
         validation=_split(images[kept:], labels[kept:]),
         test=_split(*test),
         shape=images.shape[1:],
@@ -195,7 +195,7 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
     return Split(_rows(images), torch.from_numpy(np.ascontiguousarray(labels)))
 
 
-def _few_labels(train: Split, classes: int, config: ImagesConfig) -> Split:
+def few_labels(train: Split, classes: int, config: TrainingConfig) -> Split:
     """The training images with ``config.labels`` labels among them, spread evenly over classes and file; others -1.
 
     Without use for those others they are left out.

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern.flows import FlowPass
@@ -33,10 +34,12 @@ class ImageTask(Task):
 
     Attributes:
         whiten: whether the flow's 1x1 convolutions start from data.
+        logit: number ``a`` of the logits that the flow sees in place of scaled images, or 0.
         boost: factor on ``lam`` at this moment of the training.
     """
 
     whiten = False
+    logit = 0.0
     boost = 1.0
     brings_inputs = True
 
@@ -54,15 +57,34 @@ class ImageTask(Task):
         if initialize is not None:
             initialize(images, whiten=True) if self.whiten else initialize(images)
 
+    @property
+    def log_units(self) -> float:
+        """What ``-log p`` of an image in grey values is more than that of what the model takes, in nats."""
+        return self.dim * math.log(self.grey_levels)
+
     def images(self, x: Tensor) -> Tensor:
         """Rows of grey values ``(B, D)`` as the flow takes them: ``(B, C, H, W)``, channels_last, about 0."""
         height, width = self.shape[:2]
         x = x.to(next(self.parameters()).device)
-        return (x / self.grey_levels - 0.5).view(len(x), height, width, -1).permute(0, 3, 1, 2)
+        scaled = x / self.grey_levels - 0.5
+        if self.logit:
+            scaled = (self.logit + (1 - 2 * self.logit) * (scaled + 0.5)).logit()
+        return scaled.view(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+    def of_scaled(self, log_px: Tensor, images: Tensor) -> Tensor:
+        """``log p`` ``(B,)`` of the scaled images, from that of what the flow saw in their place."""
+        if not self.logit:
+            return log_px
+        seen = images.flatten(1).float()
+        log_slope = math.log(1 - 2 * self.logit) - F.logsigmoid(seen) - F.logsigmoid(-seen)
+        return log_px + log_slope.sum(1)
 
     def rows(self, images: Tensor) -> Tensor:
         """The inverse of :meth:`images`, up to rounding."""
-        return (images.permute(0, 2, 3, 1).reshape(len(images), -1) + 0.5) * self.grey_levels
+        rows = images.permute(0, 2, 3, 1).reshape(len(images), -1)
+        if self.logit:
+            rows = (rows.sigmoid() - self.logit) / (1 - 2 * self.logit) - 0.5
+        return (rows + 0.5) * self.grey_levels
 
     def objective(self) -> objectives.Objective:
         """What is minimized at this moment of the training."""
@@ -70,10 +92,12 @@ class ImageTask(Task):
 
     def loss_and_terms(self, x: Tensor, y: Tensor) -> tuple[Tensor, Terms]:
         """The objective to minimize, and its parts without gradient, from one pass of the flow."""
-        latents = self.model.flow.run(self.images(x))
+        images = self.images(x)
+        latents = self.model.flow.run(images)
         loss = self._loss(latents, y)
         with torch.no_grad():
-            return loss, self._terms(HybridOutput(latents.z, latents.log_px, self.model.head(latents.z)), y)
+            log_px = self.of_scaled(latents.log_px, images)
+            return loss, self._terms(HybridOutput(latents.z, log_px, self.model.head(latents.z)), y)
 
     def _loss(self, latents: FlowPass, y: Tensor) -> Tensor:
         return self.model.loss(latents, y, self.objective())
@@ -83,15 +107,16 @@ class ImageTask(Task):
 
     def output(self, x: Tensor) -> HybridOutput:
         """Latents, log-density of the scaled image and logits of dequantized rows ``(B, D)``."""
-        out: HybridOutput = self.model(self.images(x))
-        return out
+        images = self.images(x)
+        out: HybridOutput = self.model(images)
+        return out._replace(log_px=self.of_scaled(out.log_px, images))
 
     def terms(self, x: Tensor, y: Tensor) -> Terms:
         return self._terms(self.output(x), y)
 
     def _terms(self, out: HybridOutput, y: Tensor) -> Terms:
         head = self.model.head
-        nll = self.dim * math.log(self.grey_levels) - out.log_px
+        nll = self.log_units - out.log_px
         return Terms(-head.log_prob(out.prediction, y), nll, head.predict(out.prediction))
 
     def latent(self, x: Tensor) -> Tensor:

@@ -28,11 +28,11 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.fitting import require_fit
 from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
 from hybridkern.lab.recipes.images.callbacks import ImageHistory, LastStretch, RunningAverage, StepProgress
-from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.module import ImageModule
 from hybridkern.lab.recipes.images.pace import Pace
 from hybridkern.lab.recipes.images.precision import keep_freed_memory, resolve
 from hybridkern.lab.recipes.images.task import ImageTask
+from hybridkern.lab.recipes.images.training_config import TrainingConfig
 from hybridkern.lab.recipes.training import quiet_lightning
 
 _VALIDATION_BATCH = 128
@@ -41,7 +41,7 @@ _VALIDATION_BATCH = 128
 def fit(
     task: ImageTask,
     data: DataSet,
-    config: ImagesConfig,
+    config: TrainingConfig,
     checkpoints: Path,
     *,
     console: Console,
@@ -113,7 +113,7 @@ def _run(
     device: torch.device,
 ) -> None:
     config = module.config
-    assert isinstance(config, ImagesConfig)
+    assert isinstance(config, TrainingConfig)
     pace = next(callback for callback in callbacks if isinstance(callback, Pace))
     strategy: Any = "auto"
     if config.processes > 1:
