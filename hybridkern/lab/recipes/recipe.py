@@ -19,8 +19,12 @@ _MODULES = {
     "cifar10": "hybridkern.lab.recipes.cifar10",
     "digits": "hybridkern.lab.recipes.digits",
     "digits-tutorial": "hybridkern.lab.recipes.digits_tutorial",
+    "digits-vae": "hybridkern.lab.recipes.digits_vae",
     "mnist": "hybridkern.lab.recipes.mnist",
+    "mnist-vae": "hybridkern.lab.recipes.mnist_vae",
     "svhn": "hybridkern.lab.recipes.svhn",
+    "density": "hybridkern.lab.recipes.density.recipe",
+    "toy-density": "hybridkern.lab.recipes.density.toy",
     "flights": "hybridkern.lab.recipes.flights",
     "cubic": "hybridkern.lab.recipes.cubic",
     "moons": "hybridkern.lab.recipes.moons",
@@ -71,6 +75,7 @@ class Recipe:
             ``metrics.json``; ``None`` means :func:`hybridkern.lab.recipes.evaluation.evaluate`.
         draw: writes the plots of ``(folder, task, data, history, seed, results)``, the last being what ``evaluate``
             returned; ``None`` means :func:`hybridkern.lab.recipes.pictures.draw_run`.
+        sampled: in which form samples are written unless asked otherwise: ``"png"``, or ``"csv"`` for vectors.
         draw_ood: writes the plots of ``(folder, task, results)`` for another set of data, where the recipe scores one.
     """
 
@@ -86,6 +91,7 @@ class Recipe:
     fit: Callable[..., Any] | None = None
     evaluate: Callable[[Any, DataSet, Any], Any] | None = None
     draw: Callable[..., list[Path]] | None = None
+    sampled: str = "png"
     draw_ood: Callable[[Path, Any, Any], list[Path]] | None = None
 
 

@@ -29,6 +29,7 @@ _ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("test_error", "test error", lambda m: f"{m['test_error']:.1%}".replace("%", " %")),
     ("test_rmse", "test RMSE, units of y", lambda m: f"{m['test_rmse']:.2f}"),
     ("test_nll_nats", "test NLL, nats per example", lambda m: f"{m['test_nll_nats']:.2f}"),
+    ("gaussian_nll_nats", "the same of a Gaussian", lambda m: f"{m['gaussian_nll_nats']:.2f}"),
     ("test_bits_per_dim", "test NLL, bits per dimension", lambda m: f"{m['test_bits_per_dim']:.3f}"),
     ("ood", "OOD set", lambda m: m["ood"]),
     ("ood_auroc", "AUROC of log p(x) against it, 0 to 1", lambda m: f"{m['ood_auroc']:.4f}"),
@@ -67,6 +68,7 @@ def result_table(title: str, columns: dict[str, dict[str, Any]], published: Publ
 def notes(columns: list[dict[str, Any]]) -> list[str]:
     """What has to be said below a table: the convention of lambda, and a warning where figures are no likelihood."""
     found = [f"lambda: {metrics['lam_convention']}" for metrics in columns if "lam_convention" in metrics][:1]
+    found += [metrics["nll_convention"] for metrics in columns if "nll_convention" in metrics][:1]
     if not columns[0]["valid_likelihood"]:
         found.append("Not a valid likelihood: the couplings leave the whole numbers, so p(x) does not sum to 1.")
     return found

@@ -1,0 +1,85 @@
+"""Settings of the recipes of variational autoencoders."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images.training_config import TrainingConfig
+
+MODELS = ("m2", "m1", "m1m2", "ccvae", "bayes", "hybrid")
+LIKELIHOODS = ("bernoulli", "logistic", "mixture")
+
+
+@dataclass(frozen=True)
+class VAEConfig(TrainingConfig):
+    """Settings of the model beside those of data and training.
+
+    Attributes:
+        model: ``"m2"``; ``"m1"``: a VAE without labels, and a classifier that learns on its latents and does not change
+            them; ``"m1m2"``: M2 on the latents of such a run, ``first``; ``"ccvae"``; ``"bayes"``: a VAE whose prior is
+            a Gaussian for each class; ``"hybrid"``: a classifier on the latents of a VAE, trained together.
+        latent: latents; of ``"ccvae"`` those of the style, beside one for each class.
+        hidden: units of the hidden layer of each network.
+        likelihood: ``"bernoulli"``: of pixels that are black or white, those of at least half of the highest grey value
+            being white; ``"logistic"``, or a ``"mixture"`` of ``components`` logistics: of grey values as they are.
+        label_weight: of ``log q(y|x)`` of the images with label in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
+            ``"bayes"``; published, for the first two: 0.1.
+        entropy_weight: of the entropy of ``p(y|x)``, in nats, of images without label, for ``"hybrid"``.
+        first: folder of the run of ``"m1"`` that ``"m1m2"`` stands on, with the same ``latent`` and ``hidden``.
+        lam: for ``"hybrid"`` alone; the other models have no such weight.
+    """
+
+    lam: float | None = None
+    batch_size: int = 128
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    beta2: float = 0.999
+    clip: float | None = 100.0
+    ema: float | None = 0.999
+    translation: int = 1
+    unlabelled: float = 0.75
+    head_weight_decay: float = 0.0
+    boost: float = 1.0
+    precision: str = "fp32"
+    model: str = "m2"
+    latent: int = 50
+    hidden: int = 500
+    likelihood: str = "bernoulli"
+    components: int = 5
+    label_weight: float = 10.0
+    entropy_weight: float = 0.0
+    first: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (("model", MODELS), ("likelihood", LIKELIHOODS)):
+            self.require_one_of(name, choices)
+        for name in ("latent", "hidden", "components"):
+            self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
+        for name in ("label_weight", "entropy_weight"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
+        self._require("consistency", not self.consistency, "0: these models have no such term")
+        self._require("boost", self.boost == 1, "1: these models have no such factor")
+        if self.lam is not None and self.model != "hybrid":
+            raise RecipeError(f"--lam: got {self.lam}, expected none: only the model 'hybrid' has such a weight")
+        if (self.first is None) == (self.model == "m1m2"):
+            expected = "the folder of a run of model m1" if self.first is None else "none: it is for the model m1m2"
+            raise RecipeError(f"--set first: got {self.first}, expected {expected}")
+
+    @property
+    def labelled_share(self) -> float:
+        """Share of each batch that has labels."""
+        return 1 - self.unlabelled if self.semi_supervised else 1.0
+
+    def lam_record(self, dim: int) -> dict[str, Any]:
+        if self.model == "hybrid":
+            return super().lam_record(dim)
+        bound = "none; loss = minus the bound of log p(x, y), of log p(x) without label, nats per example"
+        if self.model == "m1":
+            bound = "none; loss = minus the bound of log p(x); -log p(y|z) for the classifier alone"
+        elif self.model != "ccvae":
+            bound += f"; minus log q(y|x), weighing {self.label_weight:g} in the mean over a batch"
+        return {"lam_convention": bound}
