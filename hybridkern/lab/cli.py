@@ -64,12 +64,13 @@ def train(
         str,
         typer.Argument(
             metavar="RECIPE",
-            help="cifar10, cubic, digits, digits-tutorial, flights, mnist, moons, svhn.",
+            help="cifar10, cubic, density, digits, digits-tutorial, digits-vae, flights, mnist, mnist-vae, moons, "
+            "svhn, toy-density.",
             show_default=False,
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Data to train on instead of the recipe's own.")
+        Path | None, typer.Option(metavar="FILE", help="Data to train on instead of the recipe's own: .npz; of density .csv too.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
@@ -88,9 +89,12 @@ def train(
         Path | None, typer.Option(metavar="DIR", help="Folder of the official files (mnist, svhn).")
     ] = None,
     test_data: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Test images in a file of their own (mnist, svhn).")
+        Path | None, typer.Option(metavar="FILE.npz", help="Test data in a file of their own (mnist, svhn, density).")
     ] = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the official files into --data-root.")] = False,
+    flow: Annotated[
+        str | None, typer.Option(help="Of a table: nsf, maf, realnvp or residual (density, toy-density).")
+    ] = None,
     ood: Annotated[
         str | None,
         typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
@@ -139,7 +143,7 @@ def train(
         options: dict[str, object] = {"epochs": epochs, "batch_size": batch_size, "lam": lam, "seed": seed}
         options |= {"data": data and str(data), "lattice": lattice, "parts": parts}
         options |= {"data_root": data_root and str(data_root), "test_data": test_data and str(test_data), "ood": ood}
-        options |= {"minutes": minutes, "train_size": train_size, "validation": validation}
+        options |= {"flow": flow, "minutes": minutes, "train_size": train_size, "validation": validation}
         options |= {"precision": precision, "memory": memory, "device": device, "devices": devices, "nodes": nodes}
         options |= get_recipe(recipe).config.parsed(recipe, option or [])
         folder = out or free_folder(recipe)
@@ -187,7 +191,11 @@ def sample(
     n: Annotated[int, typer.Option("-n", min=1, help="Number of samples.")] = 64,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A .png picture or an .npz array.", show_default="DIR/sampled.png"),
+        typer.Option(
+            metavar="FILE",
+            help="A .png picture, an .npz array or a .csv table.",
+            show_default="DIR/sampled.*",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
@@ -215,6 +223,10 @@ def reproduce(
     ] = None,
     ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Out-of-distribution set to score.")] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(help="vae-mnist: labels (1000, 100, 600, 3000); residual-mnist: lambda (1/D, 0, 1)."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Random seed for drawn data, weights and order.", show_default="0")
     ] = None,
@@ -236,7 +248,7 @@ def reproduce(
         _set_threads(threads)
         sources: dict[str, Any] = {"data": data, "test_data": test_data, "ood": ood, "data_root": data_root}
         try:
-            done = run(name, folder, minutes=minutes, seed=seed, resume=resume, **sources)
+            done = run(name, folder, minutes=minutes, seed=seed, variant=variant, resume=resume, **sources)
         except KeyboardInterrupt:
             _say_how_to_resume(f"reproduce {name}", folder, folder / "experiment.json")
             raise typer.Exit(130) from None

@@ -26,6 +26,7 @@ class Budget:
         self.minutes = minutes
         self._clock = clock
         self._start = clock()
+        self._processor = time.process_time()
 
     @property
     def spent(self) -> float:
@@ -36,6 +37,18 @@ class Budget:
     def left(self) -> float:
         """Minutes that are left, never below 0."""
         return max(self.minutes - self.spent, 0.0)
+
+    @property
+    def on_processor(self) -> str:
+        """A sentence on the processor time of this process since the start: a shared machine gives less than the clock.
+
+        Training, scoring and drawing are in it; what an interrupted process had before is not.
+        """
+        minutes = (time.process_time() - self._processor) / 60
+        return (
+            f"Processor time of this run, scoring included: {minutes:.1f} minutes, in {self.spent:.1f} minutes by the "
+            "clock; a machine that does other things as well gives less than the clock shows."
+        )
 
     def share(self, runs: int) -> float:
         """Minutes for each of so many runs that share the whole budget evenly."""

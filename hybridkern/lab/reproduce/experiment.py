@@ -24,6 +24,10 @@ _MODULES: dict[str, str] = {
     "svhn": "hybridkern.lab.reproduce.svhn",
     "digits": "hybridkern.lab.reproduce.digits",
     "ood-failure": "hybridkern.lab.reproduce.ood_failure",
+    "digits-vae": "hybridkern.lab.reproduce.digits_vae",
+    "vae-mnist": "hybridkern.lab.reproduce.vae_mnist",
+    "residual-toy": "hybridkern.lab.reproduce.residual_toy",
+    "residual-mnist": "hybridkern.lab.reproduce.residual_mnist",
 }
 SOURCES = ("data", "test_data", "ood", "data_root")
 """Options that say where data lie; an experiment names those it takes."""
@@ -40,6 +44,7 @@ class Request:
         data, test_data, data_root: where data lie; None where not given.
         ood: path or name of another set to score.
         console: for progress.
+        variant: which form of the experiment, one of its ``variants``; empty where it has none.
     """
 
     budget: Budget
@@ -50,6 +55,7 @@ class Request:
     test_data: Path | None = None
     ood: str | None = None
     data_root: Path | None = None
+    variant: str = ""
 
     def run_folder(self, label: str) -> Path:
         """The folder of one of the experiment's training runs; where it exists already, the run is to be resumed."""
@@ -71,6 +77,7 @@ class Experiment:
         run: trains and measures, given the request and what ``load`` returned. Ctrl-C may come at any time.
         load: reads the data, and raises RecipeError or DataError where they cannot be used: before anything is written.
         sources: the options of ``SOURCES`` that it takes.
+        variants: forms of the experiment that can be asked for, the usual one first; none, mostly.
     """
 
     name: str
@@ -79,6 +86,7 @@ class Experiment:
     run: Callable[[Request, Any], Result]
     load: Callable[[Request], Any] = lambda request: None
     sources: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
 
 def experiment_names() -> list[str]:

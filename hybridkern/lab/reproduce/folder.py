@@ -13,7 +13,7 @@ from hybridkern.lab.recipes.files import is_leftover, read_json, remove_leftover
 from hybridkern.lab.recipes.lock import locked
 
 # What experiment.json holds, by the types that JSON gives.
-_KINDS = {"experiment": (str,), "minutes": (int, float), "seed": (int,)} | dict.fromkeys(
+_KINDS = {"experiment": (str,), "minutes": (int, float), "seed": (int,), "variant": (str,)} | dict.fromkeys(
     ("data", "test_data", "ood", "data_root"), (str,)
 )
 

@@ -33,6 +33,7 @@ def reproduce(
     *,
     minutes: float | None = None,
     seed: int | None = None,
+    variant: str | None = None,
     resume: bool = False,
     console: Console | None = None,
     **sources: Path | str | None,
@@ -44,6 +45,7 @@ def reproduce(
         out: a folder that does not exist or is empty; with ``resume`` that of an interrupted experiment.
         minutes: wall time of its training; its own default where None.
         seed: of drawn data, weights and order; 0 where None.
+        variant: form of the experiment, one of its ``variants``; the first of them where None.
         resume: finished training runs in ``out`` are kept, interrupted ones go on; everything else is done again. What
             is None is then what it was before.
         console: for progress; standard error by default.
@@ -63,11 +65,30 @@ def reproduce(
     given = {key: before[key] for key in SOURCES if before.get(key) is not None} | given
     minutes = before.get("minutes", experiment.minutes) if minutes is None else minutes
     seed = before.get("seed", 0) if seed is None else seed
-    request = Request(Budget(minutes), seed, out, console or Console(stderr=True), **_typed(given))
+    variant = _variant(experiment, before.get("variant") if variant is None else variant)
+    request = Request(Budget(minutes), seed, out, console or Console(stderr=True), variant=variant, **_typed(given))
     loaded = experiment.load(request)
-    asked = {"experiment": name, "minutes": minutes, "seed": seed} | {key: _absolute(key, given) for key in SOURCES}
+    asked: dict[str, Any] = {"experiment": name, "minutes": minutes, "seed": seed}
+    asked |= {"variant": variant} if variant else {}
+    asked |= {key: _absolute(key, given) for key in SOURCES}
     with folder.prepared(asked, resume):
         return _run(experiment, request, loaded)
+
+
+def _variant(experiment: Experiment, asked: str | None) -> str:
+    """The form that is run.
+
+    Raises:
+        RecipeError: the experiment has no such form.
+    """
+    known = experiment.variants
+    if asked is None:
+        return known[0] if known else ""
+    if not known:
+        raise RecipeError(f"--variant: the experiment '{experiment.name}' has no such option")
+    if asked not in known:
+        raise RecipeError(f"--variant: got '{asked}', expected one of {', '.join(known)}")
+    return asked
 
 
 def _run(experiment: Experiment, request: Request, loaded: Any) -> Reproduction:
@@ -79,6 +100,7 @@ def _run(experiment: Experiment, request: Request, loaded: Any) -> Reproduction:
         "minutes": asked.minutes,
         "minutes_spent": running.budget.spent,
         "seed": request.seed,
+        **({"variant": request.variant} if request.variant else {}),
         "threads": torch.get_num_threads(),
         "versions": {
             "hybridkern": hybridkern.__version__,

@@ -1,0 +1,78 @@
+"""Experiments on variational autoencoders, cut short: what stands in their tables, and what they say of targets."""
+
+from __future__ import annotations
+
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.workflow import evaluate_run
+from hybridkern.lab.reproduce import vae_mnist, vae_runs
+from hybridkern.lab.reproduce.budget import Budget
+from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
+from tests.recipes.images import npz
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def done(name: str, out, **options) -> Reproduction:
+    return reproduce(name, out, console=Console(file=io.StringIO()), **options)
+
+
+def test_digits_stand_beside_classifiers_of_the_labels_alone(tmp_path):
+    page = done("digits-vae", tmp_path / "out", minutes=0.14)
+    assert imread(tmp_path / "out/validation.png").std() > 0.01
+    rows = {row.label: row for row in page.result.tables[0].rows}
+    ours = [label for label, row in rows.items() if row.source == "this run"]
+    assert ours[:5] == ["M2", "M1 and a linear classifier", "M1+M2", "CCVAE", "latent mixture"] and len(ours) == 8
+    assert 10 < rows["logistic regression, labels only"].values["error"] < 30
+    assert "bound" not in rows["M1+M2"].values and rows["CCVAE"].values["bound"] > 50
+    _, metrics, _ = evaluate_run(tmp_path / "out/runs/m2")
+    assert rows["M2"].values["error"] == pytest.approx(100 * metrics["test_error"])
+    lams = [page.result.record["runs"][label]["lam"] for label in ours[5:]]
+    assert lams == pytest.approx([1, 8, 64])
+    assert any("Lambda-free is" in text for text in page.result.conditions)
+
+
+def test_mnist_with_another_number_of_labels_stands_beside_its_published_row(tmp_path, monkeypatch):
+    small = {"hidden": 8, "latent": 4, "batch_size": 8, "validation": 8, "checkpoint_steps": 2}
+    monkeypatch.setattr(vae_mnist, "options", lambda request: small | {"labels": 9})
+    monkeypatch.setattr(vae_mnist, "_SETTINGS", vae_runs.settings({"1/D": 1.0}))
+    data = npz(tmp_path / "a.npz", shape=(8, 8))
+    page = done("vae-mnist", tmp_path / "out", minutes=0.06, data=data, variant="600")
+    rows = page.result.tables[0].rows
+    published = {row.label: row.values["error"] for row in rows if row.source == "Kingma et al. 2014"}
+    assert published == {"M2": "4.94 ± 0.13", "M1+M2": "2.59 ± 0.05"}
+    assert page.result.tables[0].title == "MNIST with 600 labels"
+    assert json.loads((tmp_path / "out/results.json").read_text())["variant"] == "600"
+    assert json.loads((tmp_path / "out/experiment.json").read_text())["variant"] == "600"
+    assert page.result.shortfalls[0].startswith("The models had 0.012 minutes each, not the usual 6.")
+    with pytest.raises(RecipeError, match="--variant: got '7', expected one of 1000, 100, 600, 3000"):
+        done("vae-mnist", tmp_path / "b", data=data, variant="7")
+    with pytest.raises(RecipeError, match="--variant: the experiment 'half-moons' has no such option"):
+        done("half-moons", tmp_path / "b", variant="7")
+    assert not (tmp_path / "b").exists()
+
+
+def test_targets_that_are_missed_are_said():
+    request = SimpleNamespace(budget=Budget(42.0), variant="1000")
+    assert vae_mnist.shortfalls({"M2": 4.5, "M1+M2": 3.0}, request) == []
+    (found,) = vae_mnist.shortfalls({"M2": 4.6, "M1+M2": 2.9}, request)
+    assert found.startswith("M2: error 4.60 %, above 4.5 %")
+    request.variant = "100"
+    assert vae_mnist.shortfalls({"M2": 40.0, "M1+M2": 30.0}, request) == []
+
+
+@pytest.mark.parametrize(("own", "within"), [(0.035, True), (0.036, False)])
+def test_lambda_free_is_held_against_the_best_lambda(own, within):
+    def run(error):
+        return SimpleNamespace(metrics={"test_error": error, "test_class_nll_nats": 0.0})
+
+    runs = {"CCVAE": run(own), "hybrid VAE, lambda = 1": run(0.05), "hybrid VAE, lambda = 1/D": run(0.03)}
+    text = vae_runs.against_lambda(runs)
+    assert "(lambda = 1/D): 3.00 %" in text and ("not within" not in text) == within
