@@ -86,6 +86,17 @@ def test_labels_beside_domains_are_checked(y: list[int]) -> None:
         model.loss(torch.rand(5, DIM), torch.tensor(y), torch.zeros(5, dtype=torch.int64))
 
 
+def test_m2_sees_latents_of_unit_deviation_even_where_their_means_hardly_vary() -> None:
+    torch.manual_seed(0)
+    encoder = nn.Linear(DIM, 2 * LATENT)
+    first, x = VAE(encoder, nn.Linear(LATENT, DIM), LATENT), torch.rand(4000, DIM)
+    nn.init.normal_(encoder.weight[:LATENT], std=0.3)
+    model = M1M2(first, x, 3, latent=2, hidden=(4,))
+    with torch.no_grad():
+        drawn = model._drawn(x)
+    torch.testing.assert_close(drawn.std(0), torch.ones(drawn.shape[1]), rtol=0.1, atol=0.0)
+
+
 def test_the_first_model_stays_as_it_is() -> None:
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(DIM, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2 * LATENT))

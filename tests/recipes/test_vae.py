@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.image import imread
 from hybridkern.hybrid import objectives
 from hybridkern.hybrid.vae import M1M2
 from hybridkern.lab.data import load_digits
+from hybridkern.lab.recipes import digits_vae, mnist_vae
 from hybridkern.lab.recipes.digits_vae import RECIPE, DigitsVAEConfig
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
@@ -24,6 +26,13 @@ from tests.recipes.images import npz
 SHAPE = DataShape((8, 8), 10, 17, 64)
 SMALL = {"hidden": 32, "latent": 6}
 PLOTS = {"confidence.png", "real.png", "reconstructions.png", "samples.png", "training.png"}
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without their pictures, which take longer than the training."""
+    for module in (digits_vae, mnist_vae):
+        monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
 
 
 def task_of(**options: object) -> VAETask:
@@ -44,7 +53,7 @@ def test_m2_learns_the_digits_from_a_hundred_labels(tmp_path):
     assert again == {key: metrics[key] for key in again}
 
 
-def test_m2_stands_on_a_run_of_m1(tmp_path):
+def test_m2_stands_on_a_run_of_m1(undrawn, tmp_path):
     options = SMALL | {"epochs": 6}
     run("digits-vae", tmp_path / "m1", model="m1", **options)
     done = run("digits-vae", tmp_path / "m1m2", model="m1m2", first=str(tmp_path / "m1"), **options)
@@ -58,7 +67,7 @@ def test_m2_stands_on_a_run_of_m1(tmp_path):
     assert run("digits-vae", tmp_path / "m1m2", resume=True).metrics["test_error"] == done.metrics["test_error"]
 
 
-def test_m1_is_checked_to_be_the_one_that_is_meant(tmp_path):
+def test_m1_is_checked_to_be_the_one_that_is_meant(undrawn, tmp_path):
     run("digits-vae", tmp_path / "m2", model="m2", **SMALL | {"epochs": 1})
     run("digits-vae", tmp_path / "m1", model="m1", **SMALL | {"epochs": 1, "hidden": 16})
     for folder, message in (("m2", "holds no run of a VAE of model m1"), ("m1", "does not fit"), ("none", "no run")):
@@ -124,7 +133,7 @@ def test_the_decoder_starts_from_what_is_known_of_each_pixel(likelihood):
     assert (expected - mean).abs().mean() < 0.12
 
 
-def test_a_file_of_images_by_the_recipe_of_mnist(tmp_path):
+def test_a_file_of_images_by_the_recipe_of_mnist(undrawn, tmp_path):
     data = npz(tmp_path / "a.npz", shape=(6, 6))
     options = {
         "data": data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from matplotlib.image import imread
 from rich.console import Console
 
+from hybridkern.lab.recipes import mnist
+from hybridkern.lab.recipes.density import toy
 from hybridkern.lab.recipes.density.config import DensityConfig
 from hybridkern.lab.recipes.density.model import build_flow
 from hybridkern.lab.recipes.evaluation import evaluating
@@ -20,7 +23,14 @@ from hybridkern.lab.reproduce import residual_mnist, residual_toy
 from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
 from tests.recipes.images import npz
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs without their pictures, which take longer than the training."""
+    for module in (toy, mnist):
+        monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
 
 
 def done(name: str, out, **options) -> Reproduction:
@@ -63,6 +73,7 @@ def test_residual_flows_of_images_stand_beside_glow(tmp_path, monkeypatch):
     small = {"steps": 1, "hidden": 4, "batch_size": 8, "checkpoint_steps": 2, "validation": 8, "precision": "fp32"}
     models = {name: options | small for name, options in residual_mnist.MODELS.items()}
     monkeypatch.setattr(residual_mnist, "MODELS", models)
+    monkeypatch.setattr(residual_mnist, "_COMMON", residual_mnist._COMMON | {"validation": 8, "batch_size": 8})
     page = done("residual-mnist", tmp_path / "out", minutes=0.06, data=npz(tmp_path / "a.npz", shape=(8, 8)))
     rows = page.result.tables[0].rows
     assert [row.label for row in rows] == ["residual", "residual", "i-DenseNet", "Glow"]

@@ -140,13 +140,14 @@ class M1M2(SemiSupervisedVAE):
         super().__init__(x[0].numel(), classes)
         self.first = first.requires_grad_(False).eval()
         with torch.no_grad():
-            means = first.posterior(x).mean
+            means, log_scales = first.posterior(x)
         chosen = (means.std(0) > _LEAST_DEVIATION).nonzero()[:, 0]
         if not len(chosen):
             raise ValueError(
                 f"first: none of its {first.dim} latents varies by {_LEAST_DEVIATION}, expected some that do"
             )
-        self._assemble(chosen, means[:, chosen].mean(0), means[:, chosen].std(0), latent, hidden, weight)
+        drawn = means.var(0) + log_scales.mul(2).exp().mean(0)  # of draws, which vary more than means do
+        self._assemble(chosen, means[:, chosen].mean(0), drawn[chosen].sqrt(), latent, hidden, weight)
 
     def _assemble(
         self, chosen: Tensor, center: Tensor, scale: Tensor, latent: int, hidden: Sequence[int], weight: float

@@ -30,6 +30,7 @@ _LABELS = ("1000", "100", "600", "3000")
 _LAMS = {"1/D": 1.0, "28/D": 28.0, "1": 784.0}
 _TARGETS = {"M2": 4.5, STACKED: 3.0}  # percent, at 1000 labels
 _MINUTES_A_MODEL = 6.0
+_OPTIONS: dict[str, Any] = {}  # the recipe's own
 _SETTINGS = settings(_LAMS)
 _DIFFERENCE = (
     "The paper moves no images, draws black and white pixels anew from grey values, and trains for far longer; here "
@@ -39,7 +40,7 @@ _DIFFERENCE = (
 
 def options(request: Request) -> dict[str, Any]:
     """Settings of the recipe."""
-    return {"labels": int(request.variant)}
+    return _OPTIONS | {"labels": int(request.variant)}
 
 
 def run(request: Request, loaded: Any) -> Result:
