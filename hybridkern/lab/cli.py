@@ -70,7 +70,8 @@ def train(
         ),
     ],
     data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Data to train on instead of the recipe's own: .npz; of density .csv too.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Data to train on in place of the recipe's: .npz; density: .csv too."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Most passes over the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,

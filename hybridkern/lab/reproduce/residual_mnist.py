@@ -26,8 +26,8 @@ _COMMON: dict[str, Any] = {
 }  # fmt: skip
 _RESIDUAL = {"flow": "residual", "logit": 1e-6, "precision": "fp32", "batch_size": 64, "checkpoint_steps": 50}
 MODELS: dict[str, dict[str, Any]] = {
-    "residual": _RESIDUAL | {"steps": 4, "hidden": 32},
-    "i-DenseNet": _RESIDUAL | {"steps": 4, "net": "dense", "activation": "clipswish", "hidden": 16},
+    "residual": _RESIDUAL | {"steps": 3, "hidden": 16},
+    "i-DenseNet": _RESIDUAL | {"steps": 3, "net": "dense", "activation": "clipswish", "hidden": 8},
     "Glow": {"steps": 8, "hidden": 64, "batch_size": 64, "checkpoint_steps": 200},
 }
 # of residual flows: error in percent, bits per dimension; of a far larger model, trained on four GPUs

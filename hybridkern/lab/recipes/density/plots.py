@@ -25,7 +25,7 @@ def corner(data: np.ndarray, samples: np.ndarray, names: Sequence[str]) -> Figur
     figure = Figure(figsize=(2.0 * count + 1.6, 2.0 * count + 0.8), layout="constrained")
     panels = figure.subplots(count, count, squeeze=False)
     ends = [_ends(data[:, index]) for index in range(count)]
-    sets = ((data, COLOURS[3], "data"), (samples, COLOURS[0], "samples"))
+    sets = ((data, COLOURS[1], "data"), (samples, COLOURS[0], "samples"))
     for row in range(count):
         for column in range(count):
             axes = panels[row, column]
@@ -39,7 +39,7 @@ def corner(data: np.ndarray, samples: np.ndarray, names: Sequence[str]) -> Figur
                 else:
                     shown = values[:_POINTS]
                     axes.scatter(
-                        shown[:, column], shown[:, row], s=2, alpha=0.4, color=colour, linewidth=0, rasterized=True
+                        shown[:, column], shown[:, row], s=4, alpha=0.35, color=colour, linewidth=0, rasterized=True
                     )
             _name(axes, row, column, count, names, ends)
     left, right = panels[0, 0].get_legend_handles_labels()
