@@ -28,13 +28,13 @@ class DigitsVAEConfig(VAEConfig):
     epochs: int = 200
     batch_size: int = 64
     labels: int | None = 100
-    latent: int = 16
+    latent: int = 8
     hidden: int = 256
     likelihood: str = "mixture"
     components: int = 3
     validation: int = 350
     checkpoint_steps: int = 100
-    lr: float = 1e-2
+    lr: float = 5e-3
     draws: int = 5
 
     def __post_init__(self) -> None:

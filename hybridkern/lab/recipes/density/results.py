@@ -92,7 +92,8 @@ def draw_run(
     folder: Path, task: DensityTask, data: TableSet, history: History, seed: int, results: Results
 ) -> list[Path]:
     """Writes the plots of a run into its folder; returns their paths."""
-    real = torch.cat([data.test.x, data.validation.x, data.train.x])[:_MOST_SAMPLES]
+    # training rows are in no order; the test part of a file may be
+    real = torch.cat([data.train.x, data.validation.x, data.test.x])[:_MOST_SAMPLES]
     samples = draw(task, len(real), seed)
     figures = {
         "corner.png": plots.corner(real.numpy(), samples.numpy(), data.names),

@@ -18,7 +18,7 @@ from hybridkern.lab.recipes.vae.config import VAEConfig
 from hybridkern.nets import mlp
 
 Model = HybridModel | SemiSupervisedVAE
-_SMALL = 0.1
+_SMALL = 0.3
 _LEAST = 0.01  # of a pixel's mean, and of a logistic's scale in steps of grey, at the start
 
 
