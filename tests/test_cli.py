@@ -61,7 +61,8 @@ def test_sample_writes_a_picture_or_an_array_and_overwrites_nothing(finished, tm
     images = np.load(out)["images"]
     assert images.shape == (7, 8, 8) and images.dtype == np.int64
     assert "exists already" in call("sample", finished, "--out", out, code=1).stderr
-    assert "ending in .png or .npz" in call("sample", finished, "--out", tmp_path / "s.txt", code=1).stderr
+    for name, message in (("s.txt", "ending in .png, .npz or .csv"), ("s.csv", "the samples are images")):
+        assert message in call("sample", finished, "--out", tmp_path / name, code=1).stderr
     (tmp_path / "file").touch()
     assert "cannot write" in call("sample", finished, "--out", tmp_path / "file" / "s.npz", code=1).stderr
 
