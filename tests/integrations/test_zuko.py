@@ -40,7 +40,14 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("build", [lambda: flows.NSF(4, CONTEXT, **HIDDEN), lambda: flows.MAF(4, CONTEXT, **HIDDEN)])
+SHAPED = [
+    lambda: flows.NSF(4, CONTEXT, **HIDDEN),
+    lambda: flows.MAF(4, CONTEXT, **HIDDEN),
+    lambda: flows.NICE(4, CONTEXT, **HIDDEN),
+]
+
+
+@pytest.mark.parametrize("build", SHAPED)
 @pytest.mark.parametrize("x", [(), (1,), (3,), (2, 3), (2, 1)])
 @pytest.mark.parametrize("c", [(), (1,), (3,), (2, 3), (5, 1, 3)])
 def test_shapes_of_values_and_contexts(build: Any, x: tuple[int, ...], c: tuple[int, ...]) -> None:

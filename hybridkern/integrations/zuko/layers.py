@@ -127,8 +127,7 @@ def _reads(weight: Tensor, y: Tensor, context: Tensor | None) -> bool:
         return True
     if context.dtype is not y.dtype or context.device != y.device or not context.numel() or not context.ndim:
         return False
-    batch, other = y.shape[:-1], context.shape[:-1]
-    return len(other) <= len(batch) and all(a in (1, b) for a, b in zip(reversed(other), reversed(batch), strict=False))
+    return transforms.broadcasts(context, y.shape[:-1])
 
 
 class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):

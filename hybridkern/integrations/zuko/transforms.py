@@ -93,6 +93,14 @@ def _given_out(univariate: Univariate, x: Tensor, raw: Tensor, inverse: bool) ->
     return unsaved(y, univariate.form, inverse) if isinstance(univariate, Affine) else y, log_det
 
 
+def broadcasts(context: Tensor | None, batch: torch.Size) -> bool:
+    """Whether the batch of a context broadcasts to ``batch``, and not the other way."""
+    if context is None:
+        return True
+    other = context.shape[:-1]
+    return len(other) <= len(batch) and all(a in (1, b) for a, b in zip(reversed(other), reversed(batch), strict=False))
+
+
 def fits(x: Tensor, raw: object, count: int) -> bool:
     """Whether ``raw`` are the parameters of ``x`` as the operators take them."""
     return (
@@ -142,7 +150,8 @@ class CouplingTransform(_Both, transforms.CouplingTransform):
 
     def _run(self, x: Tensor, inverse: bool, ladj: bool) -> tuple[Tensor, Any]:
         layer, arrangement = self.layer, self.arrangement
-        if x.dtype not in WIDE or not x.ndim or x.shape[-1] != len(arrangement.order) or x.numel() == 0:
+        known = x.dtype in WIDE and x.ndim and x.shape[-1] == len(arrangement.order) and x.numel() > 0
+        if not known or not broadcasts(self.context, x.shape[:-1]):
             return by_library(layer.library_transform(self.context), x, inverse, ladj)  # which may raise
         if inverse and ladj and not (torch.compiler.is_compiling() or is_pure(layer.hyper)):
             y = self._run(x, True, False)[0]  # two calls, as in the library
@@ -153,7 +162,7 @@ class CouplingTransform(_Both, transforms.CouplingTransform):
         raw = layer.raw(kept.reshape(*batch, -1), self.context)
         y, log_det = mapped(layer, changed.reshape(*batch, -1), raw, inverse, ladj)
         if y.shape[:-1] != batch:  # which the library refuses as well
-            raise RuntimeError(f"x: got batch {tuple(batch)}, expected one as large as that of the context")
+            raise RuntimeError(f"hyper: got parameters for a batch {tuple(y.shape[:-1])}, expected {tuple(batch)}")
         joint = whole(joined(kept, y.reshape(-1, y.shape[-1]), arrangement))
         return joint if x.ndim == 2 else joint.reshape(x.shape), log_det
 
