@@ -35,7 +35,7 @@ def run(request: Request, loaded: Any) -> Result:
              f"{best:.2f} %." for name, done in runs.items() if figures(done)["error"] >= best]  # fmt: skip
     return Result(
         [Table("Test part, 100 labels", COLUMNS, rows, heading="model")],
-        {"validation": picture(runs, 30.0)},
+        {"validation": picture(runs, 60.0)},
         [
             *conditions(runs),
             "Classifiers of the labels alone see the 100 images with label as they are: multinomial logistic "

@@ -90,7 +90,7 @@ def conditions(runs: Mapping[str, Run]) -> list[str]:
         f"{config.batch_size} with a share of {config.unlabelled:g} without labels, images moved by up to "
         f"{config.translation} pixels.",
         f"{metrics['nll_convention']}.",
-        "Losses: " + "; ".join(f"{name}: {run.metrics['lam_convention']}" for name, run in runs.items()) + ".",
+        *(f"{name}: {run.metrics['lam_convention'].removeprefix('none; ')}." for name, run in runs.items()),
         "Steps (minutes): "
         + ", ".join(
             f"{name} {run.metrics['steps']} ({run.metrics['train_seconds'] / 60:.2f})" for name, run in runs.items()
