@@ -1,6 +1,8 @@
 // Vectors of elements of a block, the last of which may be partial; included after HK_ISA and HK_LANES are set.
 #pragma once
 
+#include <type_traits>
+
 #include "../math/lanes.h"
 #include "../math/pair.h"
 
@@ -17,17 +19,59 @@ struct VectorOf<float> {
 };
 #endif
 
-// The last, partial vector of a block is read into and written from a whole one.
+// The first `count` lanes of the last, partial vector of a block, by one instruction where there is one: a copy of so
+// many bytes is a call, and a load of the whole that waits for it. Rows of few elements consist of little else.
+#if HK_LANES == 16
+HK_INLINE __mmask16 first_lanes(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+HK_INLINE Floats load_first(const float* from, int64_t count) {
+  return bits_as<Floats>(_mm512_maskz_loadu_ps(first_lanes(count), from));
+}
+HK_INLINE void store_first(float* to, Floats value, int64_t count) {
+  _mm512_mask_storeu_ps(to, first_lanes(count), bits_as<__m512>(value));
+}
+HK_INLINE Floats keep_first(Floats value, int64_t count) {
+  return bits_as<Floats>(_mm512_maskz_mov_ps(first_lanes(count), bits_as<__m512>(value)));
+}
+#elif HK_LANES == 8
+HK_INLINE __m256i first_lanes(int64_t count) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+HK_INLINE Floats load_first(const float* from, int64_t count) {
+  return bits_as<Floats>(_mm256_maskload_ps(from, first_lanes(count)));
+}
+HK_INLINE void store_first(float* to, Floats value, int64_t count) {
+  _mm256_maskstore_ps(to, first_lanes(count), bits_as<__m256>(value));
+}
+HK_INLINE Floats keep_first(Floats value, int64_t count) {
+  return bits_as<Floats>(_mm256_and_ps(bits_as<__m256>(value), _mm256_castsi256_ps(first_lanes(count))));
+}
+#endif
 template <class V>
-HK_INLINE V load_some(const ScalarOf<V>* from, int64_t count) {
+HK_INLINE V load_first(const ScalarOf<V>* from, int64_t count) {
   V out{};
   memcpy(&out, from, count * sizeof(ScalarOf<V>));
   return out;
 }
+template <class V>
+HK_INLINE void store_first(ScalarOf<V>* to, V value, int64_t count) {
+  memcpy(to, &value, count * sizeof(ScalarOf<V>));
+}
+template <class V>
+HK_INLINE V keep_first(V value, int64_t count) {
+  return load_first<V>(reinterpret_cast<const ScalarOf<V>*>(&value), count);
+}
+
+template <class V>
+HK_INLINE V load_some(const ScalarOf<V>* from, int64_t count) {
+#if HK_LANES >= 8
+  if constexpr (std::is_same_v<V, Floats>) return load_first(from, count);
+#endif
+  return load_first<V>(from, count);
+}
 
 template <class V>
 HK_INLINE void store_some(ScalarOf<V>* to, V value, int64_t count) {
-  memcpy(to, &value, count * sizeof(ScalarOf<V>));
+  store_first(to, value, count);
 }
 
 template <bool Whole, class V>
@@ -67,10 +111,7 @@ HK_INLINE void put_or_add(ScalarOf<V>* to, V value, bool add, int64_t count) {
 // Zero in the lanes that hold no element.
 template <bool Whole, class V>
 HK_INLINE V masked(V value, int64_t count) {
-  if constexpr (Whole) return value;
-  V kept{};
-  memcpy(&kept, &value, count * sizeof(ScalarOf<V>));
-  return kept;
+  return Whole ? value : keep_first(value, count);
 }
 
 // Calls body.step<Whole>(i, count) for every vector of elements begin .. n-1.
