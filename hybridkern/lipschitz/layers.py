@@ -156,12 +156,12 @@ class LipschitzLinear(LipschitzLayer):
     @staticmethod
     def images(weights: Tensor, rights: Tensor) -> Tensor:
         """See :class:`LipschitzLayer`."""
-        return torch.einsum("loi,li->lo", weights, rights)
+        return (weights @ rights[..., None])[..., 0]
 
     @staticmethod
     def preimages(weights: Tensor, lefts: Tensor) -> Tensor:
         """See :class:`LipschitzLayer`."""
-        return torch.einsum("loi,lo->li", weights, lefts)
+        return (lefts[:, None] @ weights)[:, 0]
 
 
 class LipschitzConv2d(LipschitzLayer):

@@ -26,8 +26,8 @@ def by_kind(layers: Iterable[LipschitzLayer]) -> list[list[LipschitzLayer]]:
 
 def _unit(vectors: Tensor) -> Tensor:
     """Rows of norm one; a row of zeros stays."""
-    norms = vectors.flatten(1).norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
-    unit: Tensor = vectors / norms.view(-1, *(1,) * (vectors.ndim - 1))
+    norms = torch.linalg.vector_norm(vectors, dim=tuple(range(1, vectors.ndim)), keepdim=True)
+    unit: Tensor = vectors / norms.clamp_min(torch.finfo(vectors.dtype).tiny)
     return unit
 
 
@@ -77,15 +77,21 @@ def _iterated(
     kind: LipschitzLayer, weights: Tensor, left: Tensor, right: Tensor, most: int, tolerance: float, asks: bool
 ) -> tuple[Tensor, Tensor]:
     least = tolerance / max(left[0].numel(), right[0].numel()) ** 0.5
-    right = _restarted(right)
+    right, found = _restarted(right), False
     for _ in range(most):
         new_left = _unit(kind.images(weights, right))
-        new_right = _restarted(_unit(kind.preimages(weights, new_left)))
-        moved = torch.maximum((new_left - left).abs().amax(), (new_right - right).abs().amax())
+        new_right = _unit(kind.preimages(weights, new_left))
+        if not asks:
+            left, right = new_left, _restarted(new_right)
+            continue
+        moved = max(float((new_left - left).abs().amax()), float((new_right - right).abs().amax()))
         left, right = new_left, new_right
-        if asks and bool(moved <= least):
-            break
-    return left, right
+        if moved <= least:
+            new_right = _restarted(right)
+            if found or torch.equal(new_right, right):
+                break
+            right, found = new_right, True  # once: a weight of zeros has no direction
+    return left, _restarted(right)
 
 
 @torch.no_grad()

@@ -13,6 +13,9 @@ from hybridkern.lipschitz import Weights
 from hybridkern.transforms.residual.fixed_point import differentiable
 from hybridkern.transforms.residual.series import Estimated, Series, chain, dot
 
+# Dimensions up to which a product after the other takes less than all of them under vmap, whose formulas are PyTorch's.
+_ROW_BY_ROW = 8
+
 
 class ResidualBlock(nn.Module):
     """``y = x + g(x)``.
@@ -30,6 +33,8 @@ class ResidualBlock(nn.Module):
 
         It can be differentiated as often as one likes, also by ``torch.func``.
         """
+        if 0 < x[:1].numel() <= _ROW_BY_ROW and x.is_cpu and not (transformed() or torch.compiler.is_compiling()):
+            return self._row_by_row(x, weights)
         y = x + self.net(x, weights)
         if x.is_meta or x.shape[0] == 0:
             return y, y.flatten(1).sum(1, dtype=total_dtype(x)) * 0
@@ -41,6 +46,19 @@ class ResidualBlock(nn.Module):
         jacobian = torch.func.vmap(torch.func.jacrev(of_one))(x).flatten(2)
         identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=x.device)
         return y, _log_abs_det((jacobian + identity).to(total_dtype(x)))
+
+    def _row_by_row(self, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+        """:meth:`exact` by a vector-Jacobian product a dimension, through the operators' own derivatives."""
+        records = _records(x, weights)
+        with torch.inference_mode(False), torch.enable_grad():
+            given = x if x.requires_grad else _own(x.detach()).requires_grad_()
+            g = self.net(given, weights if records else {layer: _own(weight) for layer, weight in weights.items()})
+            identity = torch.eye(g[0].numel(), dtype=g.dtype, device=x.device)
+            ones = identity.view(-1, 1, *g.shape[1:]).expand(-1, *g.shape)
+            rows = [torch.autograd.grad(g, given, one, retain_graph=True, create_graph=records)[0] for one in ones]
+        jacobian = torch.stack([row.flatten(1) for row in rows], 1)
+        log_det = _log_abs_det((jacobian + identity).to(total_dtype(x)))
+        return (given + g, log_det) if records else (x + g.detach(), log_det)
 
     def estimate(
         self, x: Tensor, weights: Weights, series: Series, generator: torch.Generator | None
@@ -55,7 +73,7 @@ class ResidualBlock(nn.Module):
         """
         if transformed():
             raise RuntimeError("trace: got 'estimate' inside a transform of torch.func, expected 'exact'")
-        records = torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights.values()))
+        records = _records(x, weights)
         with torch.inference_mode(False), torch.enable_grad():
             given = x if x.requires_grad else _own(x.detach()).requires_grad_()
             g = self.net(given, {layer: _own(weight) for layer, weight in weights.items()})
@@ -101,6 +119,10 @@ def _log_abs_det(matrices: Tensor) -> Tensor:
     # second derivatives of slogdet in forward mode are wrong; the factors take longer
     factors: Tensor = torch.linalg.lu_factor_ex(matrices).LU
     return factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+
+
+def _records(x: Tensor, weights: Weights) -> bool:
+    return torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights.values()))
 
 
 def _own(value: Tensor) -> Tensor:
