@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,12 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
 def write_folder(model: nn.Module, folder: Path, described: dict[str, Any]) -> None:
     """Writes both files, whatever else the folder holds; ``described`` is from :func:`describe`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)  # never that of one model beside the weights of another
-    _write(folder / WEIGHTS, seal_tensors(_weights(model)))
-    write_json(folder / CONFIG, {"hybridkern": version(), _MODEL: described})
+    config, weights = folder / CONFIG, folder / WEIGHTS
+    said = seal_json({"hybridkern": version(), _MODEL: described})[0]
+    with _staged(weights, seal_tensors(_weights(model))) as new_weights, _staged(config, said) as new_config:
+        config.unlink(missing_ok=True)  # never that of one model beside the weights of another
+        os.replace(new_weights, weights)
+        os.replace(new_config, config)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -180,13 +184,20 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: it is on the disk before it takes its name."""
+    """Writes a file whole or not at all."""
+    with _staged(path, content) as new:
+        os.replace(new, path)
+
+
+@contextmanager
+def _staged(path: Path, content: bytes) -> Iterator[Path]:
+    """A file beside ``path`` with the content, which is on the disk before it takes that name inside the block."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)

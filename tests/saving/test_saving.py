@@ -327,3 +327,24 @@ def test_loading_needs_no_laboratory(tmp_path: Path) -> None:
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert done.stdout.strip() == "[] False"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_full_disk_leaves_the_model_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    first, second = (flows.RealNVP(2, layers=2, hidden=width) for width in (4, 8))
+    first.save(tmp_path)
+    calls = []
+
+    def fsync(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hybridkern._saved.files.os.fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        second.save(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    x = torch.zeros(3, 2)
+    assert torch.equal(hybridkern.load(tmp_path).log_prob(x), first.eval().log_prob(x))
