@@ -41,6 +41,7 @@ FOREIGN = {
     "_saved": {"safetensors"},
     "integrations": {"FrEIA", "nflows", "normflows", "pytest", "zuko"},
     **dict.fromkeys((name for name in RANK if name.startswith("lab.")), TRAINING),
+    "lab.cli": TRAINING | {"hybridkern_command"},  # what needs no package, so that --help need not wait for it
 }
 ALLOWED_INCLUDES = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/", "pybind11/")
 

@@ -157,7 +157,7 @@ def _ran_at_once(values: list[list[Tensor]], numbers: list[float]) -> bool:
     """Whether the kernel took the lists as they are: it checks them before it writes, at a tenth of the price."""
     if torch.compiler.is_compiling() or not values[0] or not isinstance(values[0][0], Tensor):
         return False
-    if choose(OPERATOR, values[0][0]) != "cpp":
+    if values[0][0].dtype not in DTYPES or choose(OPERATOR, values[0][0]) != "cpp":
         return False
     try:
         OPERATOR.kernels["step"](*values, *numbers)

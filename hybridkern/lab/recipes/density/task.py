@@ -51,9 +51,9 @@ class DensityTask(Task):
         return ((x.double() - self.center) / self.scale).float()
 
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        if not self.cell.any():
+        if not self.noise:
             return x
-        return x + self.cell * torch.rand(x.shape, generator=generator, dtype=torch.float64)
+        return x + self.cell * torch.rand(x.shape, generator=generator, dtype=torch.float64, device=x.device)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return -self.flow.log_prob(self.standardized(self._noisy(x))).mean() + self.scale.log().sum().float()

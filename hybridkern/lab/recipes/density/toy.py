@@ -54,7 +54,13 @@ DRAWN: dict[str, Callable[[int, np.random.Generator], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class ToyConfig(DensityConfig):
-    """Settings of the model; ``density`` is one of ``DRAWN``, ``size`` points train; ``data_seed``: of all points."""
+    """Settings of data and model.
+
+    Attributes:
+        density: ``"checkerboard"``, ``"pinwheel"``, ``"rings"`` or ``"spirals"``.
+        size: points that train; 5000 more choose the epoch, and 5000 test.
+        data_seed: from which all points are drawn.
+    """
 
     epochs: int = 200
     batch_size: int = 500

@@ -25,6 +25,7 @@ class VAEConfig(TrainingConfig):
         hidden: units of the hidden layer of each network.
         likelihood: ``"bernoulli"``: of pixels that are black or white, those of at least half of the highest grey value
             being white; ``"logistic"``, or a ``"mixture"`` of ``components`` logistics: of grey values as they are.
+        components: logistics of a ``"mixture"``.
         label_weight: of ``log q(y|x)`` of the images with label in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
             ``"bayes"``; published, for the first two: 0.1.
         entropy_weight: of the entropy of ``p(y|x)``, in nats, of images without label, for ``"hybrid"``.
