@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -70,3 +71,9 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def sample(self, n: int) -> Tensor:
         """``n`` draws ``(n, D)`` from the model, with torch's global generator."""
+
+
+def uniform(x: Tensor, generator: torch.Generator | None, dtype: torch.dtype | None = None) -> Tensor:
+    """Uniform numbers like ``x``, from 0 to below 1; those of a generator are drawn where it is."""
+    device = x.device if generator is None else generator.device
+    return torch.rand(x.shape, generator=generator, dtype=dtype or x.dtype, device=device).to(x.device)

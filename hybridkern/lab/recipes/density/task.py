@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hybridkern.flows import Flow, Residual
 from hybridkern.lab.recipes.density.checks import cells
-from hybridkern.lab.recipes.task import Task, Terms
+from hybridkern.lab.recipes.task import Task, Terms, uniform
 
 _SAMPLE = 10_000
 _NOISE_SEED = 1
@@ -53,7 +53,7 @@ class DensityTask(Task):
     def _noisy(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         if not self.noise:
             return x
-        return x + self.cell * torch.rand(x.shape, generator=generator, dtype=torch.float64, device=x.device)
+        return x + self.cell * uniform(x, generator, torch.float64)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return -self.flow.log_prob(self.standardized(self._noisy(x))).mean() + self.scale.log().sum().float()

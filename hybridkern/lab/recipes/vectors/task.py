@@ -10,7 +10,7 @@ from hybridkern.hybrid import HybridModel, HybridOutput, objectives
 from hybridkern.hybrid.heads import BayesianLinear, Regressor
 from hybridkern.lab.data import Split
 from hybridkern.lab.recipes.evaluation import evaluating
-from hybridkern.lab.recipes.task import Task, Terms
+from hybridkern.lab.recipes.task import Task, Terms, uniform
 
 _BATCH = 8192
 # the head's normalization starts from so many rows at most
@@ -70,7 +70,7 @@ class VectorTask(Task):
     def log_px(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """``log p(x)`` ``(B,)`` in nats of the data's units; rounded data get noise."""
         if self.cell:
-            x = x + self.cell * torch.rand(x.shape, generator=generator)
+            x = x + self.cell * uniform(x, generator)
         return self.model.log_prob(self.standardized(x)) - self.scale.log().sum()
 
     def latent(self, x: Tensor) -> Tensor:
