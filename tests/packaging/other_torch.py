@@ -39,6 +39,9 @@ FULL = (
     "tests/flows/test_compile.py",
 )
 
+NOT_INSTALLED = 3  # the exit status where there is nothing to test
+_LONGEST_INSTALLATION = 300  # seconds, of one call of pip
+
 NVIDIA = re.compile(r"lib(cu|nccl|nv)")
 # which library a symbol without a version is of
 HOMES = {
@@ -135,7 +138,7 @@ def prepare(folder: Path, torch: str, triton: str) -> dict[str, str]:
 
     def install(*packages: str) -> None:
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--no-compile", *packages], check=True)
+        subprocess.run([*pip, "--no-compile", *packages], check=True, timeout=_LONGEST_INSTALLATION)
 
     if not (folder / "ready").exists():
         venv.create(folder, with_pip=True, clear=True)
@@ -160,7 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = re.sub(r"[^\w.]+", "-", options.torch)
     folder = (options.folder or ROOT / "build" / "other-torch" / name).resolve()
     began = time.monotonic()
-    environment = prepare(folder, options.torch, options.triton)
+    try:
+        environment = prepare(folder, options.torch, options.triton)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"not tested: {options.torch} could not be installed ({error})", file=sys.stderr)
+        return NOT_INSTALLED
     print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
     python = str(folder / "bin" / "python")
     subprocess.run([python, "-m", "hybridkern.report"], cwd=ROOT, env=environment, check=True)
