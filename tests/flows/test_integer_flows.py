@@ -156,7 +156,9 @@ def test_prior_starts_from_the_latents_of_a_sample(prior: str) -> None:
     assert flow.training and torch.equal(torch.get_rng_state(), state)
     latents = flow.eval()(x)[0]
     means = flow.base.mean if prior == "logistic" else flow.base.mean[0].mean(0)
-    torch.testing.assert_close(means, latents.mean(0), rtol=0.02, atol=0.3)
+    # the mean itself; of a mixture the mean of five quantiles, which leaves the tails out
+    bound = {"rtol": 1e-5, "atol": 1e-5} if prior == "logistic" else {"rtol": 0.02, "atol": 0.3}
+    torch.testing.assert_close(means, latents.mean(0), **bound)
     assert -flow.log_prob(x).mean() < before - 5
     with pytest.raises(ValueError, match=r"x: got shape \(0, 4\), expected \(N, 4\) with at least one row"):
         flow.initialize(x[:0])
