@@ -204,6 +204,25 @@ def test_recomputed_networks_whose_frozen_parameters_were_changed() -> None:
         z.sum().backward()
 
 
+def test_recomputed_networks_that_were_thawed_after_the_pass() -> None:
+    """The pass stays one with constants, in second derivatives too; the library's own layers take the values up."""
+    torch.manual_seed(0)
+    library = nf.flows.AffineCouplingBlock(nf.nets.MLP([2, 8, 4])).double()
+    ours = copy.deepcopy(library)
+    accelerate(ours, memory="recompute")
+    found = []
+    for block in (library, ours):
+        x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+        block.requires_grad_(False)
+        loss = block(x)[0].square().sum()
+        block.requires_grad_(True)
+        (first,) = torch.autograd.grad(loss, x, create_graph=True)
+        parameters = list(block.parameters())
+        found.append(torch.autograd.grad(first.square().sum(), (x, *parameters), allow_unused=True))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-12, atol=1e-12)
+    assert any(grad is not None for grad in found[0][1:]) and not any(grad is not None for grad in found[1][1:])
+
+
 def _deep() -> nn.Module:
     return nf.NormalizingFlow(nf.distributions.DiagGaussian((4, 8, 8)), [nf.flows.GlowBlock(4, 64) for _ in range(32)])
 
