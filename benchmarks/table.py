@@ -67,6 +67,12 @@ TABLES = (
         lambda path: integrations_table.render(read_csv(path)),
         "make bench BENCH_FLAGS=integrations",
     ),
+    Table(
+        "integrations-one-thread",
+        integrations_table.ONE_THREAD,
+        lambda path: integrations_table.render(read_csv(path)),
+        "python -m benchmarks.integrations --threads 1",
+    ),
 )
 
 

@@ -5,7 +5,8 @@
 
 Timed is a forward and backward pass, the sides in turn in one process; counted are the activations that a pass through
 32 steps a level keeps alive. What a run measures takes the place of the same works in
-``benchmarks/results/integrations.csv``; works that were disturbed go to ``.bench`` instead.
+``benchmarks/results/integrations.csv`` (``integrations-one-thread.csv`` with ``--threads 1``); works that were disturbed
+go to ``.bench`` instead.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _record(
 
 def _keep(records: Sequence[Record], folder: Path) -> Path:
     """Puts the records in the place of those of the same works, in the order of :data:`NAMES`."""
-    path = folder / table.FILE
+    path = folder / (table.ONE_THREAD if records[0]["threads"] == "1" else table.FILE)
     works = {record["work"] for record in records}
     others = [record for record in (read_csv(path) if path.exists() else []) if record["work"] not in works]
     write_csv(path, sorted([*others, *records], key=lambda record: NAMES.index(record["work"])))

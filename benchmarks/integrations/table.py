@@ -9,7 +9,7 @@ from benchmarks._measure import SELF_TOLERANCE
 from benchmarks._results import Record
 from benchmarks.integrations.works import AGAIN, LIBRARY
 
-FILE = "integrations.csv"
+FILE, ONE_THREAD = "integrations.csv", "integrations-one-thread.csv"
 
 
 def checks(records: Sequence[Record]) -> dict[str, float]:

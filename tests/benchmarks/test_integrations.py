@@ -126,3 +126,6 @@ def test_a_work_takes_the_place_of_itself_alone(tmp_path: Path) -> None:
     command._keep(records(second, library=3.0), tmp_path)
     kept = [(record["work"], record["median_s"]) for record in read_csv(tmp_path / table.FILE)]
     assert kept == [(first, "2.0"), (second, "3.0")]
+    command._keep([{**record, "threads": "1"} for record in records(first, library=4.0)], tmp_path)
+    assert [record["median_s"] for record in read_csv(tmp_path / table.ONE_THREAD)] == ["4.0"]
+    assert [record["median_s"] for record in read_csv(tmp_path / table.FILE)] == ["2.0", "3.0"]
