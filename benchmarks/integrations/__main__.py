@@ -5,8 +5,8 @@
 
 Timed is a forward and backward pass, the sides in turn in one process; counted are the activations that a pass through
 32 steps a level keeps alive. What a run measures takes the place of the same works in
-``benchmarks/results/integrations.csv`` (``integrations-one-thread.csv`` with ``--threads 1``); works that were disturbed
-go to ``.bench`` instead.
+``benchmarks/results/integrations.csv`` (with ``--threads 1`` in ``integrations-one-thread.csv``); works that were
+disturbed go to ``.bench`` instead.
 """
 
 from __future__ import annotations

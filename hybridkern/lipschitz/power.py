@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from hybridkern._finite import is_plain, readable
-from hybridkern.lipschitz.layers import LipschitzLayer
+from hybridkern.lipschitz.layers import LipschitzLayer, LipschitzLinear
+from hybridkern.lipschitz.squaring import LARGEST, leading, restarted, unit
 
 Weights = dict[LipschitzLayer, Tensor]
 TOLERANCE = 1e-3  # of the singular vectors, between two iterations
 MOST_ITERATIONS = 200
+_STAGES, _UNASKED = 12, 6  # of squaring: about 4096 iterations at most, 64 where nothing is asked for
 
 
 def by_kind(layers: Iterable[LipschitzLayer]) -> list[list[LipschitzLayer]]:
@@ -22,22 +24,6 @@ def by_kind(layers: Iterable[LipschitzLayer]) -> list[list[LipschitzLayer]]:
     for layer in layers:
         groups.setdefault(layer.kind, []).append(layer)
     return list(groups.values())
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Rows of norm one; a row of zeros stays."""
-    norms = torch.linalg.vector_norm(vectors, dim=tuple(range(1, vectors.ndim)), keepdim=True)
-    unit: Tensor = vectors / norms.clamp_min(torch.finfo(vectors.dtype).tiny)
-    return unit
-
-
-def _restarted(vectors: Tensor) -> Tensor:
-    """Rows of zeros, or that are not finite, replaced by a fixed one: no iteration would lead out of them."""
-    rows = vectors.flatten(1)
-    turns = torch.arange(1, rows.shape[1] + 1, dtype=rows.dtype, device=rows.device)
-    fixed = torch.sin(turns * turns)  # of no pattern that a weight could be blind to
-    lost = ~(rows.norm(dim=1, keepdim=True) > 0.5)  # NaN too; else they have norm 1
-    return torch.where(lost, fixed / fixed.norm(), rows).view_as(vectors)
 
 
 _settled: WeakSet[LipschitzLayer] = WeakSet()
@@ -61,7 +47,8 @@ def has_settled(layers: Sequence[LipschitzLayer]) -> bool:
 def iterate(layers: Sequence[LipschitzLayer], *, most: int = MOST_ITERATIONS, tolerance: float = TOLERANCE) -> None:
     """Improves the singular vectors of layers of one kind until they change by less than ``tolerance``.
 
-    On a device nothing is asked for: there five iterations run, and ``most`` the first time.
+    On a device nothing is asked for: there five iterations run, and ``most`` the first time. Matrices of up to 256 rows
+    or columns are squared instead (:mod:`hybridkern.lipschitz.squaring`).
 
     Source: Gouk et al. 2021 (arXiv:1804.04368), section 4, for convolutions; Chen et al. 2019, appendix D.
     """
@@ -77,21 +64,26 @@ def _iterated(
     kind: LipschitzLayer, weights: Tensor, left: Tensor, right: Tensor, most: int, tolerance: float, asks: bool
 ) -> tuple[Tensor, Tensor]:
     least = tolerance / max(left[0].numel(), right[0].numel()) ** 0.5
-    right, found = _restarted(right), False
+    if isinstance(kind, LipschitzLinear) and min(weights.shape[1:]) <= LARGEST:
+        stages = _STAGES if asks or most > 5 else _UNASKED
+        right = restarted(leading(weights, restarted(right), stages, least if asks else None))
+        left = unit(kind.images(weights, right))
+        return left, restarted(unit(kind.preimages(weights, left)))
+    right, found = restarted(right), False
     for _ in range(most):
-        new_left = _unit(kind.images(weights, right))
-        new_right = _unit(kind.preimages(weights, new_left))
+        new_left = unit(kind.images(weights, right))
+        new_right = unit(kind.preimages(weights, new_left))
         if not asks:
-            left, right = new_left, _restarted(new_right)
+            left, right = new_left, restarted(new_right)
             continue
         moved = max(float((new_left - left).abs().amax()), float((new_right - right).abs().amax()))
         left, right = new_left, new_right
         if moved <= least:
-            new_right = _restarted(right)
+            new_right = restarted(right)
             if found or torch.equal(new_right, right):
                 break
             right, found = new_right, True  # once: a weight of zeros has no direction
-    return left, _restarted(right)
+    return left, restarted(right)
 
 
 @torch.no_grad()
@@ -101,7 +93,7 @@ def norms(weights: Weights) -> dict[LipschitzLayer, float]:
     for group in by_kind(weights):
         given = torch.stack([weights[layer] for layer in group])
         left, right = (torch.stack([getattr(layer, side) for layer in group]) for side in ("left", "right"))
-        start = torch.randn_like(left), _unit(torch.randn_like(right))
+        start = torch.randn_like(left), unit(torch.randn_like(right))
         left, right = _iterated(group[0], given, *start, 5 * MOST_ITERATIONS, TOLERANCE / 10, True)
         sigma = (left * group[0].images(given, right)).flatten(1).sum(1)
         found.update(zip(group, sigma.tolist(), strict=True))

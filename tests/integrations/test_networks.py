@@ -207,12 +207,12 @@ def test_recomputed_networks_whose_frozen_parameters_were_changed() -> None:
 def test_recomputed_networks_that_were_thawed_after_the_pass() -> None:
     """The pass stays one with constants, in second derivatives too; the library's own layers take the values up."""
     torch.manual_seed(0)
-    library = nf.flows.AffineCouplingBlock(nf.nets.MLP([2, 8, 4])).double()
+    library = nf.flows.AffineCouplingBlock(nf.nets.ConvNet2d([2, 8, 8, 4], [3, 1, 3])).double()
     ours = copy.deepcopy(library)
     accelerate(ours, memory="recompute")
     found = []
     for block in (library, ours):
-        x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+        x = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
         block.requires_grad_(False)
         loss = block(x)[0].square().sum()
         block.requires_grad_(True)
