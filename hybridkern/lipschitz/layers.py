@@ -156,7 +156,7 @@ class LipschitzLinear(LipschitzLayer):
     @staticmethod
     def images(weights: Tensor, rights: Tensor) -> Tensor:
         """See :class:`LipschitzLayer`."""
-        return (weights @ rights[..., None])[..., 0]
+        return (weights * rights[:, None]).sum(2)  # as products of matrices it takes three to five times as long
 
     @staticmethod
     def preimages(weights: Tensor, lefts: Tensor) -> Tensor:

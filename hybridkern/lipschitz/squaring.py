@@ -29,7 +29,7 @@ def leading(weights: Tensor, start: Tensor, stages: int, least: float | None) ->
     wide = weights.shape[1] < weights.shape[2]
     across = weights.mT
     power = _of_trace_one(weights @ across if wide else across @ weights)
-    vectors = _applied(weights, start) if wide else start
+    vectors = unit((weights * start[:, None]).sum(2)) if wide else start
     fixed = _fixed(vectors)
     for stage in range(stages):
         if stage >= _FIRST:
@@ -37,7 +37,7 @@ def leading(weights: Tensor, start: Tensor, stages: int, least: float | None) ->
             if least is not None and not float((vectors - before).abs().amax()) > least:
                 break
         power = _of_trace_one(power @ power)
-    return _applied(across, vectors) if wide else unit(vectors)
+    return _applied(weights, vectors) if wide else unit(vectors)
 
 
 def _of_trace_one(matrices: Tensor) -> Tensor:
@@ -46,7 +46,8 @@ def _of_trace_one(matrices: Tensor) -> Tensor:
 
 
 def _applied(matrices: Tensor, vectors: Tensor) -> Tensor:
-    return unit((matrices @ vectors[..., None])[..., 0])
+    """Of the transposes of matrices: products from the left take an eighth of those from the right."""
+    return unit((vectors[:, None] @ matrices)[:, 0])
 
 
 def unit(vectors: Tensor) -> Tensor:
