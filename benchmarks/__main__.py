@@ -21,6 +21,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "glow-step": ("-m", "benchmarks.glow_step"),
     "glow-memory": ("-m", "benchmarks.glow_memory"),
     "integrations": ("-m", "benchmarks.integrations"),
+    "residual-step": ("-m", "benchmarks.residual_step"),
 }
 _AFTERWARDS = {"pictures": ("-m", "benchmarks.plot"), "tables": ("-m", "benchmarks.table", "--update")}
 

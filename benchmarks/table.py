@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import _markdown, headline, operator_table
+from benchmarks import _markdown, headline, operator_table, residual_step
 from benchmarks._results import COUPLING_NETWORK, OPERATORS, PARTS, RESULTS, ROOT, read_csv, read_rows
 from benchmarks.glow import memory_table, step_table
 from benchmarks.integrations import table as integrations_table
@@ -72,6 +72,12 @@ TABLES = (
         integrations_table.ONE_THREAD,
         lambda path: integrations_table.render(read_csv(path)),
         "python -m benchmarks.integrations --threads 1",
+    ),
+    Table(
+        "residual-step",
+        residual_step.FILE,
+        lambda path: residual_step.render(read_csv(path)),
+        "python -m benchmarks.residual_step",
     ),
 )
 
