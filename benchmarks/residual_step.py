@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks import _environment, _markdown
 from benchmarks._measure import LEAST_ROUNDS, SELF_TOLERANCE, interleave, self_check
-from benchmarks._results import AGAIN, OURS, RESULTS, UNVERIFIED, Record, read_csv, write_csv
+from benchmarks._results import AGAIN, OURS, RESULTS, UNVERIFIED, Record, write_csv
 from benchmarks.glow.allocations import peak_bytes
 
 FILE = "residual-step.csv"

@@ -13,9 +13,9 @@ from hybridkern.lipschitz.layers import LipschitzLayer, LipschitzLinear
 from hybridkern.lipschitz.squaring import LARGEST, leading, restarted, unit
 
 Weights = dict[LipschitzLayer, Tensor]
-TOLERANCE = 1e-3  # of the singular vectors, between two iterations
+TOLERANCE = 1e-3  # of the singular vectors, between two iterations, or of the norm, where that is shown
 MOST_ITERATIONS = 200
-_STAGES, _UNASKED = 12, 6  # of squaring: about 4096 iterations at most, 64 where nothing is asked for
+_STAGES, _UNASKED = 4, 2  # of squaring: about 4096 iterations at most, 64 where nothing is asked for
 
 
 def by_kind(layers: Iterable[LipschitzLayer]) -> list[list[LipschitzLayer]]:
@@ -63,12 +63,12 @@ def iterate(layers: Sequence[LipschitzLayer], *, most: int = MOST_ITERATIONS, to
 def _iterated(
     kind: LipschitzLayer, weights: Tensor, left: Tensor, right: Tensor, most: int, tolerance: float, asks: bool
 ) -> tuple[Tensor, Tensor]:
-    least = tolerance / max(left[0].numel(), right[0].numel()) ** 0.5
     if isinstance(kind, LipschitzLinear) and min(weights.shape[1:]) <= LARGEST:
         stages = _STAGES if asks or most > 5 else _UNASKED
-        right = restarted(leading(weights, restarted(right), stages, least if asks else None))
+        right = restarted(leading(weights, restarted(right), stages, tolerance if asks else None))
         left = unit(kind.images(weights, right))
         return left, restarted(unit(kind.preimages(weights, left)))
+    least = tolerance / max(left[0].numel(), right[0].numel()) ** 0.5
     right, found = restarted(right), False
     for _ in range(most):
         new_left = unit(kind.images(weights, right))
