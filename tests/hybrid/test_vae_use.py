@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hybridkern.hybrid import heads, objectives
+from hybridkern.distributions import ClassGaussians
+from hybridkern.hybrid import HybridModel, heads, objectives
 from hybridkern.hybrid.vae import CCVAE, DIVA, M1M2, M2, VAE, Gaussian, HybridVAE
 
 DIM, LATENT = 6, 2
@@ -77,6 +78,17 @@ def test_samples_come_with_what_the_head_says_of_their_latents() -> None:
     z = model.flow.base.sample(50, generator=torch.Generator().manual_seed(0))
     assert torch.equal(logits, model.head(z)) and (log_px < 0).all() and log_px.shape == (50,)
     assert model.interpolate(x[:4], x[4:8], steps=3).shape == (3, 4, DIM)
+
+
+def test_a_latent_mixture_gives_samples_of_classes() -> None:
+    vae = VAE(nn.Linear(DIM, 2 * LATENT), nn.Linear(LATENT, DIM), LATENT)
+    vae.base = base = ClassGaussians(LATENT, 3)
+    model = HybridModel(vae, heads.Bayes(base))
+    x = model.sample_of_class(1, 50, generator=torch.Generator().manual_seed(0))
+    assert x.shape == (50, DIM) and set(x.unique().tolist()) == {0.0, 1.0}
+    x, log_px, logits = model.sample_with_prediction(50, generator=torch.Generator().manual_seed(0))
+    z = base.sample(50, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(logits, model.head(z)) and (log_px < 0).all() and x.shape == (50, DIM)
 
 
 @pytest.mark.parametrize("y", [[0, 1], [0, 1, -2, 2, -1], [0, 1, -1, 2, 0, 1]], ids=["short", "range", "long"])

@@ -13,7 +13,7 @@ from hybridkern._saved.built import Arguments, Saved
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid.heads import Head
-from hybridkern.hybrid.model import HybridModel, HybridSample
+from hybridkern.hybrid.model import HybridModel
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
 
@@ -118,10 +118,14 @@ class VAE(Saved, nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient; the scale of latents is times ``temperature``."""
-        return self.decoded(self.base.sample(n, temperature=temperature, generator=generator), generator)
+        return self._data_of(self.base.sample(n, temperature=temperature, generator=generator), generator)
 
-    def decoded(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``: ``(B, D)``."""
+    def decode(self, z: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, BoundPass]:
+        """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``: ``(B, D)``, and a bound of its ``log p(x)``."""
+        x, log_pz = self._data_of(z, generator), self.base(z)
+        return x, bound_pass(z, log_pz, self.log_prob(x, generator=generator) - log_pz, x[0].numel() if len(x) else 1)
+
+    def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         return self.likelihood.sample(self.decoder(z), generator=generator)
 
 
@@ -170,20 +174,9 @@ class HybridVAE(HybridModel):
             raise TypeError(f"head: got {short(head)}, expected a head")
         super().__init__(VAE(encoder, decoder, head.dim, likelihood=likelihood), head)  # type: ignore[arg-type]
 
-    @torch.no_grad()
-    def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:
-        """``n`` samples of ``p(x)``, a bound of their ``log p(x)``, and what the head says of the drawn latents."""
-        head, vae = self._own_head(), cast(VAE, self.flow)
-        z = vae.base.sample(n, generator=generator)
-        x = vae.decoded(z, generator)
-        return HybridSample(x, vae.log_prob(x, generator=generator), head(z))
-
     def built_from(self) -> Arguments:
         """The arguments of the constructor, as the model holds them now."""
         if type(self) is not HybridVAE:
             return super().built_from()
         vae = cast(VAE, self.flow)
         return Arguments((vae.encoder, vae.decoder, self.head), {"likelihood": vae.likelihood})
-
-    def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
-        return cast(VAE, self.flow).decoded(z, generator)
