@@ -39,6 +39,11 @@ def unwrapped(x: Tensor) -> Tensor:
     return x
 
 
+def has_saved_tensor_hooks() -> bool:
+    """Whether hooks on what autograd saves are active, such as those of activation checkpoints."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
 def can_look() -> bool:
     """Whether Python may branch on the values of a tensor: not in compiled graphs and not inside ``vmap``.
 

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hybridkern import flows
 from hybridkern.flows import LipschitzError, Residual
@@ -112,6 +113,20 @@ def test_memory_does_not_grow_with_the_terms() -> None:
         return len(held)
 
     assert kept(64) == kept(4)
+
+
+@pytest.mark.parametrize("dim", [3, 12])
+def test_exact_log_determinants_inside_of_a_checkpoint(dim: int) -> None:
+    flow = made("mlp", dim)
+    x = data(flow, 4).requires_grad_()
+    wanted = [x, *flow.parameters()]
+
+    def loss(x: Tensor) -> Tensor:
+        return flow.log_prob(x, trace="exact").sum()
+
+    expected = torch.autograd.grad(loss(x), wanted)
+    got = torch.autograd.grad(checkpoint(loss, x, use_reentrant=False), wanted)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._tensors import total_dtype
-from hybridkern._values import transformed
+from hybridkern._values import has_saved_tensor_hooks, transformed
 from hybridkern.lipschitz import Weights
 from hybridkern.transforms.residual.fixed_point import differentiable
 from hybridkern.transforms.residual.series import Estimated, Series, chain, dot
@@ -33,7 +33,9 @@ class ResidualBlock(nn.Module):
 
         It can be differentiated as often as one likes, also by ``torch.func``.
         """
-        if 0 < x[:1].numel() <= _ROW_BY_ROW and x.is_cpu and not (transformed() or torch.compiler.is_compiling()):
+        eager = not (transformed() or torch.compiler.is_compiling())
+        # torch.func takes no hooks on saved tensors, such as those of activation checkpoints
+        if eager and x.numel() and not x.is_meta and (_is_small(x) or has_saved_tensor_hooks()):
             return self._row_by_row(x, weights)
         y = x + self.net(x, weights)
         if x.is_meta or x.shape[0] == 0:
@@ -109,6 +111,10 @@ class ResidualBlock(nn.Module):
         own = {layer.weight for layer in weights}  # these come as weights, and are not read again
         read = [p for p in held.values() if p not in own]
         return differentiable(lambda x, _: self.net(x, weights), y, again, read)
+
+
+def _is_small(x: Tensor) -> bool:
+    return x.is_cpu and x[:1].numel() <= _ROW_BY_ROW
 
 
 def _log_abs_det(matrices: Tensor) -> Tensor:
