@@ -363,8 +363,9 @@ class ClassGaussians(Distribution):
         """``n`` samples of ``p(z|y=label)``, ``(n, dim)``, without gradient.
 
         Raises:
-            TypeError, ValueError: no such class.
+            TypeError, ValueError: no such class, or a negative ``n``.
         """
+        n = as_size("n", n, 0)
         label = as_size("label", label, 0, expected=f"0 to {self.classes - 1} ({self.classes} classes)")
         if label >= self.classes:
             raise ValueError(f"label: got {label}, expected 0 to {self.classes - 1} ({self.classes} classes)")

@@ -312,7 +312,7 @@ class Flow(Saved, nn.Module, ABC):
         A sample that is not finite gives a warning, once a flow.
 
         Raises:
-            TypeError, ValueError: a bad ``temperature``, or what :meth:`seen` raises.
+            TypeError, ValueError: a bad ``n`` or ``temperature``, or what :meth:`seen` raises.
         """
         rows, given = self._conditions(n, context)
         x = self._data_of(self._latents(rows, temperature, generator), given, generator)[0]
@@ -354,6 +354,7 @@ class Flow(Saved, nn.Module, ABC):
 
     def _conditions(self, n: int, context: Tensor | None) -> tuple[int, tuple[Embedded, ...]]:
         """How many samples are to be drawn, and the context of each, embedded once."""
+        n = as_size("n", n, 0)
         batch = 1 if not isinstance(context, Tensor) or context.ndim < 2 else context.shape[0]
         value = self.seen(context, torch.empty(batch, 0))
         return batch * n, () if value is None else (Embedded(value.repeat_interleave(n, 0)),)

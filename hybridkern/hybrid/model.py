@@ -149,8 +149,11 @@ class HybridModel(Saved, nn.Module):
         Args:
             n: number of samples, 0 or more.
             generator: source of randomness, on the model's device; ``None`` is torch's default generator.
+
+        Raises:
+            TypeError, ValueError: another ``n``.
         """
-        head = self._own_head()
+        head, n = self._own_head(), as_size("n", n, 0)
         x, latents = self.flow.decode(self.flow.base.sample(n, generator=generator), generator=generator)
         return HybridSample(x, latents.log_px, head(latents.z))
 

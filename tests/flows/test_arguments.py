@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from hybridkern import flows
-from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
+from hybridkern.distributions import ClassGaussians, DiscretizedLogistic, DiscretizedLogisticMixture
+from hybridkern.hybrid import HybridModel, heads
+from hybridkern.hybrid.vae import M2, VAE
 
 CONSTRUCTION = [
     (lambda: flows.IDF((1, 8)), TypeError, r"dim: got \(1, 8\), expected three integers \(C, H, W\)"),
@@ -195,3 +197,21 @@ HEADS = [f"hybrid.heads.{name}" for name in ("gaussian", "bayesian_linear", "bay
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"hybridkern.{module}"))
     assert results.attempted > 0 and results.failed == 0
+
+
+@pytest.mark.parametrize("n", [-1, 2.5, "a", True])
+def test_numbers_of_samples(n: object) -> None:
+    error = ValueError if n == -1 else TypeError
+    conditional, context = flows.MAF(2, layers=1, hidden=4, context=3), torch.zeros(2, 3)
+    calls = [
+        lambda: flows.RealNVP(2, layers=1, hidden=4).sample(n),
+        lambda: flows.IDF(3, layers=1, parts=2, hidden=4).sample_and_log_prob(n),
+        lambda: conditional.sample(n, context),
+        lambda: ClassGaussians(2, 3).sample_of_class(0, n),
+        lambda: M2(3, 2, latent=1, hidden=(4,)).sample(n),
+        lambda: VAE(nn.Linear(3, 2), nn.Linear(1, 3), 1).sample(n),
+        lambda: HybridModel(flows.Planar(2), heads.Categorical(2, 2)).sample_with_prediction(n),
+    ]
+    for call in calls:
+        with pytest.raises(error, match=f"n: got {n!r}, expected an integer of at least 0"):
+            call()

@@ -118,6 +118,7 @@ class VAE(Saved, nn.Module):
     @torch.no_grad()
     def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient; the scale of latents is times ``temperature``."""
+        n = as_size("n", n, 0)
         return self._data_of(self.base.sample(n, temperature=temperature, generator=generator), generator)
 
     def decode(self, z: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, BoundPass]:

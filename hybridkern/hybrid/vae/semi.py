@@ -103,5 +103,6 @@ class SemiSupervisedVAE(Saved, nn.Module, ABC):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)`` with classes in equal parts, ``(n, dim)``, without gradient."""
+        n = as_size("n", n, 0)
         counts = [n // self.classes + (label < n % self.classes) for label in range(self.classes)]
         return torch.cat([self.sample_of_class(label, k, generator=generator) for label, k in enumerate(counts)])
