@@ -215,6 +215,29 @@ def test_it_starts_from_data_once() -> None:
     assert not torch.equal(model.head.center, center)
 
 
+def test_a_model_in_evaluation_mode_is_trained_in_training_mode() -> None:
+    """As one that was fitted or loaded before is; what its owner put into evaluation mode alone stays there."""
+    x, y = clouds(50)
+    model = hybrid(heads.Categorical(2, classes=2, hidden=(4,), dropout=0.5, input_dropout=0.5))
+    modes: list[tuple[bool, ...]] = []
+    dropouts = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+
+    def note(*_: Any) -> None:
+        if torch.is_grad_enabled():
+            modes.append(tuple(module.training for module in (model, *dropouts)))
+
+    model.head.register_forward_hook(note)
+    for _ in range(2):
+        lab.fit(model, x, y, epochs=2, **QUIET)
+        assert not model.training
+    assert set(modes) == {(True, True, True)}
+    modes.clear()
+    model.train()
+    dropouts[0].eval()
+    lab.fit(model, x, y, epochs=2, **QUIET)
+    assert set(modes) == {(True, False, True)}
+
+
 def test_the_callers_random_numbers_are_left_alone() -> None:
     x, y = clouds(50)
     state = torch.get_rng_state()

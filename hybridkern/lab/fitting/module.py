@@ -152,10 +152,11 @@ def observe(model: nn.Module, rows: Rows) -> None:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; random numbers drawn inside leave no trace."""
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad(), torch.random.fork_rng():
             yield
     finally:
-        model.train(training)
+        for module in training:  # one by one: parts of a model may have been frozen in evaluation mode
+            module.training = True

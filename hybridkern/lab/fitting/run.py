@@ -132,6 +132,8 @@ def fit(
             _initialize(model, train)
         object.__setattr__(model, "_started", True)
         batches = _Batches(train, batch_size, seed)
+        if not model.training:  # trained or loaded before; else parts of it may be in evaluation mode for a reason
+            model.train()
         try:
             _train(module, batches, callbacks, resumed, pace, target, clip)
         finally:
