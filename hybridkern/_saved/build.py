@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -92,7 +93,10 @@ class Builder:
 
 
 def difference(found: nn.Module, expected: nn.Module) -> str | None:
-    """Where two models differ in their modules or in the shapes of their tensors, as a line; ``None``: nowhere."""
+    """Where two models differ in their modules, their plain attributes or the shapes of their tensors, as a line.
+
+    ``None``: nowhere.
+    """
     theirs, ours = _structure(found), _structure(expected)
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
@@ -100,9 +104,24 @@ def difference(found: nn.Module, expected: nn.Module) -> str | None:
     return None
 
 
-def _structure(model: nn.Module) -> dict[str, str]:
+def _structure(model: nn.Module) -> dict[str, Any]:
     modules = {name: f"{type(part).__name__}({part.extra_repr()})" for name, part in model.named_modules()}
     tensors = {
         name: f"a tensor of shape {tuple(value.shape)} in {value.dtype}" for name, value in model.state_dict().items()
     }
-    return modules | tensors
+    plain = {
+        f"{name}.{key}".lstrip("."): value
+        for name, part in model.named_modules()
+        for key, value in vars(part).items()
+        if not key.startswith("_") and key != "training" and _is_plain(value)
+    }
+    return modules | tensors | plain
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is a number, a word, or made of such: a setting that the weights do not hold."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(map(_is_plain, vars(value).values()))
+    return isinstance(value, (bool, int, float, str)) and value == value  # NaN is equal to nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -43,6 +44,7 @@ class Built:
 
     _built_from: Arguments
     _replaceable: tuple[str, ...] = ()  # attributes that may hold another module than the constructor made
+    _settings: tuple[str, ...] = ()  # arguments by name that are attributes too, and may be set anew at any time
     _is_chosen = True  # as a part: not made by the whole for itself
 
     def __new__(cls: type[_B], *args: Any, **kwargs: Any) -> _B:
@@ -52,8 +54,16 @@ class Built:
         return made
 
     def built_from(self) -> Arguments:
-        """The arguments of the constructor, as :func:`noted` keeps them."""
-        return self._built_from
+        """The arguments of the constructor, as :func:`noted` keeps them, with the settings as they are now."""
+        if not self._settings:
+            return self._built_from
+        call = inspect.signature(type(self)).bind(*self._built_from.args, **self._built_from.kwargs)
+        named = [place for place in call.arguments.values() if isinstance(place, dict)]  # **arguments of a subclass
+        for name in self._settings:
+            places = [call.arguments] if name in call.signature.parameters else [p for p in named if name in p]
+            for place in places:
+                place[name] = _noted(getattr(self, name))
+        return Arguments(call.args, call.kwargs)
 
 
 class Saved(Built):

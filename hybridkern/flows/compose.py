@@ -87,6 +87,8 @@ class Compose(Flow):
     torch.Size([5])
     """
 
+    _settings = ("memory",)
+
     def built_from(self) -> Arguments:
         """The arguments of the constructor, with the layers that it has now: they may have come from an iterator."""
         if type(self) is not Compose:

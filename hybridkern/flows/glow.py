@@ -166,6 +166,7 @@ class Glow(FormedFlow):
     [(5, 6, 4, 4), (5, 24, 2, 2)]
     """
 
+    _settings = ("memory",)
     _initialized: Tensor
 
     def __init__(
@@ -194,7 +195,7 @@ class Glow(FormedFlow):
         self._form_is_new = isinstance(form, str) and form == DEFAULT_FORM
         self.norm = norm
         self.permutation = permutation
-        self.memory = check_mode(memory)
+        check_mode(memory)
         build = _net_builder(net, hidden)
         channels, self._shapes = shape[0], latent_shapes(shape, levels)
         self.levels = nn.ModuleList()
@@ -202,13 +203,27 @@ class Glow(FormedFlow):
             level = GlowLevel(4 * channels, steps, build, resolved, norm, permutation, memory, self.context_width)
             self.levels.append(level)
             channels *= 2
-        for module in self.modules():
-            if hasattr(module, "save_hidden"):
-                setattr(module, "save_hidden", memory == "store")  # noqa: B010
+        self.memory = memory
         # 0 or 1, and a float: averages of models, buffers included, subtract and scale what they average
         self.register_buffer("_initialized", torch.tensor(float(norm != "actnorm")))
         # of a batch on a device: whether the values that actnorm started from were finite; looked at in the next call
         self._started_finite: Tensor | None = None
+
+    @property
+    def memory(self) -> str:
+        """What training keeps; may be set anew, for the forward passes from then on."""
+        level = self.levels[0]
+        assert isinstance(level, GlowLevel)
+        return level.memory
+
+    @memory.setter
+    def memory(self, memory: str) -> None:
+        check_mode(memory)
+        for module in self.modules():
+            if isinstance(module, GlowLevel):
+                module.memory = memory
+            if hasattr(module, "save_hidden"):
+                setattr(module, "save_hidden", memory == "store")  # noqa: B010
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         says = prefix + "_extra_state" in state_dict

@@ -55,6 +55,8 @@ class HybridIDF(Saved, nn.Module):
     al. 2019 (arXiv:1905.07376).
     """
 
+    _settings = ("alpha",)
+
     def __init__(
         self,
         netts: Sequence[Callable[[], nn.Module]],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import pickle
@@ -226,6 +227,55 @@ def test_a_model_that_was_changed_by_hand(tmp_path: Path) -> None:
         model.save(tmp_path)
     model.head = heads.Categorical(2, 4)  # another head as a whole is no change: it says itself how it was built
     assert again(model, tmp_path).head.classes == 4
+
+
+SET: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "diva": (lambda: DIVA(6, 3, latent=2, hidden=(8,), beta=0.0), {"beta": 1.0, "weight": 3, "domain_weight": 0.5}),
+    "m2": (lambda: M2(6, 3, latent=2, hidden=(8,)), {"weight": 0.25}),
+    "ccvae": (lambda: CCVAE(nn.Linear(6, 10), nn.Linear(5, 6), 6, 3, style=2), {"samples": 7}),
+    "glow": (lambda: flows.Glow((1, 4, 4), levels=2, steps=1, hidden=3), {"memory": "invert"}),
+    "maf": (lambda: flows.MAF(3, layers=1, hidden=4), {"memory": "recompute"}),
+    "compose": (lambda: flows.Compose(2, [transforms.ActNorm(2)]), {"memory": "recompute"}),
+    "idf": (
+        lambda: hybridkern.HybridIDF([lambda_free_net], nn.Linear(2, 2), 1, 0.5),
+        {"alpha": 2.0},
+    ),
+}
+
+
+def lambda_free_net() -> nn.Module:
+    return nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize("name", SET)
+def test_settings_that_were_set_anew(name: str, tmp_path: Path) -> None:
+    """As in the source of DIVA, whose beta rises during training."""
+    build, values = SET[name]
+    model = build()
+    for setting, value in values.items():
+        setattr(model, setting, value)
+    loaded = again(model, tmp_path, allow=[lambda_free_net])
+    assert {setting: getattr(loaded, setting) for setting in values} == values
+
+
+def test_settings_of_heads_and_of_what_a_model_is_made_of(tmp_path: Path) -> None:
+    model = HybridModel(flows.RealNVP(2, layers=1, hidden=4), heads.Categorical(2, 3))
+    model.head.label_smoothing = 0.25
+    assert again(model, tmp_path).head.label_smoothing == 0.25
+    second = M1M2(VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4), 9 * torch.rand(20, 6), 3, latent=2, hidden=(8,))
+    second.second.weight = 0.125
+    assert again(second, tmp_path).second.weight == 0.125
+
+
+def test_other_attributes_that_were_changed_are_refused(tmp_path: Path) -> None:
+    flow = flows.Residual(2, blocks=1, hidden=(4,))
+    flow.training_series = dataclasses.replace(flow.training_series, terms=5)
+    with pytest.raises(ValueError, match=r"changed after it was built.*training_series: got Series\(terms=5"):
+        flow.save(tmp_path)
+    flow = flows.RealNVP(2, layers=1, hidden=4)
+    flow.couplings[0].form = CouplingForm("tanh", clamp=3.0)
+    with pytest.raises(ValueError, match="changed after it was built"):
+        flow.save(tmp_path)
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -52,6 +52,8 @@ class BayesianLogistic(Classifier):
     [[0.5, 0.5]]
     """
 
+    _settings = ("prior_precision", "rows")
+
     def __init__(
         self,
         dim: int,

@@ -37,6 +37,7 @@ class Categorical(Classifier):
     Source: Nalisnick et al. 2019 (arXiv:1902.02767).
     """
 
+    _settings = ("label_smoothing",)
     center: Tensor
     scale: Tensor
     seen: Tensor | None

@@ -46,6 +46,8 @@ class M2(SemiSupervisedVAE):
     >>> model.loss(torch.rand(5, 4), torch.tensor([0, 1, 2, -1, -1])).backward()
     """
 
+    _settings = ("weight",)
+
     def __init__(
         self,
         dim: int,
@@ -162,7 +164,7 @@ class M1M2(SemiSupervisedVAE):
         """The arguments of :meth:`_restored`: the data are no part of the model."""
         known = inspect.signature(M1M2).bind(*self._built_from.args, **self._built_from.kwargs)
         known.apply_defaults()
-        kept = {name: known.arguments[name] for name in ("latent", "hidden", "weight")}
+        kept = {name: known.arguments[name] for name in ("latent", "hidden")} | {"weight": self.second.weight}
         return Arguments((self.first, self.dim, self.classes, len(self.chosen)), kept)
 
     @classmethod
