@@ -6,6 +6,8 @@ import csv
 import dataclasses
 import io
 import json
+import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from matplotlib.image import imread
 from rich.console import Console
 from scipy.integrate import trapezoid
 
+import hybridkern
 from hybridkern.lab.archive import DataError
-from hybridkern.lab.recipes.density import recipe, toy
+from hybridkern.lab.recipes.density import recipe, results, toy
 from hybridkern.lab.recipes.density.checks import cells
 from hybridkern.lab.recipes.density.config import DensityConfig
 from hybridkern.lab.recipes.density.recipe import RECIPE
@@ -25,8 +28,9 @@ from hybridkern.lab.recipes.density.toy import DRAWN
 from hybridkern.lab.recipes.density.training import ClockedCosine
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.report import result_table
 from hybridkern.lab.recipes.sampling import sample_run
-from hybridkern.lab.recipes.workflow import evaluate_run, load_run, train
+from hybridkern.lab.recipes.workflow import evaluate_run, load_run, stored_metrics, train
 from tests.recipes.conftest import StopAt, run
 from tests.test_cli import call
 
@@ -272,3 +276,24 @@ def test_a_drawn_density_is_learnt_and_read_back(tmp_path):
     assert torch.equal(task.center, found.task.center) and found.metrics["examples"]["test"] == 5000
     with pytest.raises(RecipeError, match="the recipe 'toy-density' draws its own"):
         run("toy-density", tmp_path / "b", data="a.csv")
+
+
+@pytest.mark.parametrize("flow", ["nsf", "residual"])
+def test_one_test_row_and_the_flow_by_itself(undrawn, tmp_path, flow):
+    """Of one row there is no standard error; the flow of a run folder needs no recipe."""
+    values = table(100)
+    np.savez(tmp_path / "t.npz", X_train=values, X_test=values[:1])
+    done = run("density", tmp_path / "run", data=str(tmp_path / "t.npz"), flow=flow, **SMALL | {"epochs": 1})
+    assert done.metrics["test_nll_standard_error"] is None
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test_nll_standard_error"] is None
+    loaded, x = hybridkern.load(tmp_path / "run"), torch.zeros(2, 3)
+    assert torch.equal(loaded.log_prob(x), done.task.flow.eval().log_prob(x))
+
+
+def test_figures_that_are_not_finite_are_said(undrawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "score", lambda task, x: torch.full((len(x),), -math.inf, dtype=torch.float64))
+    done = run("density", tmp_path / "run", data=write(tmp_path / "t.csv", table(100)), **SMALL | {"epochs": 1})
+    assert done.metrics["test_nll_nats"] is None and stored_metrics(tmp_path / "run")["test_nll_nats"] is None
+    console = Console(file=io.StringIO(), width=100)
+    console.print(result_table("", {"": done.metrics}))
+    assert re.search(r"test NLL, nats per example.*not finite", console.file.getvalue())

@@ -14,11 +14,6 @@ def _mismatches(metrics: dict[str, Any]) -> str:
     return f"{metrics['round_trip_mismatches']} of {metrics['round_trip_elements']}"
 
 
-def _round_trip_error(metrics: dict[str, Any]) -> str:
-    error = metrics["round_trip_max_abs_error"]
-    return "not finite" if error is None else f"{error:.1e}"
-
-
 def _epochs(metrics: dict[str, Any]) -> str:
     if "best_epoch" in metrics:
         return f"{metrics['epochs']} ({metrics['best_epoch']})"
@@ -38,7 +33,11 @@ _ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("test_class_nll_nats", "test -log p(y|x), nats", lambda m: f"{m['test_class_nll_nats']:.3f}"),
     ("lattice_share", "latents that are whole numbers", lambda m: f"{m['lattice_share']:.1%}".replace("%", " %")),
     ("round_trip_mismatches", "round-trip mismatches, values", _mismatches),
-    ("round_trip_max_abs_error", "largest round-trip error, units of the data", _round_trip_error),
+    (
+        "round_trip_max_abs_error",
+        "largest round-trip error, units of the data",
+        lambda m: f"{m['round_trip_max_abs_error']:.1e}",
+    ),
     ("train_seconds", "training time, seconds", lambda m: f"{m['train_seconds']:.1f}"),
     ("images_per_second", "training speed, images per second", lambda m: f"{m['images_per_second']:.1f}"),
     ("epochs", "epochs (best)", _epochs),
@@ -56,13 +55,20 @@ def result_table(title: str, columns: dict[str, dict[str, Any]], published: Publ
     if published and figures:
         table.add_column(published.source, justify="right", style="dim")
     for key, label, text in _ROWS:
-        cells = [text(metrics) if key in metrics else "" for metrics in columns.values()]
+        cells = [_cell(metrics, key, text) for metrics in columns.values()]
         if not any(cells):
             continue
         if figures:
             cells.append(figures.get(key, ""))
         table.add_row(label, *cells)
     return table
+
+
+def _cell(metrics: dict[str, Any], key: str, text: Callable[[dict[str, Any]], str]) -> str:
+    """Files hold ``None`` for a figure that is not finite."""
+    if key not in metrics:
+        return ""
+    return "not finite" if metrics[key] is None else text(metrics)
 
 
 def notes(columns: list[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from contextlib import AbstractContextManager, ExitStack
 from importlib.metadata import version
@@ -125,8 +126,9 @@ def train(
 
 def _described(task: Task) -> dict[str, Any] | None:
     """What ``hybridkern.load`` builds the task's model from; ``None`` for one that only its recipe can build."""
+    name = "model" if hasattr(task, "model") else "flow"
     try:
-        return describe(task.model, prefix="model.")  # type: ignore[arg-type]
+        return describe(getattr(task, name), prefix=f"{name}.")
     except (TypeError, ValueError, AttributeError):
         return None
 
@@ -242,7 +244,7 @@ def _fetch(recipe: Recipe, config: Config) -> None:
 
 def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, history: Any, console: Console) -> Run:
     results = _evaluate(record, task, data, record.config)
-    metrics = results.metrics | _circumstances(record, task, data, history)
+    metrics = _writable(results.metrics | _circumstances(record, task, data, history))
     write_durably(folder.weights, seal_tensors({name: value.contiguous() for name, value in task.state_dict().items()}))
     seed = record.config.seed
     try:
@@ -255,6 +257,15 @@ def _finish(folder: RunFolder, record: RunRecord, task: Task, data: DataSet, his
         paths = []
     metrics = write_sealed_json(folder.metrics, metrics)
     return Run(record, task, metrics, paths, results)
+
+
+def _writable(value: Any) -> Any:
+    """Figures with ``None`` for numbers that are not finite, which JSON has none of."""
+    if isinstance(value, dict):
+        return {name: _writable(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_writable(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _circumstances(record: RunRecord, task: Task, data: DataSet, history: Any) -> dict[str, Any]:

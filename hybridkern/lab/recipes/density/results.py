@@ -64,7 +64,7 @@ def evaluate(task: DensityTask, data: DataSet, config: DensityConfig) -> Results
     return Results(
         {
             "test_nll_nats": -log_px.mean().item(),
-            "test_nll_standard_error": log_px.std().item() / len(log_px) ** 0.5,
+            "test_nll_standard_error": standard_error(log_px),
             "gaussian_nll_nats": gaussian_nll(task, data),
             "nll_convention": convention,
             "round_trip_max_abs_error": error,
@@ -74,6 +74,11 @@ def evaluate(task: DensityTask, data: DataSet, config: DensityConfig) -> Results
         },
         log_px,
     )
+
+
+def standard_error(values: Tensor) -> float | None:
+    """Of the mean of ``values`` ``(N,)``; ``None`` of a single one."""
+    return values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def gaussian_nll(task: DensityTask, data: DataSet) -> float:
