@@ -103,6 +103,15 @@ def as_number(
     return number
 
 
+def as_temperature(value: object) -> float:
+    """The argument ``temperature``, a factor on the scale of latents.
+
+    Raises:
+        TypeError, ValueError: no finite number of at least 0.
+    """
+    return as_number("temperature", value, lambda t: 0 <= t < math.inf, "a finite number of at least 0")
+
+
 def as_flag(name: str, value: object) -> bool:
     """``value`` as True or False.
 

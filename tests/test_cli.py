@@ -67,6 +67,17 @@ def test_sample_writes_a_picture_or_an_array_and_overwrites_nothing(finished, tm
     assert "cannot write" in call("sample", finished, "--out", tmp_path / "file" / "s.npz", code=1).stderr
 
 
+def test_sample_names_what_the_model_does_not_have(finished, tmp_path):
+    for options, message in (
+        (("--temperature", 0.5), "cannot be sampled (temperature: got 0.5, expected 1: HybridIDF has no such option)"),
+        (("--class", 3), "cannot be sampled (class: got 3, expected none: HybridIDF has no such option)"),
+        (("--class", 10), "--class: got 10, expected 0 to 9 (10 classes)"),
+        (("--temperature", "nan"), "--temperature: got nan, expected a finite number of at least 0"),
+    ):
+        assert message in call("sample", finished, *options, "--out", tmp_path / "s.png", code=1).stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_backends_are_listed():
     out = call("backends").stdout
     assert all(name in out for name in ("reference", "cpp", "triton", "cuda"))

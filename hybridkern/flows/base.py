@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,7 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import _tensors
-from hybridkern._arguments import as_builder, as_name, as_number, as_size, as_sizes, built, is_integer, is_sizes, short
+from hybridkern._arguments import (
+    as_builder,
+    as_name,
+    as_size,
+    as_sizes,
+    as_temperature,
+    built,
+    is_integer,
+    is_sizes,
+    short,
+)
 from hybridkern._autocast import has_autocast
 from hybridkern._saved.built import Saved
 from hybridkern.distributions import Distribution
@@ -315,7 +324,8 @@ class Flow(Saved, nn.Module, ABC):
             TypeError, ValueError: a bad ``n`` or ``temperature``, or what :meth:`seen` raises.
         """
         rows, given = self._conditions(n, context)
-        x = self._data_of(self._latents(rows, temperature, generator), given, generator)[0]
+        z = draw_latents(self.base, rows, temperature=temperature, generator=generator)
+        x = self._data_of(z, given, generator)[0]
         watch_finite(self, x)
         return _by_context(x, n, context)
 
@@ -327,7 +337,7 @@ class Flow(Saved, nn.Module, ABC):
         Gradients flow through the map, not through the draw of the latents.
         """
         rows, given = self._conditions(n, context)
-        x, latents = self.decode(self._latents(rows, 1.0, generator), *given, generator=generator)
+        x, latents = self.decode(self.base.sample(rows, generator=generator), *given, generator=generator)
         return _by_context(x, n, context), _by_context(latents.log_px, n, context)
 
     def decode(
@@ -347,17 +357,31 @@ class Flow(Saved, nn.Module, ABC):
         """:meth:`inverse`; one that draws random numbers draws them from ``generator``."""
         return self.inverse(z, *given)
 
-    def _latents(self, rows: int, temperature: float, generator: torch.Generator | None) -> Tensor:
-        number = as_number("temperature", temperature, lambda t: 0 <= t < math.inf, "a finite number of at least 0")
-        scaled = {} if number == 1 else {"temperature": number}  # a base of one's own need not know it
-        return self.base.sample(rows, generator=generator, **scaled)
-
     def _conditions(self, n: int, context: Tensor | None) -> tuple[int, tuple[Embedded, ...]]:
         """How many samples are to be drawn, and the context of each, embedded once."""
         n = as_size("n", n, 0)
         batch = 1 if not isinstance(context, Tensor) or context.ndim < 2 else context.shape[0]
         value = self.seen(context, torch.empty(batch, 0))
         return batch * n, () if value is None else (Embedded(value.repeat_interleave(n, 0)),)
+
+
+def draw_latents(
+    base: Distribution, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """``n`` latents ``(n, dim)`` of a flow's base, their scale multiplied by ``temperature``.
+
+    Raises:
+        TypeError, ValueError: a bad ``temperature``, or one other than 1 and a base that takes none.
+    """
+    number = as_temperature(temperature)
+    if number == 1:
+        return base.sample(n, generator=generator)  # a base of one's own need not know it
+    try:
+        return base.sample(n, generator=generator, temperature=number)
+    except TypeError as error:
+        if "unexpected keyword argument 'temperature'" not in str(error):
+            raise
+        raise TypeError(f"temperature: got {number}, expected 1: {type(base).__name__}.sample takes none") from error
 
 
 def _by_context(x: Tensor, n: int, context: Tensor | None) -> Tensor:

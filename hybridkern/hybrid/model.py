@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hybridkern._arguments import as_size, short
+from hybridkern._arguments import as_size, as_temperature, short
 from hybridkern._saved.built import Arguments, Saved
 from hybridkern._tensors import check_same_device
 from hybridkern.flows import Flow, FlowPass
+from hybridkern.flows.base import draw_latents
 from hybridkern.hybrid._labels import as_label
 from hybridkern.hybrid._scaling import watch_scale
 from hybridkern.hybrid.heads import Bayes, Classifier, Head
@@ -159,16 +161,23 @@ class HybridModel(Saved, nn.Module):
 
     @torch.no_grad()
     def sample_of_class(
-        self, label: int, n: int, *, generator: torch.Generator | None = None, max_draws: int = 1000
+        self,
+        label: int,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        max_draws: int = 1000,
     ) -> Tensor:
-        """``n`` samples of ``p(x|y=label)``, exact ones.
+        """``n`` samples of ``p(x|y=label)``; at temperature 1 exact ones.
 
         With the head :class:`~hybridkern.hybrid.heads.Bayes` they are drawn as they are; otherwise they are samples of
-        ``p(x)``, each kept with the probability ``p(y=label|x)``.
+        ``p(x)`` at this temperature, each kept with the probability ``p(y=label|x)``.
 
         Args:
             label: the class.
             n: number of samples, 0 or more.
+            temperature: as for :meth:`sample`.
             generator: as for :meth:`sample`.
             max_draws: the most latents to draw for a sample, on average over the ``n``; drawing and judging latents
                 takes no pass of the flow, only those that are kept do.
@@ -177,22 +186,25 @@ class HybridModel(Saved, nn.Module):
             ``(n, D)``, without gradient.
 
         Raises:
-            TypeError: the head is no classifier, or ``label`` or ``n`` no integer.
-            ValueError: no such class, a negative ``n``, or ``max_draws * n`` latents did not give ``n`` samples: the
-                class is too rare.
+            TypeError: the head is no classifier, ``label`` or ``n`` no integer, or ``temperature`` no number.
+            ValueError: no such class, a negative ``n`` or ``temperature``, or ``max_draws * n`` latents did not give
+                ``n`` samples: the class is too rare.
         """
         head = self._classifier()
         label, n = as_label(label, head.classes), as_size("n", n, 0)
+        scale = as_temperature(temperature)
         if isinstance(head, Bayes):
-            return self._data_of(head.sample_latents(label, n, generator=generator), generator)
-        kept, found, drawn = [self.flow.base.sample(0, generator=generator)], 0, 0
+            z = head.sample_latents(label, n, temperature=scale, generator=generator)
+            return self._data_of(z, generator)
+        draw = partial(draw_latents, self.flow.base, temperature=scale, generator=generator)
+        kept, found, drawn = [draw(0)], 0, 0
         while found < n:
             if drawn >= max_draws * n:
                 raise ValueError(
                     f"label: class {label} is too rare under the model: {found} of {drawn} draws were of it, expected "
                     f"{n}; raise max_draws"
                 )
-            z = self.flow.base.sample(min(max(4 * n, 256), max_draws * n - drawn), generator=generator)
+            z = draw(min(max(4 * n, 256), max_draws * n - drawn))
             p = head.probabilities(head(z))[:, label]
             chosen = z[torch.rand(p.shape, dtype=p.dtype, device=p.device, generator=generator) < p]
             kept.append(chosen)

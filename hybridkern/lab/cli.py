@@ -198,13 +198,25 @@ def sample(
             show_default="DIR/sampled.*",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    temperature: Annotated[
+        float,
+        typer.Option(
+            metavar="T", help="Factor on the scale of the latents: below 1 samples are more typical and alike."
+        ),
+    ] = 1.0,
+    label: Annotated[
+        int | None,
+        typer.Option(
+            "--class", metavar="Y", help="Draw samples of this class, 0, 1, ... .", show_default="all classes"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the samples.")] = 0,
 ) -> None:
     """Draw samples from a finished run's model."""
     with _errors_in_one_line():
         from hybridkern.lab.recipes.sampling import sample_run
 
-        _print_lines(Console(), [sample_run(folder, n, out, seed)])
+        _print_lines(Console(), [sample_run(folder, n, out, seed, temperature=temperature, label=label)])
 
 
 @app.command()

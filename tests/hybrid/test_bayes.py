@@ -76,6 +76,8 @@ def test_classes_are_drawn_without_rejection() -> None:
     # 4000 draws of deviation about 1: the mean is known to 0.016, the log of the deviation to 0.011
     torch.testing.assert_close(z.mean(0), base.mean[2].detach(), rtol=0, atol=0.1)
     torch.testing.assert_close(z.std(0).log(), base.log_scale[2].detach(), rtol=0, atol=0.05)
+    at_its_mean = model.flow(model.sample_of_class(2, 3, temperature=0.0))[0].detach()
+    torch.testing.assert_close(at_its_mean, base.mean[2].detach().expand(3, -1), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="label: got 4, expected 0 to 3"):
         model.sample_of_class(4, 1)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
 from hybridkern import flows
+from hybridkern.distributions import Distribution
 from hybridkern.hybrid import HybridModel, SelectiveClassifier, heads
 
 
@@ -152,7 +154,8 @@ def test_interpolation_through_a_numerical_inverse() -> None:
     torch.testing.assert_close(path[-1], x[3:], rtol=1e-5, atol=1e-5)
 
 
-def test_samples_of_a_class_follow_bayes_rule() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_of_a_class_follow_bayes_rule(temperature: float) -> None:
     """``p(z|y)`` in one dimension, by its mean: the integral of ``z p(y|z) p(z)`` over that of ``p(y|z) p(z)``."""
     head = heads.Categorical(1, 2)
     with torch.no_grad():
@@ -163,9 +166,10 @@ def test_samples_of_a_class_follow_bayes_rule() -> None:
         flow.maps[0].u.zero_()
     model = HybridModel(flow, head)
     z = torch.linspace(-10, 10, 100_001, dtype=torch.float64)
-    weight = torch.sigmoid(2 * z - 2) * torch.exp(-z.square() / 2)
+    weight = torch.sigmoid(2 * z - 2) * torch.exp(-(z / temperature).square() / 2)
     mean = (z * weight).sum() / weight.sum()
-    sample = model.sample_of_class(1, 20_000, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    sample = model.sample_of_class(1, 20_000, temperature=temperature, generator=generator)
     assert sample.shape == (20_000, 1)
     assert sample.mean().item() == pytest.approx(mean.item(), abs=0.03)
     assert model.sample_of_class(1, 0).shape == (0, 1)
@@ -173,6 +177,24 @@ def test_samples_of_a_class_follow_bayes_rule() -> None:
         head.net[0].bias.copy_(torch.tensor([0.0, -200.0]))
     with pytest.raises(ValueError, match=r"class 1 is too rare under the model: 0 of 2000 draws"):
         model.sample_of_class(1, 2)
+
+
+def test_a_base_without_temperature_says_so() -> None:
+    class Plain(Distribution):
+        dtype = torch.float32
+
+        def sample(self, n: int, *, generator: torch.Generator | None = None) -> torch.Tensor:
+            return torch.zeros(n, 2)
+
+        def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_zeros(len(x))
+
+    model = _model()
+    model.flow.base = Plain(2)
+    assert model.sample(3).shape == (3, 2)
+    for draw in (model.sample, partial(model.sample_of_class, 1)):
+        with pytest.raises(TypeError, match=r"temperature: got 0\.5, expected 1: Plain\.sample takes none"):
+            draw(3, temperature=0.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

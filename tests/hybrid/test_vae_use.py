@@ -137,6 +137,22 @@ def of_three_classes(name: str) -> nn.Module:
     }[name]()
 
 
+@pytest.mark.parametrize("name", ["m2", "diva", "ccvae", "m1m2", "hybrid"])
+def test_temperature_scales_the_latents_of_a_class(name: str) -> None:
+    """At 0 every row has the same latents, those of M1 but for the noise that M2 has of them."""
+    model = of_three_classes(name)
+    net = getattr(model, "second", getattr(model, "flow", model))
+    seen: list[torch.Tensor] = []
+    net.decoder.register_forward_hook(lambda module, given, out: seen.append(given[0]))
+    for temperature in (0.0, 1.0):
+        model.sample_of_class(1, 5, temperature=temperature)
+    same, different = (rows.std(0).max().item() for rows in seen)
+    assert same < 1e-6 < 0.1 < different
+    assert model.sample(4, temperature=0.5).shape == (4, DIM)
+    with pytest.raises(ValueError, match=r"temperature: got -1, expected a finite number of at least 0"):
+        model.sample_of_class(1, 2, temperature=-1)
+
+
 @pytest.mark.parametrize("label", [-1, 3, 1.5, True])
 @pytest.mark.parametrize("name", ["m2", "diva", "ccvae", "m1m2", "hybrid"])
 def test_samples_of_no_class_are_refused(name: str, label: object) -> None:

@@ -59,10 +59,12 @@ class Bayes(Classifier):
         """The most probable class, ``(B,)`` int64."""
         return prediction.argmax(1)
 
-    def sample_latents(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` latents of ``p(z|y=label)``, ``(n, dim)``, without gradient.
+    def sample_latents(
+        self, label: int, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """``n`` latents of ``p(z|y=label)``, ``(n, dim)``, their deviations times ``temperature``; without gradient.
 
         Raises:
             TypeError, ValueError: no such class.
         """
-        return self.base.sample_of_class(label, n, generator=generator)
+        return self.base.sample_of_class(label, n, generator=generator, temperature=temperature)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hybridkern import ops
 from hybridkern._arguments import as_size, short
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows.base import draw_latents
 from hybridkern.hybrid._labels import as_label, check_labels
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
@@ -132,10 +133,12 @@ class CCVAE(SemiSupervisedVAE):
         return self._posterior(x)[0].mean
 
     @torch.no_grad()
-    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample_of_class(
+        self, label: int, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`."""
         label, n = as_label(label, self.classes), as_size("n", n, 0)
-        z = self.base.sample(n, generator=generator)
+        z = draw_latents(self.base, n, temperature=temperature, generator=generator)
         mean, log_scale = self._prior()
         z_c = mean[label] + log_scale[label].exp() * z[:, : self.latent]
         return self.likelihood.sample(self.decoder(torch.cat((z_c, z[:, self.latent :]), 1)), generator=generator)

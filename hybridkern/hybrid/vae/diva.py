@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows.base import draw_latents
 from hybridkern.hybrid._labels import as_label, check_labels, split_unlabelled
 from hybridkern.hybrid.vae.latents import Posterior, encode
 from hybridkern.hybrid.vae.likelihoods import Likelihood, resolve_likelihood
@@ -166,13 +167,15 @@ class DIVA(SemiSupervisedVAE):
         return self.of_class.posterior(x).mean
 
     @torch.no_grad()
-    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample_of_class(
+        self, label: int, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`; domains in equal parts."""
         label, n = as_label(label, self.classes), as_size("n", n, 0)
-        z_x = self.base.sample(n, generator=generator)
+        z_x = draw_latents(self.base, n, temperature=temperature, generator=generator)
         prior = self.of_class.prior_of(torch.full((n,), label, device=z_x.device), z_x)
-        latents = [prior.draw(generator), z_x]
+        latents = [prior.draw(generator, temperature), z_x]
         if self.of_domain is not None:
             d = torch.arange(n, device=z_x.device) % self.domains
-            latents.append(self.of_domain.prior_of(d, z_x).draw(generator))
+            latents.append(self.of_domain.prior_of(d, z_x).draw(generator, temperature))
         return self.likelihood.sample(self.decoder(torch.cat(latents, 1)), generator=generator)

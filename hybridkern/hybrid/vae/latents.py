@@ -21,10 +21,11 @@ class Posterior(NamedTuple):
     mean: Tensor
     log_scale: Tensor
 
-    def draw(self, generator: torch.Generator | None = None) -> Tensor:
-        """One ``z`` ``(B, L)`` a row, with gradients to both."""
+    def draw(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """One ``z`` ``(B, L)`` per row, its deviation times ``temperature``, with gradients to both."""
         noise = torch.randn(self.mean.shape, dtype=self.mean.dtype, device=self.mean.device, generator=generator)
-        return self.mean + self.log_scale.exp() * noise
+        scale = self.log_scale.exp()
+        return self.mean + (scale if temperature == 1 else temperature * scale) * noise
 
     def log_prob(self, z: Tensor) -> Tensor:
         """``log q(z|x)`` in nats, ``(B,)``."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_number, as_size
 from hybridkern._saved.built import Arguments
 from hybridkern.distributions import DiagonalGaussian
+from hybridkern.flows.base import draw_latents
 from hybridkern.hybrid._labels import as_label, check_labels
 from hybridkern.hybrid.vae.latents import encode
 from hybridkern.hybrid.vae.likelihoods import Gaussian, Likelihood, resolve_likelihood
@@ -100,10 +101,12 @@ class M2(SemiSupervisedVAE):
         return encode(self.encoder, x, chosen, latent=self.latent).mean
 
     @torch.no_grad()
-    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample_of_class(
+        self, label: int, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`."""
         label, n = as_label(label, self.classes), as_size("n", n, 0)
-        z = self.base.sample(n, generator=generator)
+        z = draw_latents(self.base, n, temperature=temperature, generator=generator)
         given = one_hot(torch.full((n,), label, device=z.device), self.classes, z)
         return self.likelihood.sample(self.decoder(torch.cat((z, given), 1)), generator=generator)
 
@@ -208,9 +211,12 @@ class M1M2(SemiSupervisedVAE):
         return self.second.features(self._means(x))
 
     @torch.no_grad()
-    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample_of_class(
+        self, label: int, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """See :meth:`SemiSupervisedVAE.sample_of_class`; latents of M1 that M2 does not see come from the prior."""
         label, n = as_label(label, self.classes), as_size("n", n, 0)
-        z = self.first.base.sample(n, generator=generator)
-        z[:, self.chosen] = self.second.sample_of_class(label, n, generator=generator) * self.scale + self.center
+        z = draw_latents(self.first.base, n, temperature=temperature, generator=generator)
+        seen = self.second.sample_of_class(label, n, temperature=temperature, generator=generator)
+        z[:, self.chosen] = seen * self.scale + self.center
         return self.first.likelihood.sample(self.first.decoder(z), generator=generator)

@@ -12,6 +12,7 @@ from hybridkern._arguments import as_size, short
 from hybridkern._saved.built import Arguments, Saved
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows import FlowPass
+from hybridkern.flows.base import draw_latents
 from hybridkern.hybrid.heads import Head
 from hybridkern.hybrid.model import HybridModel
 from hybridkern.hybrid.vae.latents import Posterior, encode
@@ -119,7 +120,7 @@ class VAE(Saved, nn.Module):
     def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient; the scale of latents is times ``temperature``."""
         n = as_size("n", n, 0)
-        return self._data_of(self.base.sample(n, temperature=temperature, generator=generator), generator)
+        return self._data_of(draw_latents(self.base, n, temperature=temperature, generator=generator), generator)
 
     def decode(self, z: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, BoundPass]:
         """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``: ``(B, D)``, and a bound of its ``log p(x)``."""

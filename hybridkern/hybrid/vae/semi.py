@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,11 +65,15 @@ class SemiSupervisedVAE(Saved, nn.Module, ABC):
         """Means of the latents, ``(B, L)``."""
 
     @abstractmethod
-    def sample_of_class(self, label: int, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample_of_class(
+        self, label: int, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
         """``n`` samples of ``p(x|y=label)``, ``(n, dim)``, without gradient.
 
+        ``temperature`` multiplies the deviations of the latents, and leaves the noise of ``p(x|z)`` as it is.
+
         Raises:
-            TypeError, ValueError: no such class, or a negative ``n``.
+            TypeError, ValueError: no such class, or a negative ``n`` or ``temperature``.
         """
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
@@ -101,8 +106,9 @@ class SemiSupervisedVAE(Saved, nn.Module, ABC):
         return self.log_probabilities(x).argmax(1)
 
     @torch.no_grad()
-    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)`` with classes in equal parts, ``(n, dim)``, without gradient."""
         n = as_size("n", n, 0)
         counts = [n // self.classes + (label < n % self.classes) for label in range(self.classes)]
-        return torch.cat([self.sample_of_class(label, k, generator=generator) for label, k in enumerate(counts)])
+        draw = partial(self.sample_of_class, temperature=temperature, generator=generator)
+        return torch.cat([draw(label, count) for label, count in enumerate(counts)])

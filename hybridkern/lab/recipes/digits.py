@@ -31,7 +31,7 @@ from hybridkern.lab.recipes.config import LATTICES, Config
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.recipe import DataShape, Published, Recipe
-from hybridkern.lab.recipes.task import Task, Terms
+from hybridkern.lab.recipes.task import Task, Terms, samples_of
 
 # the prior and the head's normalization start from so many examples at most
 _SAMPLE = 10_000
@@ -162,8 +162,8 @@ class HybridTask(Task):
     def invert(self, z: Tensor) -> Tensor:
         return self._rows(self.model.flow.inverse(z)[0])
 
-    def sample(self, n: int) -> Tensor:
-        return self._rows(self.model.sample(n))
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        return self._rows(samples_of(self.model, n, temperature, label))
 
 
 def _load(config: DigitsConfig) -> DataSet:

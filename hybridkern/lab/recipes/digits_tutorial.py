@@ -79,7 +79,10 @@ class TutorialTask(Task):
     def invert(self, z: Tensor) -> Tensor:
         return self.model.f_inv(z)
 
-    def sample(self, n: int) -> Tensor:
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        if temperature != 1 or label is not None:
+            name, got, wanted = ("temperature", temperature, 1) if label is None else ("class", label, "none")
+            raise ValueError(f"{name}: got {got}, expected {wanted}: HybridIDF has no such option")
         return self.model.sample(n).reshape(n, -1)
 
 

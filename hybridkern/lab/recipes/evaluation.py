@@ -49,11 +49,14 @@ def evaluate(task: Task, split: Split, grey_levels: int) -> dict[str, Any]:
     }
 
 
-def draw(task: Task, n: int, seed: int) -> Tensor:
-    """``n`` samples ``(n, D)`` of a task, a function of the seed; torch's global generator is left as it was."""
+def draw(task: Task, n: int, seed: int, **options: Any) -> Tensor:
+    """``n`` samples ``(n, D)`` of a task, a function of the seed; torch's global generator is left as it was.
+
+    ``options`` are those of :meth:`Task.sample`, which has its errors.
+    """
     with evaluating(task), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return task.sample(n)
+        return task.sample(n, **options)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,8 +69,21 @@ class Task(nn.Module, ABC):
         """``x (B, D)`` of ``z (B, D)``."""
 
     @abstractmethod
-    def sample(self, n: int) -> Tensor:
-        """``n`` draws ``(n, D)`` from the model, with torch's global generator."""
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        """``n`` draws ``(n, D)`` from the model, or of the class ``label``, with torch's global generator.
+
+        Raises:
+            TypeError, ValueError: the model has no temperature or draws no classes; the class is too rare.
+        """
+
+
+def samples_of(model: Any, n: int, temperature: float, label: int | None) -> Tensor:
+    """``n`` samples of a model, or of one of its classes."""
+    if label is None:
+        drawn: Tensor = model.sample(n, temperature=temperature)
+    else:
+        drawn = model.sample_of_class(label, n, temperature=temperature)
+    return drawn
 
 
 def uniform(x: Tensor, generator: torch.Generator | None, dtype: torch.dtype | None = None) -> Tensor:

@@ -87,7 +87,9 @@ class DensityTask(Task):
     def invert(self, z: Tensor) -> Tensor:
         return self.flow.inverse(z)[0].double() * self.scale + self.center
 
-    def sample(self, n: int) -> Tensor:
-        x = self.flow.sample(n).double() * self.scale + self.center
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        if label is not None:
+            raise ValueError(f"label: got {label}, expected None: a table has no classes")
+        x = self.flow.sample(n, temperature=temperature).double() * self.scale + self.center
         steps = torch.where(self.cell > 0, self.cell, 1.0)
         return torch.where(self.cell > 0, ((x - self.origin) / steps).floor() * steps + self.origin, x)

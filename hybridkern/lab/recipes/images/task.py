@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hybridkern.flows import FlowPass
 from hybridkern.hybrid import HybridModel, HybridOutput, objectives
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
-from hybridkern.lab.recipes.task import Task, Terms
+from hybridkern.lab.recipes.task import Task, Terms, samples_of
 
 # actnorm starts from so many images
 _SAMPLE = 512
@@ -125,9 +125,10 @@ class ImageTask(Task):
     def invert(self, z: Tensor) -> Tensor:
         return self.rows(self.model.flow.inverse(z)[0])
 
-    def sample(self, n: int) -> Tensor:
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
         # a cell's value is its lower end
-        return self.rows(self.model.sample(n)).floor().clamp_(0, self.grey_levels - 1)
+        drawn = samples_of(self.model, n, temperature, label)
+        return self.rows(drawn).floor().clamp_(0, self.grey_levels - 1)
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters of the classifier."""

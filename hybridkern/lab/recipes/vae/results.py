@@ -77,7 +77,7 @@ def _of_classes(task: VAETask, data: DataSet, seed: int) -> Figure:
     with evaluating(task), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with contextlib.suppress(ValueError):
-            rows = torch.stack([task.sample_of_class(label, _OF_CLASS) for label in range(data.classes)])
+            rows = torch.stack([task.sample(_OF_CLASS, label=label) for label in range(data.classes)])
             return image_plots.rows_of_images(rows, data.shape, data.grey_levels, title)
         return plots.images(task.sample(_SHOWN), data.shape, data.grey_levels, f"{_SHOWN} samples")
 

@@ -15,7 +15,7 @@ from hybridkern.lab.archive import one_line
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.task import ImageTask
 from hybridkern.lab.recipes.recipe import DataShape
-from hybridkern.lab.recipes.task import Terms
+from hybridkern.lab.recipes.task import Terms, samples_of
 from hybridkern.lab.recipes.vae.config import VAEConfig
 from hybridkern.lab.recipes.vae.model import decoding, latents_of, likelihood_of, model_of, stacked, start_decoder
 from hybridkern.lab.recipes.workflow import load_run
@@ -107,16 +107,8 @@ class VAETask(ImageTask):
         part = decoding(self._net)
         return part.likelihood.mean(part.decoder(z)) * (self.grey_levels - 1)
 
-    def sample(self, n: int) -> Tensor:
-        return self.rows(self._net.sample(n))
-
-    def sample_of_class(self, label: int, n: int) -> Tensor:
-        """``n`` images ``(n, D)`` of a class, with torch's global generator.
-
-        Raises:
-            ValueError: the class is too rare to be found among samples.
-        """
-        return self.rows(self._net.sample_of_class(label, n))
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        return self.rows(samples_of(self._net, n, temperature, label))
 
     def head_parameters(self) -> list[nn.Parameter]:
         net = self._net

@@ -67,9 +67,12 @@ def log_densities(sets: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def samples(drawn: Tensor, real: Tensor | None = None) -> Figure:
-    """Samples ``(N, D)`` beside data: histograms of each dimension, or points where there are two."""
-    sets = [("samples of the model", drawn)] + ([] if real is None else [("test part", real[:_POINTS])])
+def samples(drawn: Tensor, real: Tensor | None = None, how: str = "") -> Figure:
+    """Samples ``(N, D)`` beside data: histograms of each dimension, or points where there are two.
+
+    ``how`` is what their title says of how they were drawn.
+    """
+    sets = [(f"samples of the model{how}", drawn)] + ([] if real is None else [("test part", real[:_POINTS])])
     if drawn.shape[1] == 2:
         figure = Figure(figsize=(5.0 * len(sets), 4.4), layout="constrained")
         for axes, (name, x), colour in zip(

@@ -10,7 +10,7 @@ from hybridkern.hybrid import HybridModel, HybridOutput, objectives
 from hybridkern.hybrid.heads import BayesianLinear, Regressor
 from hybridkern.lab.data import Split
 from hybridkern.lab.recipes.evaluation import evaluating
-from hybridkern.lab.recipes.task import Task, Terms, uniform
+from hybridkern.lab.recipes.task import Task, Terms, samples_of, uniform
 
 _BATCH = 8192
 # the head's normalization starts from so many rows at most
@@ -79,8 +79,8 @@ class VectorTask(Task):
     def invert(self, z: Tensor) -> Tensor:
         return self.model.flow.inverse(z)[0] * self.scale + self.center
 
-    def sample(self, n: int) -> Tensor:
-        return self.model.sample(n) * self.scale + self.center
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        return samples_of(self.model, n, temperature, label) * self.scale + self.center
 
     def _middle(self, x: Tensor) -> HybridOutput:
         return self.output(x + self.cell / 2)
