@@ -119,6 +119,8 @@ def test_samples_are_rows_of_the_table(done, tmp_path):
     assert 4e6 < np.median(x[:, 0]) < 6e6 and np.abs(np.median(x[:, 1])) < 2e-3
     np.testing.assert_allclose(np.load(sample_run(folder, 500, tmp_path / "s.npz", 0))["x"], x, rtol=1e-8)
     assert imread(sample_run(folder, 50, tmp_path / "s.png", 0)).std() > 0.01
+    cold = np.load(sample_run(folder, 5, tmp_path / "cold.npz", 0, temperature=0.0))["x"]
+    np.testing.assert_array_equal(cold, cold[:1].repeat(5, 0))
 
 
 def test_a_resumed_run_equals_the_whole_one(undrawn, tmp_path):
@@ -140,6 +142,13 @@ def test_training_ends_early_and_keeps_the_best_epoch(undrawn, tmp_path):
     losses = found.metrics["validation"]["val_nll"]
     assert len(losses) < 500 and found.metrics["best_epoch"] == losses.index(min(losses)) + 1
     assert found.metrics["epochs"] == found.metrics["best_epoch"] + 4
+
+
+def test_a_run_of_one_epoch_has_a_curve(undrawn, tmp_path):
+    options = SMALL | {"epochs": 1, "batch_size": 8}
+    found = run("density", tmp_path / "a", data=write(tmp_path / "a.csv", table()), **options).metrics
+    assert found["training"]["epoch"] == pytest.approx(np.arange(1, 21) / 20)  # 40 steps, two for each value
+    assert np.mean(found["training"]["loss"]) == pytest.approx(found["validation"]["val_loss"][0], abs=1)
 
 
 def test_the_learning_rate_follows_the_clock(undrawn, tmp_path):

@@ -150,7 +150,8 @@ def test_batches_are_made_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(batches, "seeded", lambda *numbers, device=CPU: None if device == META else torch.Generator())
     y = torch.tensor([0, 1, -1, -1, -1, -1] * 4)
     split = Split(torch.zeros(24, 192, dtype=torch.uint8), y)
-    options: dict[str, Any] = {"stretch": 1, "seed": 0, "done": lambda: 0, "translation": 2, "redrawn": (0.5, 256)}
+    options: dict[str, Any] = {"stretch": lambda: 1, "seed": 0, "done": lambda: 0}
+    options |= {"translation": 2, "redrawn": (0.5, 256)}
     made = TrainingBatches(split, (8, 8, 3), 8, device=META, unlabelled=0.5, views=2, distortion=0.5, **options)
     x, labels = made.batch(0)
     assert x.is_meta and labels.is_meta and x.shape == (8, 192) and x.dtype == torch.float32

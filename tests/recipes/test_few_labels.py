@@ -50,7 +50,7 @@ def batches(unlabelled: float, labels: int = 5, **options) -> TrainingBatches:
     y[:labels] = torch.arange(labels)
     x = torch.arange(40, dtype=torch.uint8)[:, None] + 50 * torch.arange(4, dtype=torch.uint8)
     return TrainingBatches(
-        Split(x, y), (2, 2), 8, stretch=1, seed=3, done=lambda: 0, unlabelled=unlabelled, **options
+        Split(x, y), (2, 2), 8, stretch=lambda: 1, seed=3, done=lambda: 0, unlabelled=unlabelled, **options
     )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_training_error_is_that_of_labelled_images(tmp_path):
 def test_redrawn_grey_values_take_their_share_and_leave_the_rest():
     x = torch.full((64, 100), 7, dtype=torch.uint8)
     split = Split(x, torch.zeros(64, dtype=torch.int64))
-    options = {"stretch": 1, "seed": 3, "done": lambda: 0}
+    options = {"stretch": lambda: 1, "seed": 3, "done": lambda: 0}
     plain = TrainingBatches(split, (10, 10), 64, **options).batch(2)[0]
     drawn = TrainingBatches(split, (10, 10), 64, redrawn=(0.3, 256), **options).batch(2)[0]
     changed = drawn.floor() != 7

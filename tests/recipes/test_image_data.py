@@ -136,7 +136,7 @@ def test_moved_images_repeat_their_edges(shape):
 def made(seed: int = 0, **options: object) -> TrainingBatches:
     values = arrays(50)
     split = Split(torch.from_numpy(values["images"]).flatten(1), torch.from_numpy(values["labels"]))
-    return TrainingBatches(split, (8, 8, 3), 8, stretch=5, seed=seed, **{"done": lambda: 0} | options)
+    return TrainingBatches(split, (8, 8, 3), 8, stretch=lambda: 5, seed=seed, **{"done": lambda: 0} | options)
 
 
 def test_batches_are_functions_of_seed_and_step():

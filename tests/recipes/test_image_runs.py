@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 import os
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images import pace as pace_module
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
 from hybridkern.lab.recipes.images.evaluation import score
 from hybridkern.lab.recipes.images.official import SVHN
@@ -214,9 +218,42 @@ def test_failure_in_a_process_is_one_line(tmp_path):
 def test_time_ends_a_run_and_its_schedule(tmp_path):
     done = run("svhn", tmp_path / "a", **small(tmp_path, epochs=None, minutes=0.01))
     assert 0.6 <= done.metrics["train_seconds"] < 5
-    assert done.record.config.epochs == 10**6
+    written = json.loads((tmp_path / "a/config.json").read_text())["config"]
+    assert done.record.config.epochs is written["epochs"] is None and written["minutes"] == 0.01
     last = torch.load(tmp_path / "a/checkpoints/last.ckpt")
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] < 0.2 * 2e-3
+
+
+def test_a_short_run_has_curves_whatever_ends_it(tmp_path, monkeypatch):
+    """By the clock and by epochs: fewer steps than lie between two checkpoints of a long run."""
+    ticks = itertools.count(step=0.01)  # two a step: the clock of a busy machine would make stretches of any length
+    monkeypatch.setattr(pace_module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    for name, options in (("clock", {"epochs": None, "minutes": 0.03}), ("epochs", {"epochs": 13})):
+        metrics = run("svhn", tmp_path / name, **small(tmp_path, checkpoint_steps=400, **options)).metrics
+        assert 85 <= metrics["steps"] <= 91
+        trained, validated = metrics["training"]["step"], metrics["validation"]["step"]
+        for steps, least, most, apart in ((trained, 20, 28, 6), (validated, 8, 10, 14)):
+            assert least <= len(steps) <= most and steps[-1] == metrics["steps"], name
+            assert all(0 < after - before <= apart for before, after in itertools.pairwise([0, *steps])), name
+        assert {len(values) for values in metrics["training"].values()} == {len(trained)}
+        assert {len(values) for values in metrics["validation"].values()} == {len(validated)}
+
+
+def test_a_run_by_the_clock_goes_on_where_an_older_version_began_it(tmp_path):
+    """Versions up to 0.2.0 wrote a million epochs; ``--epochs`` shortens no such run."""
+    options = small(tmp_path, epochs=None, minutes=0.01)
+    done = run("svhn", tmp_path / "a", **options)
+    path = tmp_path / "a/config.json"
+    values = json.loads(path.read_text())
+    values["config"]["epochs"] = 10**6
+    path.write_text(json.dumps({name: value for name, value in values.items() if name != "checksum"}))
+    assert load_run(tmp_path / "a")[0].config == done.record.config
+    again = run("svhn", tmp_path / "a", resume=True, minutes=0.02)
+    assert again.metrics["steps"] > done.metrics["steps"] and again.record.config.epochs is None
+    with pytest.raises(RecipeError, match="--epochs: got 1, but the run to resume has none"):
+        run("svhn", tmp_path / "a", resume=True, epochs=1)
+    with pytest.raises(RecipeError, match="--epochs: got None, expected a number, or --minutes"):
+        dataclasses.replace(done.record.config, minutes=None)
 
 
 def test_training_that_breaks_down_says_so(tmp_path):
@@ -243,6 +280,18 @@ def test_pace_goes_by_whichever_ends_first(monkeypatch):
     pace._since -= 31
     pace._go_on(91)
     assert pace.finished
+
+
+def test_stretches_are_eighths_of_a_run():
+    pace, ends = Pace(100, None, "cosine", 0.1), []
+    while not pace.finished:
+        pace._go_on(pace.step + pace.stretch(400))
+        ends.append(pace.step)
+    assert ends == [*range(13, 100, 13), 104]  # Lightning ends at step 100
+    pace = Pace(None, 1.0, "cosine", 0.1)
+    assert pace.stretch(400) == 8 and pace.stretch(3) == 3
+    pace.step, pace.progress = 8, 0.01  # 800 steps in all
+    assert pace.stretch(400) == 100 and pace.stretch(50) == 50
 
 
 def test_damaged_last_checkpoint_gives_way_to_the_one_before_it(tmp_path):

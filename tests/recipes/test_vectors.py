@@ -49,6 +49,8 @@ def test_run_on_vectors_leaves_figures_and_plots(cubic, tmp_path):
     drawn = np.load(sample_run(folder, 500, tmp_path / "s.npz", 0))["x"]
     assert drawn.shape == (500, 1) and drawn.dtype == np.float32 and 2 < drawn.std() < 6
     assert imread(sample_run(folder, 50, tmp_path / "s.png", 0)).std() > 0.01
+    with pytest.raises(RecipeError, match="--class: got 1, expected none: the recipe 'cubic' has no classes"):
+        sample_run(folder, 5, tmp_path / "c.npz", 0, label=1)
 
 
 def test_figures_are_those_of_the_data_in_their_own_units(cubic):

@@ -11,30 +11,44 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column
+from torch import Tensor
 
 from hybridkern.lab.recipes.errors import diverged
 
 CURVES = ("val_loss", "val_nll", "val_error")
+_APART = 0.05 - 1e-9  # of a run, between two points of the training curve
 
 
 class History(Callback):
     """The validation figures of every epoch and the seconds spent, kept in the checkpoints.
 
-    Attributes:
-        curves: one list an entry of ``CURVES``, one value an epoch.
-        seconds: wall time of training, interruptions left out.
+    Args:
         keep_last: whether the weights of the last epoch are kept, not those of the lowest validation loss.
+        epochs: of the whole run.
+        minutes: wall time of the whole run, or ``None``.
+
+    Attributes:
+        curves: one list for each entry of ``CURVES``, one value per epoch.
+        training: ``epoch``, with a fraction, and ``loss``, the mean over the steps since the value before: one for each
+            twentieth of the run, so that a run of one epoch has a curve, too.
+        seconds: wall time of training, interruptions left out.
     """
 
-    def __init__(self, keep_last: bool = False) -> None:
+    def __init__(self, keep_last: bool = False, epochs: int = 1, minutes: float | None = None) -> None:
         self.keep_last = keep_last
         self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
+        self.training: dict[str, list[float]] = {"epoch": [], "loss": []}
         self.seconds = 0.0
         self._since = 0.0
+        self._of_run = epochs, math.inf if minutes is None else 60 * minutes
+        self._losses: list[Tensor] = []
+        self._earlier = (0.0, 0)  # sum and number of losses before the checkpoint that the run goes on from
+        self._marked = 0.0
 
     @property
     def epochs(self) -> int:
@@ -57,10 +71,32 @@ class History(Callback):
             "best_epoch": self.best + 1,
             "best_validation": {name: values[self.best] for name, values in self.curves.items()},
             "validation": self.curves,
+            "training": self.training,
         }
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append(outputs["loss"])
+        epochs, seconds = self._of_run
+        epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
+        progress = max(epoch / epochs, (self.seconds + time.perf_counter() - self._since) / seconds)
+        if progress - self._marked > _APART:
+            total, count = self._sum()
+            self.training["epoch"].append(epoch)
+            self.training["loss"].append(total / count)
+            self._losses, self._earlier, self._marked = [], (0.0, 0), progress
+
+    def _sum(self) -> tuple[float, int]:
+        """Of the losses since the last point, and how many these are."""
+        if self._losses:
+            total = torch.stack(self._losses).sum(dtype=torch.float64).item()
+            self._earlier = self._earlier[0] + total, self._earlier[1] + len(self._losses)
+            self._losses = []
+        return self._earlier
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # the shortest decimal of the float32 that Lightning holds
@@ -74,7 +110,12 @@ class History(Callback):
         self._since = now
 
     def state_dict(self) -> dict[str, Any]:
-        return {"curves": {name: list(values) for name, values in self.curves.items()}, "seconds": self.seconds}
+        return {
+            "curves": {name: list(values) for name, values in self.curves.items()},
+            "seconds": self.seconds,
+            "training": {name: list(values) for name, values in self.training.items()},
+            "since": [*self._sum(), self._marked],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         curves = {name: [float(value) for value in state_dict["curves"][name]] for name in CURVES}
@@ -82,6 +123,10 @@ class History(Callback):
             raise ValueError("its curves are of different lengths")
         self.curves = curves
         self.seconds = float(state_dict["seconds"])
+        if "training" in state_dict:  # checkpoints up to version 0.2.0 have none
+            self.training = {name: [float(value) for value in state_dict["training"][name]] for name in self.training}
+            total, count, self._marked = state_dict["since"]
+            self._earlier = float(total), int(count)
 
 
 class EpochProgress(Callback):

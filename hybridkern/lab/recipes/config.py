@@ -66,7 +66,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected a whole number from 1 on")
         for name in ("seed", "patience"):
             if not 0 <= getattr(self, name) < 2**32:

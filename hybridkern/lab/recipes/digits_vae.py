@@ -25,7 +25,7 @@ _NOT_HERE = ("data_root", "test_data", "ood", "ood_size", "train_size")
 class DigitsVAEConfig(VAEConfig):
     """Settings of the model; the validation part is that of the data."""
 
-    epochs: int = 200
+    epochs: int | None = 200
     batch_size: int = 64
     labels: int | None = 100
     latent: int = 8

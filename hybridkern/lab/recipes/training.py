@@ -52,7 +52,7 @@ def fit(
     """
     batches = Batches(data.train, config.batch_size, torch.get_rng_state())
     module = HybridModule(task, config, steps=config.epochs * len(batches))
-    history = History(keep_last)
+    history = History(keep_last, config.epochs, getattr(config, "minutes", None))
     # patience counts the epochs that may pass without improvement; Lightning's stops already at the last of them
     stopping = EarlyStopping("val_loss", patience=config.patience + 1, check_on_train_epoch_end=True)
     callbacks = [

@@ -304,17 +304,19 @@ def _resumed_config(recipe: Recipe, record: RunRecord, options: dict[str, Any]) 
     if changed:
         name, old, new = changed
         hint = fixed if name in _LENGTHS else ""
-        raise RecipeError(f"--{name.replace('_', '-')}: got {new}, but the run to resume has {old}{hint}")
+        given, had = ("none" if value is None else value for value in (new, old))
+        raise RecipeError(f"--{name.replace('_', '-')}: got {given}, but the run to resume has {had}{hint}")
     return config
 
 
 def _longer(old: Config, new: Config) -> dict[str, Any]:
     """Those settings of a run's length that were raised."""
     pairs = {name: (getattr(old, name, None), getattr(new, name, None)) for name in _LENGTHS}
+    limits = {name: (before, after) for name, (before, after) in pairs.items() if before != after}
     return {
         name: after
-        for name, (before, after) in pairs.items()
-        if before != after and (before is None or after is None or after > before)
+        for name, (before, after) in limits.items()
+        if after is None or (name == "minutes" and before is None) or (before is not None and after > before)
     }
 
 

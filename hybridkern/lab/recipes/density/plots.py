@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -68,17 +68,20 @@ def _name(axes: Axes, row: int, column: int, count: int, names: Sequence[str], e
         axes.set_ylabel(names[row], fontsize=8)
 
 
-def training(nll: Sequence[float], best: int) -> Figure:
-    """``-log p(x)`` of the validation part by epoch, with the kept epoch marked."""
+def training(trained: Mapping[str, Sequence[float]], nll: Sequence[float], best: int) -> Figure:
+    """``-log p(x)`` of training and of the validation part by epoch, with the kept epoch marked."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     values = np.asarray(nll)
-    axes.plot(np.arange(1, len(values) + 1), values, color=COLOURS[0])
+    marker = "." if len(values) < 40 else None
+    axes.plot(trained["epoch"], trained["loss"], color=COLOURS[3], marker=".", label="training, as trained on")
+    axes.plot(np.arange(1, len(values) + 1), values, color=COLOURS[0], marker=marker, label="validation")
     axes.axvline(best + 1, color=COLOURS[3], linestyle="--", label=f"kept: epoch {best + 1}")
-    low, high = values.min(), np.quantile(values, 0.98)  # the first epochs would flatten all others
+    seen = np.concatenate([values, trained["loss"]])
+    low, high = seen.min(), np.quantile(seen, 0.98)  # the first epochs would flatten all others
     if high > low:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     axes.set_xlabel("epoch")
-    axes.set_ylabel("$-\\log p(x)$ of the validation part, nats")
+    axes.set_ylabel("$-\\log p(x)$, nats")
     finish(axes, "upper right")
     return figure

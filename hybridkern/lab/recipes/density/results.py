@@ -102,7 +102,7 @@ def draw_run(
     samples = draw(task, len(real), seed)
     figures = {
         "corner.png": plots.corner(real.numpy(), samples.numpy(), data.names),
-        "training.png": plots.training(history.curves["val_nll"], history.best),
+        "training.png": plots.training(history.training, history.curves["val_nll"], history.best),
         "log_px.png": vector_plots.log_densities(
             {"training": score(task, data.train.x[:_MOST_SAMPLES]), "test": results.log_px}
         ),

@@ -41,14 +41,14 @@ def rank_and_size() -> tuple[int, int]:
 class TrainingBatches:
     """Yields ``(x (B, D), y (B,))`` for Lightning: images moved and dequantized, ``x`` in grey values.
 
-    To Lightning an epoch is a stretch of ``stretch`` steps, at whose end it writes checkpoints; passes over the data
-    are no concern of it. Every pass leaves out the images that would fill only a part of a batch.
+    To Lightning an epoch is a stretch of steps, at whose end it writes checkpoints; passes over the data are no concern
+    of it. Every pass leaves out the images that would fill only a part of a batch.
 
     Args:
         split: the images, whole numbers.
         shape: of one image, ``(H, W[, C])``.
         batch_size: images a step, over all processes.
-        stretch: steps of one of Lightning's epochs.
+        stretch: steps of the next one of Lightning's epochs; asked at the beginning of each, when ``done`` is known.
         seed: of order, moves and noise.
         translation: the most pixels an image is moved by, each way.
         done: steps done so far; asked at the beginning of a stretch. Lightning's own count of epochs is ahead by one
@@ -69,7 +69,7 @@ class TrainingBatches:
         shape: tuple[int, ...],
         batch_size: int,
         *,
-        stretch: int,
+        stretch: Callable[[], int],
         seed: int,
         done: Callable[[], int],
         translation: int = 0,
@@ -100,11 +100,11 @@ class TrainingBatches:
         return self._groups[0].steps_per_pass
 
     def __len__(self) -> int:
-        return self.stretch
+        return self.stretch()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first = self.done()
-        for step in range(first, first + self.stretch):
+        for step in range(first, first + self.stretch()):
             yield self.batch(step)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:

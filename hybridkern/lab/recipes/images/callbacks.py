@@ -23,14 +23,16 @@ from hybridkern.lab.recipes.images.pace import Pace
 TRAINED = ("step", "seconds", "class_nll", "nll", "error")
 VALIDATED = ("step", "seconds", "val_loss", "val_nll", "val_error")
 _EMA_START = 10
+_APART = 0.05  # of a run, between two points of the training curve
 
 
 class ImageHistory(Callback):
     """Figures of training and validation, by step, kept in the checkpoints.
 
     Attributes:
-        training: one list an entry of ``TRAINED``, one value a stretch: means over the images of that stretch.
-        validation: one list an entry of ``VALIDATED``, one value a validation.
+        training: one list for each entry of ``TRAINED``; values are means over the images since the value before. One
+            for each stretch at least, and one for each twentieth of the run.
+        validation: one list for each entry of ``VALIDATED``, one value for each validation.
         images: images trained on.
         precision: of the networks in training, as Lightning calls it.
     """
@@ -42,25 +44,40 @@ class ImageHistory(Callback):
         self.training: dict[str, list[float]] = {name: [] for name in TRAINED}
         self.validation: dict[str, list[float]] = {name: [] for name in VALIDATED}
         self.images = 0
+        self._since = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = self.pace.progress
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: Any, batch_idx: int
+    ) -> None:
+        last = batch_idx + 1 >= trainer.num_training_batches or trainer.should_stop  # the end of the stretch records
+        if not last and self.pace.progress - self._since >= _APART:
+            self._record(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._where(self.validation, trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, ImageModule)
-        class_nll, nll, wrong, labelled, images = pl_module.take_sums().tolist()
-        if not images:
-            return  # a run that goes on from the end of a stretch begins by ending it again
-        self.images += int(images)
-        self._where(self.training, trainer)
-        means = {"class_nll": class_nll / labelled, "nll": nll / images, "error": wrong / labelled}
-        for name, value in means.items():
-            self.training[name].append(self._finite(f"training {name}", value))
+        self._record(trainer, pl_module)
         # Lightning validates before this hook, and logs its figures after the hook of the validation
         while len(self.validation["val_loss"]) < len(self.validation["step"]):
             for name in VALIDATED[2:]:
                 value = float(trainer.callback_metrics[name])
                 self.validation[name].append(self._finite(name, value))
+
+    def _record(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, ImageModule)
+        class_nll, nll, wrong, labelled, images = pl_module.take_sums().tolist()
+        if not images:
+            return  # a run that goes on from the end of a stretch begins by ending it again
+        self._since = self.pace.progress
+        self.images += int(images)
+        self._where(self.training, trainer)
+        means = {"class_nll": class_nll / labelled, "nll": nll / images, "error": wrong / labelled}
+        for name, value in means.items():
+            self.training[name].append(self._finite(f"training {name}", value))
 
     def _where(self, curves: dict[str, list[float]], trainer: pl.Trainer) -> None:
         curves["step"].append(trainer.global_step)
@@ -94,7 +111,7 @@ class ImageHistory(Callback):
 
 
 class StepProgress(Callback):
-    """One progress line: the share of the run that is done, and the figures of the images since the last checkpoint.
+    """One progress line: the share of the run that is done, and the figures of the last images.
 
     The line belongs to the process that draws it, the first one, and is not handed to another.
     """
@@ -108,6 +125,7 @@ class StepProgress(Callback):
         self._line: Any = None
         self._drawn = 0.0
         self._since = (0, 0.0)
+        self._text = ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_console": None, "_progress": None}
@@ -141,9 +159,9 @@ class StepProgress(Callback):
 
     def _figures(self, sums: Tensor) -> str:
         _, nll, wrong, labelled, images = sums.tolist()
-        if not images:
-            return ""
-        return f"error {wrong / labelled:.1%} bits/dim {nll / images / self.dim / math.log(2):.3f}"
+        if images:
+            self._text = f"error {wrong / labelled:.1%} bits/dim {nll / images / self.dim / math.log(2):.3f}"
+        return self._text
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if self._progress is not None:

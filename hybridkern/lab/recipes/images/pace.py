@@ -14,6 +14,9 @@ from hybridkern.lab.recipes.images.batches import rank_and_size
 
 _START = 1 / 25  # of the highest rate, where "onecycle" begins
 _END = 1e-3  # of the highest rate, where both schedules end
+_STRETCHES = 8  # of a run, at least: a checkpoint and a point of the validation curve at the end of each
+_FIRST = 8
+_ROUNDING = 1e-9
 
 
 def factor(schedule: str, warmup: float, progress: float) -> float:
@@ -49,7 +52,7 @@ class Pace(Callback):
     train together go by the clock of the first.
 
     Args:
-        total: steps of the whole run.
+        total: steps of the whole run; ``None``: any number, ``minutes`` end it.
         minutes: wall time of training, or ``None``.
         schedule, warmup: of :func:`factor`.
         boost, boost_until: of :func:`boost`.
@@ -62,7 +65,7 @@ class Pace(Callback):
 
     def __init__(
         self,
-        total: int,
+        total: int | None,
         minutes: float | None,
         schedule: str,
         warmup: float,
@@ -84,6 +87,16 @@ class Pace(Callback):
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return self.progress >= 1
+
+    def stretch(self, most: int) -> int:
+        """Steps of the next stretch: an eighth of the run by its speed so far, ``most`` at most.
+
+        By the clock a run's first stretch is short: its speed is not known yet.
+        """
+        if self.total is None and not self.step:
+            return min(most, _FIRST)
+        per_step = self.progress / self.step if self.step else 1 / (self.total or 1)
+        return min(most, math.ceil(1 / (_STRETCHES * per_step) - _ROUNDING))
 
     def steps_done(self) -> int:
         """Steps done."""
@@ -118,7 +131,7 @@ class Pace(Callback):
     def _go_on(self, step: int) -> None:
         self.step = step
         self.seconds = time.perf_counter() - self._since
-        self.progress = step / self.total
+        self.progress = 0.0 if self.total is None else step / self.total
         if self.minutes is not None:
             self.progress = max(self.progress, _of_first_process(self.seconds) / (60 * self.minutes))
 

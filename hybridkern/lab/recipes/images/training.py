@@ -60,13 +60,13 @@ def fit(
     keep_freed_memory()
     device = chosen(config.device)
     passes = len(data.train) // config.batch_size
-    total = config.epochs * passes
+    total = None if config.epochs is None else config.epochs * passes
     pace = Pace(total, config.minutes, config.schedule, config.warmup, config.boost, config.boost_until)
     batches = TrainingBatches(
         data.train,
         data.shape,
         config.batch_size,
-        stretch=min(config.checkpoint_steps, pace.total),
+        stretch=partial(pace.stretch, config.checkpoint_steps),
         seed=config.seed,
         translation=config.translation,
         done=pace.steps_done,
@@ -100,7 +100,7 @@ def fit(
 def _finished(resumed: Resumed, pace: Pace) -> bool:
     """Whether the run of a checkpoint had come to its end."""
     state = resumed.state_of(pace)
-    done = [(state.get("step"), pace.total), (state.get("seconds"), 60 * (pace.minutes or math.inf))]
+    done = [(state.get("step"), pace.total or math.inf), (state.get("seconds"), 60 * (pace.minutes or math.inf))]
     return any(isinstance(value, (int, float)) and value >= end for value, end in done)
 
 
@@ -130,7 +130,8 @@ def _run(
             strategy=strategy,
             precision=resolve(config.precision, device),
             max_epochs=-1,
-            max_steps=pace.total,
+            max_steps=-1 if pace.total is None else pace.total,
+            reload_dataloaders_every_n_epochs=1,  # asks for the length of the next stretch
             callbacks=[*callbacks, restoring],
             plugins=[SealedCheckpointIO()],
             use_distributed_sampler=False,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.errors import RecipeError
 
+_C = TypeVar("_C", bound="TrainingConfig")
 PRECISIONS = ("auto", "fp32", "bf16")
-# with --minutes and without --epochs, time alone ends a run
-_ANY_NUMBER_OF_EPOCHS = 10**6
+_ANY_NUMBER_OF_EPOCHS = 10**6  # what versions up to 0.2.0 wrote where time alone ends a run
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class TrainingConfig(Config):
     """Settings of data and training; ``lam`` is per dimension: the weight of ``-log p(x)`` is ``lam / D``.
 
     Attributes:
+        epochs: most passes over the training part; ``None``: ``minutes`` alone end the run, as they do where they are
+            given without ``epochs``.
         data_root: folder with the data set's official files, instead of ``data``.
         test_data: an ``.npz`` file whose images are the test part; those of ``data`` are then all for training.
         ood: data to score beside the test part: an ``.npz`` file, or ``svhn``, ``mnist`` or ``cifar10`` for the test
@@ -42,7 +45,8 @@ class TrainingConfig(Config):
         boost_until: share of the training after which it is 1.
         minutes: wall time of training; the schedule follows it.
         ema_every: steps between two updates of the running average.
-        checkpoint_steps: steps between two checkpoints, each preceded by a validation.
+        checkpoint_steps: steps between two checkpoints, each preceded by a validation; fewer in a short run, which has
+            at least eight.
         precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it,
             or the GPUs (sm_80 or newer).
         devices: processes that share each batch, on each machine; each has a GPU of its own where they are on GPUs.
@@ -50,7 +54,7 @@ class TrainingConfig(Config):
         draws: dequantizations over which the test figures are averaged.
     """
 
-    epochs: int = 50
+    epochs: int | None = 50  # type: ignore[assignment]  # None: any number, for recipes that end by the clock
     lam: float | None = 1.0
     batch_size: int = 32
     optimizer: str = "adamw"
@@ -98,6 +102,7 @@ class TrainingConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._require("epochs", self.epochs is not None or self.minutes is not None, "a number, or --minutes")
         self.require_one_of("precision", PRECISIONS)
         for name in ("devices", "nodes", "ema_every", "checkpoint_steps", "draws"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
@@ -136,9 +141,17 @@ class TrainingConfig(Config):
         return self.labels is not None and self.unlabelled > 0
 
     def updated(self, recipe: str, options: dict[str, Any]) -> TrainingConfig:
+        updated = super().updated(recipe, options)
         if options.get("minutes") is not None and options.get("epochs") is None and self.minutes is None:
-            options = options | {"epochs": _ANY_NUMBER_OF_EPOCHS}
-        return super().updated(recipe, options)
+            return dataclasses.replace(updated, epochs=None)
+        return updated
+
+    @classmethod
+    def from_json(cls: type[_C], values: dict[str, Any]) -> _C:
+        """As the base class, and the sign of older versions for any number of epochs."""
+        if values.get("epochs") == _ANY_NUMBER_OF_EPOCHS and values.get("minutes") is not None:
+            values = values | {"epochs": None}
+        return super().from_json(values)
 
     def weight(self, dim: int) -> float:
         return (1.0 if self.lam is None else self.lam) / dim

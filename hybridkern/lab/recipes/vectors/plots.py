@@ -36,7 +36,7 @@ def training(curves: Mapping[str, Sequence[float]], best: int, regression: bool)
         ("nats", np.asarray(curves["val_nll"])),
     )
     for axes, (unit, values), title in zip(panels, drawn, ("Prediction", "$-\\log p(x)$"), strict=True):
-        axes.plot(np.arange(1, len(values) + 1), values, color=COLOURS[0])
+        axes.plot(np.arange(1, len(values) + 1), values, color=COLOURS[0], marker="." if len(values) < 40 else None)
         axes.axvline(best + 1, color=COLOURS[3], linestyle="--", label=f"kept: epoch {best + 1}")
         axes.set_title(f"{title}, validation part")
         axes.set_xlabel("epoch")
