@@ -11,8 +11,10 @@ BENCH_FLAGS ?=
 BASE ?= HEAD
 KIT_PYTHON ?= python3.12
 KIT_TORCH ?= torch==2.11.0
+WHEEL_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
+WHEEL_TORCH ?= $(TORCH)
 WHEEL_FLAGS ?=
-TORCH_TEST_FLAGS ?= --torch torch==2.11.0 --triton triton==3.6.0
+TORCH_TEST_FLAGS ?= --torch torch==2.11.0
 
 # A branch of its own, so that a build without the extension never passes for one with it.
 NO_EXT := $(filter-out 0,$(HYBRIDKERN_NO_EXT))
@@ -32,14 +34,14 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel-test torch-test evidence evidence-test clean distclean
+.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel wheel-test torch-test evidence evidence-test clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3  VENV=.venv  HYBRIDKERN_NO_EXT=1 (no compiler)  HYBRIDKERN_CUDA=auto|0|1  PIP_FLAGS=...  TORCH=torch==2.13.0"
 	@echo "  DEMO_FLAGS='--epochs 2'  TEST_FLAGS='-k coupling'  BENCH_FLAGS='operators -k glow'"
-	@echo "  WHEEL_FLAGS='--newer-torch 2.14.1' (installs a CUDA build of torch, 5.5 GB)"
+	@echo "  WHEEL_PYTHONS='3.11 3.12'  WHEEL_TORCH='torch==2.13.0 torch==2.14.1' (autograd nodes for each)  WHEEL_FLAGS='--cases wheel-3.11'"
 
 build: $(READY) ## the virtual environment, torch, the package and its compiled extension
 
@@ -82,8 +84,14 @@ bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measur
 gpu-kit: ## what bench-gpu needs on a bare machine, into build/gpu-kit; KIT_PYTHON, KIT_TORCH: that machine's
 	$(PYTHON) -m benchmarks.gpu.kit --python '$(KIT_PYTHON)' --torch '$(KIT_TORCH)' --pip-flags='$(PIP_FLAGS)'
 
-wheel-test: ## build sdist and wheel, install and test them in clean environments; takes minutes
-	$(PYTHON) tests/packaging/wheel_cases.py --torch '$(TORCH)' $(WHEEL_FLAGS)
+wheel: ## sdist and manylinux wheels into dist, for each of WHEEL_PYTHONS that is here; takes minutes
+	$(PYTHON) -m buildtools.make_wheels --pythons '$(WHEEL_PYTHONS)' --torch '$(WHEEL_TORCH)'
+
+dist: # what an earlier `make wheel` left there is tested as it is
+	$(MAKE) wheel
+
+wheel-test: dist ## install sdist and wheels of dist in clean environments and test them there; takes minutes
+	$(PYTHON) -m tests.packaging.wheel_cases --torch '$(firstword $(WHEEL_TORCH))' $(WHEEL_FLAGS)
 
 torch-test: $(READY) ## the package beside another torch, in an environment of its own; see TORCH_TEST_FLAGS
 	$(BIN)/python -m tests.packaging.other_torch $(TORCH_TEST_FLAGS)

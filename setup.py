@@ -5,6 +5,9 @@ Beside it ``hybridkern._nodes``, the operators' autograd nodes in C++, which ser
 ``HYBRIDKERN_NO_EXT=1`` skips the extension; ``HYBRIDKERN_REQUIRE_EXT=1`` makes a failed build an error.
 ``HYBRIDKERN_CUDA`` says whether the CUDA library ``hybridkern._cuda`` is built beside it: ``auto`` (the default) where
 nvcc is found, whether or not a GPU is visible; ``0`` never; ``1`` always, and a failure is an error.
+
+For ``make wheel``: ``HYBRIDKERN_BUILD=nodes`` builds the nodes alone, for one more torch; ``HYBRIDKERN_OBJECTS`` names
+the folder of objects that were compiled for another Python: all that does not know of Python is used again.
 """
 
 import os
@@ -27,6 +30,8 @@ WANTED = os.environ.get("HYBRIDKERN_NO_EXT", "").strip() in ("", "0")
 CUDA_WANTED = os.environ.get("HYBRIDKERN_CUDA", "").strip()
 CUDA_ARCHITECTURES = ("80", "90", "100")  # A100, H100, B200
 CUDA_PTX = "compute_80"  # translated at build time for those, and by the driver for whatever comes later
+NODES_ALONE = os.environ.get("HYBRIDKERN_BUILD", "").strip() == "nodes"
+OBJECTS = os.environ.get("HYBRIDKERN_OBJECTS", "").strip()
 REQUIRED = os.environ.get("HYBRIDKERN_REQUIRE_EXT", "").strip() not in ("", "0")
 
 
@@ -81,9 +86,11 @@ def cuda_extension(home: str) -> Extension:
     code = ",".join([*(f"sm_{arch}" for arch in CUDA_ARCHITECTURES), CUDA_PTX])
     architectures = [f"-gencode=arch={CUDA_PTX},code=[{code}]"]
     nvcc = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
+    to_compile, objects = compiled_before(["csrc/layout.cpp", *sources("*/cuda.cu")])
     return cpp_extension.CppExtension(
         "hybridkern._cuda",
-        ["csrc/check.cpp", "csrc/layout.cpp", *sources("*/cuda.cu")],
+        ["csrc/check.cpp", *to_compile],
+        extra_objects=objects,
         depends=headers(),
         include_dirs=[f"{home}/include"],
         extra_compile_args={
@@ -100,14 +107,13 @@ def cuda_extension(home: str) -> Extension:
 
 def nodes_extension() -> Extension:
     """The autograd nodes: the only part that uses more of torch than its stable interface."""
-    import pybind11
     from torch.utils.cpp_extension import CppExtension
 
     return CppExtension(
         "hybridkern._nodes",
         [together("nodes", ["csrc/autograd/module.cpp", *sources("*/node.cpp")])],
         depends=[*headers(), "csrc/autograd/module.cpp", *sources("*/node.cpp")],
-        include_dirs=[pybind11.get_include()],
+        include_dirs=[pybind11_headers()],
         extra_compile_args={"cxx": ["-std=c++20", "-O2", "-g0", "-fvisibility=hidden"]},
     )
 
@@ -137,6 +143,29 @@ def sources(*patterns: str) -> list[str]:
     return sorted({str(p.relative_to(ROOT)) for pattern in patterns for p in (ROOT / "csrc").glob(pattern)})
 
 
+def compiled_before(files: list[str]) -> tuple[list[str], list[str]]:
+    """What is to be compiled, and the objects of the others: those that know nothing of Python."""
+    if not OBJECTS:
+        return files, []
+    of_python = [file for file in files if "pybind11" in (ROOT / file).read_text()]
+    return of_python, [str((Path(OBJECTS) / file).with_suffix(".o")) for file in files if file not in of_python]
+
+
+def pybind11_headers() -> str:
+    """A folder of pybind11's headers that stays: pip's isolated environment has another name at each installation.
+
+    ninja compiles anew where a command has changed, if only in the name of a folder.
+    """
+    import pybind11
+
+    place = ROOT / "build" / f"pybind11-{pybind11.__version__}"
+    if not place.exists():
+        part = place.with_name(f"{place.name}.part")
+        shutil.copytree(pybind11.get_include(), part, dirs_exist_ok=True)
+        part.rename(place)
+    return str(place.resolve())
+
+
 def together(name: str, files: list[str]) -> str:
     """One source that includes others: torch's headers take twenty seconds a source, their code one."""
     path = ROOT / "build" / f"{name}.cpp"
@@ -153,8 +182,10 @@ def headers() -> list[str]:
 
 def extension_options() -> dict[str, object]:
     """Arguments of setup() that build the extension."""
-    import pybind11
     from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+    if NODES_ALONE:
+        return {"ext_modules": [nodes_extension()], "cmdclass": {"build_ext": BuildExtension}}
 
     class OptionalBuild(BuildExtension):
         """Keeps a failed build from failing the installation, unless the extension is required."""
@@ -189,11 +220,15 @@ def extension_options() -> dict[str, object]:
     flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
+    to_compile, objects = compiled_before(
+        sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "*/checks.cpp", "codec/*.cpp", "coupling_network/*.cpp")
+    )
     extension = CppExtension(
         "hybridkern._C",
-        sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "*/checks.cpp", "codec/*.cpp", "coupling_network/*.cpp"),
+        to_compile,
+        extra_objects=objects,
         depends=headers(),
-        include_dirs=[pybind11.get_include()],
+        include_dirs=[pybind11_headers()],
         extra_compile_args={"cxx": flags},
     )
     extensions = [extension, nodes_extension()]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,12 @@ def _load() -> Extension:
 extension: Extension = _load()
 
 
+def _more_nodes() -> dict[str, Path]:
+    """Nodes for other releases of torch than the extension was built with: wheels bring them."""
+    folder, suffix = Path(__file__).with_name("nodes_for"), importlib.machinery.EXTENSION_SUFFIXES[0]
+    return {path.parent.name: path for path in sorted(folder.glob(f"*/_nodes{suffix}"))}
+
+
 def _load_nodes() -> Extension:
     """The autograd nodes in C++, which use more of torch than its stable interface: for one torch alone."""
     if extension.module is None:
@@ -63,13 +70,25 @@ def _load_nodes() -> Extension:
     if built == "none":
         return Extension(None, "the C++ autograd nodes were not built")
     # builds of one release for CPU and for GPUs, which differ behind the plus sign, share their interface
-    if built.split("+")[0] != torch.__version__.split("+")[0]:
-        return Extension(None, f"the C++ autograd nodes were built for torch {built}, and this is {torch.__version__}")
+    here, more = torch.__version__.split("+")[0], _more_nodes()
+    own = built.split("+")[0] == here
+    if not own and here not in more:
+        known = ", ".join([built, *more])
+        return Extension(None, f"the C++ autograd nodes were built for torch {known}, and this is {torch.__version__}")
     try:
-        module = importlib.import_module("hybridkern._nodes")
+        module = importlib.import_module("hybridkern._nodes") if own else _import_from(more[here])
     except ImportError as error:
         return Extension(None, f"the C++ autograd nodes do not load with torch {torch.__version__}: {error}")
-    return Extension(module, f"C++ autograd nodes, built for torch {built}")
+    return Extension(module, f"C++ autograd nodes, built for torch {built if own else here}")
+
+
+def _import_from(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("hybridkern._nodes", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no module of this Python")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 nodes: Extension = _load_nodes()

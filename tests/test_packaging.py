@@ -105,6 +105,37 @@ def test_autograd_nodes_of_another_torch_are_left_alone(
     assert reason in state.reason
 
 
+@pytest.mark.parametrize(
+    ("running", "reason"),
+    [
+        ("2.14.1+cu130", "C++ autograd nodes, built for torch 2.14.1"),
+        ("2.15.0", "were built for torch 2.13.0+cpu, 2.11.0, 2.14.1, and this is 2.15.0"),
+        ("2.11.0", "do not load with torch 2.11.0"),
+    ],
+)
+def test_a_wheel_has_nodes_for_several_versions_of_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: str, reason: str
+) -> None:
+    suffix = _extension.importlib.machinery.EXTENSION_SUFFIXES[0]
+    for name in ("2.11.0/_nodes" + suffix, "2.14.1/_nodes" + suffix, "2.12.0/_nodes.cpython-399-another.so"):
+        library = tmp_path / "nodes_for" / name
+        library.parent.mkdir(parents=True)
+        library.touch()  # an empty file, which does not load
+    found = SimpleNamespace(build_info=lambda: {"autograd_nodes": "2.13.0+cpu"})
+    monkeypatch.setattr(_extension, "extension", _extension.Extension(found, ""))
+    monkeypatch.setattr(_extension, "__file__", str(tmp_path / "_extension.py"))
+    monkeypatch.setattr(_extension.torch, "__version__", running)
+    if running.startswith("2.14"):
+        monkeypatch.setattr(_extension, "_import_from", lambda path: SimpleNamespace(path=path))
+    state = _extension._load_nodes()
+    assert reason in state.reason
+    if running.startswith("2.14"):
+        assert state.module is not None
+        assert state.module.path == tmp_path / "nodes_for" / "2.14.1" / f"_nodes{suffix}"
+    else:
+        assert state.module is None
+
+
 BUILT = "sm_80,sm_90,sm_100,compute_80"
 
 

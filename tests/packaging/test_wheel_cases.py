@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.wheel_cases import Case, Environment, Failed, falsehoods, path_without
+from buildtools.environments import CommandError, Environment
+from tests.packaging.wheel_cases import Case, falsehoods, path_without
 
 REPORT = """\
 backends
@@ -70,5 +71,5 @@ def test_hidden_programs_are_not_found(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_failed_command_is_an_error_with_its_output(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    with pytest.raises(Failed, match=r"ended with 3:\nsaid so"):
+    with pytest.raises(CommandError, match=r"ended with 3:\nsaid so"):
         Environment(tmp_path).run("-c", "import sys; print('said so'); sys.exit(3)")

@@ -1,33 +1,45 @@
-"""The package as users install it: built, installed and tested in clean environments. ``make wheel-test`` runs it.
+"""The package as users install it: installed and tested in clean environments. ``make wheel-test`` runs it.
 
-Builds the sdist, and the wheel from the sdist. Then, in virtual environments of its own and far from the source tree,
-for each case: installs, runs the operator tests, and holds ``python -m hybridkern.report`` to what is true there.
+Takes sdist and wheels of ``make wheel``. For each case: installs, in an environment of its own and far from the source
+tree, runs a selection of the tests, and holds ``python -m hybridkern.report`` to what is true there.
 
 - ``no-compiler``: the sdist, on a machine without a C++ compiler; the result is plain Python.
 - ``no-nvcc``: the sdist, with a compiler and without nvcc; the result has the CPU kernels.
-- ``nvcc-without-gpu``: the wheel built here, with nvcc on the path and no GPU. Skipped, and said so, without nvcc.
-- ``newer-torch``: the wheel built here, with a later torch than it was built with (``--newer-torch VERSION``).
+- ``wheel-3.11`` and so on: the wheel of each Python that is here, with the torch it was built with and no compiler.
+- ``torch-2.10.0`` and so on: the wheel of this Python with other versions of torch (``--torches``); where it has no
+  autograd nodes for one, the report must say so; torch 2.9 runs Python and Triton alone.
 
-Not part of the test suite: it takes minutes and installs torch twice (the later one is a CUDA build, about 5 GB).
+Not part of the test suite: it takes minutes, and installs torch once a case (a CUDA build of it without NVIDIA's 5 GB).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
-import venv
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from zipfile import ZipFile
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD_TOOLS = ("setuptools>=77.0.3", "ninja", "pybind11>=2.13")
+from buildtools.environments import BUILD_TOOLS, ROOT, CommandError, Environment, folder_of, prepare
+from buildtools.make_wheels import interpreter
+
 TEST_TOOLS = ("numpy", "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3")
 COMPILERS = ("c++", "g++", "clang++", "gcc", "cc", "clang")
+SELECTION = (
+    "tests/test_packaging.py",
+    *(f"tests/ops/test_{name}.py" for name in ("registration", "backends", "nodes", "gradients", "accuracy_coupling")),
+    "tests/flows/test_laws.py",
+    "tests/flows/test_compile.py::test_compiles_as_one_graph[{}-glow-context]",
+    "tests/flows/test_compile.py::test_compiles_as_one_graph[{}-realnvp-2]",
+    "tests/codec/test_coder.py",
+    "tests/saving/test_saving.py",
+)
 
 PYTEST_INI = """\
 [pytest]
@@ -35,46 +47,6 @@ addopts = --import-mode=importlib -ra
 pythonpath = .
 markers = slow
 """
-
-
-class Failed(Exception):
-    """A case does not hold; the message says what."""
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A virtual environment, used through its interpreter."""
-
-    folder: Path
-
-    @classmethod
-    def create(cls, folder: Path, *packages: str) -> Environment:
-        venv.create(folder, with_pip=True, clear=True)
-        made = cls(folder)
-        made.pip("install", *packages)
-        return made
-
-    @property
-    def python(self) -> str:
-        return str(self.folder / "bin" / "python")
-
-    def pip(self, *arguments: str, **variables: str) -> None:
-        self.run("-m", "pip", "--quiet", "--disable-pip-version-check", *arguments, **variables)
-
-    def run(self, *arguments: str, cwd: Path | None = None, **variables: str) -> str:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HYBRIDKERN_", "CUDA_HOME"))}
-        kept.pop("PYTHONPATH", None)
-        done = subprocess.run(
-            [self.python, *arguments],
-            cwd=cwd or self.folder,
-            env=kept | variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise Failed(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
-        return done.stdout
 
 
 @dataclass(frozen=True)
@@ -85,17 +57,19 @@ class Case:
         name: of the case.
         path: ``PATH`` of the installation and of the tests.
         compiled: whether there must be CPU kernels.
-        cuda: whether the CUDA library must be built in; ``None`` where this version has none.
-        nodes: whether there must be autograd nodes in C++, which are for the torch they were built with alone.
+        cuda: whether the CUDA library must be built in.
+        nodes: whether there must be autograd nodes in C++, if they were built for the torch that is there.
         variables: others of the installation.
+        reason: why there are no CPU kernels, where there are none.
     """
 
     name: str
     path: str
     compiled: bool
-    cuda: bool | None
+    cuda: bool
     nodes: bool
     variables: dict[str, str] = field(default_factory=dict)
+    reason: str = "the extension was not built"
 
 
 def path_without(folder: Path, *programs: str) -> str:
@@ -110,41 +84,27 @@ def path_without(folder: Path, *programs: str) -> str:
     return str(folder)
 
 
-def build(tool: Environment, folder: Path) -> tuple[Path, Path]:
-    """The sdist of the source tree, and the wheel of that sdist."""
-    source = folder / "source"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, tracked.split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, source / name)
-    script = f"from setuptools import build_meta; print(build_meta.build_sdist({str(folder)!r}))"
-    tool.run("-c", script, cwd=source)
-    (sdist,) = folder.glob("hybridkern-*.tar.gz")
-    tools = f"{tool.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    tool.pip("wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(sdist), PATH=tools,
-             HYBRIDKERN_REQUIRE_EXT="1", MAX_JOBS="2")  # fmt: skip
-    (wheel,) = folder.glob("hybridkern-*.whl")
-    return sdist, wheel
-
-
-def check(environment: Environment, case: Case, tests: Path, test_flags: Sequence[str]) -> str:
-    """Runs the operator tests on what is installed; returns pytest's last line.
+def check(environment: Environment, case: Case, nodes: Sequence[str], tests: Path, test_flags: Sequence[str]) -> str:
+    """Runs the selection of tests on what is installed; returns pytest's last line.
 
     Raises:
-        Failed: a test fails, or the report says something that is not so.
+        CommandError: a test fails, or the report says something that is not so.
     """
     where = environment.run("-c", "import hybridkern; print(hybridkern.__file__)", cwd=tests).strip()
     if not Path(where).is_relative_to(environment.folder):
-        raise Failed(f"the tests would run on {where}, not on the installation")
+        raise CommandError(f"the tests would run on {where}, not on the installation")
     report = environment.run("-m", "hybridkern.report", cwd=tests, PATH=case.path)
     print(report)
     version = environment.run("-c", "import torch; print(torch.__version__)").strip()
-    if missing := falsehoods(report, case, version):
-        raise Failed(f"the report should say: {'; '.join(missing)}")
+    if missing := falsehoods(
+        report, replace(case, nodes=case.compiled and case.nodes and version.split("+")[0] in nodes), version
+    ):
+        raise CommandError(f"the report should say: {'; '.join(missing)}")
     required = {"HYBRIDKERN_TEST_REQUIRE_CPP": "1"} if case.compiled else {}
-    arguments = ("-m", "pytest", "-q", "--numprocesses=2", "tests/ops", *test_flags)
-    done = environment.run(*arguments, cwd=tests, PATH=case.path, OMP_NUM_THREADS="1", **required)
+    selection = [test.format("cpp" if case.compiled else "reference") for test in SELECTION]
+    # torch.compile needs a compiler of its own
+    arguments = ("-m", "pytest", "-q", "--numprocesses=2", *selection, *test_flags)
+    done = environment.run(*arguments, cwd=tests, **required)
     return done.splitlines()[-1]
 
 
@@ -170,50 +130,94 @@ def falsehoods(report: str, case: Case, torch: str) -> list[str]:
     if case.compiled:
         checks["the backend cpp is available"] = line("cpp").startswith("available: ")
     else:
-        checks["the extension was not built"] = line("cpp").startswith("not available: the extension was not built")
+        checks[case.reason] = line("cpp").startswith(f"not available: {case.reason}")
     autograd = "C++ autograd nodes" if case.nodes else "Python functions: "
     checks[f"autograd runs on {autograd}"] = line("autograd").startswith(autograd)
-    if case.cuda is not None:
-        built = "sm_" in line("architectures built in")
-        checks[f"CUDA architectures are {'' if case.cuda else 'not '}built in"] = built == case.cuda
+    built = "sm_" in line("architectures built in")
+    checks[f"CUDA architectures are {'' if case.cuda else 'not '}built in"] = built == case.cuda
     return [truth for truth, holds in checks.items() if not holds]
 
 
-def cases_of(folder: Path) -> list[Case]:
-    """The cases of the wheel's own torch, with a ``PATH`` for each made below ``folder``."""
-    has_cuda_sources = any((ROOT / "csrc").glob("*/cuda.cu"))
-    tools = f"{folder / 'venv' / 'bin'}{os.pathsep}"
+@dataclass(frozen=True)
+class Work:
+    """A case, what it installs, and where.
+
+    Attributes:
+        case: its name and what must be true.
+        package: sdist or wheel.
+        python: the interpreter.
+        torch: what pip installs.
+        nodes: releases of torch that there are autograd nodes for.
+    """
+
+    case: Case
+    package: Path
+    python: str
+    torch: str
+    nodes: tuple[str, ...]
+
+
+def contents(wheel: Path) -> tuple[bool, list[str]]:
+    """Whether there is a CUDA library in a wheel, and the releases of torch that there are more nodes for."""
+    names = ZipFile(wheel).namelist()
+    more = [found[1] for name in names if (found := re.match(r"hybridkern/nodes_for/([^/]+)/_nodes", name))]
+    return any(name.startswith("hybridkern/_cuda") for name in names), more
+
+
+def number(torch: str) -> str:
+    """``2.13.0`` of ``torch==2.13.0``; empty for the newest."""
+    return torch.partition("==")[2]
+
+
+def works_of(dist: Path, folder: Path, torch: str, others: Sequence[str]) -> list[Work]:
+    """The cases, with a ``PATH`` for each made below ``folder``.
+
+    Args:
+        dist: holds sdist and wheels.
+        folder: for the paths.
+        torch: what the wheels were built with.
+        others: what the wheel of this Python must run with too.
+    """
+    here = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     bare, no_nvcc = path_without(folder / "bare", *COMPILERS, "nvcc"), path_without(folder / "no-nvcc", "nvcc")
-    built, not_built = (True, False) if has_cuda_sources else (None, None)
     nowhere = {"CUDA_HOME": str(folder / "nowhere")}  # a toolkit beside the path must not be found either
-    cases = [
-        Case("no-compiler", tools + bare, compiled=False, cuda=not_built, nodes=False, variables=nowhere),
-        Case("no-nvcc", tools + no_nvcc, compiled=True, cuda=not_built, nodes=True, variables=nowhere),
-    ]
-    if shutil.which("nvcc") is None:
-        print("left out nvcc-without-gpu: there is no nvcc on the path")
-        return cases
-    return [*cases, Case("nvcc-without-gpu", tools + os.environ["PATH"], compiled=True, cuda=built, nodes=True)]
+    works = []
+    for sdist in dist.glob("hybridkern-*.tar.gz"):
+        for name, path, compiled in (("no-compiler", bare, False), ("no-nvcc", no_nvcc, True)):
+            case = Case(name, path, compiled=compiled, cuda=False, nodes=compiled, variables=nowhere)
+            works.append(Work(case, sdist, sys.executable, torch, (number(torch),)))
+    for wheel in sorted(dist.glob("hybridkern-*.whl")):
+        tag = wheel.name.split("-")[2]
+        version = f"{tag[2]}.{tag[3:]}"
+        python = sys.executable if tag == here else interpreter(version)
+        if python is None:
+            print(f"left out wheel-{version}: there is no such Python")
+            continue
+        cuda, more = contents(wheel)
+        nodes = (number(torch), *more)
+        works.append(Work(Case(f"wheel-{version}", bare, True, cuda, True), wheel, python, torch, nodes))
+        for other in others if tag == here else ():
+            compiled = not number(other).startswith("2.9.")
+            reason = "the extension needs torch 2.10 or newer"
+            case = Case(f"torch-{number(other) or 'newest'}", bare, compiled, cuda and compiled, True, reason=reason)
+            works.append(Work(case, wheel, python, other, nodes))
+    return works
 
 
-def prepare(folder: Path, torch: str) -> None:
-    """Fills ``folder``: the environment ``venv``, sdist and wheel, and the tests far from the source tree."""
-    shutil.rmtree(folder, ignore_errors=True)
-    build(Environment.create(folder / "venv", torch, *BUILD_TOOLS, *TEST_TOOLS), folder)
-    tests = folder / "tests-alone"
-    shutil.copytree(folder / "source" / "tests", tests / "tests")
-    (tests / "pytest.ini").write_text(PYTEST_INI)
-
-
-def run_case(environment: Environment, package: Path, case: Case, folder: Path, test_flags: Sequence[str]) -> bool:
+def run_case(work: Work, tests: Path, test_flags: Sequence[str]) -> bool:
     """Installs, checks, prints; whether the case holds."""
-    began = time.monotonic()
+    case, began = work.case, time.monotonic()
     print(f"\n== {case.name}", flush=True)
     try:
-        flags = ["--no-deps", "--force-reinstall", "--no-cache-dir", "--no-build-isolation"]
-        environment.pip("install", *flags, str(package), PATH=case.path, MAX_JOBS="2", **case.variables)
-        print(check(environment, case, folder / "tests-alone", test_flags))
-    except Failed as error:
+        tools = (*BUILD_TOOLS, *TEST_TOOLS)
+        environment = prepare(folder_of(work.torch, work.python), work.torch, tools, work.python)
+        ready = time.monotonic()
+        flags = ["--force-reinstall", "--no-deps", "--no-cache-dir", "--no-build-isolation"]
+        path = f"{environment.folder / 'bin'}{os.pathsep}{case.path}"
+        environment.pip("install", *flags, str(work.package), PATH=path, **case.variables)
+        print(f"torch in {ready - began:.0f} s, the package in {time.monotonic() - ready:.1f} s", flush=True)
+        print(check(environment, case, work.nodes, tests, test_flags))
+    except CommandError as error:
         print(f"FAILED: {error}")
         return False
     finally:
@@ -221,38 +225,36 @@ def run_case(environment: Environment, package: Path, case: Case, folder: Path, 
     return True
 
 
+def tests_alone(folder: Path) -> Path:
+    """The tests that git tracks, far from the source tree."""
+    shutil.rmtree(folder, ignore_errors=True)
+    command = ["git", "ls-files", "-z", "tests"]
+    for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "pytest.ini").write_text(PYTEST_INI)
+    return folder
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "wheel-test", help="for everything; made anew")
-    parser.add_argument("--keep", action="store_true", help="use what an earlier run has built in --folder")
-    parser.add_argument("--torch", default="torch==2.13.0", help="what the wheel is built with")
-    parser.add_argument("--newer-torch", default="", metavar="VERSION", help="also run newer-torch, e.g. 2.14.1")
+    parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="holds sdist and wheels, by make wheel")
+    parser.add_argument("--torch", default="torch==2.13.0", help="what the wheels were built with")
+    parser.add_argument("--torches", default="torch==2.9.1 torch==2.10.0 torch", help="others; `torch`: the newest")
     parser.add_argument("--cases", default="", help="only these, separated by commas")
     parser.add_argument("--test-flags", default="", help="of pytest")
     options = parser.parse_args(arguments)
-    folder: Path = options.folder.resolve()
-    if not options.keep:
-        began = time.monotonic()
-        prepare(folder, options.torch)
-        print(f"sdist and wheel: {time.monotonic() - began:.0f} s", flush=True)
-    (sdist,), (wheel,) = folder.glob("hybridkern-*.tar.gz"), folder.glob("hybridkern-*.whl")
-    work = [(Environment(folder / "venv"), wheel if case.cuda else sdist, case) for case in cases_of(folder)]
-    if options.newer_torch:
-        newer = Environment(folder / "venv-newer")
-        built = work[-1][2]  # the wheel was built with all that is on the path
-        work.append((newer, wheel, replace(built, name="newer-torch", path=os.environ["PATH"], nodes=False)))
-    else:
-        print("left out newer-torch: name one with --newer-torch VERSION")
-    wanted = options.cases.split(",") if options.cases else [case.name for _, _, case in work]
-    failed = []
-    for environment, package, case in work:
-        if case.name in wanted:
-            if not Path(environment.python).exists():
-                Environment.create(environment.folder, f"torch=={options.newer_torch}", *TEST_TOOLS)
-            if not run_case(environment, package, case, folder, options.test_flags.split()):
-                failed.append(case.name)
-    print(f"\nfailed: {', '.join(failed)}" if failed else f"\nholds: {', '.join(wanted)}")
+    folder = ROOT / "build" / "wheel-test"
+    works = works_of(options.dist, folder, options.torch, options.torches.split())
+    wanted = options.cases.split(",") if options.cases else [work.case.name for work in works]
+    chosen = [work for work in works if work.case.name in wanted]
+    if not chosen:
+        raise SystemExit(f"--cases: got {options.cases or 'none'}, expected some of those that {options.dist} allows")
+    tests = tests_alone(folder / "tests-alone")
+    failed = [work.case.name for work in chosen if not run_case(work, tests, options.test_flags.split())]
+    print(f"\nfailed: {', '.join(failed)}" if failed else f"\nholds: {', '.join(work.case.name for work in chosen)}")
     return 1 if failed else 0
 
 

