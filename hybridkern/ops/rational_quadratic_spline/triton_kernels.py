@@ -15,10 +15,10 @@ from hybridkern.ops.rational_quadratic_spline import triton_math as m
 
 
 @triton.jit
-def _rows(params, row, column, number, mask, extent, batch, component, outer, inner, DENSE: tl.constexpr,
+def _rows(raw, row, column, number, mask, extent, batch, component, outer, inner, DENSE: tl.constexpr,
           WORK: tl.constexpr, ALIGN: tl.constexpr):  # fmt: skip
     at = number.to(tl.int64) * component + element(row, column, extent, batch, outer, inner, DENSE, ALIGN)
-    return tl.load(params + at, mask=mask, other=0.0).to(WORK)
+    return tl.load(raw + at, mask=mask, other=0.0).to(WORK)
 
 
 @triton.jit
@@ -88,7 +88,7 @@ def _locate(
 
 @triton.jit
 def forward_kernel(
-    x, params, log_det, y, new_log_det, rows, columns, extent, steps, chunks,
+    x, raw, log_det, y, new_log_det, rows, columns, extent, steps, chunks,
     x_batch, x_outer, x_inner, p_batch, p_component, p_outer, p_inner, y_batch, y_outer, y_inner, log_det_stride,
     BINS: tl.constexpr, PADDED: tl.constexpr, KNOTS: tl.constexpr, PADDED_KNOTS: tl.constexpr,
     TIED: tl.constexpr, FIXED: tl.constexpr, WRAPS: tl.constexpr, ZUKO: tl.constexpr, INVERSE: tl.constexpr,
@@ -111,11 +111,11 @@ def forward_kernel(
         is_bin = k < BINS
         x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        raw_w = _rows(params, row, column, k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner, P_DENSE,
+        raw_w = _rows(raw, row, column, k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner, P_DENSE,
                       WORK, ALIGN)  # fmt: skip
-        raw_h = _rows(params, row, column, BINS + k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner,
+        raw_h = _rows(raw, row, column, BINS + k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner,
                       P_DENSE, WORK, ALIGN)  # fmt: skip
-        raw_d = _rows(params, row, column, 2 * BINS + i, mask & (i < KNOTS), extent, p_batch, p_component, p_outer,
+        raw_d = _rows(raw, row, column, 2 * BINS + i, mask & (i < KNOTS), extent, p_batch, p_component, p_outer,
                       p_inner, P_DENSE, WORK, ALIGN)  # fmt: skip
         if WRAPS and not INVERSE:
             value = m.turned(value, LOW, MIDDLE, RANGE)
@@ -169,7 +169,7 @@ def _of_shares(e, per_sum, shrink, at, size, lost, bin_k, k, grad_at, grad_size,
 
 @triton.jit
 def backward_kernel(
-    x, params, grad_y, grad_log_det, grad_x, grad_params, rows, columns, extent, steps, chunks,
+    x, raw, grad_y, grad_log_det, grad_x, grad_params, rows, columns, extent, steps, chunks,
     x_batch, x_outer, x_inner, p_batch, p_component, p_outer, p_inner, gy_batch, gy_outer, gy_inner,
     gx_batch, gx_outer, gx_inner, gp_batch, gp_component, gp_outer, gp_inner, log_det_stride,
     SHARED: tl.constexpr, BINS: tl.constexpr, PADDED: tl.constexpr, KNOTS: tl.constexpr, PADDED_KNOTS: tl.constexpr,
@@ -200,11 +200,11 @@ def backward_kernel(
         mask = mask[None, :, :]
         x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        raw_w = _rows(params, row, column, k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner, P_DENSE,
+        raw_w = _rows(raw, row, column, k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner, P_DENSE,
                       WORK, ALIGN)  # fmt: skip
-        raw_h = _rows(params, row, column, BINS + k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner,
+        raw_h = _rows(raw, row, column, BINS + k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner,
                       P_DENSE, WORK, ALIGN)  # fmt: skip
-        raw_d = _rows(params, row, column, 2 * BINS + i, mask & (i < KNOTS), extent, p_batch, p_component, p_outer,
+        raw_d = _rows(raw, row, column, 2 * BINS + i, mask & (i < KNOTS), extent, p_batch, p_component, p_outer,
                       p_inner, P_DENSE, WORK, ALIGN)  # fmt: skip
         passed = tl.zeros_like(value)
         if grad_y is not None:
