@@ -43,7 +43,7 @@ variable_list reference_gradient(const char* node, const variable_list& saved, c
 
 PYBIND11_MODULE(_nodes, m) {
   namespace nodes = hk::nodes;
-  m.doc() = "Autograd nodes of hybridkern's operators, for ordinary CPU tensors and the torch named in `torch`.";
+  m.doc() = "Autograd nodes of hybridkern's operators, for ordinary tensors and the torch named in `torch`.";
   m.attr("torch") = TORCH_VERSION;
   // What Python code raises inside a call, such as a hook of saved tensors, reaches the caller as it was raised.
   pybind11::register_local_exception_translator([](std::exception_ptr raised) {
@@ -62,6 +62,13 @@ PYBIND11_MODULE(_nodes, m) {
       "The function (node, saved, grads, options) that gives gradients which can be differentiated.");
   m.def("refuse_derivatives", &nodes::refuse_derivatives,
         "Make backward through these registered operators an error, where they were called directly.");
+  m.def(
+      "serve_cuda",
+      [](const std::vector<std::string>& names) {
+        for (auto& [name, served] : nodes::Registered::on_cuda())
+          *served = std::find(names.begin(), names.end(), name) != names.end();
+      },
+      "The nodes of these operators, and no others, take CUDA tensors: their kernels are registered.");
   std::vector<PyMethodDef>& methods = nodes::Registered::all();
   methods.push_back({nullptr, nullptr, 0, nullptr});
   if (PyModule_AddFunctions(m.ptr(), methods.data()) != 0) throw pybind11::error_already_set();

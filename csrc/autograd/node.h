@@ -15,7 +15,9 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -30,13 +32,13 @@ using OptionalTensor = std::optional<Tensor>;
 template <class T>
 inline constexpr bool is_tensor = std::is_same_v<T, Tensor> || std::is_same_v<T, OptionalTensor>;
 
-// An ordinary CPU tensor: no subclass, no wrapper of a functional transform, no tangent of forward mode.
+// An ordinary tensor on a CPU or a GPU: no subclass, no wrapper of a functional transform, no tangent of forward mode.
 inline bool is_ordinary(const Tensor& value) {
   using Key = c10::DispatchKey;
   constexpr c10::DispatchKeySet special({Key::Python, Key::PythonTLSSnapshot, Key::FuncTorchBatched,
                                          Key::FuncTorchGradWrapper, Key::FuncTorchVmapMode, Key::Batched,
                                          Key::Functionalize, Key::ZeroTensor});
-  return value.device().is_cpu() && value.layout() == at::kStrided && !value.key_set().has_any(special) &&
+  return (value.is_cpu() || value.is_cuda()) && value.layout() == at::kStrided && !value.key_set().has_any(special) &&
          !value._fw_grad(0).defined();
 }
 
@@ -87,7 +89,7 @@ bool take(PyObject* from, std::array<double, count>& to) {
 // Under autocast a low-precision main tensor is widened first, by hybridkern/ops.
 inline bool is_widened(const Tensor& main) {
   return (main.scalar_type() == at::kBFloat16 || main.scalar_type() == at::kHalf) &&
-         at::autocast::is_autocast_enabled(at::kCPU);
+         at::autocast::is_autocast_enabled(main.device().type());
 }
 
 inline PyObject* to_python(const variable_list& values) {
@@ -151,7 +153,10 @@ variable_list reference_gradient(const char* node, const variable_list& saved, c
 //   variable_list gradients(saved, grads, options)   of the tensors of the call, by the kernel
 // and may have
 //   bool fits(in...)          whether the arguments have the shapes of the kernel, where the public function widens
-//   them double note(in...)        one more number for `options`
+//   them
+//   double note(in...)        one more number for `options`
+//   Out unrecorded(in...)     the kernel's call where nothing need be saved
+//   size_t returns            how many outputs of the kernel the call returns: the others are there to be saved
 template <class Self, class Signature>
 struct Node;
 
@@ -159,10 +164,13 @@ template <class Self, class Out, class... In>
 struct Node<Self, Out(const In&...)> : torch::autograd::Function<Self> {
   static constexpr bool is_traceable = true;
   static constexpr size_t tensors = (0 + ... + (is_tensor<In> ? 1 : 0));
+  static constexpr size_t returns = ~size_t{0};
+  static inline bool on_cuda = false;  // whether its kernels serve CUDA tensors, as hybridkern/ops/_gpu.py finds them
   using Given = std::array<Tensor, tensors>;
 
   static bool fits(const In&...) { return true; }
   static double note(const In&...) { return 0; }
+  static Out unrecorded(const In&... in) { return Self::run(in...); }
   static variable_list recorded_gradients(const variable_list& saved, const variable_list& grads,
                                           const Options& options) {
     return reference_gradient(Self::name, saved, grads, options, tensors);
@@ -181,10 +189,11 @@ struct Node<Self, Out(const In&...)> : torch::autograd::Function<Self> {
     options.push_back(Self::note(in...));
     for (const Tensor& value : tensors_given) options.push_back(value.defined());
     at::AutoDispatchBelowADInplaceOrView below;
-    const variable_list out = listed(Self::run(in...));
+    variable_list out = listed(Self::run(in...));
     ctx->save_for_backward(Self::saves(tensors_given, out, options));
     ctx->saved_data["options"] = c10::List<double>(c10::ArrayRef<double>(options));
     ctx->set_materialize_grads(false);
+    out.resize(std::min(out.size(), Self::returns));
     return out;
   }
 
@@ -220,8 +229,9 @@ struct Node<Self, Out(const In&...)> : torch::autograd::Function<Self> {
   template <size_t... I>
   static PyObject* serve(PyObject* const* args, std::index_sequence<I...>) {
     std::tuple<In...> in;
-    if (!is_plain_call() || !(take(args[I], std::get<I>(in)) && ...) || is_widened(std::get<0>(in)) ||
-        !Self::fits(std::get<I>(in)...))
+    const Tensor& main = std::get<0>(in);
+    if (!is_plain_call() || !(take(args[I], std::get<I>(in)) && ...) || (main.is_cuda() && !on_cuda) ||
+        is_widened(main) || !Self::fits(std::get<I>(in)...))
       return Py_NewRef(Py_None);
     variable_list out;
     try {
@@ -230,14 +240,14 @@ struct Node<Self, Out(const In&...)> : torch::autograd::Function<Self> {
         out = Self::apply(std::get<I>(in)...);
       } else {
         at::AutoDispatchBelowADInplaceOrView below;
-        out = listed(Self::run(std::get<I>(in)...));
+        out = listed(Self::unrecorded(std::get<I>(in)...));
       }
     } catch (const python_error&) {
       throw;  // of a hook of saved tensors
     } catch (const std::exception&) {
       return Py_NewRef(Py_None);
     }
-    return std::is_same_v<Out, Tensor> ? THPVariable_Wrap(out[0]) : to_python(out);
+    return std::is_same_v<Out, Tensor> || Self::returns == 1 ? THPVariable_Wrap(out[0]) : to_python(out);
   }
 };
 
@@ -248,7 +258,12 @@ struct Registered {
     (all().push_back({Nodes::name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&Nodes::method)),
                       METH_FASTCALL, nullptr}),
      ...);
+    ((on_cuda()[Nodes::name] = &Nodes::on_cuda), ...);
     return {};
+  }
+  static std::map<std::string, bool*>& on_cuda() {
+    static std::map<std::string, bool*> by_name;
+    return by_name;
   }
   static std::vector<PyMethodDef>& all() {
     static std::vector<PyMethodDef> list;

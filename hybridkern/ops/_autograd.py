@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hybridkern._extension import extension, nodes
 from hybridkern._values import transformed
+from hybridkern.ops import _gpu
 from hybridkern.ops._backends import state
 from hybridkern.ops._operator import OPERATORS, Option, Outputs, options_of
 
@@ -84,13 +85,18 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
     _OPTIONS[node] = tuple(options)
 
     def run(backend: str, *args: Any) -> Any:
-        if _native and backend == "cpp" and not torch.compiler.is_compiling():
+        if _native and _is_registered(backend, node) and not torch.compiler.is_compiling():
             out = native(*args)
             if out is not None:
                 return out
         return python(backend, *args)
 
     return run
+
+
+def _is_registered(backend: str, node: str) -> bool:
+    """Whether the backend's kernel is the one that the dispatcher, and so a C++ node, calls."""
+    return backend != "triton" or node not in _gpu.state.native
 
 
 _OPTIONS: dict[str, tuple[Option, ...]] = {}
@@ -115,7 +121,7 @@ def _saying_so(python: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def quick(node: str) -> Callable[..., Any]:
-    """The call of a C++ node as most calls are: by the automatic choice, on plain CPU tensors, gradients or none.
+    """The call of a C++ node as most calls are: by the automatic choice, on plain tensors, gradients or none.
 
     The function of the node's arguments gives the outputs, or None where the call is another one or its arguments do
     not fit the kernel's contract: then the public function checks them, chooses and says what is wrong.

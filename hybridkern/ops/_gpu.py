@@ -24,7 +24,7 @@ import torch
 from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn import Parameter
 
-from hybridkern._extension import cuda_library
+from hybridkern._extension import cuda_library, nodes
 from hybridkern.ops._operator import LIBRARY, OPERATORS, Operator
 
 
@@ -53,6 +53,14 @@ def launcher(part: str) -> Callable[..., Any]:
     return found
 
 
+@cache
+def _launched(part: str) -> Callable[..., Any]:
+    """The launcher behind its plans, for arguments that the public function has checked. Imports triton."""
+    from hybridkern.ops._triton.plans import Plans
+
+    return Plans(lambda *args: launcher(part)(*args))
+
+
 def _owner(part: str) -> Operator:
     return next(operator for operator in OPERATORS.values() if part in operator.parts)
 
@@ -66,7 +74,7 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 
     def call(backend: str, *args: Any) -> Any:
         if backend == "triton" and _past_native(operator, args[0]):
-            return launcher(f"{operator.name}_{part}")(*args)
+            return _launched(f"{operator.name}_{part}")(*args)
         return kernel(*args)
 
     return call
@@ -75,7 +83,7 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
     """What the :func:`runner` of that part does."""
     if backend == "triton" and _past_native(operator, args[0]):
-        return launcher(f"{operator.name}_{part}")(*args)
+        return _launched(f"{operator.name}_{part}")(*args)
     return operator.kernels[part](*args)
 
 
@@ -85,10 +93,21 @@ def _past_native(operator: Operator, x: Any) -> bool:
 
 
 def _stub(operator: Operator, part: str) -> Callable[..., Any]:
-    def kernel(*args: Any, **named: Any) -> Any:
+    def run(*args: Any, **named: Any) -> Any:
         return launcher(part)(*args, **named)
 
-    return operator.checked(part.removeprefix(f"{operator.name}_"), kernel)
+    checked = operator.checked(part.removeprefix(f"{operator.name}_"), run)
+    planned: Callable[..., Any] | None = None
+
+    def kernel(*args: Any, **named: Any) -> Any:
+        nonlocal planned
+        if planned is None:
+            from hybridkern.ops._triton.plans import Plans
+
+            planned = Plans(checked)  # a plan's arguments are of a kind that was checked
+        return planned(*args, **named)
+
+    return kernel
 
 
 def _decomposition(operator: Operator, part: str) -> Callable[..., Any]:
@@ -127,6 +146,9 @@ def attach() -> None:
     if cuda_library().loaded:
         served = [o for o in OPERATORS.values() if o.parts and all(_is_served(part, "CUDA") for part in o.parts)]
         state.native = frozenset(operator.name for operator in served)
+    serve = getattr(nodes.module, "serve_cuda", None)  # none in a library built from older sources: for CPU tensors
+    if serve is not None:
+        serve([*state.native, *triton_operators()])
     if not state.has_triton:
         return
     for operator in OPERATORS.values():

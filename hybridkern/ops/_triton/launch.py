@@ -6,9 +6,10 @@ into the graph as a node whose kernel Inductor sees; asking it in eager mode as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
 
 import torch
 import triton.language as tl
@@ -18,6 +19,26 @@ from hybridkern.ops._triton.layout import Operand, Order, alignment, extent_of, 
 from hybridkern.ops._triton.tiles import Tile
 
 _tracing = False
+_state = threading.local()  # who records the launches of this thread
+
+
+class Recording(Protocol):
+    """Is told of each launch."""
+
+    def launched(
+        self, kernel: Any, compiled: Any, programs: int, args: Sequence[Any], given: Mapping[str, Any]
+    ) -> None:
+        """A launch that was made, and the compiled kernel."""
+
+
+@contextmanager
+def recorded_by(recording: Recording) -> Iterator[None]:
+    """Launches of the block, in this thread, are made and told."""
+    before, _state.recording = getattr(_state, "recording", None), recording
+    try:
+        yield
+    finally:
+        _state.recording = before
 
 
 class traced:  # noqa: N801 - used as a context manager
@@ -40,7 +61,10 @@ def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **constants: An
         torch.library.wrap_triton(kernel)[(programs,)](*args, **constants)
         return
     with _device_of(like):
-        kernel[(programs,)](*args, **constants)
+        compiled = kernel[(programs,)](*args, **constants)
+    recording: Recording | None = getattr(_state, "recording", None)
+    if recording is not None:
+        recording.launched(kernel, compiled, programs, args, constants)
 
 
 def launch_tiles(

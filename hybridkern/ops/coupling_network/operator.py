@@ -10,10 +10,10 @@ from torch import Tensor
 
 from hybridkern import _tensors
 from hybridkern._autocast import without_autocast
-from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, recorded
+from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
-from hybridkern.ops._operator import Operator
+from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.coupling_network import reference as _reference
 from hybridkern.ops.coupling_network.contract import CONTRACTS
 
@@ -115,8 +115,11 @@ def _inputs(saved: Tensors, grads: Tensors, options: Sequence[Any]) -> Tensors:
 
 
 _recorded = recorded(
-    Gradient("CouplingNetwork", _ARGUMENTS, _with_hidden, _saves, _backward, _formulas, _inputs, returns=1)
+    Gradient("CouplingNetwork", _ARGUMENTS, _with_hidden, _saves, _backward, _formulas, _inputs, returns=1),
+    "coupling_network",
+    option_types(OPERATOR.kernels["forward"]),
 )
+_quick = quick("coupling_network")
 
 
 def _check_weight(name: str, value: object, x: Tensor, *shape: int | str) -> None:
@@ -201,18 +204,22 @@ def coupling_network(
 
     Source: the coupling network of Glow, Kingma and Dhariwal 2018 (arXiv:1807.03039), section 3.3 and appendix B.
     """
-    if isinstance(x, Tensor):
-        x = _tensors.autocast_input(x)
     weights = (w1, b1, w2, b2, w3, b3)
     save_hidden = _tensors.flag("save_hidden", save_hidden)
+    params: Tensor | None
+    if isinstance(x, Tensor):
+        x = _tensors.autocast_input(x)
+        bf16 = x.dtype is torch.float32 and _products_in_bf16(x)
+        params = _quick(x, *weights, bf16, save_hidden)
+        if params is not None:
+            return params
     _validate(x, *weights)
-    bf16 = _products_in_bf16(x) and x.dtype is torch.float32
     backend = choose(OPERATOR, x)
     if backend == "reference":
         return _formulas(x, *weights, bf16, save_hidden)
-    params: Tensor
     if needs_grad(x, *weights):
         params = _recorded(backend, x, *weights, bf16, save_hidden)
     else:
         params = _with_hidden(backend, x, *weights, bf16, False)[0]
+    assert params is not None
     return params

@@ -150,12 +150,13 @@ def _collect(parts: Tensor, bias: Tensor | None, like: Tensor, channels: int) ->
 
 
 def _wide_product(a: Tensor, b: Tensor, wide: torch.dtype) -> Tensor:
-    """``a @ b``, summed and given in ``wide``."""
+    """``a @ b``, summed and given in ``wide``; into a tensor of our own, since autocast leaves such products alone."""
+    out = a.new_empty((a.shape[0], b.shape[1]), dtype=wide)
     if a.dtype is wide:
-        return torch.mm(a, b)
-    if a.is_cpu:  # the interpreter; here PyTorch rounds the result
-        return torch.mm(a.to(wide), b.to(wide))
-    return torch.mm(a, b, out_dtype=wide)
+        return torch.mm(a, b, out=out)
+    if a.is_cpu:  # the interpreter
+        return torch.mm(a.to(wide), b.to(wide), out=out)
+    return torch.mm(a, b, out_dtype=wide, out=out)
 
 
 def _product(
