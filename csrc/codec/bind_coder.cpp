@@ -10,6 +10,7 @@
 
 #include "bind.h"
 #include "coder.h"
+#include "streams.h"
 
 namespace hk::codec {
 namespace {
@@ -58,7 +59,7 @@ std::vector<py::bytes> encode_streams(const Array<int32_t>& values, const Array<
                                       const Array<int32_t>& scales, const Array<int32_t>& tail,
                                       const Array<int64_t>& inverse, const Array<int32_t>& weight) {
   require(values.ndim() == 2 && seeds.size() == values.shape(0), "values: expected (N, D), and N seeds");
-  const Tables tables = tables_of(tail, inverse, weight);
+  const WideTables tables(tables_of(tail, inverse, weight));
   const int64_t streams = values.shape(0), size = values.shape(1);
   const Parameters parameters(logits, means, scales, streams);
   require(parameters.size() == size, "means: expected the size of values");
@@ -87,17 +88,20 @@ class Decoders {
 
   Array<int32_t> pop(const Array<int32_t>& logits, const Array<int32_t>& means, const Array<int32_t>& scales,
                      const Array<int32_t>& tail, const Array<int64_t>& inverse, const Array<int32_t>& weight) {
-    const Tables tables = tables_of(tail, inverse, weight);
+    const WideTables tables(tables_of(tail, inverse, weight));
     const int64_t streams = streams_.size();
     const Parameters parameters(logits, means, scales, streams);
+    const int64_t size = parameters.size();
     Array<int32_t> values({streams, parameters.size()});
     int32_t* data = values.mutable_data();
     std::fill_n(data, values.size(), 0);
+    std::vector<Row> rows;
+    for (int64_t i = 0; i < streams; ++i) rows.push_back(parameters.row(i));
     const py::gil_scoped_release others;
-    torch::stable::parallel_for(0, streams, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        if (sound_[i])
-          sound_[i] = decode(cursors_[i], data + i * parameters.size(), parameters.size(), parameters.row(i), tables);
+    const int64_t most = streams_at_once(), groups = (streams + most - 1) / most;
+    torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin * most; i < std::min(end * most, streams); i += most)
+        decode(&cursors_[i], &sound_[i], data + i * size, std::min(most, streams - i), size, &rows[i], tables);
     });
     return values;
   }

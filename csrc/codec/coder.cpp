@@ -1,10 +1,14 @@
 // rANS with masses evaluated as they are needed: hybridkern/codec/reference.py says the same in Python.
 #include "coder.h"
 
+#include <algorithm>
 #include <bit>
+#include <cstring>
 #include <limits>
 
+#include "../cpu/kernels.h"
 #include "masses.h"
+#include "streams.h"
 
 namespace hk::codec {
 namespace {
@@ -58,15 +62,6 @@ class Encoder {
   std::vector<uint32_t> words_;
 };
 
-void refill(Cursor& cursor) {
-  while (cursor.state < lower && cursor.next < cursor.end) {
-    uint64_t word = 0;
-    for (int i = 0; i < 4; ++i) word |= static_cast<uint64_t>(cursor.next[i]) << 8 * i;
-    cursor.state = cursor.state << 32 | word;
-    cursor.next += 4;
-  }
-}
-
 void advance(Cursor& cursor, uint64_t place, uint64_t start, uint64_t size) {
   cursor.state = size * (cursor.state >> mass_bits) + place - start;
   refill(cursor);
@@ -107,10 +102,44 @@ bool pop_symbol(Cursor& cursor, const Symbol& symbol, int64_t& value) {
 
 }  // namespace
 
-void encode(const int32_t* values, int64_t size, uint64_t seed, const Row& row, const Tables& tables,
+void refill(Cursor& cursor) {
+  while (cursor.state < lower && cursor.next < cursor.end) {
+    uint64_t word = 0;
+    for (int i = 0; i < 4; ++i) word |= static_cast<uint64_t>(cursor.next[i]) << 8 * i;
+    cursor.state = cursor.state << 32 | word;
+    cursor.next += 4;
+  }
+}
+
+WideTables::WideTables(const Tables& of) : plain(of) {
+  for (int64_t i = 0; i <= entries; ++i)
+    steps[i] = static_cast<uint64_t>(one / 2 - of.tail[i]) << 32 | static_cast<uint64_t>(of.tail[i] - of.tail[i + 1]);
+  for (int i = 0; i < 256; ++i)
+    inverse[i] = std::ldexp(static_cast<double>(of.inverse[i]), -one_bits), weight[i] = of.weight[i];
+}
+
+const StreamKernels* stream_kernels() {
+#if defined(__x86_64__)
+  const char* level = instruction_set();
+  if (!strcmp(level, "avx512")) return &avx512_streams();
+  if (!strcmp(level, "avx2")) return &avx2_streams();
+#endif
+  return nullptr;
+}
+
+void encode(const int32_t* values, int64_t size, uint64_t seed, const Row& row, const WideTables& tables,
             std::vector<uint8_t>& stream) {
   Encoder encoder(seed);
-  for (int64_t d = size - 1; d >= 0; --d) encoder.push_symbol(values[d], Symbol(row, tables, d));
+  std::vector<int32_t> starts(size), sizes(size);
+  const StreamKernels* kernels = stream_kernels();
+  const int64_t placed = kernels ? kernels->places(values, size, row, tables, starts.data(), sizes.data()) : 0;
+  for (int64_t d = size - 1; d >= placed; --d) encoder.push_symbol(values[d], Symbol(row, tables.plain, d));
+  for (int64_t d = placed - 1; d >= 0; --d) {
+    if (sizes[d])
+      encoder.push(starts[d], sizes[d]);
+    else
+      encoder.push_symbol(values[d], Symbol(row, tables.plain, d));
+  }
   encoder.write(stream);
 }
 
@@ -121,13 +150,25 @@ Cursor begin(const uint8_t* stream, int64_t size) {
   return cursor;
 }
 
-bool decode(Cursor& cursor, int32_t* values, int64_t size, const Row& row, const Tables& tables) {
-  for (int64_t d = 0; d < size; ++d) {
-    int64_t value;
-    if (!pop_symbol(cursor, Symbol(row, tables, d), value)) return false;
-    values[d] = static_cast<int32_t>(value);
-  }
+bool decode_one(Cursor& cursor, int32_t& value, const Row& row, int64_t d, const Tables& tables) {
+  int64_t wide;
+  if (!pop_symbol(cursor, Symbol(row, tables, d), wide)) return false;
+  value = static_cast<int32_t>(wide);
   return true;
+}
+
+int64_t streams_at_once() { return stream_kernels() ? stream_kernels()->most : 1; }
+
+void decode(Cursor* cursors, char* sound, int32_t* values, int64_t count, int64_t size, const Row* rows,
+            const WideTables& tables) {
+  const StreamKernels* kernels = stream_kernels();
+  if (kernels && count > 1 && count <= kernels->most) {
+    kernels->decode(cursors, sound, values, count, size, rows, tables);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t d = 0; d < size && sound[i]; ++d)
+      sound[i] = decode_one(cursors[i], values[i * size + d], rows[i], d, tables.plain);
 }
 
 }  // namespace hk::codec

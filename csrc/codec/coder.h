@@ -21,8 +21,10 @@ struct Row {
   int64_t components, stride;
 };
 
+struct WideTables;
+
 // Appends the stream of `size` values, the first of them to be decoded first, from a state below 2^32.
-void encode(const int32_t* values, int64_t size, uint64_t seed, const Row& row, const Tables& tables,
+void encode(const int32_t* values, int64_t size, uint64_t seed, const Row& row, const WideTables& tables,
             std::vector<uint8_t>& stream);
 
 // Where a decoder is in its stream.
@@ -33,7 +35,12 @@ struct Cursor {
 
 Cursor begin(const uint8_t* stream, int64_t size);
 
-// The next `size` values; false where the stream has none.
-bool decode(Cursor& cursor, int32_t* values, int64_t size, const Row& row, const Tables& tables);
+// How many streams are best decoded at once.
+int64_t streams_at_once();
+
+// The next `size` values of `count` streams, at most so many, one row of `values` each, which holds zeros; `sound` is
+// cleared where a stream has none, and what is not sound is left alone.
+void decode(Cursor* cursors, char* sound, int32_t* values, int64_t count, int64_t size, const Row* rows,
+            const WideTables& tables);
 
 }  // namespace hk::codec
