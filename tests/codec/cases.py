@@ -1,11 +1,14 @@
-"""Parameters and values for the tests of the coder, and small flows that see their data."""
+"""Parameters and values for the tests of the coder, small flows that see their data, and every way to compute."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from hybridkern import flows
+from hybridkern._extension import extension
 from hybridkern.codec.reference import Parameters
 from hybridkern.transforms import QuarterCoupling
 
@@ -53,3 +56,26 @@ def images(seed: int, count: int, shape: tuple[int, int, int] = (1, 8, 8)) -> to
     smooth = torch.nn.functional.interpolate(coarse, size=(h, w), mode="bilinear")
     noise = torch.rand(count, c, h, w, generator=generator)
     return (smooth * 15 + noise).round().clamp(0, 16).long()
+
+
+def everywhere() -> Iterator[str]:
+    """Chooses one instruction set after the other, and 1 and 2 threads on each; then things are as they were."""
+    compiled, threads = extension.module, torch.get_num_threads()
+    if compiled is None:
+        return
+    before = compiled.instruction_set(), compiled.integer_products()
+    try:
+        for level in ("baseline", "avx2", "avx512"):
+            for products in ("widened", "vnni"):
+                try:
+                    compiled.set_instruction_set(level)
+                    compiled.set_integer_products(products)
+                except ValueError:
+                    continue
+                for count in (1, 2):
+                    torch.set_num_threads(count)
+                    yield f"{level}, {products}, {count} threads"
+    finally:
+        torch.set_num_threads(threads)
+        compiled.set_instruction_set(before[0])
+        compiled.set_integer_products(before[1])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -39,36 +37,10 @@ def sample(inputs: int, height: int, width: int, count: int = 6) -> torch.Tensor
     return (torch.randn(count, inputs, height, width, generator=generator) * 50 + 100).round().long()
 
 
-@pytest.fixture
-def sets_restored() -> Iterator[None]:
-    before = _C.instruction_set(), _C.integer_products()
-    yield
-    _C.set_instruction_set(before[0])
-    _C.set_integer_products(before[1])
-
-
-def everywhere() -> Iterator[str]:
-    """Chooses one instruction set after the other, and 1 and 2 threads on each."""
-    threads = torch.get_num_threads()
-    try:
-        for level in ("baseline", "avx2", "avx512"):
-            for products in ("widened", "vnni"):
-                try:
-                    _C.set_instruction_set(level)
-                    _C.set_integer_products(products)
-                except ValueError:
-                    continue
-                for count in (1, 2):
-                    torch.set_num_threads(count)
-                    yield f"{level}, {products}, {count} threads"
-    finally:
-        torch.set_num_threads(threads)
-
-
 @pytest.mark.skipif(_C is None, reason="no compiled kernels")
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("size", [(3, 5, 7, 6), (12, 4, 14, 14), (1, 70, 1, 1), (5, 17, 2, 9)])
-def test_every_kernel_gives_the_same_integers(name: str, size: tuple[int, ...], sets_restored: None) -> None:
+def test_every_kernel_gives_the_same_integers(name: str, size: tuple[int, ...]) -> None:
     inputs, outputs, height, width = size
     x = sample(inputs, height, width)
     net, _ = made(name, inputs, outputs, x)
@@ -76,7 +48,7 @@ def test_every_kernel_gives_the_same_integers(name: str, size: tuple[int, ...], 
     expected = net.reference(x.clamp(-(2**30), 2**30))
     assert expected[:6].float().std() > 1
     ran = 0
-    for where in everywhere():
+    for where in cases.everywhere():
         assert torch.equal(net(x), expected), where
         assert torch.equal(net(x[2:3]), expected[2:3]), where
         ran += 1
@@ -84,13 +56,13 @@ def test_every_kernel_gives_the_same_integers(name: str, size: tuple[int, ...], 
 
 
 @pytest.mark.skipif(_C is None, reason="no compiled kernels")
-def test_every_kernel_gives_the_same_bytes(sets_restored: None) -> None:
+def test_every_kernel_gives_the_same_bytes() -> None:
     model = codec.quantize(cases.flow(prior="mixture", coupling="quarter", net="resnet"), cases.images(0, 40))
     x = cases.images(1, 70)
     with hybridkern.use_backend("reference"):
         expected = codec.Codec(model).encode(x[:3])
     whole = None
-    for where in everywhere():
+    for where in cases.everywhere():
         found = codec.Codec(model).encode(x)
         whole = whole or found
         assert found == whole, where
