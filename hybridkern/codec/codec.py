@@ -34,7 +34,7 @@ def as_flow(model: object) -> IDF:
 
 
 def as_images(images: object, shape: tuple[int, ...]) -> Tensor:
-    """``images`` as an int64 tensor ``(N, C, H, W)`` on the CPU.
+    """``images`` as an int64 tensor ``(N, C, h, w)`` on the CPU, ``h`` and ``w`` at most those of ``shape``.
 
     Raises:
         TypeError: no tensor or array of integers.
@@ -46,13 +46,24 @@ def as_images(images: object, shape: tuple[int, ...]) -> Tensor:
         raise TypeError(f"images: got {short(images)}, expected a tensor or an array of integers (N, C, H, W)")
     if images.is_floating_point() or images.is_complex() or images.dtype is torch.bool:
         raise TypeError(f"images: got dtype {images.dtype}, expected an integer dtype")
-    if images.ndim != 4 or tuple(images.shape[1:]) != shape:
-        expected = "(N, " + ", ".join(map(str, shape)) + ")"
+    if images.ndim != 4 or not is_within(tuple(images.shape[1:]), shape):
+        expected = "(N, " + ", ".join(map(str, shape)) + "), or fewer rows or columns"
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
     images = images.detach().to("cpu", torch.int64)
     if images.numel() and (images.min() < -_LIMIT or images.max() >= _LIMIT):
         raise ValueError("images: got a value beyond 32 bits, expected integers from -2**31 to 2**31 - 1")
     return images
+
+
+def is_within(size: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether images of a size ``(C, h, w)`` have the channels, and at most the sides, of ``shape``."""
+    return size[0] == shape[0] and all(1 <= own <= most for own, most in zip(size[1:], shape[1:], strict=True))
+
+
+def enlarged(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Images ``(N, C, h, w)`` as large as ``shape``, their last row and column repeated."""
+    rows, columns = (torch.arange(most).clamp(max=own - 1) for own, most in zip(x.shape[2:], shape[1:], strict=True))
+    return x if tuple(x.shape[1:]) == shape else x[:, :, rows[:, None], columns]
 
 
 class Codec:
@@ -61,7 +72,8 @@ class Codec:
     Every image becomes a stream of its own, whose length is its negative log-probability under the model, within
     0.01 bits a dimension; its checksum and framing take about 6 bytes more. An image that would take more bytes so than
     as it is is stored raw. Masses are read from integer tables (:mod:`hybridkern.codec.reference`), and a checksum of
-    the decoded values makes a wrong image an error.
+    the decoded values makes a wrong image an error. Images with fewer rows or columns than the model's are coded as
+    images of its shape whose last row and column are repeated, and cut when they are decoded.
 
     A quantized model (:func:`quantize`) is computed in integers alone: its bytes decode to the same images on every
     machine. A model in float64 is evaluated one image at a time, so batches do not matter, and each image is decoded
@@ -106,7 +118,8 @@ class Codec:
         """Images -> bytes, the same for a batch as for its images one by one but for the header.
 
         Args:
-            images: integers ``(N, C, H, W)``, a tensor of any integer dtype or an array.
+            images: integers ``(N, C, h, w)``, a tensor of any integer dtype or an array; ``h`` and ``w`` at most
+                those of :attr:`shape`.
 
         Raises:
             TypeError, ValueError: other images.
@@ -116,15 +129,16 @@ class Codec:
         raw: list[bool] = []
         for batch in x.split(_BATCH) if len(x) else ():
             plain = [container.raw_payload(image) for image in batch.numpy()]
-            coded = self._coded(batch)
+            coded = self._coded(enlarged(batch, self.shape))
             for stream, values in zip(coded, plain, strict=True):
                 raw.append(stream is None or len(stream) >= len(values))
                 payloads.append(values if stream is None or raw[-1] else stream)
-        header = Header(self.integers, self.fingerprint, self.shape, [len(p) for p in payloads], raw)
+        c, h, w = x.shape[1:]
+        header = Header(self.integers, self.fingerprint, (c, h, w), [len(p) for p in payloads], raw)
         return container.pack(header, payloads)
 
     def decode(self, data: bytes) -> Tensor:
-        """What :meth:`encode` was given, int64 ``(N, C, H, W)``.
+        """What :meth:`encode` was given, int64 ``(N, C, h, w)``.
 
         Raises:
             TypeError: no bytes.
@@ -135,10 +149,10 @@ class Codec:
             raise TypeError(f"data: got {short(data)}, expected bytes")
         header, payloads = container.unpack(bytes(data))
         self._check(header)
-        found = [torch.empty(0, *self.shape, dtype=torch.int64)]
+        found = [torch.empty(0, *header.shape, dtype=torch.int64)]
         for begin in range(0, len(payloads), _BATCH):
             part = slice(begin, begin + _BATCH)
-            batch = self._decoded(payloads[part], header.raw[part])
+            batch = self._decoded(payloads[part], header.raw[part], header.shape)
             for i, image in enumerate(batch, begin):
                 if image is None:
                     raise DamagedError(f"data: image {i} is damaged, or was made by another machine in float64")
@@ -146,12 +160,14 @@ class Codec:
         return torch.cat(found)
 
     def _check(self, header: Header) -> None:
-        if header.fingerprint != self.fingerprint or header.integers != self.integers or header.shape != self.shape:
+        if (header.fingerprint, header.integers) != (self.fingerprint, self.integers):
             made = header.fingerprint.hex()
             raise OtherModelError(
                 f"data: got fingerprint {made} for images {header.shape}, expected {self.fingerprint.hex()} for "
                 f"{self.shape}: another model compressed them"
             )
+        if not is_within(header.shape, self.shape):
+            raise DamagedError(f"data: got images {header.shape}, expected at most {self.shape}, those of the model")
 
     def _parameters(self, level: int, coarser: list[Tensor]) -> Parameters:
         return self._scheme.parameters_of(level, coarser)
@@ -175,17 +191,16 @@ class Codec:
 
     def _verified(self, x: Tensor, streams: list[bytes | None]) -> list[bytes | None]:
         """What does not decode here and now is stored raw."""
-        again = self._decoded([stream or b"" for stream in streams], [False] * len(streams))
+        again = self._decoded([stream or b"" for stream in streams], [False] * len(streams), self.shape)
         return [
             stream if image is not None and np.array_equal(image, wanted) else None
             for stream, image, wanted in zip(streams, again, x.numpy(), strict=True)
         ]
 
-    def _decoded(self, payloads: list[bytes], raw: list[bool]) -> list[np.ndarray | None]:
-        """The image of each payload; ``None`` where it has none."""
+    def _decoded(self, payloads: list[bytes], raw: list[bool], size: tuple[int, int, int]) -> list[np.ndarray | None]:
+        """The image ``(C, h, w)`` of each payload; ``None`` where it has none."""
         images: list[np.ndarray | None] = [
-            container.read_raw(payload, self.shape) if stored else None
-            for payload, stored in zip(payloads, raw, strict=True)
+            container.read_raw(payload, size) if stored else None for payload, stored in zip(payloads, raw, strict=True)
         ]
         coded = [i for i, stored in enumerate(raw) if not stored]
         if coded:
@@ -194,7 +209,7 @@ class Codec:
             x = self._scheme.images(z)
             fits = ((x >= -_LIMIT) & (x < _LIMIT)).flatten(1).all(1).tolist()
             for i, image, seed, fit in zip(coded, x.numpy(), decoders.seeds(), fits, strict=True):
-                images[i] = image if fit and seed == container.checksum(image) else None
+                images[i] = image[:, : size[1], : size[2]] if fit and seed == container.checksum(image) else None
         return images
 
     def _popped(self, decoders: coder.Decoders, count: int) -> Tensor:

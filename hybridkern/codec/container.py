@@ -7,7 +7,7 @@ bytes                 meaning
 1                     version of the format: 1
 1                     1: networks of integers; 0: networks in float64
 16                    fingerprint of the model
-varints               C, H, W of the model, N images
+varints               C, H, W of an image, which may have fewer rows or columns than the model's; N images
 N varints             ``2 * bytes of the payload``, plus 1 where it is raw
 4                     CRC-32 of all bytes before
 payloads              one after the other: a stream of the coder, or, raw, a byte (0 uint8, 1 uint16, 2 int32), the
@@ -15,7 +15,8 @@ payloads              one after the other: a stream of the coder, or, raw, a byt
 ====================  =====================================================================================
 
 The checksum of an image is the CRC-32 of its values as int32, little-endian, in the order (C, H, W); a stream
-holds it as its seed. Varints have seven bits a byte, the lowest first; the highest bit says that another byte follows.
+holds it as its seed, of the image as large as the model's. Varints have seven bits a byte, the lowest first; the
+highest bit says that another byte follows.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Reader:
             DamagedError: there are fewer.
         """
         if size > len(self.data) - self.at:
-            raise DamagedError("data: got a truncated header")
+            raise DamagedError("data: got a damaged or truncated header, which ends early")
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -109,7 +110,7 @@ class Reader:
             value |= (byte & 0x7F) << 7 * i
             if byte < 1 << 7:
                 return value
-        raise DamagedError("data: got a damaged header")
+        raise DamagedError("data: got a damaged header, with a number of impossible length")
 
 
 def pack(header: Header, payloads: list[bytes]) -> bytes:
@@ -130,18 +131,18 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
     """
     reader = Reader(data)
     if reader.take(len(MAGIC)) != MAGIC:
-        raise DamagedError("data: got other bytes than those of this format, which begin with 89 48 4B 43")
+        raise DamagedError("data: got another or a damaged header, expected one that begins with 89 48 4B 43")
     version, integers = reader.take(2)
     if version != VERSION:
-        raise DamagedError(f"data: got version {version} of the format, expected {VERSION}")
+        raise DamagedError(f"data: got a damaged header, or version {version} of the format, expected {VERSION}")
     fingerprint = reader.take(FINGERPRINT_BYTES)
     c, h, w, count = (reader.varint() for _ in range(4))
     if count > len(data) - reader.at:
-        raise DamagedError("data: got a truncated header")
+        raise DamagedError("data: got a damaged or truncated header, with more images than bytes")
     coded = [reader.varint() for _ in range(count)]
     expected = zlib.crc32(data[: reader.at])
     if int.from_bytes(reader.take(_CRC_BYTES), "little") != expected or integers > 1:
-        raise DamagedError("data: got a damaged header, whose checksum is another")
+        raise DamagedError("data: got a damaged header: its checksum says so")
     sizes = [code >> 1 for code in coded]
     left = len(data) - reader.at
     if sum(sizes) != left:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern.codec import coder
-from hybridkern.codec.codec import Codec, as_flow, as_images
+from hybridkern.codec.codec import Codec, as_flow, as_images, enlarged
 from hybridkern.codec.convert import Converter
 from hybridkern.codec.integers import IntegerNet
 from hybridkern.codec.quantized import _CHANGES, IntegerCoupling, IntegerPrior, QuantizedIDF, context_of
@@ -39,13 +39,13 @@ def quantize(model: nn.Module, images: Tensor | np.ndarray) -> QuantizedIDF:
     Args:
         model: an ``IDF`` on images, or a ``HybridModel`` on one, with networks ``nets.ConvNet`` or ``nets.ResNet``
             (``net="conv"`` or ``"resnet"``). It stays as it is.
-        images: some of the data, integers ``(N, C, H, W)``; the first 256 are used.
+        images: some of the data, integers ``(N, C, H, W)`` or with fewer rows or columns; the first 256 are used.
 
     Raises:
         TypeError, ValueError: another model, a network that has no such form, other images, or none.
     """
     flow = copy.deepcopy(as_flow(model)).to("cpu", torch.float64).eval()
-    x = as_images(images, flow.shape)[:_MOST_IMAGES]
+    x = enlarged(as_images(images, flow.shape)[:_MOST_IMAGES], flow.shape)
     if not len(x):
         raise ValueError("images: got none, expected some of the data")
     assert isinstance(flow.couplings, IntegerLevels) and isinstance(flow.base, MultiScalePrior)

@@ -110,21 +110,30 @@ def test_another_model_is_refused(quantized: codec.QuantizedIDF) -> None:
     assert torch.equal(codec.Codec(cases.flow()).decode(data), x)
 
 
-def test_damaged_data(quantized: codec.QuantizedIDF) -> None:
-    """Flipped bits, cut ends, foreign bytes: an error each, and never another image."""
-    one, x = codec.Codec(quantized), cases.images(12, 3)
+@pytest.mark.parametrize("integers", [False, True], ids=["float64", "integers"])
+@pytest.mark.parametrize("size", [(8, 7), (3, 8), (1, 1)])
+def test_smaller_images(size: tuple[int, int], integers: bool, quantized: codec.QuantizedIDF) -> None:
+    """Coded as images of the model's shape, or raw, and cut again."""
+    one = codec.Codec(quantized if integers else cases.flow())
+    x = cases.images(16, 5)[:, :, : size[0], : size[1]]
+    x[3] = torch.randint(-(2**31), 2**31, x[3].shape, generator=torch.Generator().manual_seed(2))
     data = one.encode(x)
-    rng = np.random.default_rng(0)
-    for i in range(200):
-        damaged = bytearray(data)
-        if i % 4 == 0:
-            damaged = damaged[: rng.integers(0, len(data))]
-        elif i % 4 == 1:
-            damaged = bytearray(rng.integers(0, 256, rng.integers(0, 400), dtype=np.uint8))
-        else:
-            damaged[rng.integers(0, len(data))] ^= 1 << rng.integers(0, 8)
-        with pytest.raises((codec.DamagedError, codec.OtherModelError)):
-            one.decode(bytes(damaged))
+    assert torch.equal(one.decode(data), x)
+    header, payloads = container.unpack(data)
+    assert header.shape == (1, *size) and header.raw[3] and len(payloads[3]) == 1 + 4 * size[0] * size[1] + 4
+    whole = torch.cat([x, x[:, :, -1:].expand(-1, -1, 8 - size[0], -1)], 2)
+    whole = torch.cat([whole, whole[..., -1:].expand(-1, -1, -1, 8 - size[1])], 3)
+    if not header.raw[0]:
+        assert container.unpack(one.encode(whole))[1][0] == payloads[0]
+
+
+def test_headers_of_larger_images_are_refused(quantized: codec.QuantizedIDF) -> None:
+    one = codec.Codec(quantized)
+    header, payloads = container.unpack(one.encode(cases.images(17, 2)))
+    for shape in ((1, 9, 8), (1, 8, 0), (2, 8, 8)):
+        other = container.Header(**(vars(header) | {"shape": shape}))
+        with pytest.raises(codec.DamagedError, match="expected at most"):
+            one.decode(container.pack(other, payloads))
 
 
 def test_damaged_raw_images(quantized: codec.QuantizedIDF) -> None:
@@ -155,6 +164,8 @@ def test_other_integers_are_noticed(quantized: codec.QuantizedIDF) -> None:
         (np.zeros((2, 1, 8, 8)), TypeError, "expected a tensor or an array of integers"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.bool), TypeError, "integer dtype"),
         (torch.zeros(1, 8, 8, dtype=torch.int64), ValueError, r"expected \(N, 1, 8, 8\)"),
+        (torch.zeros(1, 1, 9, 8, dtype=torch.int64), ValueError, "fewer rows or columns"),
+        (torch.zeros(1, 1, 0, 8, dtype=torch.int64), ValueError, "fewer rows or columns"),
         (torch.full((1, 1, 8, 8), 2**31), ValueError, "beyond 32 bits"),
         ("images", TypeError, "images"),
     ],

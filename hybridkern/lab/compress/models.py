@@ -105,7 +105,8 @@ def _training_images(run: Path, flow: IDF) -> torch.Tensor | None:
         rows = torch.as_tensor(record.recipe.load(record.config).train.x[:_SAMPLE])
     except (RecipeError, DataError, OSError, ValueError):
         return None
-    c, h, w = flow.shape
-    if tuple(record.data.shape) not in ((h, w), (h, w, c)):
+    h, w, *colours = record.data.shape if len(record.data.shape) > 1 else (1, *record.data.shape)
+    c = colours[0] if colours else 1
+    if c != flow.shape[0] or h > flow.shape[1] or w > flow.shape[2]:
         return None
     return rows.reshape(-1, h, w, c).permute(0, 3, 1, 2).round().long()  # colours last in a row

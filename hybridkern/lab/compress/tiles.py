@@ -13,8 +13,13 @@ class MismatchError(ValueError):
     """Images that no tiles of the model's shape make up."""
 
 
+def fitted(height: int, width: int, shape: Shape) -> Shape:
+    """The tiles of images of a size: as large as the model's images, or as the images where those are smaller."""
+    return shape[0], max(1, min(height, shape[1])), max(1, min(width, shape[2]))
+
+
 def cut(pictures: Pictures, shape: Shape) -> tuple[np.ndarray, bytes]:
-    """Tiles ``(n, C, h, w)``, image by image, and the bytes of what they do not cover.
+    """Tiles ``(n, C, h, w)`` (:func:`fitted`), image by image, and the bytes of what they do not cover.
 
     A model of grey images takes colours one by one; alpha, and strips narrower than a tile, are left over.
 
@@ -24,6 +29,7 @@ def cut(pictures: Pictures, shape: Shape) -> tuple[np.ndarray, bytes]:
     planes, alpha = _planes(pictures)
     groups = _groups(planes, shape)
     n, height, width = pictures.pixels.shape[:3]
+    shape = fitted(height, width, shape)
     rows, columns = height // shape[1] * shape[1], width // shape[2] * shape[2]
     blocks = (n, rows // shape[1], shape[1], columns // shape[2], shape[2], groups, shape[0])
     inner = planes[:, :rows, :columns].reshape(blocks)
@@ -40,6 +46,7 @@ def join(tiles: np.ndarray, rest: bytes, size: tuple[int, int, int, int], has_al
     """
     n, height, width, count = size
     count -= has_alpha
+    shape = fitted(height, width, shape)
     groups = count // shape[0]
     down, across = height // shape[1], width // shape[2]
     rows, columns = down * shape[1], across * shape[2]
