@@ -10,16 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_TABLE, IntegerNet, shifted
-from hybridkern.codec.stages import Stage, stages_of
+from hybridkern.codec.stages import Stage, stages_of, steps_of
+from hybridkern.codec.steps import best_step, input_bits, weight_steps
 
 _FACTOR_BITS = 21  # of a factor
 _MOST_SHIFT = 52
 _ZERO = 128  # the activation that stands for the center of the input
-_INPUT_SHARE = 0.9995  # of the inputs that are not clamped
 _STREAM_RANGE = 20000  # of 32767: what the calibration images reach
-_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)  # of the largest magnitude, tried for each step
 _MOST_BIAS = 1 << 29
-_SAMPLE = 1 << 18  # of activations, to choose a step by
 
 
 class _Grid(NamedTuple):
@@ -39,29 +37,13 @@ def _fraction(ratio: float) -> tuple[int, int]:
     return min(round(math.ldexp(ratio, shift)), (1 << 22) - 1), shift
 
 
-def _best_step(values: Tensor, most: float, levels: int) -> float:
-    """The step for non-negative ``values`` on ``0 .. levels`` with the least square error."""
-    if most <= 0:
-        return 1.0
-    steps = [most * clip / levels for clip in _CLIPS]
-    errors = [((values / step).round().clamp(max=levels) * step - values).square().mean().item() for step in steps]
-    return steps[errors.index(min(errors))]
-
-
-def _weights(stage: Stage, grid: _Grid) -> tuple[Tensor, Tensor]:
-    """int8 weights ``(out, in, k, k)`` as float64, and their step an output channel, by the least square error."""
-    flat = stage.weight.flatten(1)
-    most = flat.abs().amax(1)
-    floor = stage.bias.abs() / (grid.step * _MOST_BIAS)
-    best = torch.where(most > 0, most / 127, 1.0).maximum(floor)
-    least = torch.full_like(best, math.inf)
-    for clip in _CLIPS[:5]:
-        step = torch.where(most > 0, clip * most / 127, 1.0).maximum(floor)
-        error = ((flat / step[:, None]).round().clamp(-127, 127) * step[:, None] - flat).square().sum(1)
-        best, least = torch.where(error < least, step, best), least.minimum(error)
-    empty = most == 0  # nothing but a bias: its own step
-    best = torch.where(empty, (stage.bias.abs() / (grid.step * (1 << 20))).clamp(min=1e-12), best)
-    return (stage.weight / best[:, None, None, None]).round().clamp(-127, 127), best
+def _weights(stage: Stage, grid: _Grid, learned: Tensor | None) -> tuple[Tensor, Tensor]:
+    """int8 weights ``(out, in, k, k)`` as float64, and their step an output channel."""
+    steps = weight_steps(stage.weight) if learned is None else learned
+    steps = steps.maximum(stage.bias.abs() / (grid.step * _MOST_BIAS))
+    empty = stage.weight.flatten(1).abs().amax(1) == 0  # nothing but a bias: its own step
+    steps = torch.where(empty, (stage.bias.abs() / (grid.step * (1 << 20))).clamp(min=1e-12), steps)
+    return (stage.weight / steps[:, None, None, None]).round().clamp(-127, 127), steps
 
 
 class Converter:
@@ -81,6 +63,9 @@ class Converter:
         last = self.stages[-1]
         wide = factors.double()
         self.stages[-1] = Stage(last.weight * wide[:, None, None, None], last.bias * wide, last.mode)
+        self.learned = steps_of(net)
+        if self.learned is not None:
+            self.learned.weights[-1] = self.learned.weights[-1] * wide.abs()
         self.rows: list[list[int]] = []
         self.weights: list[Tensor] = []
         self.numbers: list[Tensor] = []
@@ -89,9 +74,7 @@ class Converter:
 
     def _read(self, x: Tensor, center: float, scale: float) -> None:
         middle = round(center)
-        distances = (x - middle).abs().double().flatten()
-        reach = torch.quantile(distances[:: max(1, len(distances) // _SAMPLE)], _INPUT_SHARE).item()
-        bits = max(0, math.ceil(math.log2(max(reach, 1) / 127)))
+        bits = input_bits(x - middle) if self.learned is None else self.learned.bits
         factor, shift = (2, 1) if bits == 0 else (1, bits)
         a = (shifted(x - middle, factor, shift) + _ZERO).clamp(0, 255)
         self.rows.append([middle, factor, shift, _ZERO, *[0] * 7])
@@ -107,9 +90,9 @@ class Converter:
         kept: Tensor | None = None  # in the network itself
         if any(stage.mode == SET_STREAM for stage in self.stages):
             stream_step = self._stream_reach() / _STREAM_RANGE
-        for stage in self.stages:
+        for i, stage in enumerate(self.stages):
             wanted = _conv(self.real, stage.weight, stage.bias)
-            w, steps, bias = self._fitted(stage, wanted)
+            w, steps, bias = self._fitted(i, wanted)
             sums = _conv(self.a, w, None, pad=self.grid.zero) + bias[:, None, None]
             real_step = self.grid.step * steps
             if stage.mode in (SET_STREAM, ADD_STREAM):
@@ -124,7 +107,7 @@ class Converter:
                 self._write(stage, w, bias, real_step)
                 break
             pre = value.relu()
-            new = _best_step(_sampled(pre), pre.max().item(), 255)
+            new = best_step(pre, pre.max().item(), 255) if self.learned is None else self.learned.activations[i]
             if stage.mode == TO_TABLE:
                 self._write(stage, w, bias, real_step / new)
                 index = self._rounded(sums)
@@ -152,11 +135,15 @@ class Converter:
             x = y.relu()
         return most or 1.0
 
-    def _fitted(self, stage: Stage, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, their steps, and biases that leave the mean of each channel what it was."""
+    def _fitted(self, i: int, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights, their steps, and biases; those of steps that were not learned leave the mean of each channel."""
+        stage, learned = self.stages[i], self.learned
         given = Stage(stage.weight, stage.bias + self.offset * stage.weight.sum((1, 2, 3)), stage.mode)
-        w, steps = _weights(given, self.grid)
+        w, steps = _weights(given, self.grid, None if learned is None else learned.weights[i])
         real_step = self.grid.step * steps
+        if learned is not None:
+            shift = self.offset * steps * w.sum((1, 2, 3))
+            return w, steps, ((stage.bias + shift) / real_step).round() - self.grid.zero * w.sum((1, 2, 3))
         plain = _conv(self.a, w, None, pad=self.grid.zero) - self.grid.zero * w.sum((1, 2, 3))[:, None, None]
         bias = (wanted - plain * real_step[:, None, None]).mean((0, 2, 3))
         return w, steps, (bias / real_step).round() - self.grid.zero * w.sum((1, 2, 3))
@@ -182,8 +169,3 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, pad: float = 0.0) -> T
     if weight.shape[-1] == 3:
         x = F.pad(x, (1, 1, 1, 1), value=pad)
     return F.conv2d(x, weight, bias)
-
-
-def _sampled(x: Tensor) -> Tensor:
-    flat = x.flatten()
-    return flat[:: max(1, len(flat) // _SAMPLE)]
