@@ -238,7 +238,9 @@ def reproduce(
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
     variant: Annotated[
         str | None,
-        typer.Option(help="vae-mnist: labels (1000, 100, 600, 3000); residual-mnist: lambda (1/D, 0, 1)."),
+        typer.Option(
+            help="vae-mnist: labels (1000, 100, 600, 3000); residual-mnist: lambda (1/D, 0, 1); codec: mnist or svhn."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Random seed for drawn data, weights and order.", show_default="0")

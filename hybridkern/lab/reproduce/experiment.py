@@ -28,6 +28,7 @@ _MODULES: dict[str, str] = {
     "vae-mnist": "hybridkern.lab.reproduce.vae_mnist",
     "residual-toy": "hybridkern.lab.reproduce.residual_toy",
     "residual-mnist": "hybridkern.lab.reproduce.residual_mnist",
+    "codec": "hybridkern.lab.reproduce.codec",
 }
 SOURCES = ("data", "test_data", "ood", "data_root")
 """Options that say where data lie; an experiment names those it takes."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.errors import diverged
+from hybridkern.lab.recipes.images.integer_task import IntegerTask
 from hybridkern.lab.recipes.images.module import ImageModule
 from hybridkern.lab.recipes.images.pace import Pace
 
@@ -187,8 +188,38 @@ class RunningAverage(WeightAveraging):
         decay = min(self._decay, (1 + n) / (_EMA_START + n))
         torch._foreach_lerp_(averages, weights, 1 - decay)
 
+    @torch.no_grad()
+    def take(self, module: pl.LightningModule, names: tuple[str, ...]) -> None:
+        """Begins anew with the parameters whose names hold one of ``names``, which mean nothing before."""
+        assert self._average_model is not None
+        averages = dict(self._average_model.module.named_parameters())
+        for name, parameter in module.named_parameters():
+            if any(part in name for part in names):
+                averages[name].copy_(parameter)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and (step_idx + 1) % self._every == 0
+
+
+class LearningSteps(Callback):
+    """Has the networks of an integer flow learn steps in the last part of a run.
+
+    Args:
+        pace: says how far the run is.
+        share: of the run, its end.
+    """
+
+    def __init__(self, pace: Pace, share: float) -> None:
+        self.pace = pace
+        self.share = share
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        task = pl_module.task
+        if not isinstance(task, IntegerTask) or self.pace.is_before(1 - self.share) or not task.learn_steps(batch[0]):
+            return
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunningAverage):
+                callback.take(pl_module, ("weight_steps", "activation_steps"))
 
 
 class LastStretch(Last):

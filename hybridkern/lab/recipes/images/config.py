@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridkern.flows.glow import DEFAULT_FORM
+from hybridkern.flows.idf import COUPLINGS, PRIORS
 from hybridkern.lab.recipes.images.training_config import TrainingConfig
 
-FLOWS = ("glow", "residual")
+FLOWS = ("glow", "residual", "idf")
 MEMORIES = ("store", "recompute", "invert")
 HEADS = ("all", "top")
 
@@ -19,10 +20,15 @@ class ImagesConfig(TrainingConfig):
     """Settings of flow and classifier beside those of data and training.
 
     Attributes:
-        flow: ``"glow"`` or ``"residual"``; ``form``, ``norm``, ``permutation``, ``whiten`` and ``memory`` are Glow's.
+        flow: ``"glow"``, ``"residual"``, or ``"idf"``, an integer flow, which sees the grey values as they are;
+            ``form``, ``norm``, ``permutation``, ``whiten`` and ``memory`` are Glow's.
         levels, steps, hidden, form, net, norm, permutation: of :class:`hybridkern.flows.Glow`; of
             :class:`hybridkern.flows.Residual` the scales, the blocks of each, the width (or growth) and the network,
-            ``"conv"`` or ``"dense"``.
+            ``"conv"`` or ``"dense"``; of :class:`hybridkern.flows.IDF` the levels, layers of each, width and network.
+            Sides that ``2**levels`` does not divide are made longer for it by repeating the last pixels.
+        coupling, prior, components: of :class:`hybridkern.flows.IDF`.
+        quantized: share of the training, its end, in which the networks of an integer flow learn steps of 8-bit weights
+            and activations (:func:`hybridkern.codec.learn_steps`); they must be ``"conv"`` or ``"resnet"`` then.
         activation: of the residual flow's networks, ``"lipswish"`` or ``"clipswish"``.
         logit: of pixels ``x`` from 0 to 1 the flow sees the logits of ``a + (1 - 2a) x``, where ``a`` is this number,
             in place of ``x - 1/2``; 0: it does not.
@@ -45,6 +51,10 @@ class ImagesConfig(TrainingConfig):
     permutation: str = "conv1x1"
     whiten: bool = True
     memory: str = "store"
+    coupling: str = "quarter"
+    prior: str = "mixture"
+    components: int = 5
+    quantized: float = 0.0
     activation: str = "lipswish"
     logit: float = 0.0
     head: str = "all"
@@ -56,11 +66,13 @@ class ImagesConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("flow", FLOWS), ("memory", MEMORIES), ("head", HEADS)):
+        named = {"flow": FLOWS, "memory": MEMORIES, "head": HEADS, "coupling": COUPLINGS, "prior": PRIORS}
+        for name, choices in named.items():
             self.require_one_of(name, choices)
-        for name in ("levels", "steps", "hidden"):
+        for name in ("levels", "steps", "hidden", "components"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
         self._require("logit", 0 <= self.logit < 0.5, "a number from 0 to below 1/2")
+        self._require("quantized", 0 <= self.quantized < 1, "a share from 0 to below 1")
         self._require("head_hidden", self.head_hidden >= 0, "a whole number from 0 on")
         for name in ("head_dropout", "head_input_dropout", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")

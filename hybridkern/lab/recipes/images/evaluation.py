@@ -45,8 +45,9 @@ def score(task: ImageTask, x: Tensor, draws: int) -> Scores:
     """Scores whole numbers ``x (N, D)``, dequantized ``draws`` times with noise that depends on nothing else.
 
     ``log_px`` is the mean over the draws of ``log p(x + u)``, a lower bound of ``log P(x)`` in expectation;
-    ``probabilities`` that of ``p(y|x + u)``. In float32.
+    ``probabilities`` that of ``p(y|x + u)``. In float32. A discrete task sees no noise, so that one draw is enough.
     """
+    draws = 1 if task.discrete else draws
     log_px, probabilities = [], []
     generator = seeded(_NOISE_SEED)
     with evaluating(task), torch.random.fork_rng(devices=[]):
@@ -70,8 +71,7 @@ def figures(task: ImageTask, scores: Scores, split: Split, draws: int) -> dict[s
         "test_entropy_nats": scores.entropy.mean().item(),
         "test_nll_nats": nll,
         "test_bits_per_dim": nll / (task.dim * math.log(2)),
-        "bits_per_dim_convention": f"-log2 p(x + u) / D, grey values 0..{task.grey_levels - 1} with uniform noise u "
-        f"from [0, 1), mean over {draws} draws: an upper bound for the whole numbers; D = {task.dim}",
+        "bits_per_dim_convention": task.convention(draws),
         "round_trip_max_abs_error": _round_trip(task, split.x[: _ITERATED if _iterates(task) else _ROUND_TRIP]),
     }
 
@@ -101,7 +101,10 @@ def _round_trip(task: ImageTask, x: Tensor) -> float | None:
     try:
         with evaluating(task):
             error = torch.stack(
-                [(task.invert(task.latent(part)).cpu() - part).abs().max() for part in x.split(_INVERSE_BATCH)]
+                [
+                    (task.invert(task.latent(part)).cpu() - task.seen(part)).abs().max()
+                    for part in x.split(_INVERSE_BATCH)
+                ]
             )
     except ArithmeticError:  # an inverse that is iterated, and does not settle
         return None

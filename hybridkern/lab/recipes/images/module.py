@@ -80,9 +80,12 @@ class ImageModule(HybridModule):
         config, task = self.config, self.task
         assert isinstance(config, TrainingConfig) and isinstance(task, ImageTask)
         head = {id(parameter) for parameter in task.head_parameters()}
+        prior = {id(parameter) for parameter in task.prior_parameters()}
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for parameter in self.parameters():
-            if id(parameter) in head:
+            if id(parameter) in prior:
+                rate, decay = config.lr * config.prior_lr, 0.0
+            elif id(parameter) in head:
                 rate, decay = config.lr * config.head_lr, config.head_weight_decay
             else:
                 rate, decay = config.lr, config.weight_decay

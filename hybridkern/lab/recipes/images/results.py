@@ -92,7 +92,7 @@ def histogram(task: ImageTask, results: Results) -> Figure:
 
 def _reconstructions(task: ImageTask, data: DataSet) -> Figure:
     """Test images above what the flow makes of them there and back; dequantization's noise stays in."""
-    x = dequantized(data.test.x[:_RECONSTRUCTED], seeded(_NOISE_SEED))
+    x = task.seen(dequantized(data.test.x[:_RECONSTRUCTED], seeded(_NOISE_SEED)))
     with evaluating(task):
         back = task.invert(task.latent(x))
     error = (back - x).abs().max().item()

@@ -15,7 +15,7 @@ from hybridkern.lab.recipes.images.batches import dequantized, seeded
 from hybridkern.lab.recipes.task import Task, Terms, samples_of
 
 # actnorm starts from so many images
-_SAMPLE = 512
+SAMPLE = 512
 _SAMPLE_SEED = 0
 
 
@@ -36,8 +36,10 @@ class ImageTask(Task):
         whiten: whether the flow's 1x1 convolutions start from data.
         logit: number ``a`` of the logits that the flow sees in place of scaled images, or 0.
         boost: factor on ``lam`` at this moment of the training.
+        discrete: whether the likelihood is the probability of whole numbers.
     """
 
+    discrete = False
     whiten = False
     logit = 0.0
     boost = 1.0
@@ -51,7 +53,7 @@ class ImageTask(Task):
         self.grey_levels = grey_levels
 
     def initialize(self, x: Tensor, y: Tensor) -> None:
-        sample = x[:: -(-len(x) // _SAMPLE)]  # evenly spaced: files may be sorted by class
+        sample = x[:: -(-len(x) // SAMPLE)]  # evenly spaced: files may be sorted by class
         images = self.images(dequantized(sample, seeded(_SAMPLE_SEED)))
         initialize: Any = getattr(self.model.flow, "initialize", None)
         if initialize is not None:
@@ -85,6 +87,17 @@ class ImageTask(Task):
         if self.logit:
             rows = (rows.sigmoid() - self.logit) / (1 - 2 * self.logit) - 0.5
         return (rows + 0.5) * self.grey_levels
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What an inverse gives back of dequantized rows ``(B, D)``: themselves, here."""
+        return x
+
+    def convention(self, draws: int) -> str:
+        """What bits per dimension are of, averaged over so many dequantizations."""
+        return (
+            f"-log2 p(x + u) / D, grey values 0..{self.grey_levels - 1} with uniform noise u from [0, 1), mean over "
+            f"{draws} draws: an upper bound for the whole numbers; D = {self.dim}"
+        )
 
     def objective(self) -> objectives.Objective:
         """What is minimized at this moment of the training."""

@@ -27,7 +27,13 @@ from hybridkern.lab.recipes.device import chosen, follows, launched
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.fitting import require_fit
 from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
-from hybridkern.lab.recipes.images.callbacks import ImageHistory, LastStretch, RunningAverage, StepProgress
+from hybridkern.lab.recipes.images.callbacks import (
+    ImageHistory,
+    LastStretch,
+    LearningSteps,
+    RunningAverage,
+    StepProgress,
+)
 from hybridkern.lab.recipes.images.module import ImageModule
 from hybridkern.lab.recipes.images.pace import Pace
 from hybridkern.lab.recipes.images.precision import keep_freed_memory, resolve
@@ -81,6 +87,8 @@ def fit(
     callbacks: list[Callback] = [pace, history, StepProgress(pace, data.dim, config.batch_size, console)]
     if config.ema is not None:
         callbacks.append(RunningAverage(config.ema, config.ema_every))
+    if getattr(config, "quantized", 0.0):
+        callbacks.append(LearningSteps(pace, config.quantized))  # type: ignore[attr-defined]
     callbacks += [LastStretch(checkpoints), *extra]
     module = ImageModule(task, config, max(1, torch.get_num_threads() // config.devices))
     kept = newest(checkpoints, module, console)
