@@ -374,9 +374,11 @@ struct Decoder {
   }
 
   void run(int32_t* values, int64_t size) {
-    const int64_t components = rows[0].components, fields = 1 + (Single ? 2 : 3 * components);
+    const int64_t components = rows[0].components;
+    // a cache line more than the numbers of a symbol, which may be a power of two: else all would lie in the same sets
+    const int64_t next = (1 + (Single ? 2 : 3 * components)) * streams + 8;
     alignas(64) double own[(1 + 3 * most_components) * half];
-    alignas(64) double block[half * (1 + 3 * most_components) * streams];
+    alignas(64) double block[half * ((1 + 3 * most_components) * streams + 8)];
     for (int64_t i = 0; i < count; ++i) {
       state[i] = cursors[i].state;
       alive |= static_cast<uint32_t>(sound[i] != 0) << i;
@@ -387,18 +389,18 @@ struct Decoder {
       for (int64_t i = 0; i < streams; ++i) {
         if (i == 0 || (!shared && i < count)) prepare<Single, false>(rows[i], d, tables, own);
         const int32_t* scales = rows[i < count ? i : 0].scales + d;
-        for (int64_t j = 0; j < half; ++j) block[j * fields * streams + i] = own[j];
+        for (int64_t j = 0; j < half; ++j) block[j * next + i] = own[j];
         for (int64_t k = 0; k < components; ++k) {
           double* to = block + (1 + 3 * k) * streams + i;
           const double* from = own + (1 + 3 * k) * half;
-          for (int64_t j = 0; j < half; ++j, to += fields * streams) {
+          for (int64_t j = 0; j < half; ++j, to += next) {
             to[0] = from[j];
             to[streams] = tables.inverse[scales[k * rows[0].stride + j] & 255];
             if (!Single) to[2 * streams] = from[2 * half + j];
           }
         }
       }
-      for (int64_t j = 0; j < half; ++j) step(block + j * fields * streams, components, j, d + j);
+      for (int64_t j = 0; j < half; ++j) step(block + j * next, components, j, d + j);
       for (int64_t i = 0; i < count; ++i)
         for (int64_t j = 0; j < half; ++j) values[i * size + d + j] = found[j][i];
     }

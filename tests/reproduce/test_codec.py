@@ -88,3 +88,7 @@ def test_strips_are_images_one_below_the_other():
     found = formats.strips(images, 2)
     assert [one.shape for one in found] == [(4, 3, 1), (4, 3, 1), (2, 3, 1)]
     assert found[1][2:].tolist() == images[3].tolist()
+
+
+def test_networks_are_wider_where_there_is_time():
+    assert [experiment.options(minutes)["hidden"] for minutes in (2, 59, 60, 200)] == [32, 32, 48, 64]
