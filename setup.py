@@ -220,9 +220,8 @@ def extension_options() -> dict[str, object]:
     flags = ["-std=c++20", "-O3", "-g0", "-fvisibility=hidden", "-Wno-psabi", STABLE_ABI]
     if platform.machine() in ("x86_64", "AMD64"):
         flags += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # GCC's own intrinsics headers
-    to_compile, objects = compiled_before(
-        sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "*/checks.cpp", "codec/*.cpp", "coupling_network/*.cpp")
-    )
+    of_library = sources("*.cpp", "cpu/*.cpp", "*/cpu.cpp", "*/checks.cpp", "codec/*.cpp", "coupling_network/*.cpp")
+    to_compile, objects = compiled_before([file for file in of_library if not file.endswith("/node.cpp")])
     extension = CppExtension(
         "hybridkern._C",
         to_compile,
