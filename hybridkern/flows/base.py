@@ -351,6 +351,12 @@ class Flow(Saved, nn.Module, ABC):
         watch_finite(self, x)
         return x, FlowPass(z, self.base(z), -log_det)
 
+    def data_of(self, z: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Data ``(B, *shape)`` of latents ``z`` ``(B, dim)``, as :meth:`decode` gives them, and nothing else."""
+        x = self._data_of(z, (), generator)[0]
+        watch_finite(self, x)
+        return x
+
     def _data_of(
         self, z: Tensor, given: tuple[Context, ...], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:

@@ -213,7 +213,7 @@ class HybridModel(Saved, nn.Module):
 
     def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
         """A sample of ``p(x|z)`` for each row of latents."""
-        return self.flow.decode(z, generator=generator)[0]
+        return self.flow.data_of(z, generator=generator)
 
     @torch.no_grad()
     def interpolate(self, x1: Tensor, x2: Tensor, steps: int) -> Tensor:

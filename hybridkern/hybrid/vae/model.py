@@ -120,14 +120,16 @@ class VAE(Saved, nn.Module):
     def sample(self, n: int, *, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """``n`` samples of ``p(x)``, ``(n, D)``, without gradient; the scale of latents is times ``temperature``."""
         n = as_size("n", n, 0)
-        return self._data_of(draw_latents(self.base, n, temperature=temperature, generator=generator), generator)
+        z = draw_latents(self.base, n, temperature=temperature, generator=generator)
+        return self.data_of(z, generator=generator)
 
     def decode(self, z: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, BoundPass]:
         """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``: ``(B, D)``, and a bound of its ``log p(x)``."""
-        x, log_pz = self._data_of(z, generator), self.base(z)
+        x, log_pz = self.data_of(z, generator=generator), self.base(z)
         return x, bound_pass(z, log_pz, self.log_prob(x, generator=generator) - log_pz, x[0].numel() if len(x) else 1)
 
-    def _data_of(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+    def data_of(self, z: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """A sample of ``p(x|z)`` for each row of ``z`` ``(B, dim)``, as :meth:`decode` gives it, and nothing else."""
         return self.likelihood.sample(self.decoder(z), generator=generator)
 
 

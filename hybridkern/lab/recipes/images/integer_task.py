@@ -10,6 +10,7 @@ from hybridkern.codec.learned import calibrate, quantized_nets
 from hybridkern.flows import IDF
 from hybridkern.hybrid import HybridOutput
 from hybridkern.lab.recipes.images.task import SAMPLE, ImageTask
+from hybridkern.lab.recipes.task import samples_of
 
 
 class IntegerTask(ImageTask):
@@ -64,8 +65,8 @@ class IntegerTask(ImageTask):
     def invert(self, z: Tensor) -> Tensor:
         return self.rows(self._flow.inverse(z.round())[0])
 
-    def sample(self, n: int) -> Tensor:
-        return self.rows(self.model.sample(n)).clamp(0, self.grey_levels - 1)
+    def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
+        return self.rows(samples_of(self.model, n, temperature, label)).clamp(0, self.grey_levels - 1)
 
     def seen(self, x: Tensor) -> Tensor:
         return x.floor()
