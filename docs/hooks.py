@@ -1,17 +1,33 @@
-"""Formulas become MathML when the pages are built, so that they need neither scripts nor a network."""
+"""What is made when the pages are built: the gallery from its notebooks, and MathML from formulas.
+
+So pages need neither scripts nor a network.
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
 
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
 _DISPLAY = re.compile(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', re.DOTALL)
 _FUNCTION = re.compile(r"(\\(?:log|exp|det|ln|max|min)\b)\s*(?=[A-Za-z\\])")
 _FETCHED = re.compile(r"<script[^>]*\bsrc=.?https?://[^>]*></script>")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages and pictures of the notebooks, which are executed where that is due."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    from notebooks import pages
+
+    for path, content in pages().items():
+        files.append(File.generated(config, path, content=content))
+    return files
 
 
 def on_page_content(html: str, **_: Any) -> str:

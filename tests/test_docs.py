@@ -32,8 +32,19 @@ def test_every_concept_has_a_page_with_an_example() -> None:
 
 
 def test_the_navigation_names_the_pages() -> None:
-    assert NAVIGATION and all((DOCS / page).exists() for page in NAVIGATION)
+    notebooks = {path.relative_to(DOCS).with_suffix(".md").as_posix() for path in DOCS.glob("gallery/*.py")}
+    assert NAVIGATION and all((DOCS / page).exists() or page in notebooks for page in NAVIGATION)
+    assert len(notebooks) >= 6 and notebooks <= NAVIGATION
     assert {f"{page.stem}.md" for page in PAGES} <= NAVIGATION
+
+
+@pytest.mark.parametrize("notebook", sorted(DOCS.glob("gallery/*.py")), ids=lambda path: path.stem)
+def test_the_overview_shows_every_notebook(notebook: Path) -> None:
+    """``make docs`` executes them; a card without its picture would stop it only after that."""
+    source = notebook.read_text(encoding="utf-8")
+    assert source.startswith("# %% [markdown]\n# # ") and source.count('# %% tags=["thumbnail"]\n') == 1
+    overview = TEXT["gallery/index.md"]
+    assert f"]({notebook.stem}.png)]({notebook.stem}.md)" in overview
 
 
 @pytest.mark.parametrize("page", TEXT)
