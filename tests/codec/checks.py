@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ def model(seed: int = 0) -> codec.QuantizedIDF:
     return codec.quantize(flow, cases.images(seed + 3, 60, SHAPE))
 
 
-def same(values: int, batch: int = 400) -> tuple[int, int]:
+def same(values: int, batch: int = 400, say: Callable[[str], None] = lambda text: None) -> tuple[int, int]:
     """Compares about so many values; returns how many were compared and how many differed.
 
     A value counts as different where the stream that holds it has other bytes, or decodes to another image.
@@ -45,6 +45,7 @@ def same(values: int, batch: int = 400) -> tuple[int, int]:
         for found, of in _ways(quantized, x, expected, elsewhere=seed == 0):
             compared += of.numel()
             differences += sum(image.numel() for image, right in zip(of, found, strict=True) if not right)
+        say(f"{compared} of {values} values compared, {differences} differ")
         if compared >= values:
             return compared, differences
     raise AssertionError("never reached")
@@ -148,7 +149,7 @@ def main() -> int:
         _encode(options.folder)
         return 0
     if options.command == "same":
-        compared, differences = same(options.values)
+        compared, differences = same(options.values, say=lambda text: print(text, flush=True))
         print(f"{compared} values compared, {differences} in streams or images that differ")
         return int(differences > 0)
     done, wrong = damage(options.count)
