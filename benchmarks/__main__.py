@@ -22,6 +22,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     "glow-memory": ("-m", "benchmarks.glow_memory"),
     "integrations": ("-m", "benchmarks.integrations"),
     "residual-step": ("-m", "benchmarks.residual_step"),
+    "sizes": ("-m", "benchmarks.integrations.sizes"),
 }
 _AFTERWARDS = {"pictures": ("-m", "benchmarks.plot"), "tables": ("-m", "benchmarks.table", "--update")}
 

@@ -17,6 +17,7 @@ from benchmarks import _markdown, headline, operator_table, residual_step
 from benchmarks._results import COUPLING_NETWORK, OPERATORS, PARTS, RESULTS, ROOT, read_csv, read_rows
 from benchmarks.glow import memory_table, step_table
 from benchmarks.integrations import table as integrations_table
+from benchmarks.integrations.sizes import table as sizes_table
 
 README = ROOT / "README.md"
 PAGE, TARGETS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "targets.md"
@@ -78,6 +79,12 @@ TABLES = (
         residual_step.FILE,
         lambda path: residual_step.render(read_csv(path)),
         "python -m benchmarks.residual_step",
+    ),
+    Table(
+        "integrations-sizes",
+        sizes_table.FILE,
+        lambda path: sizes_table.render(read_csv(path)),
+        "make bench BENCH_FLAGS=sizes",
     ),
 )
 
