@@ -1,4 +1,5 @@
 // affine_coupling: forward, backward from the input, backward from the output. Contract: hybridkern/ops.
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -24,6 +25,39 @@ CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, con
   return call;
 }
 
+// Scale and shift of short rows by turns, in a tensor without gaps: many rows at once are taken apart in one loop,
+// since a call a row would cost as much as the formula.
+template <class T>
+struct Turns {
+  T* pairs = nullptr;
+  int64_t row = 0;
+  bool scale_first = false;
+
+  explicit operator bool() const { return pairs != nullptr; }
+  int64_t together() const { return block_size / row; }
+
+  void apart(int64_t first, int64_t rows, T* a, T* t) const {
+    const T* from = pairs + 2 * first * row;
+    T *even = scale_first ? a : t, *odd = scale_first ? t : a;
+    for (int64_t i = 0; i < rows * row; ++i) even[i] = from[2 * i], odd[i] = from[2 * i + 1];
+  }
+  void join(int64_t first, int64_t rows, const T* a, const T* t) const {
+    T* to = pairs + 2 * first * row;
+    const T *even = scale_first ? a : t, *odd = scale_first ? t : a;
+    for (int64_t i = 0; i < rows * row; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
+  }
+};
+
+template <class T>
+Turns<T> turns_of(const CouplingForm<T>& form, const RowOrder& order, const Operand& a, const Operand& t) {
+  constexpr int64_t longest = block_size / 8;
+  const int64_t row = order.extent.row();
+  const Element wanted = sizeof(T) == 8 ? Element::f64 : Element::f32;
+  if (!form.has_scale() || form.layout < 2 || order.extent.pixels != 1 || row < 1 || row > longest) return {};
+  if (a.element != wanted || a.channel_stride != 2 || a.batch_stride != 2 * row) return {};
+  return {reinterpret_cast<T*>(form.layout == 3 ? a.data : t.data), row, form.layout == 3};
+}
+
 template <class T>
 void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>& log_det, Tensor& y,
              Tensor& log_det_out, int64_t code, const FormNumbers& numbers) {
@@ -33,18 +67,34 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
   const int64_t rows = x.size(0), row = call.order.extent.row();
   RowSums sums(rows, blocks_of(row));
   const bool large = beyond_cache<T>(rows * row * (call.form.has_scale() ? 4 : 3));
-  for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
-    T buffers[4][block_size];
+  const auto one = [&](int64_t b, int64_t k, int64_t i, int64_t n, const T* a, const T* t, T* known, T* target) {
     CouplingBlock<T> block{};
     block.n = n;
-    block.known = read_block(call.x, call.order, b, i, n, buffers[0]);
-    block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
-    if (call.form.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
-    block.y = block_target(out, b, i, buffers[3]);
+    block.known = read_block(call.x, call.order, b, i, n, known);
+    block.t = t, block.a = a;
+    block.y = block_target(out, b, i, target);
     block.stream = large && is_aligned(block.y);
     sums.at(b, k) = kernel(block, call.form);
     write_block(out, call.order, b, i, n, block.y);
-  });
+  };
+  if (const Turns<T> turns = turns_of(call.form, call.order, call.a, call.t)) {
+    torch::stable::parallel_for(0, rows, grain_of(row), [&](int64_t begin, int64_t end) {
+      T buffers[4][block_size];
+      for (int64_t first = begin; first < end; first += turns.together()) {
+        const int64_t count = std::min(turns.together(), end - first);
+        turns.apart(first, count, buffers[2], buffers[3]);
+        for (int64_t r = 0; r < count; ++r)
+          one(first + r, 0, 0, row, buffers[2] + r * row, buffers[3] + r * row, buffers[0], buffers[1]);
+      }
+    });
+  } else {
+    for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
+      T buffers[4][block_size];
+      const T* t = read_block(call.t, call.order, b, i, n, buffers[2]);
+      const T* a = call.form.has_scale() ? read_block(call.a, call.order, b, i, n, buffers[3]) : nullptr;
+      one(b, k, i, n, a, t, buffers[0], buffers[1]);
+    });
+  }
   const RowTotals before(log_det);
   write_totals(log_det_out, [&](int64_t b) { return sums.total(b) + before.at(b); });
 }
@@ -67,28 +117,50 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   const auto kernel = kernels<T>().coupling_backward[call.form.map][call.form.negate][call.form.before][known_kind];
   const bool shift_read = known_kind == output_recover || (known_kind == from_input) == call.form.before;
   const int64_t tensors = 3 + 3 * (call.form.has_scale() ? 1 : 0) + 1 + shift_read + (known_kind == output_recover);
-  const bool large = beyond_cache<T>(known.numel() * tensors);
+  const int64_t rows = known.size(0), row = call.order.extent.row();
+  const Turns<T> from = turns_of(call.form, call.order, call.a, call.t);
+  const Turns<T> to = turns_of(call.form, call.order, grad_a, grad_t);
+  const bool by_turns = from && to, large = !by_turns && beyond_cache<T>(known.numel() * tensors);
   const RowTotals grad_log_dets(grad_log_det);
-  for_blocks(known.size(0), call.order.extent.row(), [&](int64_t b, int64_t, int64_t i, int64_t n) {
-    T buffers[8][block_size];
+  // From parameters and to their gradients, which wait in a buffer where they lie otherwise.
+  const auto one = [&](int64_t b, int64_t i, int64_t n, const T* a, const T* t, T* to_a, T* to_t,
+                       T(*buffers)[block_size]) {
     CouplingBlock<T> block{};
     block.n = n;
     block.known = read_block(call.x, call.order, b, i, n, buffers[0]);
-    if (shift_read) block.t = read_block(call.t, call.order, b, i, n, buffers[1]);
-    if (call.form.has_scale()) block.a = read_block(call.a, call.order, b, i, n, buffers[2]);
-    if (grad_y) block.grad_y = read_block(incoming, call.order, b, i, n, buffers[3]);
+    block.a = a, block.t = t;
+    if (grad_y) block.grad_y = read_block(incoming, call.order, b, i, n, buffers[1]);
     block.grad_log_det = static_cast<T>(grad_log_dets.at(b));
-    block.grad_x = block_target(grad_x, b, i, buffers[4]);
-    block.grad_a = block_target(grad_a, b, i, buffers[5]);
-    block.grad_t = block_target(grad_t, b, i, buffers[6]);
-    block.x = block_target(recovered, b, i, buffers[7]);
+    block.grad_x = block_target(grad_x, b, i, buffers[2]);
+    block.grad_a = to_a, block.grad_t = to_t;
+    block.x = block_target(recovered, b, i, buffers[3]);
     block.stream = large && is_aligned(block.grad_x) && is_aligned(block.grad_a) && is_aligned(block.grad_t) &&
                    is_aligned(block.x);
     kernel(block, call.form);
     write_block(grad_x, call.order, b, i, n, block.grad_x);
-    write_block(grad_a, call.order, b, i, n, block.grad_a);
-    write_block(grad_t, call.order, b, i, n, block.grad_t);
     write_block(recovered, call.order, b, i, n, block.x);
+  };
+  if (by_turns) {
+    torch::stable::parallel_for(0, rows, grain_of(row), [&](int64_t begin, int64_t end) {
+      T buffers[4][block_size], a[block_size], t[block_size], to_a[block_size], to_t[block_size];
+      for (int64_t first = begin; first < end; first += from.together()) {
+        const int64_t count = std::min(from.together(), end - first);
+        from.apart(first, count, a, t);
+        for (int64_t at = 0; at < count * row; at += row)
+          one(first + at / row, 0, row, a + at, t + at, to_a + at, to_t + at, buffers);
+        to.join(first, count, to_a, to_t);
+      }
+    });
+    return;
+  }
+  for_blocks(rows, row, [&](int64_t b, int64_t, int64_t i, int64_t n) {
+    T buffers[8][block_size];
+    const T* t = shift_read ? read_block(call.t, call.order, b, i, n, buffers[4]) : nullptr;
+    const T* a = call.form.has_scale() ? read_block(call.a, call.order, b, i, n, buffers[5]) : nullptr;
+    T *to_a = block_target(grad_a, b, i, buffers[6]), *to_t = block_target(grad_t, b, i, buffers[7]);
+    one(b, i, n, a, t, to_a, to_t, buffers);
+    write_block(grad_a, call.order, b, i, n, to_a);
+    write_block(grad_t, call.order, b, i, n, to_t);
   });
 }
 
