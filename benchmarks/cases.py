@@ -14,6 +14,7 @@ from benchmarks import (
     discretized_logistic_mixture,
     gaussian_log_prob,
     lipswish,
+    masked_network,
     paired_conv1x1,
     rational_quadratic_spline,
     rounding_coupling,
@@ -76,6 +77,7 @@ def parts() -> list[Case]:
         ),
         rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0, backward=False),
         rational_quadratic_spline.case(1024, 32, eager=15.0, compiled=4.0),
+        operator_case("masked_network (256,16) hidden 64", partial(masked_network.work, 256, 16, 64), eager=1.5),
         adamax.case(60, 64, 64, target=1.0),
     ]
 

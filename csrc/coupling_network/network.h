@@ -75,6 +75,7 @@ class Buffer {                // 64-byte aligned
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   void* allocate(size_t bytes);  // once
+  void* data() const { return data_; }
 
  private:
   void* data_ = nullptr;

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "../affine_coupling/form.h"
+#include "../masked_network/network.h"
 
 namespace hk {
 
@@ -180,6 +181,9 @@ struct Kernels {
   void (*lipswish_forward)(const LipswishBlock<T>&);
   T (*lipswish_backward)(const LipswishBlock<T>&);  // these two return the sums that belong to b
   T (*lipswish_double_backward)(const LipswishBlock<T>&);
+  void (*masked_forward)(const MaskedProduct<T>&);
+  void (*masked_backward)(const MaskedProduct<T>&);
+  void (*masked_gradient)(const MaskedGradient<T>&);
   void (*adamax_step)(const AdamaxBlock<T>&, const AdamaxConstants<T>&);
   // [scheme][inverse][backward]
   void (*spline[2][2][2])(const SplineBlock<T>&, const SplineConstants<T>&);

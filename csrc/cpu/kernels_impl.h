@@ -9,6 +9,7 @@
 #include "../discretized_logistic_mixture/loops.h"
 #include "../gaussian_log_prob/loops.h"
 #include "../lipswish/loops.h"
+#include "../masked_network/loops.h"
 #include "../paired_conv1x1/loops.h"
 #include "../rational_quadratic_spline/loops.h"
 #include "../rounding_coupling/loops.h"
@@ -51,6 +52,9 @@ Kernels<T> make_kernels(const char* name) {
   table.lipswish_double_backward = lipswish_double_backward<T>;
   fill_splines<T, Scheme::nflows>(table);
   fill_splines<T, Scheme::zuko>(table);
+  table.masked_forward = masked_product<true, T>;
+  table.masked_backward = masked_product<false, T>;
+  table.masked_gradient = masked_gradient<T>;
   table.adamax_step = adamax_step<T>;
   return table;
 }

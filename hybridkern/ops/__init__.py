@@ -10,6 +10,7 @@ from hybridkern.ops.discretized_logistic.operator import discretized_logistic_lo
 from hybridkern.ops.discretized_logistic_mixture.operator import discretized_logistic_mixture_log_prob
 from hybridkern.ops.gaussian_log_prob.operator import gaussian_log_prob
 from hybridkern.ops.lipswish.operator import clipswish, lipswish
+from hybridkern.ops.masked_network.operator import masked_network
 from hybridkern.ops.paired_conv1x1.operator import paired_conv1x1
 from hybridkern.ops.rational_quadratic_spline.form import SplineForm
 from hybridkern.ops.rational_quadratic_spline.operator import rational_quadratic_spline
@@ -29,6 +30,7 @@ __all__ = [
     "discretized_logistic_mixture_log_prob",
     "gaussian_log_prob",
     "lipswish",
+    "masked_network",
     "paired_conv1x1",
     "rational_quadratic_spline",
     "rounding_coupling",

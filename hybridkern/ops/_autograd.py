@@ -44,7 +44,7 @@ class Gradient(NamedTuple):
 
     Attributes:
         name: of the node in the graph, as users see it in ``grad_fn``.
-        tensors: how many arguments are tensors (or ``None``); the options follow them.
+        tensors: how many arguments are tensors (or ``None``); the options follow them. Negative: all but so many are.
         forward: runs the kernels.
         saves: from the arguments and the outputs to the tensors that are kept.
         backward: ``(backend, saved, grads, options, needs)`` to the gradients of the tensors, by the kernels. A
@@ -148,7 +148,7 @@ def _function(gradient: Gradient) -> type[torch.autograd.Function]:
         return outputs[0] if gradient.returns == 1 else outputs
 
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[1 : 1 + count]
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[1 : len(ctx.needs_input_grad) - len(ctx.options)]
         if all(grad is None for grad in grads):
             return (None,) * len(ctx.needs_input_grad)
         if by_formulas():

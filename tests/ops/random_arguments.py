@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -139,6 +140,19 @@ def _spline(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, 
     return tensors, {"spline": spline, "bins": bins, "tails": tails, "bound": bound, "inverse": r.random() < 0.5}
 
 
+def _masked(r: random.Random, make: Any, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Any]]:
+    widths = [r.choice((1, 2, 5, 16, 33)) for _ in range(r.randint(2, 4))]
+    dtype, pairs = r.choice(rt.DTYPES[:2]), list(itertools.pairwise(widths))
+    lists = {
+        "weights": [rt.tensor(r, (units, size), dtype, False, None) for size, units in pairs],
+        "biases": [rt.tensor(r, (units,), dtype, False, None) for _, units in pairs],
+        "masks": [(rt.values(r, (units, size), dtype, False) > 0).to(dtype) for size, units in pairs],
+    }
+    activation = r.choice(("relu", "tanh", "elu", "none"))
+    x = rt.tensor(r, (r.choice((0, 1, 3, 70)), widths[0]), dtype, False, None)  # a mask hides what is not finite
+    return {"x": x, **lists}, {"activation": activation}
+
+
 MAKERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
     "affine_coupling": _affine,
     "affine_coupling_backward_from_output": _from_output,
@@ -148,6 +162,7 @@ MAKERS: dict[str, Callable[..., tuple[dict[str, Any], dict[str, Any]]]] = {
     "discretized_logistic_log_prob": _logistic,
     "discretized_logistic_mixture_log_prob": _mixture,
     "gaussian_log_prob": _gaussian,
+    "masked_network": _masked,
     "paired_conv1x1": _paired,
     "rational_quadratic_spline": _spline,
     "rounding_coupling": _rounding,

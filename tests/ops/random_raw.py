@@ -56,7 +56,8 @@ def _copied(value: Any) -> Any:
 
 
 def _shapes(out: Any) -> list[tuple[Any, torch.dtype]]:
-    return [(tuple(value.shape), value.dtype) for value in ((out,) if isinstance(out, Tensor) else out or ())]
+    flat = torch.utils._pytree.tree_leaves(out)  # some give lists
+    return [(tuple(value.shape), value.dtype) for value in flat if isinstance(value, Tensor)]
 
 
 def _fake_outcome(operator: Any, arguments: dict[str, Any]) -> list[tuple[Any, torch.dtype]] | Exception:

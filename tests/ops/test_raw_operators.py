@@ -22,6 +22,8 @@ WEIGHTS = (LAYER, BIAS, POINT, BIAS, LAYER, BIAS)
 HIDDEN = torch.ops.hybridkern.coupling_network_forward(IMAGE, *WEIGHTS, False, True)[1]
 LISTS = ([X], [X + 1], [X + 2], [X + 3])
 SPLINE = (2, -3.0, 3.0, 1e-3, 1e-3, 1e-3, 1.0, 1.0)  # 2 bins on [-3, 3], 5 numbers an element
+# two layers, of which the second adds the sums of the first
+MASKED = ([torch.ones(4, 4)] * 2, [torch.ones(4)] * 2, [torch.ones(4, 4)] * 2, (1, 2), 1)
 NUMBERS = (0.1, 0.9, 0.99, 1e-8, 0.0)
 
 # Good arguments of each operator.
@@ -50,6 +52,8 @@ GOOD: dict[str, tuple[Any, ...]] = {
     "lipswish_forward": (X, BIAS, True),
     "lipswish_backward": (X, X, BIAS, False),
     "lipswish_double_backward": (X, BIAS, X, X, BIAS, False),
+    "masked_network_forward": (X, *MASKED, True),
+    "masked_network_backward": (X, X, torch.zeros(48), *MASKED, True),
     "adamax_step": (*LISTS, *NUMBERS),
 }
 ONE_NUMBER = ("beta", "b", "outer_b")
@@ -148,6 +152,11 @@ NUMBERS_WRONG = {
     "bin of NaN": ("discretized_logistic_mixture_forward", 4, float("nan"), "bin_width: got nan"),
     "rate of NaN": ("adamax_step", 4, float("nan"), "rate: got nan"),
     "beta of 1": ("adamax_step", 6, 1.0, "beta2: got 1, expected a number from 0 to 1"),
+    "plan of one layer": ("masked_network_forward", 4, (1,), "plan: got 1 numbers, expected 2"),
+    "plan that adds itself": ("masked_network_backward", 6, (1, 4), r"plan\[1\]: got 4, expected an earlier layer"),
+    "plan below zero": ("masked_network_forward", 4, (-1, 0), r"plan\[0\]: got -1, expected an earlier layer"),
+    "activated last": ("masked_network_forward", 4, (1, 1), "plan: got an activation of the last layer"),
+    "activation of no name": ("masked_network_forward", 5, 4, "activation: got 4, expected a place in ACTIVATIONS"),
     "None": ("rounding_coupling_forward", 1, None, "t: got None, expected a tensor"),
 }
 

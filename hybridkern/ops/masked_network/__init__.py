@@ -1,0 +1,1 @@
+"""Masked network of any number of layers as one operator."""
