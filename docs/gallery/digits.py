@@ -82,6 +82,7 @@ axes.hist(outside.clamp(min=-400), bins, alpha=0.6, density=True, color="#b3261e
 axes.axvline(selective.threshold.item(), color="black", linestyle="--", linewidth=1, label="threshold")
 axes.set(xlabel="log p(x), nats (leftmost bar: all below)", yticks=[])
 axes.legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # [Classify and reject](../selective.md) has the formulas, and where raw $\log p(x)$ fails.

@@ -54,6 +54,7 @@ panels[3].set_title("nearest simulations, x = (0, 0)")
 for axes in panels:
     axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal", xlabel=r"$\theta_1$")
 panels[0].set_ylabel(r"$\theta_2$")
+plt.show()
 # %% [markdown]
 # Data simulated from the samples should fall on the observation. They do, within the width of the crescent:
 

@@ -51,6 +51,7 @@ curve.set(ylabel="y", ylim=(-2.2, 2.2))
 curve.legend(frameon=False, ncols=4, loc="upper center")
 density.fill_between(at[:, 0], log_px.exp(), color="#3b7d3a", alpha=0.35, linewidth=0)
 density.set(xlabel="x", ylabel="p(x)", xlim=(-3.2, 2.8))
+plt.show()
 # %% [markdown]
 # Where there are data, the band is as wide as the noise. In the gap and beyond the ends it still draws a band, as
 # every regression does; but there the density is low, and that can be asked:
