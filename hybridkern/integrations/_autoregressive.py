@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hybridkern.integrations._durkan import KIND, Done, kind_of, reason_left, run_known, run_spline, scale_of
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, Options, fits, has_own_parts, unsaved
 from hybridkern.integrations._made import Known, Levels, is_known, known_levels
+from hybridkern.integrations._made_operator import OPERATOR, is_served, run_operator
 from hybridkern.integrations._network import network_reason, run_network
 from hybridkern.integrations._passes import Passes
 from hybridkern.integrations._splines import by_element
@@ -29,7 +30,7 @@ class Autoregressive(Accelerated):
 
     NETWORKS = ("autoregressive_net",)
     COUPLES = True
-    CACHES: ClassVar[tuple[str, ...]] = (_LEVELS,)
+    CACHES: ClassVar[tuple[str, ...]] = (_LEVELS, OPERATOR)
     autoregressive_net: Any
     _elementwise_inverse: Any
 
@@ -37,7 +38,10 @@ class Autoregressive(Accelerated):
     def network_reason(network: nn.Module, options: Options) -> str:
         """How the network is called, in words for the report."""
         read = options.networks and not options.precision and not options.memory and is_known(network, None)
-        return "called as it is, inverted unit by unit" if read else network_reason(network, options)
+        if not read:
+            return network_reason(network, options)
+        how = "one operator" if is_served(network) else "called as it is"
+        return f"{how}, inverted unit by unit"
 
     def mapped(self, x: Tensor, params: Any, inverse: bool) -> Done | None:
         """``x`` ``(B, D)`` by what the network gave, and the log-determinant; ``None`` where it does not fit."""
@@ -56,7 +60,7 @@ class Autoregressive(Accelerated):
         if not self._serves(inputs):
             done: Done = super().forward(inputs, context)  # type: ignore[misc]
             return done
-        params = run_network(self.autoregressive_net, inputs, context, options=self._hybridkern)
+        params = self._params(inputs, context)
         mapped = self.mapped(inputs, params, inverse=False)
         if mapped is None:
             theirs: Any = self.library_class()
@@ -78,6 +82,15 @@ class Autoregressive(Accelerated):
             outputs, log_det = self._elementwise_inverse(inputs, params) if mapped is None else mapped
         assert log_det is not None
         return self.settled(outputs), log_det
+
+    def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """What the network gives for ``x``."""
+        net, options = self.autoregressive_net, self._hybridkern
+        if options.networks and context is None and not (options.precision or options.memory):
+            params = run_operator(self, net, x)
+            if params is not None:
+                return params
+        return run_network(net, x, context, options=options)
 
     def settled(self, x: Tensor) -> Tensor:
         """What :meth:`mapped` gave, for someone who may write into it."""

@@ -31,8 +31,9 @@ def accelerate(
     Args:
         model: the model, or any module that holds layers of these libraries.
         networks: allow the coupling networks of images that are Glow's (3x3, ReLU, 1x1, ReLU, 3x3) to run as one
-            operator, others that keep their numbers to run in channels_last for small images too, and zuko's masked
-            networks to be read in place of called. Their parameters are left as they are.
+            operator, others that keep their numbers to run in channels_last for small images too, and masked networks
+            of nflows, normflows and zuko as one operator, where nobody watches them and they neither drop units nor
+            normalize batches: what a mask leaves out is then not computed. Their parameters are left as they are.
             The inverse of a masked autoregressive layer of nflows or normflows then computes each unit of its network
             once, in place of a call of the network for every number.
         precision: ``"bf16"`` runs the coupling networks under ``torch.autocast`` in bfloat16; what they return is

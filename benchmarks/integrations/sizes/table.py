@@ -24,8 +24,8 @@ def is_slower(record: Record) -> bool:
 
 
 def render(records: Sequence[Record]) -> str:
-    """Markdown: a line a model and kind, the least and the largest ratio over the batches for each number of dimensions;
-    then every row that is slower, and the conditions.
+    """Markdown: a line a model and kind, least and largest ratio over the batches for each number of dimensions; then
+    every row that is slower, and the conditions.
     """
     shown = [record for record in records if record["kind"] != CONTROL]
     dims = sorted({int(record["dims"]) for record in shown})
@@ -40,9 +40,9 @@ def render(records: Sequence[Record]) -> str:
     text = (
         f"{first['cpu']}, {first['threads']} thread{'s' * (first['threads'] != '1')}, kernels in "
         f"{first['instruction_set']}, torch {first['torch']}, "
-        f"{', '.join(dict.fromkeys(record['date'] for record in records))}. Least and largest ratio of times, library / "
-        f"accelerated, over batches of {', '.join(map(str, batches))}; medians of {min(rounds)} to {max(rounds)} rounds, "
-        "the sides in turn."
+        f"{', '.join(dict.fromkeys(record['date'] for record in records))}. Least and largest ratio of times, library "
+        f"/ accelerated, over batches of {', '.join(map(str, batches))}; medians of {min(rounds)} to {max(rounds)} "
+        "rounds, the sides in turn."
     )
     if controls:
         text += f" The library against itself: {min(controls):.2f} to {max(controls):.2f}."

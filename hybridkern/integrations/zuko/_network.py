@@ -13,17 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from zuko.nn import MaskedLinear, Residual
 
+from hybridkern._autocast import has_autocast
 from hybridkern.integrations._layer import WIDE, Options
 from hybridkern.integrations._network import network_reason
 from hybridkern.integrations.zuko._masked import Layers, layers_of, masked_layers, state_of
+from hybridkern.ops.masked_network.operator import ACTIVATIONS, has_fused_masked_network, planned
 
 MASKS = "_hybridkern_masks"
 
 
 def reason(network: Any, options: Options) -> str:
     """How :func:`run` calls it, in words for the report."""
-    read = options.networks and not options.precision and not options.memory and layers_of(network) is not None
-    return "its weights times masks that are numbers" if read else network_reason(network, options)
+    layers = layers_of(network) if options.networks and not options.precision and not options.memory else None
+    if layers is None:
+        return network_reason(network, options)
+    served = _plan(layers) is not None and has_fused_masked_network(layers[0].weight)
+    return "one operator" if served else "its weights times masks that are numbers"
 
 
 def run(owner: Any, network: Any, x: Tensor) -> Tensor:
@@ -42,7 +47,47 @@ def run(owner: Any, network: Any, x: Tensor) -> Tensor:
     linear = masked_layers(layers)
     if x.dtype is not linear[0].weight.dtype:
         return network(x)  # which says what is wrong
-    return _through(layers, list(_masks(owner, linear, x.dtype)), x)
+    masks = _masks(owner, linear, x.dtype)
+    plan = _plan(layers)
+    if plan is None or has_autocast(x.device) or not has_fused_masked_network(x) or x.shape[-1] != masks[0].shape[1]:
+        return _through(layers, list(masks), x)
+    weights = tuple([layer._parameters["weight"] for layer in linear])
+    biases = tuple([layer._parameters["bias"] for layer in linear])
+    if x.ndim == 2:
+        return planned(x, weights, biases, masks, *plan)  # type: ignore[arg-type]
+    out = planned(x.reshape(-1, x.shape[-1]), weights, biases, masks, *plan)  # type: ignore[arg-type]
+    return out.reshape(*x.shape[:-1], out.shape[-1])
+
+
+def _plan(layers: Layers) -> tuple[tuple[int, ...], int] | None:
+    """Codes and activation of the operator; ``None`` where it does not compute these layers."""
+    codes: list[int] = []
+    names: set[str | None] = set()
+    for layer in layers:
+        kind = type(layer)
+        if kind is MaskedLinear:
+            codes.append(0)
+        elif kind is Residual:
+            if not codes or codes[-1] % 2:  # what it adds is not the sums of a layer
+                return None
+            names.add(_name_of(layer[1]))
+            codes += [1, 2 * len(codes)]
+        elif codes[-1] % 2:
+            return None
+        else:
+            names.add(_name_of(layer))
+            codes[-1] += 1
+    if len(names) > 1 or None in names:
+        return None
+    return tuple(codes), ACTIVATIONS.index(names.pop() or "none") if names else 0
+
+
+_NAMES = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu"}
+
+
+def _name_of(activation: Any) -> str | None:
+    kind = type(activation)
+    return None if kind is nn.ELU and activation.alpha != 1 else _NAMES.get(kind)
 
 
 def _through(layers: Layers, masks: list[Tensor], x: Tensor) -> Tensor:
