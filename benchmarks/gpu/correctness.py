@@ -26,6 +26,7 @@ Results = dict[str, Tensor]
 _LAYOUTS = ("channels_last", "channels_last_slice", "misaligned", "every_other")
 _SHAPES = ((3, 6, 8, 8), (5, 64), (40,))
 _LONG = ((2, 12, 33, 31), (3, 5000))  # several programs a row
+_CALLS = 3  # Triton's launches: the first compiles, the second is recorded, the third follows the record
 
 
 def items(device: Device, sizes: Sizes) -> list[Item]:
@@ -74,11 +75,12 @@ def _check(
     with context.device.torch:
         args = {name: placed(value, layout) for name, value in sample.arguments(shape, dtype).items()}
         copies = {name: value.clone() for name, value in args.items()}
-        got = evaluated(sample.function, args, backend)
+        calls = [evaluated(sample.function, args, backend) for _ in range(_CALLS)]
     for name, copy in copies.items():
         if not torch.equal(args[name], copy):
             raise AssertionError(f"{name} was changed")
-    context.add(item, worst=compare(got, exact, max(value.numel() for value in args.values())))
+    terms = max(value.numel() for value in args.values())
+    context.add(item, worst=max(compare(got, exact, terms) for got in calls))
 
 
 def placed(value: Tensor, layout: str) -> Tensor:

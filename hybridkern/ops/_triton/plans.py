@@ -7,7 +7,7 @@ bytes, and options to the bit. The stream is asked for at each call. The second 
 never comes twice costs nothing.
 
 No plan is used where somebody watches Triton's launches (its launch hooks; Proton), where Triton's kernels are
-interpreted, and with a Triton whose way to launch is not known here.
+interpreted, with a Triton whose way to launch is not known here, and under ``HYBRIDKERN_TRITON_PLANS=0``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 from triton import knobs
 from triton.runtime import driver
 
+from hybridkern._env import TRITON_PLANS
 from hybridkern.ops._triton import launch
 from hybridkern.ops._triton.recording import Recorder, Replay
 
@@ -34,7 +35,7 @@ _PLANS: WeakSet[Plans] = WeakSet()
 _SEEN, _NEVER = object(), object()
 
 known = _KNOWN[0] <= tuple(map(int, triton.__version__.split(".")[:2])) <= _KNOWN[1]
-_on = known and not knobs.runtime.interpret
+_on = known and TRITON_PLANS and not knobs.runtime.interpret
 
 
 @contextmanager
