@@ -105,13 +105,19 @@ bool take_list(PyObject* from, std::vector<int64_t>& to) {
   return true;
 }
 
+struct MaskedNode {
+  static constexpr const char* name = node_name;
+  static inline bool on_cuda = false;  // as of Node
+  static PyObject* method(PyObject*, PyObject* const* args, Py_ssize_t count);
+};
+
 // (x, weights, biases, masks, plan, activation): the outputs, or None where the call is not the node's.
-PyObject* method(PyObject*, PyObject* const* args, Py_ssize_t count) {
+PyObject* MaskedNode::method(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   Given in;
   if (count != 6 || !is_plain_call() || !take(args[0], in.x) || !take_list(args[1], in.weights) ||
       !take_list(args[2], in.biases) || !take_list(args[3], in.masks) || !take_list(args[4], in.plan) ||
-      !take(args[5], in.activation) || !in.fits() || is_widened(in.x))
+      !take(args[5], in.activation) || !in.fits() || is_widened(in.x) || (in.x.is_cuda() && !on_cuda))
     return Py_NewRef(Py_None);
   if (std::any_of(in.masks.begin(), in.masks.end(), [](const Tensor& mask) { return mask.requires_grad(); }))
     return Py_NewRef(Py_None);
@@ -133,12 +139,6 @@ PyObject* method(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-struct MaskedNode {
-  static constexpr const char* name = node_name;
-  static PyObject* method(PyObject* self, PyObject* const* args, Py_ssize_t count) {
-    return masked_network::method(self, args, count);
-  }
-};
 const Registered registered = Registered::nodes<MaskedNode>();
 
 }  // namespace
