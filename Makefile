@@ -34,7 +34,7 @@ BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=1717986918
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel wheel-test torch-test evidence evidence-test clean distclean
+.PHONY: help build demo test coverage lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel wheel-test torch-test evidence evidence-test clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,9 @@ demo: $(READY) ## train a hybrid model on scikit-learn's digits: result table an
 
 test: $(READY) $(STAMPS)/test $(STAMPS)/peers ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 $(TEST_FLAGS)
+
+coverage: $(READY) $(STAMPS)/test $(STAMPS)/peers ## lines of the package that the suite runs; slower than make test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --cov --cov-report=term $(TEST_FLAGS)
 
 lint: $(READY) $(STAMPS)/test $(STAMPS)/dev ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/ruff check .
