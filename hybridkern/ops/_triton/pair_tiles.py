@@ -4,7 +4,8 @@ All outputs of a position are summed at once, so that the halves are read once. 
 operands and addresses half the threads of a multiprocessor find registers; tiles stay below 40 KiB of shared memory for
 the same reason. Up to ``HELD`` channels a program holds the matrix while it walks over its positions; beyond, it reads
 it block by block from the cache: there the products, not the bytes, are the limit, since float32 is multiplied as
-float32 (tensor cores would round it).
+float32 (tensor cores would round it). A program works on one tile as long as all fit on a large GPU at once: it then
+reads the matrix, or leaves partial sums, more often, but small images would otherwise run on a few multiprocessors.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from hybridkern.ops._triton.tiles import power_of_two
 
 HELD = 64  # channels up to which the matrix is held
 FULL = 1056  # programs of eight warps that fill a large GPU: 8 on each of 132 multiprocessors
-LEAST = 4  # tiles a program works on at least, as it reads the matrix, or leaves partial sums, once
 
 
 class PairTile(NamedTuple):
@@ -36,7 +36,7 @@ _GRADIENT = {16: (64, 8), 32: (64, 8), 64: (32, 16)}
 
 def _divided(positions: int, wide: int) -> tuple[int, int]:
     tiles = -(-positions // wide)
-    steps = max(min(LEAST, tiles), tiles // FULL)
+    steps = max(1, -(-tiles // FULL))
     return steps, -(-tiles // steps)
 
 

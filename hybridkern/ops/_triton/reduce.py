@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import triton
@@ -12,7 +13,7 @@ from hybridkern.ops._triton.launch import launch
 from hybridkern.ops._triton.layout import Order, extent_of, offsets, operand
 from hybridkern.ops._triton.tiles import power_of_two
 
-_COLUMNS = 128
+_COLUMNS, _CHUNKS = 32, 64  # a line of 128 bytes by rows enough that few loads follow each other; many programs
 
 
 @triton.jit
@@ -32,39 +33,37 @@ def row_sums_kernel(
 
 
 @triton.jit
-def column_sums_kernel(
-    partial,
-    out,
-    columns,
-    chunks,
-    extent,
-    outer,
-    inner,
-    SIGN: tl.constexpr,
-    DENSE: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+def _sums(partial, column, columns, chunks, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums ``(COLUMNS,)`` over the rows of ``partial (chunks, columns)``."""
     total = tl.zeros([CHUNKS, COLUMNS], partial.dtype.element_ty)
     for first in range(0, chunks, CHUNKS):
         chunk = first + tl.arange(0, CHUNKS)
         mask = (chunk < chunks)[:, None] & (column < columns)[None, :]
         total += tl.load(partial + chunk.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0.0)
-    value = tl.sum(total, axis=0) * SIGN
-    to = out + offsets(column.to(tl.int64), extent, outer, inner, DENSE)
-    tl.store(to, value.to(out.dtype.element_ty), mask=column < columns)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit
+def column_sums_kernel(
+    partial, first, second, third, columns, chunks, blocks, extent, outer, inner,
+    DENSE: tl.constexpr, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Up to three sums, over matrices that follow each other in ``partial``."""
+    which = tl.program_id(0) // blocks
+    column = (tl.program_id(0) - which * blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    value = _sums(partial + which.to(tl.int64) * chunks * columns, column, columns, chunks, CHUNKS, COLUMNS)
+    at = offsets(column.to(tl.int64), extent, outer, inner, DENSE)
+    tl.store(first + at, value.to(first.dtype.element_ty), mask=column < tl.where(which == 0, columns, 0))
+    if second is not None:
+        tl.store(second + at, value.to(second.dtype.element_ty), mask=column < tl.where(which == 1, columns, 0))
+    if third is not None:
+        tl.store(third + at, value.to(third.dtype.element_ty), mask=column < tl.where(which == 2, columns, 0))
 
 
 @triton.jit
 def split_sums_kernel(partial, first, second, columns, split, chunks, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr):
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    total = tl.zeros([CHUNKS, COLUMNS], partial.dtype.element_ty)
-    for start in range(0, chunks, CHUNKS):
-        chunk = start + tl.arange(0, CHUNKS)
-        mask = (chunk < chunks)[:, None] & (column < columns)[None, :]
-        total += tl.load(partial + chunk.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0.0)
-    value = tl.sum(total, axis=0)
+    value = _sums(partial, column, columns, chunks, CHUNKS, COLUMNS)
     tl.store(first + column, value.to(first.dtype.element_ty), mask=column < split)
     tl.store(second + (column - split), value.to(second.dtype.element_ty), mask=(column >= split) & (column < columns))
 
@@ -79,19 +78,26 @@ def row_sums(partial: Tensor, start: Tensor | None, out: Tensor, sign: float = 1
     launch(row_sums_kernel, -(-rows // high), out, *args, SIGN=sign, ROWS=high, CHUNKS=wide, num_warps=4)
 
 
-def column_sums(partial: Tensor, out: Tensor, order: Order, channel_dim: int = 1, sign: float = 1.0) -> None:
-    """``out = sign * partial.sum(0)``; ``out (1, ...)`` has the elements of one example in that order."""
-    chunks = partial.shape[0]
-    columns = order.columns
-    to = operand(out, order, channel_dim)
-    wide = min(_COLUMNS, power_of_two(columns))
-    high = min(512 // wide, power_of_two(chunks))
+def _tile(columns: int, chunks: int) -> tuple[int, int]:
+    return min(_COLUMNS, power_of_two(columns)), min(_CHUNKS, power_of_two(chunks))
+
+
+def column_sums(partial: Tensor, outs: Sequence[Tensor], order: Order, channel_dim: int = 1) -> None:
+    """``outs[i] = partial[i].sum(0)``, up to three in one launch.
+
+    ``partial (len(outs), chunks, columns)`` is contiguous; the ``outs (1, ...)`` have the elements of one example in
+    that order, and lie alike.
+    """
+    _, chunks, columns = partial.shape
+    to = operand(outs[0], order, channel_dim)
+    wide, high = _tile(columns, chunks)
+    blocks = -(-columns // wide)
+    second, third = (*outs[1:], None, None)[:2]
     launch(
         column_sums_kernel,
-        -(-columns // wide),
-        out,
-        *(partial, out, columns, chunks, extent_of(order), to.outer, to.inner),
-        SIGN=sign,
+        blocks * len(outs),
+        outs[0],
+        *(partial, outs[0], second, third, columns, chunks, blocks, extent_of(order), to.outer, to.inner),
         DENSE=to.dense,
         CHUNKS=high,
         COLUMNS=wide,
@@ -102,7 +108,6 @@ def column_sums(partial: Tensor, out: Tensor, order: Order, channel_dim: int = 1
 def split_sums(partial: Tensor, first: Tensor, second: Tensor) -> None:
     """``partial.sum(0)``, its first columns into ``first`` and the rest into ``second``, both contiguous."""
     chunks, columns = partial.shape
-    wide = min(_COLUMNS, power_of_two(columns))
-    high = min(512 // wide, power_of_two(chunks))
+    wide, high = _tile(columns, chunks)
     args: tuple[Any, ...] = (partial, first, second, columns, first.numel(), chunks)
     launch(split_sums_kernel, -(-columns // wide), partial, *args, CHUNKS=high, COLUMNS=wide, num_warps=4)

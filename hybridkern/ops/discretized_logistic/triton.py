@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -155,18 +157,15 @@ def backward(
     gxo, gpo = operand(grad_x.tensor, order), operand(grads[0], order)
     tile = (batch_tile_of(order.rows, order.columns, vector_of(x)) if shared
             else tile_of(order.rows, order.columns, vector_of(x, mean, log_scale), False))  # fmt: skip
-    targets: list[Tensor] = grads
-    if shared:
-        partial = torch.empty((2, tile.chunks, order.columns), dtype=total_dtype(x), device=x.device)
-        targets = [partial[0], partial[1]]
+    partial = torch.empty((2, tile.chunks, order.columns), dtype=total_dtype(x), device=x.device) if shared else None
+    targets: Sequence[Tensor] = grads if partial is None else partial.unbind(0)
     launch_tiles(
         backward_kernel, tile, order, (grad, x, mean, log_scale, grad_x.tensor, *targets),
         {"X": xo, "M": mo, "S": so, "GX": gxo, "GP": gpo, "G": go},
         REDUCE=reduce, SHARED=shared, **bin_numbers(float(bin_width), x.dtype is not torch.float64),
     )  # fmt: skip
-    if shared:
-        for source, target in zip(targets, grads, strict=True):
-            column_sums(source, target, order)
+    if partial is not None:
+        column_sums(partial, grads, order)
     return grad_x.finish(), grads[0], grads[1]
 
 

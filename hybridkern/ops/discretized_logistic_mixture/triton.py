@@ -10,6 +10,8 @@ derivatives hang on differences of the ``t_k``, which far outside are large: the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -272,20 +274,17 @@ def backward(
     params = {name: operand(value, order, 2) for name, value in (("L", logits), ("M", mean), ("S", log_scale))}
     gpo = operand(grads[0], order, 2)
     tile = _tile(order, components, _narrowest(x, logits, mean, log_scale), None if shared else False)
-    targets: list[Tensor] = grads
-    if shared:
-        partial = torch.empty((3, tile.chunks, components * order.columns), dtype=total_dtype(x), device=x.device)
-        targets = [partial[0], partial[1], partial[2]]
+    columns = components * order.columns
+    partial = torch.empty((3, tile.chunks, columns), dtype=total_dtype(x), device=x.device) if shared else None
+    targets: Sequence[Tensor] = grads if partial is None else partial.unbind(0)
     launch_tiles(
         backward_kernel, tile, order, (grad, x, logits, mean, log_scale, grad_x.tensor, *targets),
         {"X": xo, **params, "GX": gxo, "GP": gpo, "G": go},
         COMPONENTS=components, PADDED=power_of_two(components), REDUCE=reduce, SHARED=shared,
         **bin_numbers(float(bin_width), x.dtype is not torch.float64),
     )  # fmt: skip
-    if shared:
-        flat = Order(1, 1, components * order.columns, False)
-        for source, target in zip(targets, grads, strict=True):
-            column_sums(source, target.view(1, 1, -1), flat)
+    if partial is not None:
+        column_sums(partial, [grad.view(1, 1, -1) for grad in grads], Order(1, 1, columns, False))
     return grad_x.finish(), grads[0], grads[1], grads[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -177,18 +178,18 @@ def backward(grad: Tensor, x: Tensor, mean: Tensor | None, log_scale: Tensor | N
     gpo = operand(grads[0] if mean is not None else grads[1], order) if given else gxo
     tile = (batch_tile_of(order.rows, order.columns, vector_of(x)) if shared
             else tile_of(order.rows, order.columns, vector_of(x, mean, log_scale), False))  # fmt: skip
-    targets: list[Tensor] = grads
+    targets: Sequence[Tensor] = grads
+    partial = None
     if shared:
-        partial = torch.empty((2, tile.chunks, order.columns), dtype=total_dtype(x), device=x.device)
-        targets = [partial[0], partial[1]]
+        partial = torch.empty((len(given), tile.chunks, order.columns), dtype=total_dtype(x), device=x.device)
+        sums = iter(partial.unbind(0))
+        targets = [grad if value is None else next(sums) for grad, value in zip(grads, params, strict=True)]
     launch_tiles(
         backward_kernel, tile, order, (grad, x, mean, log_scale, grad_x.tensor, *targets),
         {"X": xo, "M": mo, "S": so, "GX": gxo, "GP": gpo}, (), (grad.stride(0),), SHARED=shared,
     )  # fmt: skip
-    if shared:
-        for value, source, target in zip(params, targets, grads, strict=True):
-            if value is not None:
-                column_sums(source, target, order)
+    if partial is not None:
+        column_sums(partial, [grad for grad, value in zip(grads, params, strict=True) if value is not None], order)
     return grad_x.finish(), grads[0], grads[1]
 
 

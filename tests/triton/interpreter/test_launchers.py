@@ -11,7 +11,9 @@ import torch
 from hybridkern import ops
 from hybridkern.ops import _gpu
 from hybridkern.ops._operator import OPERATORS
-from hybridkern.ops._triton import tiles
+from hybridkern.ops._triton import pair_tiles, tiles
+from hybridkern.ops._triton.layout import order_of
+from hybridkern.ops._triton.reduce import column_sums, split_sums
 from hybridkern.ops.affine_coupling import triton as affine_coupling
 from tests.ops import inputs
 from tests.ops.checks import (
@@ -69,6 +71,69 @@ def test_two_stages(backend: str, small_tiles: None) -> None:
     check_gaussian(densities(shape, shape, ("mean", "log_scale")))
     small = (2, 40)
     check_mixture(densities(small, (2, 3, 40), ("logits", "mean", "log_scale")), reduction="sum")
+
+
+@pytest.fixture
+def own_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiles that the tables choose, not those of the number of warps that these suites are run with."""
+    from hybridkern import _env
+
+    monkeypatch.setattr(_env, "TRITON_WARPS", 0)
+
+
+# rows, channels, pixels: the warps that the table chooses where an example has a program for itself
+@pytest.mark.parametrize(
+    ("warps", "shape"), [(4, (3, 4, 100)), (8, (3, 4, 200)), (16, (2, 5, 500)), (16, (2, 3, 2500))]
+)
+def test_sums_by_programs_of_any_size(backend: str, own_tiles: None, warps: int, shape: tuple[int, ...]) -> None:
+    tile = tiles.tile_of(shape[0], shape[1] * shape[2], 4, True)
+    assert (tile.warps, tile.chunks) == (warps, 1)
+    check_coupling(coupling(shape), "glow", False)
+    check_rounding({"x": inputs.normal(0, shape, F32).round(), "t": inputs.normal(1, shape, F32, scale=3.0),
+                    "beta": torch.tensor([1.75])})  # fmt: skip
+    check_logistic(densities(shape, shape, ("mean", "log_scale")), reduction="sum")
+    check_gaussian(densities(shape, shape, ("mean", "log_scale")))
+
+
+def test_an_example_of_several_large_programs(backend: str, own_tiles: None) -> None:
+    shape = (1, 2, 20000)
+    tile = tiles.tile_of(1, 40000, 4, True)
+    assert (tile.warps, tile.chunks, tile.steps) == (16, 2, 10)
+    check_coupling(coupling(shape), "glow", False)
+
+
+@pytest.mark.parametrize("rows", [40, 200])
+def test_sums_down_the_batch_in_several_steps(backend: str, own_tiles: None, rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(tiles, "FULL", 64)  # so that few programs are many
+    assert tiles.batch_tile_of(rows, 96, 4).steps == (1 if rows == 40 else 3)
+    own = (1, 4, 24)
+    check_logistic(densities((rows, 4, 24), own, ("mean", "log_scale")))
+    check_gaussian(densities((rows, 4, 24), own, ("log_scale",)))
+    check_gaussian(densities((rows, 4, 24), own, ("mean", "log_scale")))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_positions_one_tile_a_program_and_several(backend: str, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr(pair_tiles, "FULL", 1056 if steps == 1 else 2)
+    half, channels = (5, 3, 64), 6
+    assert pair_tiles.mix_tile(channels, 320).steps == pair_tiles.gradient_tile(channels, 320).steps == steps
+    args = {"first": inputs.normal(0, half, F32), "second": inputs.normal(1, half, F32)}
+    args |= {"weight": inputs.normal(2, (channels, channels), F32), "bias": inputs.normal(3, (channels,), F32)}
+    check_paired_conv1x1(args)
+
+
+@pytest.mark.parametrize("chunks", [1, 5, 64, 200])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_sums_of_columns_in_one_launch(backend: str, chunks: int, count: int) -> None:
+    """Several matrices of partial sums, more rows than a program reads at once, columns over several programs."""
+    partial = inputs.normal(0, (count, chunks, 70), F32)
+    outs = [torch.empty(1, 7, 10) for _ in range(count)]
+    column_sums(partial, outs, order_of(outs[0]))
+    for out, expected in zip(outs, partial.double().sum(1), strict=True):
+        assert torch.allclose(out.flatten().double(), expected, rtol=0, atol=1e-6 * chunks)
+    first, second = torch.empty(50), torch.empty(20)
+    split_sums(partial[0], first, second)
+    assert torch.equal(torch.cat((first, second)), outs[0].flatten())
 
 
 @pytest.mark.parametrize("rows", [2, 21])
