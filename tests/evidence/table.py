@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ["TRITON_INTERPRET"] = "1"
 
-from tests.evidence import cuda_table
+from tests.evidence import cuda_table, network
 from tests.evidence.counting import eager, ours, step_launches
 from tests.evidence.launches import Launch
 from tests.evidence.ptx_run import Run, compiled_for
@@ -130,6 +130,7 @@ def page() -> str:
             "in brackets without what every program reads (a matrix, a factor, a number an example), from the cache.",
             "The second stages of sums (`reduce`) touch a few numbers an example: their ratio says nothing.\n",
             size_rows(),
+            network.section(step_launches(ours, HALF)[0]),
             cuda_table.section(),
         ]
     )

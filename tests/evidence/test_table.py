@@ -13,6 +13,12 @@ def test_the_page_states_the_launches_of_today():
     assert table.launch_rows() in table.PAGE.read_text(encoding="utf-8"), "run python -m tests.evidence.table --update"
 
 
+def test_the_page_states_what_a_flow_step_launches_and_moves_with_its_network():
+    flow, _ = table.step_launches(table.ours, table.HALF)
+    found = table.network.summary(flow)
+    assert found in table.PAGE.read_text(encoding="utf-8"), "run python -m tests.evidence.table --update"
+
+
 def test_the_page_states_the_cuda_kernels_of_today():
     require_nvcc()
     from tests.evidence.cuda_table import MAIN as CUDA
