@@ -172,6 +172,20 @@ def ops_reference() -> Any:
     return use_backend("reference")
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_batches_of_gradients(backend: str, name: str) -> None:
+    """As ``torch.autograd.functional.jacobian(vectorize=True)`` takes them."""
+    net = NETWORKS[name]
+    given = tensors(drawn(net, 4), F64)
+    out, leaves = call(net, given), (given[0], *given[1], *given[2])
+    upstream = torch.randn(3, *out.shape, dtype=F64)
+    together = torch.autograd.grad(out, leaves, upstream, retain_graph=True, is_grads_batched=True)
+    for i, one in enumerate(upstream):
+        alone = torch.autograd.grad(out, leaves, one, retain_graph=True)
+        for got, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(got[i], expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("wanted", ["x", "weights", "biases"])
 def test_gradients_of_a_part(backend: str, wanted: str) -> None:
     net = NETWORKS["residual"]

@@ -13,7 +13,7 @@ from hybridkern._autocast import without_autocast
 from hybridkern.ops._autograd import Gradient, Tensors, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._gpu import run, runner
-from hybridkern.ops._operator import Operator
+from hybridkern.ops._operator import LIBRARY, Operator
 from hybridkern.ops.masked_network import reference as _reference
 from hybridkern.ops.masked_network.contract import CONTRACTS, MOST_LAYERS, kept_numbers
 
@@ -54,6 +54,24 @@ OPERATOR = Operator(
     contracts=CONTRACTS,
     dtypes=(torch.float32, torch.float64),
 )
+
+
+def _batched_backward(
+    grad: Tensor,
+    x: Tensor,
+    hidden: Tensor,
+    weights: Lists,
+    biases: Lists,
+    masks: Lists,
+    plan: Sequence[int],
+    activation: int,
+    wants_x: bool,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    return _reference.gradients(grad, x, weights, biases, masks, plan, activation)
+
+
+# ``torch.autograd.grad(is_grads_batched=True)`` has no fallback for operators that take lists of tensors.
+LIBRARY.impl("masked_network_backward", _batched_backward, "Batched")
 _forward: Callable[..., tuple[Tensor, Tensor]] = runner(OPERATOR, "forward")
 _quick = quick("masked_network")
 

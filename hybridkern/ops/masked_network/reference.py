@@ -32,3 +32,43 @@ def masked_network(
         sums.append(own + sums[code // 2 - 1] if code > 1 else own)
         x = activate(sums[-1]) if code % 2 else sums[-1]
     return x
+
+
+def gradients(
+    grad: Tensor,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    plan: Sequence[int],
+    activation: int,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Gradients of ``x``, weights and biases written out, for a batch of ``grad`` in autograd's older ``vmap``."""
+    name = list(ACTIVATIONS)[activation]
+    products = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
+    given, sums = [x], []
+    for product, bias, code in zip(products, biases, plan, strict=True):
+        own = F.linear(given[-1], product, bias)
+        sums.append(own + sums[code // 2 - 1] if code > 1 else own)
+        given.append(ACTIVATIONS[name](sums[-1]) if code % 2 else sums[-1])
+    added: dict[int, Tensor] = {}
+    of_weights, of_biases = [], []
+    for i in reversed(range(len(plan))):
+        own = grad * _SLOPES[name](given[i + 1]) if plan[i] % 2 else grad
+        own = own + added[i] if i in added else own
+        if plan[i] > 1:
+            place = plan[i] // 2 - 1
+            added[place] = added[place] + own if place in added else own
+        of_weights.insert(0, own.t().mm(given[i]) * masks[i])
+        of_biases.insert(0, own.sum(0))
+        grad = own.mm(products[i])
+    return grad, of_weights, of_biases
+
+
+# Derivatives by the results of the activations.
+_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": torch.ones_like,
+    "relu": lambda y: (y > 0).to(y.dtype),
+    "tanh": lambda y: 1 - y * y,
+    "elu": lambda y: torch.where(y > 0, torch.ones_like(y), y + 1),
+}
