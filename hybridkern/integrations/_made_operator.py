@@ -71,8 +71,8 @@ def _name_of(function: Any) -> str | None:
     for known, name in _FUNCTIONS:
         if function is known:
             return name
-    name = _MODULES.get(type(function))
-    return None if name == "elu" and function.alpha != 1 else name
+    kind = _MODULES.get(type(function))
+    return None if kind == "elu" and function.alpha != 1 else kind
 
 
 def plan_of(net: Any) -> Plan | None:

@@ -54,8 +54,8 @@ def run(owner: Any, network: Any, x: Tensor) -> Tensor:
     weights = tuple([layer._parameters["weight"] for layer in linear])
     biases = tuple([layer._parameters["bias"] for layer in linear])
     if x.ndim == 2:
-        return planned(x, weights, biases, masks, *plan)  # type: ignore[arg-type]
-    out = planned(x.reshape(-1, x.shape[-1]), weights, biases, masks, *plan)  # type: ignore[arg-type]
+        return planned(x, weights, biases, masks, *plan)
+    out = planned(x.reshape(-1, x.shape[-1]), weights, biases, masks, *plan)
     return out.reshape(*x.shape[:-1], out.shape[-1])
 
 

@@ -39,8 +39,8 @@ def _fake_backward(
     activation: int,
     wants_x: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    grads = [[value.new_empty(value.shape) for value in values] for values in (weights, biases)]
-    return x.new_empty((x.shape[0] if wants_x else 0, x.shape[1])), *grads
+    of_weights, of_biases = ([value.new_empty(value.shape) for value in values] for values in (weights, biases))
+    return x.new_empty((x.shape[0] if wants_x else 0, x.shape[1])), of_weights, of_biases
 
 
 _NETWORK = "Tensor[] weights, Tensor[] biases, Tensor[] masks, int[] plan, int activation"

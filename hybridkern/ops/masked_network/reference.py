@@ -46,13 +46,15 @@ def gradients(
     """Gradients of ``x``, weights and biases written out, for a batch of ``grad`` in autograd's older ``vmap``."""
     name = list(ACTIVATIONS)[activation]
     products = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-    given, sums = [x], []
+    given: list[Tensor] = [x]
+    sums: list[Tensor] = []
     for product, bias, code in zip(products, biases, plan, strict=True):
         own = F.linear(given[-1], product, bias)
         sums.append(own + sums[code // 2 - 1] if code > 1 else own)
         given.append(ACTIVATIONS[name](sums[-1]) if code % 2 else sums[-1])
     added: dict[int, Tensor] = {}
-    of_weights, of_biases = [], []
+    of_weights: list[Tensor] = []
+    of_biases: list[Tensor] = []
     for i in reversed(range(len(plan))):
         own = grad * _SLOPES[name](given[i + 1]) if plan[i] % 2 else grad
         own = own + added[i] if i in added else own
