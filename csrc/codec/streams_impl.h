@@ -64,9 +64,9 @@ HK_INLINE Bits gather(const uint64_t* from, HalfInts at) {
   int32_t i[half];
   write(i, at);
   const auto pair = [&](int first) {
-    const double *one = reinterpret_cast<const double*>(from + i[first]),
-                 *other = reinterpret_cast<const double*>(from + i[first + 1]);
-    return _mm_loadh_pd(_mm_load_sd(one), other);
+    const __m128i one = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + i[first])),
+                  other = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + i[first + 1]));
+    return _mm_castsi128_pd(_mm_unpacklo_epi64(one, other));
   };
   const __m256d low = _mm256_set_m128d(pair(2), pair(0));
 #if HK_LANES == 16
@@ -252,7 +252,7 @@ struct Guess {
         Floats before = none;
         for (int64_t j = 0; j < k; ++j) before += mean[j][v] <= mean[k][v] ? weight[j][v] : none;
         for (int64_t j = k + 1; j < components; ++j) before += mean[j][v] < mean[k][v] ? weight[j][v] : none;
-        const auto holds = before <= below[v] & below[v] < before + weight[k][v];
+        const auto holds = (before <= below[v]) & (below[v] < before + weight[k][v]);
         share[v] = holds ? (below[v] - before) / weight[k][v] : share[v];
         center[v] = holds ? mean[k][v] : center[v], slope[v] = holds ? inverse[k][v] : slope[v];
       }
@@ -278,7 +278,7 @@ struct Guess {
         low[v] = under[v] < below[v] ? y[v] : low[v], high[v] = under[v] < below[v] ? high[v] : y[v];
         const Floats step = (math::float_log(under[v] / over[v]) - logit[v]) * under[v] * over[v] / density[v];
         const Floats next = y[v] - step;
-        const auto inside = next > low[v] - 0.01f & next < high[v] + 0.01f;
+        const auto inside = (next > low[v] - 0.01f) & (next < high[v] + 0.01f);
         y[v] = inside ? next : 0.5f * (low[v] + high[v]);
       }
     }
@@ -320,7 +320,7 @@ struct Decoder {
       uint32_t right = 0;
       for (int round = 1;; ++round) {
         bounds<Single>(mixture, b[i], tables.steps, low, high);
-        right = mask(as<Bits>(low <= place[i] & place[i] < high));
+        right = mask(as<Bits>((low <= place[i]) & (place[i] < high)));
         if ((right & mine) == mine || round == most_rounds) break;
         b[i] = most(least(b[i] + floor((place[i] - low) / (high - low)), window - 1), 0);
       }
@@ -437,7 +437,7 @@ inline int64_t place_all(const int32_t* values, int64_t size, const Row& row, co
     const Doubles b = doubles(read<HalfInts>(values + d)) - mixture.first();
     Doubles low, high;
     bounds<Single>(mixture, most(least(b, window - 1), 0), tables.steps, low, high);
-    const Doubles mass = b >= 0 & b < window ? high - low : Doubles{};
+    const Doubles mass = (b >= 0) & (b < window) ? high - low : Doubles{};
     write(starts + d, integers(low));
     write(sizes + d, integers(mass));
   }
