@@ -5,7 +5,8 @@ alignment of every access; races in shared memory and between blocks; reads of s
 missing from a shuffle; barriers that some threads never reach. What it counts: 32-byte sectors of global memory.
 """
 
-from tests.evidence.ptx.machine import Execution, Fault, execute
+from tests.evidence.ptx.machine import Execution, execute
 from tests.evidence.ptx.parse import Kernel, parse, split
+from tests.evidence.ptx.threads import Fault
 
 __all__ = ["Execution", "Fault", "Kernel", "execute", "parse", "split"]
