@@ -80,6 +80,7 @@ ALLOWED = {
     "integrations/_made::levels_of: cpu": TAKEN,
     "integrations/_made::levels_of: tolist": TAKEN,
     "integrations/_features::arrange: tolist": TAKEN,
+    "integrations/nflows/composite::_is_reversal: tolist": TAKEN,
     "lipschitz/power::norms: tolist": FIGURES,
     "ops/lipswish/sample::_arguments: full": "typical calls, for tests",
     "ops/rounding_coupling/sample::_with_beta: full": "typical calls, for tests",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
 
+import torch
 from nflows.transforms import base, permutations
 from torch import Tensor
 
@@ -15,30 +16,35 @@ from hybridkern.integrations._layer import Accelerated, has_hooks, has_own_parts
 from hybridkern.integrations._masked_coupling import MaskedCoupling
 from hybridkern.integrations.nflows.linear import LULinear
 
+_REVERSALS = "_hybridkern_reversals"
+
 
 class CompositeTransform(Accelerated, base.CompositeTransform):
     """Joins what a coupling gives only where the next layer needs it joined; permutes matrices instead of batches."""
 
     REPLACEMENT = "features stay apart from coupling to coupling, permutations go into the linear layer after them"
+    CACHES = (_REVERSALS,)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data -> latent, as in the library."""
         if has_own_parts(self):
             return super().forward(inputs, context)
-        return _run(self._transforms, inputs, context, inverse=False)
+        return _run(self, self._transforms, inputs, context, inverse=False)
 
     def inverse(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent -> data, as in the library."""
         if has_own_parts(self):
             return super().inverse(inputs, context)
-        return _run(reversed(self._transforms), inputs, context, inverse=True)
+        return _run(self, reversed(self._transforms), inputs, context, inverse=True)
 
 
 _PERMUTATIONS = (permutations.Permutation, permutations.RandomPermutation, permutations.ReversePermutation)
 _METHODS = frozenset({"_permute", "_inverse_permutation"})
 
 
-def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+def _run(
+    owner: CompositeTransform, transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inverse: bool
+) -> tuple[Tensor, Tensor]:
     x: Tensor | Lying = inputs
     log_det = inputs.new_zeros(len(inputs))
     layers, skip = list(transforms), False
@@ -48,6 +54,10 @@ def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inve
             continue
         done: tuple[Tensor | Lying, Any] | None = None if inverse else _folded(transform, following, x)
         skip = done is not None
+        turned = _turned(owner, transform, x) if done is None else None
+        if turned is not None:  # its log-determinant is 0
+            x = turned
+            continue
         if isinstance(transform, MaskedCoupling) and not has_hooks((transform,)):  # type: ignore[arg-type]
             done = transform.on_parts(x, context, inverse)
         if done is None:
@@ -56,6 +66,30 @@ def _run(transforms: Iterable[Any], inputs: Tensor, context: Tensor | None, inve
         x, own = done
         log_det += own  # in place as in the library: ``own`` may be one number, and the sum keeps its dtype
     return whole(x), log_det
+
+
+def _turned(owner: CompositeTransform, order: Any, x: Tensor | Lying) -> Tensor | None:
+    """``x`` in reverse order, where that is what a permutation does: its gradient is a reversal, and no sum."""
+    if type(order) not in _PERMUTATIONS or order._dim != 1 or not _METHODS.isdisjoint(order.__dict__):
+        return None
+    permutation = order._permutation
+    if not permutation.is_cpu or has_hooks((order,)) or torch.compiler.is_compiling():
+        return None
+    if not _is_reversal(owner, permutation):
+        return None
+    x = whole(x)
+    return x.flip(1) if x.ndim == 2 and x.shape[1] == len(permutation) else None
+
+
+def _is_reversal(owner: CompositeTransform, permutation: Tensor) -> bool:
+    """Whether it is that of all features, as it is now: loading a state dict writes into it."""
+    known: dict[int, tuple[Tensor, int, bool]] = owner.__dict__.setdefault(_REVERSALS, {})
+    version = 0 if permutation.is_inference() else permutation._version
+    found = known.get(id(permutation))
+    if found is None or found[0] is not permutation or found[1] != version:
+        is_one = permutation.tolist() == list(range(len(permutation) - 1, -1, -1))
+        found = known[id(permutation)] = (permutation, version, is_one)
+    return found[2]
 
 
 def _folded(order: Any, linear: Any, x: Tensor | Lying) -> tuple[Tensor, Any] | None:
