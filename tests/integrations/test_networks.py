@@ -141,7 +141,8 @@ def test_recomputed_networks_give_the_same_gradients(case: Case, networks: bool)
     accelerate(kept, networks=networks)
     accelerate(again, networks=networks, memory="recompute")
     for a, b in zip(gradients(case, again, given), gradients(case, kept, given), strict=True):
-        assert torch.equal(a, b)
+        # masked networks are one operator where they are kept, and the library's layers where they are recomputed
+        torch.testing.assert_close(a, b, rtol=1e-5 if networks else 0, atol=1e-6 if networks else 0)
 
 
 def _random_and_counted(inputs: int, outputs: int) -> nn.Sequential:
