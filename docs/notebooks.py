@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -61,13 +62,15 @@ async def _execute(pairs: list[tuple[Path, Path]]) -> None:
     free = asyncio.Semaphore(_AT_ONCE)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
 
-    async def execute(source: Path, target: Path) -> None:
+    async def execute(source: Path, target: Path, sockets: str) -> None:
         notebook = jupytext.read(source)
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         async with free:
             began = time.monotonic()
             client = NotebookClient(notebook, timeout=_SECONDS, kernel_name="python3", record_timing=False)
-            client.create_kernel_manager().transport = "ipc"  # by files, not by the network
+            manager = client.create_kernel_manager()
+            manager.transport = "ipc"  # by files, not by the network
+            manager.ip = f"{sockets}/{source.stem}"  # of its own: by default two kernels would share them
             await client.async_execute(env=environment)
             print(f"docs/gallery/{source.name}: executed in {time.monotonic() - began:.0f} s", flush=True)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,8 @@ async def _execute(pairs: list[tuple[Path, Path]]) -> None:
         nbformat.write(notebook, target.with_suffix(".part"))
         target.with_suffix(".part").rename(target)
 
-    await asyncio.gather(*(execute(*pair) for pair in pairs))
+    with tempfile.TemporaryDirectory() as sockets:
+        await asyncio.gather(*(execute(*pair, sockets) for pair in pairs))
 
 
 def _thumbnail(name: str, notebook: NotebookNode) -> bytes:
