@@ -20,7 +20,7 @@ def work(batch: int, dim: int, hidden: int) -> Work:
     widths = (dim, *[hidden] * 5, 2 * dim)
     degrees = [torch.arange(dim) + 1, *[torch.arange(hidden) % (dim - 1) + 1] * 5, torch.arange(2 * dim) // 2 + 1]
     masks = [(b[:, None] >= a).float() for a, b in itertools.pairwise(degrees)]
-    masks.append((degrees[6][:, None] > degrees[5]).float())
+    masks[-1] = (degrees[6][:, None] > degrees[5]).float()
     weights = [torch.randn(units, size) / size**0.5 for size, units in itertools.pairwise(widths)]
     biases = [0.1 * torch.randn(units) for units in widths[1:]]
 

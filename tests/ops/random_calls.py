@@ -45,7 +45,13 @@ def _fresh(value: Any) -> Any:
 
 
 def _is_strided(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested
+    # an empty tensor of a quantized dtype has no quantizer, and cannot even be cloned
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not value.is_nested
+        and not (value.is_quantized and value.numel() == 0)
+    )
 
 
 def _upstream(seed: int, i: int, out: Tensor) -> Tensor:

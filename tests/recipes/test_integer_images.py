@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from hybridkern.lab.recipes.images.integer_task import IntegerTask
 from hybridkern.lab.recipes.images.model import build
 from hybridkern.lab.recipes.recipe import DataShape
 from hybridkern.lab.recipes.workflow import load_run
-from tests.recipes.conftest import StopAt, run
+from tests.recipes.conftest import run
 from tests.recipes.images import SMALL, npz
 
 OPTIONS = SMALL | {
@@ -55,6 +56,17 @@ def test_the_top_level_can_be_all_that_the_head_sees() -> None:
     assert torch.equal(task.model.head.seen, torch.arange(task.model.flow.dim)[-4 * 2 * 2 * 2 :])
 
 
+class StopAfter(pl.Callback):
+    """Ctrl-C after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.steps:
+            raise KeyboardInterrupt
+
+
 def test_steps_are_learned_at_the_end_and_resumed(tmp_path, monkeypatch) -> None:
     data = npz(tmp_path / "data.npz", shape=(6, 8))
     whole = run("mnist", tmp_path / "whole", data=data, **OPTIONS)
@@ -66,7 +78,7 @@ def test_steps_are_learned_at_the_end_and_resumed(tmp_path, monkeypatch) -> None
     bits = codec.quantize(task.model, x).bits
     assert bits["integers"] < bits["float"] + 0.05 + 4 / 64
     with pytest.raises(KeyboardInterrupt):
-        run("mnist", tmp_path / "parts", data=data, extra=(StopAt(2),), **OPTIONS)
+        run("mnist", tmp_path / "parts", data=data, extra=(StopAfter(18),), **OPTIONS)
     again = run("mnist", tmp_path / "parts", resume=True)
     for one, other in zip(whole.task.parameters(), again.task.parameters(), strict=True):
         assert torch.equal(one, other)

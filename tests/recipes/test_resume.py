@@ -115,7 +115,7 @@ def test_longer_run_can_be_asked_for_where_the_schedule_allows(tmp_path):
 
 def test_resume_refuses_other_settings_recipes_and_folders(tmp_path):
     run("digits-tutorial", tmp_path / "a", epochs=1)
-    with pytest.raises(RecipeError, match=r"--lam: got 0\.5, but the run to resume has None"):
+    with pytest.raises(RecipeError, match=r"--lam: got 0\.5, but the run to resume has none"):
         run("digits-tutorial", tmp_path / "a", resume=True, lam=0.5)
     with pytest.raises(RecipeError, match="holds a run of 'digits-tutorial', not of 'digits'"):
         run("digits", tmp_path / "a", resume=True)

@@ -56,7 +56,7 @@ def test_m2_learns_the_digits_from_a_hundred_labels(tmp_path):
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "m1m2"])  # which needs a run of m1
 def test_every_model_gives_samples_and_those_of_a_class(model):
     task = task_of(model=model).eval()
-    assert len(task.sample(3)) == 3 and len(task.sample_of_class(4, 2)) == 2
+    assert len(task.sample(3)) == 3 and len(task.sample(2, label=4)) == 2
 
 
 def test_m2_stands_on_a_run_of_m1(undrawn, tmp_path):
