@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._finite import is_plain, readable
+from hybridkern._tensors import total_dtype
 from hybridkern.lipschitz.layers import LipschitzLayer, LipschitzLinear
 from hybridkern.lipschitz.squaring import LARGEST, leading, restarted, unit
 
@@ -65,11 +66,13 @@ def _iterated(
 ) -> tuple[Tensor, Tensor]:
     if isinstance(kind, LipschitzLinear) and min(weights.shape[1:]) <= LARGEST:
         stages = _STAGES if asks or most > 5 else _UNASKED
-        right = restarted(leading(weights, restarted(right), stages, tolerance if asks else None))
+        wide = total_dtype(weights)  # half precision has no factorizations, and too few digits for squares
+        found = leading(weights.to(wide), restarted(right).to(wide), stages, tolerance if asks else None)
+        right = restarted(found).to(weights.dtype)
         left = unit(kind.images(weights, right))
         return left, restarted(unit(kind.preimages(weights, left)))
     least = tolerance / max(left[0].numel(), right[0].numel()) ** 0.5
-    right, found = restarted(right), False
+    right, again = restarted(right), False
     for _ in range(most):
         new_left = unit(kind.images(weights, right))
         new_right = unit(kind.preimages(weights, new_left))
@@ -80,9 +83,9 @@ def _iterated(
         left, right = new_left, new_right
         if moved <= least:
             new_right = restarted(right)
-            if found or torch.equal(new_right, right):
+            if again or torch.equal(new_right, right):
                 break
-            right, found = new_right, True  # once: a weight of zeros has no direction
+            right, again = new_right, True  # once: a weight of zeros has no direction
     return left, restarted(right)
 
 

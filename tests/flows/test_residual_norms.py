@@ -163,3 +163,15 @@ def test_squaring_leaves_directions_that_a_matrix_does_not_see() -> None:
     weights = torch.diag_embed(torch.tensor([[1.0, 0.0], [1.0, 1e-12]]))
     found = leading(weights, torch.tensor([[0.0, 1.0], [0.0, 1.0]]), stages=4, tolerance=1e-6)
     assert found[:, 0].abs().tolist() == pytest.approx([1.0, 1.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_bound(dtype: torch.dtype) -> None:
+    """Factorizations have no kernels for float16. A weight rounded to 8 bits has a norm that is as far off."""
+    flow = made().to(dtype)
+    with torch.no_grad():
+        for layer in layers(flow):
+            layer.weight.mul_(3)
+    flow.log_prob(X.to(dtype))
+    norms = [float(torch.linalg.matrix_norm(w.detach().double(), 2)) for w in flow._weights().values()]
+    assert max(norms) <= 0.98 * (1 + 2 * torch.finfo(dtype).eps)
