@@ -81,9 +81,8 @@ class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
         )
 
     def _least(self) -> int:
-        """Numbers in a batch below which the library is as fast; options for the networks hold for any."""
-        plain = self._hybridkern == Options() and (self.input_rank > 0 or not torch.is_grad_enabled())
-        return _SMALL if plain else 1
+        """Numbers in a batch of images below which the library is as fast; options for the networks hold for any."""
+        return _SMALL if self._hybridkern == Options() and self.input_rank > 0 else 1
 
     def _permutation_matrix(self) -> Tensor:
         matrix = self._construct_householder_permutation() if self.householder else self.w_perm

@@ -19,12 +19,12 @@ from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.ops.rational_quadratic_spline.form import LARGEST, MOST_BINS, SplineForm
 
 SLOPE = 1e-3  # zuko's default, of all of its maps
-WIDTH, MANY = 16, 800  # on more rows than these of fewer numbers, operators of little arithmetic are no faster
+WIDTH, MANY = 4, 2000  # on more rows than these of fewer numbers the operator is no faster
 REAL: constraints.Constraint = constraints.real
 
 
 def is_narrow(x: Tensor) -> bool:
-    """Whether ``x`` ``(..., D)`` has many rows of fewer numbers than a vector register holds."""
+    """Whether ``x`` ``(..., D)`` has many rows of very few numbers each."""
     return x.shape[-1] < WIDTH and x.numel() > MANY * x.shape[-1]
 
 
