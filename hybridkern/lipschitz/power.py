@@ -16,7 +16,7 @@ from hybridkern.lipschitz.squaring import LARGEST, leading, restarted, unit
 Weights = dict[LipschitzLayer, Tensor]
 TOLERANCE = 1e-3  # of the singular vectors, between two iterations, or of the norm, where that is shown
 MOST_ITERATIONS = 200
-_STAGES, _UNASKED = 4, 2  # of squaring: about 4096 iterations at most, 64 where nothing is asked for
+_STAGES, _UNASKED = 4, 2  # of squaring: at most, and where nothing is asked for
 
 
 def by_kind(layers: Iterable[LipschitzLayer]) -> list[list[LipschitzLayer]]:

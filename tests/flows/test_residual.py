@@ -140,7 +140,8 @@ def test_the_inverse_solves_every_layer(dtype: torch.dtype) -> None:
     assert residual <= (1e-6 if dtype is torch.float32 else 1e-10)
     with torch.no_grad():
         alone = torch.cat([block.inverse(row[None], weights) for row in y])
-    torch.testing.assert_close(alone, x, rtol=0, atol=1e-12 if dtype is torch.float64 else 1e-6)
+    # each row solves to 1e-6, so that two of its solutions are at most twice that apart, over 1 - c
+    torch.testing.assert_close(alone, x, rtol=0, atol=1e-12 if dtype is torch.float64 else 2e-6)
 
 
 def test_the_inverse_has_gradients() -> None:
