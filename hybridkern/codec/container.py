@@ -3,16 +3,18 @@
 ====================  =====================================================================================
 bytes                 meaning
 ====================  =====================================================================================
-8                     ``89 48 4B 43 0D 0A 1A 0A``
-1                     version of the format: 1
-1                     1: networks of integers; 0: networks in float64
-16                    fingerprint of the model
+3                     ``89 48 4B``
+1                     version of the format and networks: 3, of integers; 2, in float64
+4                     the first of the model's fingerprint
 varints               C, H, W of an image, which may have fewer rows or columns than the model's; N images
 N varints             ``2 * bytes of the payload``, plus 1 where it is raw
 4                     CRC-32 of all bytes before
 payloads              one after the other: a stream of the coder, or, raw, a byte (0 uint8, 1 uint16, 2 int32), the
                       values, and their checksum, little-endian
 ====================  =====================================================================================
+
+Bytes of version 1 are read too: they begin with ``89 48 4B 43 0D 0A 1A 0A 01``, a byte that is 1 for networks of
+integers, and 16 bytes of fingerprint.
 
 The checksum of an image is the CRC-32 of its values as int32, little-endian, in the order (C, H, W); a stream
 holds it as its seed, of the image as large as the model's. Varints have seven bits a byte, the lowest first; the
@@ -26,9 +28,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAGIC = b"\x89HKC\r\n\x1a\n"
-VERSION = 1
+MAGIC = b"\x89HK"
 FINGERPRINT_BYTES = 16
+_FIRST_VERSION = b"C\r\n\x1a\n\x01"  # after the magic bytes
+_IN_FLOAT64, _OF_INTEGERS = 2, 3
+_STORED_BYTES = 4  # of a fingerprint: the checksum of an image tells the models apart that these do not
 _CRC_BYTES = 4
 _MOST_VARINT_BYTES = 6
 _RAW = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<i4"))
@@ -44,7 +48,7 @@ class OtherModelError(ValueError):
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the payloads; see the module's table."""
+    """What stands before the payloads; see the module's table. The first bytes of a fingerprint are enough."""
 
     integers: bool
     fingerprint: bytes
@@ -115,12 +119,28 @@ class Reader:
 
 def pack(header: Header, payloads: list[bytes]) -> bytes:
     """Header and payloads as bytes."""
-    head = bytearray(MAGIC + bytes([VERSION, header.integers]) + header.fingerprint)
+    version = _OF_INTEGERS if header.integers else _IN_FLOAT64
+    head = bytearray(MAGIC + bytes([version]) + header.fingerprint[:_STORED_BYTES])
     for number in (*header.shape, len(payloads)):
         head += _varint(number)
     for size, raw in zip(header.sizes, header.raw, strict=True):
         head += _varint(2 * size + raw)
     return bytes(head) + zlib.crc32(head).to_bytes(_CRC_BYTES, "little") + b"".join(payloads)
+
+
+def _model(reader: Reader) -> tuple[bool, bytes]:
+    """Whether the networks are those of integers, and the fingerprint, as far as it is there."""
+    if reader.take(len(MAGIC)) != MAGIC:
+        raise DamagedError("data: got another or a damaged header, expected one that begins with 89 48 4B")
+    (version,) = reader.take(1)
+    if version in (_IN_FLOAT64, _OF_INTEGERS):
+        return version == _OF_INTEGERS, reader.take(_STORED_BYTES)
+    if version != _FIRST_VERSION[0] or reader.take(len(_FIRST_VERSION) - 1) != _FIRST_VERSION[1:]:
+        raise DamagedError(f"data: got a damaged header, or version {version} of the format, expected 2 or 3")
+    (integers,) = reader.take(1)
+    if integers > 1:
+        raise DamagedError("data: got a damaged header, with networks of an unknown kind")
+    return bool(integers), reader.take(FINGERPRINT_BYTES)
 
 
 def unpack(data: bytes) -> tuple[Header, list[bytes]]:
@@ -130,22 +150,17 @@ def unpack(data: bytes) -> tuple[Header, list[bytes]]:
         DamagedError: not in this format, of a version that is not known, damaged or truncated.
     """
     reader = Reader(data)
-    if reader.take(len(MAGIC)) != MAGIC:
-        raise DamagedError("data: got another or a damaged header, expected one that begins with 89 48 4B 43")
-    version, integers = reader.take(2)
-    if version != VERSION:
-        raise DamagedError(f"data: got a damaged header, or version {version} of the format, expected {VERSION}")
-    fingerprint = reader.take(FINGERPRINT_BYTES)
+    integers, fingerprint = _model(reader)
     c, h, w, count = (reader.varint() for _ in range(4))
     if count > len(data) - reader.at:
         raise DamagedError("data: got a damaged or truncated header, with more images than bytes")
     coded = [reader.varint() for _ in range(count)]
     expected = zlib.crc32(data[: reader.at])
-    if int.from_bytes(reader.take(_CRC_BYTES), "little") != expected or integers > 1:
+    if int.from_bytes(reader.take(_CRC_BYTES), "little") != expected:
         raise DamagedError("data: got a damaged header: its checksum says so")
     sizes = [code >> 1 for code in coded]
     left = len(data) - reader.at
     if sum(sizes) != left:
         raise DamagedError(f"data: got {left} bytes of payload, expected {sum(sizes)}")
-    header = Header(bool(integers), fingerprint, (c, h, w), sizes, [bool(code & 1) for code in coded])
+    header = Header(integers, fingerprint, (c, h, w), sizes, [bool(code & 1) for code in coded])
     return header, [reader.take(size) for size in sizes]

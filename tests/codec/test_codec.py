@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -84,9 +86,28 @@ def test_framing_is_small(quantized: codec.QuantizedIDF) -> None:
     data = one.encode(cases.images(9, 300))
     header, payloads = container.unpack(data)
     assert len(data) - sum(map(len, payloads)) + 4 * 300 <= 12 * 300
-    assert len(one.encode(cases.images(9, 0))) < 50
+    assert len(one.encode(cases.images(9, 0))) < 20
+    (alone,) = container.unpack(one.encode(cases.images(9, 1)))[1]
+    assert len(one.encode(cases.images(9, 1))) - len(alone) <= 18
     assert one.decode(one.encode(cases.images(9, 0))).shape == (0, 1, 8, 8)
     assert header.integers
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["float64", "integers"])
+def test_bytes_of_the_first_version_are_read(integers: bool, quantized: codec.QuantizedIDF) -> None:
+    one, x = codec.Codec(quantized if integers else cases.flow()), cases.images(18, 2)
+    now = one.encode(x)
+    payloads = b"".join(container.unpack(now)[1])
+    head = b"\x89HKC\r\n\x1a\n\x01" + bytes([integers]) + one.fingerprint + now[8 : -len(payloads) - 4]
+    data = head + zlib.crc32(head).to_bytes(4, "little") + payloads
+    assert torch.equal(one.decode(data), x)
+    with pytest.raises(codec.OtherModelError):
+        codec.Codec(cases.flow(seed=9)).decode(data)
+    for at in range(len(head)):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 8
+        with pytest.raises(ValueError, match="data: got"):
+            one.decode(bytes(damaged))
 
 
 def test_hybrid_model() -> None:
