@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
 from torch import nn
 
+from hybridkern._saved.built import Built
 from hybridkern._saved.names import resolve
 
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
@@ -93,9 +96,10 @@ class Builder:
 
 
 def difference(found: nn.Module, expected: nn.Module) -> str | None:
-    """Where two models differ in their modules, their plain attributes or the shapes of their tensors, as a line.
+    """Where two models differ in their modules, their settings or the shapes of their tensors, as a line.
 
-    ``None``: nowhere.
+    Settings are attributes, of modules and of what was :class:`~hybridkern._saved.built.Built`: numbers, words,
+    functions, classes, and what is made of such. ``None``: nowhere.
     """
     theirs, ours = _structure(found), _structure(expected)
     for name in [*ours, *theirs]:
@@ -109,19 +113,37 @@ def _structure(model: nn.Module) -> dict[str, Any]:
     tensors = {
         name: f"a tensor of shape {tuple(value.shape)} in {value.dtype}" for name, value in model.state_dict().items()
     }
-    plain = {
-        f"{name}.{key}".lstrip("."): value
-        for name, part in model.named_modules()
-        for key, value in vars(part).items()
-        if not key.startswith("_") and key != "training" and _is_plain(value)
-    }
-    return modules | tensors | plain
+    settings = {name: value for path, part in model.named_modules() for name, value in _settings_of(part, path)}
+    return modules | tensors | settings
+
+
+def _settings_of(owner: object, path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in vars(owner).items():
+        if not key.startswith("_") and key != "training":
+            yield from _setting(value, f"{path}.{key}".lstrip("."))
+
+
+def _setting(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """What the weights do not hold: plain values, and what else can be compared."""
+    if _is_plain(value):
+        yield path, value
+    elif isinstance(value, Built) and not isinstance(value, nn.Module):
+        yield path, type(value).__name__
+        yield from _settings_of(value, path)
+    elif isinstance(value, (tuple, list)):
+        for i, item in enumerate(value):
+            yield from _setting(item, f"{path}.{i}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _setting(item, f"{path}.{key}")
+    elif isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        yield path, f"{value.__module__}.{value.__qualname__}"
 
 
 def _is_plain(value: Any) -> bool:
     """Whether this is a number, a word, or made of such: a setting that the weights do not hold."""
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, (type, Built)):
         return all(map(_is_plain, vars(value).values()))
     return isinstance(value, (bool, int, float, str)) and value == value  # NaN is equal to nothing

@@ -21,7 +21,7 @@ import hybridkern
 from hybridkern import flows, nets, transforms
 from hybridkern.distributions import ClassGaussians, DiagonalGaussian, DiscretizedLogisticMixture
 from hybridkern.hybrid import HybridModel, heads
-from hybridkern.hybrid.vae import CCVAE, DIVA, M1M2, M2, VAE, HybridVAE, LogisticMixture
+from hybridkern.hybrid.vae import CCVAE, DIVA, M1M2, M2, VAE, Gaussian, HybridVAE, Logistic, LogisticMixture
 from hybridkern.ops import CouplingForm, SplineForm
 from tests.flows.factories import FLOWS, data, make
 from tests.saving.own import Doubling, Embedding, Secretive, Shifted, convolution
@@ -265,6 +265,45 @@ def test_settings_of_heads_and_of_what_a_model_is_made_of(tmp_path: Path) -> Non
     second = M1M2(VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4), 9 * torch.rand(20, 6), 3, latent=2, hidden=(8,))
     second.second.weight = 0.125
     assert again(second, tmp_path).second.weight == 0.125
+
+
+LOGISTIC: dict[str, Callable[[], Any]] = {
+    "vae": lambda: VAE(mlp(6, 4), mlp(2, 12), 2, likelihood="logistic"),
+    "hybrid": lambda: HybridVAE(mlp(6, 4), mlp(2, 12), heads.Categorical(2, 3), likelihood="logistic"),
+    "m2": lambda: M2(6, 3, latent=2, hidden=(8,), likelihood="logistic"),
+    "diva": lambda: DIVA(6, 3, latent=2, hidden=(8,), likelihood="logistic"),
+    "ccvae": lambda: CCVAE(nn.Linear(6, 10), nn.Linear(5, 12), 6, 3, style=2, likelihood="logistic"),
+    "m1": lambda: M1M2(
+        VAE(nn.Linear(6, 8), nn.Linear(4, 12), 4, likelihood="logistic"), 9 * torch.rand(20, 6), 3, latent=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOGISTIC)
+def test_a_likelihood_that_was_changed_or_replaced(name: str, tmp_path: Path) -> None:
+    model = LOGISTIC[name]()
+    owner = getattr(model, "flow", getattr(model, "first", model))
+    owner.likelihood.bin_width = 0.25
+    loaded = again(model, tmp_path)
+    assert getattr(loaded, "flow", getattr(loaded, "first", loaded)).likelihood.bin_width == 0.25
+    owner.likelihood = Gaussian()  # takes two numbers for each value, too
+    loaded = again(model, tmp_path)
+    assert type(getattr(loaded, "flow", getattr(loaded, "first", loaded)).likelihood) is Gaussian
+
+
+def test_what_a_layer_holds_that_is_no_module(tmp_path: Path) -> None:
+    flow = flows.MAF(2, layers=1, hidden=4)
+    flow.layers[-1].element = transforms.AffineElement(CouplingForm("tanh", clamp=3.0))
+    with pytest.raises(ValueError, match=r"changed after it was built.*element"):
+        flow.save(tmp_path)
+    model = LOGISTIC["m1"]()
+    model.second.likelihood = Logistic()
+    with pytest.raises(ValueError, match=r"changed after it was built.*second.likelihood: got Logistic, expected G"):
+        model.save(tmp_path)
+    flow = flows.RealNVP(2, layers=1, context=Embedding(2, factor=0.5))
+    flow.embedding.forward = torch.tanh
+    with pytest.raises(ValueError, match=r"changed after it was built.*embedding.forward: got .*tanh"):
+        flow.save(tmp_path)
 
 
 def test_other_attributes_that_were_changed_are_refused(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class CCVAE(SemiSupervisedVAE):
     Source: Joy et al. 2021 (arXiv:2006.10102), equations 4 and 5.
     """
 
-    _settings = ("samples",)
+    _settings = ("likelihood", "samples")
 
     def __init__(
         self,

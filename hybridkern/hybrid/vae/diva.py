@@ -79,7 +79,7 @@ class DIVA(SemiSupervisedVAE):
     Source: Ilse et al. 2020 (arXiv:1905.10427), equations 2 to 6.
     """
 
-    _settings = ("weight", "domain_weight", "beta")
+    _settings = ("likelihood", "weight", "domain_weight", "beta")
 
     def __init__(
         self,

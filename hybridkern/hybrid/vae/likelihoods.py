@@ -77,6 +77,8 @@ class Gaussian(Likelihood):
         TypeError, ValueError: ``scale`` is not a positive number.
     """
 
+    _settings = ("scale",)
+
     def __init__(self, scale: float | None = None) -> None:
         known = (
             None if scale is None else as_number("scale", scale, lambda s: 0 < s < float("inf"), "a positive number")
@@ -115,6 +117,7 @@ class Logistic(Likelihood):
         TypeError, ValueError: ``bin_width`` is not a positive number.
     """
 
+    _settings = ("bin_width",)
     outputs = 2
 
     def __init__(self, bin_width: float = 1.0) -> None:
@@ -142,6 +145,8 @@ class LogisticMixture(Likelihood):
     Raises:
         TypeError, ValueError: a number of the wrong type or range.
     """
+
+    _settings = ("bin_width",)
 
     def __init__(self, components: int = 5, bin_width: float = 1.0) -> None:
         self.components = as_size("components", components)

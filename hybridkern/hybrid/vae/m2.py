@@ -47,7 +47,7 @@ class M2(SemiSupervisedVAE):
     >>> model.loss(torch.rand(5, 4), torch.tensor([0, 1, 2, -1, -1])).backward()
     """
 
-    _settings = ("weight",)
+    _settings = ("likelihood", "weight")
 
     def __init__(
         self,

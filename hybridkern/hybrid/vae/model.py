@@ -58,6 +58,7 @@ class VAE(Saved, nn.Module):
 
     discrete = False
     _replaceable = ("base",)
+    _settings = ("likelihood",)
 
     def __init__(
         self, encoder: nn.Module, decoder: nn.Module, dim: int, *, likelihood: str | Likelihood = "bernoulli"
