@@ -17,8 +17,10 @@ Networks must therefore run in float64 and be deterministic in evaluation mode.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from itertools import chain
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +33,53 @@ LATTICES = ("exact", "tutorial")
 
 
 def evaluate(net: nn.Module, x: Tensor) -> Tensor:
-    """``net(x)`` in float64: parameters and floating-point buffers are converted for this call, differentiably."""
-    named = chain(net.named_parameters(), net.named_buffers())
-    state = {name: wide(value) if value.is_floating_point() else value for name, value in named}
+    """``net(x)`` in float64: parameters and floating-point buffers are converted for this call, differentiably.
+
+    It is called on a copy of its modules that holds them. Put into the module itself for the call, they would be seen
+    by other threads that use it, and two that do so at once could leave them there.
+    """
+    if torch.compiler.is_compiling():
+        return _swapped(net, x)
+    if any(map(_knows_itself, net.modules())):
+        with _swapping:
+            return _swapped(net, x)
+    out: Tensor = _widened(net, {})(wide(x))
+    return out
+
+
+_swapping = threading.RLock()
+
+
+def _swapped(net: nn.Module, x: Tensor) -> Tensor:
+    state = {name: _in_float64(value) for name, value in chain(net.named_parameters(), net.named_buffers())}
     out: Tensor = torch.func.functional_call(net, state, (wide(x),))
     return out
+
+
+def _in_float64(value: Tensor) -> Tensor:
+    return wide(value) if value.is_floating_point() else value
+
+
+def _knows_itself(module: nn.Module) -> bool:
+    """Whether a call of a copy would lead back to the module: compiled ones, scripted ones, and replaced methods."""
+    own = module.__dict__
+    return "forward" in own or own.get("_compiled_call_impl") is not None or isinstance(module, torch.jit.ScriptModule)
+
+
+def _widened(module: nn.Module, done: dict[int, Any]) -> nn.Module:
+    """A module that shares all but its tensors and parts; ``done`` holds what was converted, by identity."""
+    if id(module) in done:
+        return cast(nn.Module, done[id(module)])
+    copied = done[id(module)] = object.__new__(type(module))
+    own = copied.__dict__
+    own.update(module.__dict__)
+    for kind in ("_parameters", "_buffers"):
+        own[kind] = {
+            name: value if value is None else done.setdefault(id(value), _in_float64(value))
+            for name, value in own[kind].items()
+        }
+    own["_modules"] = {name: part if part is None else _widened(part, done) for name, part in own["_modules"].items()}
+    return copied
 
 
 def integer_limit(dtype: torch.dtype) -> int:

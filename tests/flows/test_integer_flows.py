@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hybridkern import flows
+from hybridkern.transforms.lattice import evaluate
 from tests.flows.factories import DISCRETE, data, make
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -234,3 +237,53 @@ def test_networks_that_are_not_finite_pass_through() -> None:
         flow.couplings[0].nets[0][-1].bias[0] = float("nan")
     z, _ = flow(data(flow, 9))
     assert z.isnan().any()
+
+
+class Recurrent(nn.GRU):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x[:, None])[0][:, 0]
+
+
+def tied() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    return nn.Sequential(layer, nn.Tanh(), layer)
+
+
+def with_another_forward() -> nn.Module:
+    net = nn.Linear(3, 3)
+    net.forward = lambda x: x @ net.weight.T  # type: ignore[method-assign]
+    return net
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "recurrent": lambda: Recurrent(3, 3, batch_first=True),
+    "tied": tied,
+    "parametrized": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)),
+    "hooked": lambda: nn.utils.spectral_norm(nn.Linear(3, 3)).eval(),
+    "normalized": lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval(),
+    "forward": with_another_forward,
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_networks_are_evaluated_in_float64_as_they_are(name: str) -> None:
+    torch.manual_seed(0)
+    net, x = NETS[name](), torch.randn(4, 3)
+    wide = NETS[name]().double()
+    wide.load_state_dict(net.state_dict())
+    found, expected = evaluate(net, x), wide(x.double())
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for ours, theirs in zip(net.parameters(), wide.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, None if theirs.grad is None else theirs.grad.float())
+
+
+def test_others_may_use_the_networks_meanwhile() -> None:
+    """In other threads: what an evaluation works with is no part of the flow while it runs."""
+    flow = flows.IDF(4, layers=1, hidden=4).eval()
+    own, seen = dict(flow.named_parameters()), []
+    for module in flow.modules():
+        module.register_forward_hook(lambda *_: seen.append(dict(flow.named_parameters())))
+    flow.inverse(flow(torch.zeros(2, 4))[0])
+    assert seen and all(now[name] is own[name] for now in seen for name in own)
