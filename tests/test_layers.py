@@ -19,7 +19,19 @@ PACKAGE = ROOT / "hybridkern"
 # Bottom to top. A name covers the module and everything below it; modules of one layer may import each other.
 # The laboratory is cut once more: its parts are `lab.<part>`.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_arguments", "_autocast", "_calls", "_described", "_env", "_extension", "_finite", "_values", "_C", "_nodes"),
+    (
+        "_arguments",
+        "_autocast",
+        "_calls",
+        "_described",
+        "_env",
+        "_extension",
+        "_finite",
+        "_ranks",
+        "_values",
+        "_C",
+        "_nodes",
+    ),
     ("_precision", "_tensors", "_saved"),
     ("ops",),
     ("lipschitz", "transforms", "distributions", "nets", "optim", "_optim_state"),

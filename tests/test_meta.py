@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import flows, optim
-from hybridkern.flows import _statistics
 from hybridkern.hybrid import HybridIDF, HybridModel, heads, objectives
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 from hybridkern.transforms import dequantize
@@ -97,8 +96,8 @@ def test_glow_starts_from_data(norm: str, permutation: str) -> None:
 def test_glow_starts_over_ranks_with_tensors_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """NCCL takes those of GPUs alone."""
     given: list[Tensor] = []
-    monkeypatch.setattr(_statistics.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(_statistics.dist, "all_reduce", given.append)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", given.append)
     flow = on_meta(lambda: flows.Glow((3, 8, 8), levels=2, steps=2, hidden=4))
     flow.initialize(torch.empty(8, 3, 8, 8, device=META), whiten=True)
     assert len(given) >= 2 * 2 * 3 and all(value.is_meta for value in given)

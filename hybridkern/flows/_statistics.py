@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from hybridkern._finite import check_finite_values, is_plain
 from hybridkern._precision import wide
+from hybridkern._ranks import over_ranks as _over_ranks
 
 # A channel that varies less tells nothing about its scale: dividing by it would blow up the first one that does vary.
 LEAST_STD = 1e-4
@@ -101,9 +101,3 @@ def finite_over_ranks(name: str, x: Tensor) -> Tensor | None:
     if not everywhere:
         raise ValueError(f"{name}: got a value that is not finite on another rank; nothing was changed")
     return None
-
-
-def _over_ranks(sums: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(sums)
-    return sums

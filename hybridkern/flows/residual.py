@@ -16,6 +16,7 @@ from hybridkern._values import transformed, unwrapped
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._initialized import is_initialized, mark_initialized
 from hybridkern.flows._later import warn_once, watch_finite
+from hybridkern.flows._statistics import finite_over_ranks
 from hybridkern.flows.base import Context, Flow, FlowPass, check_count, check_images, check_shape, check_vectors
 from hybridkern.lipschitz import DenseNet, LipschitzLayer, PlainNet, Weights, bounded_weights, iterate
 from hybridkern.lipschitz.activations import ACTIVATIONS
@@ -239,6 +240,9 @@ class Residual(Described, Flow):
     def initialize(self, x: Tensor) -> None:
         """Starts the scales and shifts from data, so that each channel has mean 0 and deviation 1 between the layers.
 
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: they start from the statistics of
+        all ranks together.
+
         Args:
             x: ``(N, *shape)`` with at least one example.
 
@@ -247,7 +251,10 @@ class Residual(Described, Flow):
         """
         if x.is_meta:
             return
+        everywhere = finite_over_ranks("x", x)
         check_finite_values("x", x, "; nothing was changed")
+        if everywhere is not None and not everywhere:
+            raise ValueError("x: got a value that is not finite on another rank; nothing was changed")
         weights = self._weights()
         for i, scale in enumerate(self._scales()):
             x = scale.initialize(self._squeezed(x, []) if i else x, weights)

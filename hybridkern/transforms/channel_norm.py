@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._ranks import std_mean_over_ranks
 from hybridkern._tensors import total_dtype
 
 
@@ -31,9 +32,11 @@ class ChannelNorm(nn.Module):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
-        """Starts so that each channel of ``y`` has mean 0 and standard deviation 1; a constant one keeps its scale."""
-        dims = [0, *range(2, x.ndim)]
-        std, mean = torch.std_mean(x.double(), dims, correction=0)
+        """Starts so that each channel of ``y`` has mean 0 and standard deviation 1; a constant one keeps its scale.
+
+        Over the data of all ranks where ``torch.distributed`` runs.
+        """
+        std, mean = std_mean_over_ranks(x.double(), [0, *range(2, x.ndim)])
         log_scale = torch.where(std < 1e-6, 0.0, -std.log())
         self.log_scale.copy_(log_scale)
         self.shift.copy_(-mean * log_scale.exp())

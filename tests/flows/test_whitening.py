@@ -119,13 +119,26 @@ def _rank(rank: int, world: int, folder: str) -> None:
     torch.manual_seed(0)
     flow = flows.Glow(SHAPE, levels=2, steps=3, hidden=8, form="exp").double()
     flow.initialize(smooth_images(400)[rank::world], whiten=True)
-    torch.save(flow.state_dict(), f"{folder}/{rank}.pt")
+    torch.save([flow.state_dict(), started_residual(rank, world).state_dict()], f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def started_residual(rank: int, world: int) -> flows.Residual:
+    """Started by its first batch in training mode; one dimension is far from 0, one hardly varies."""
+    torch.manual_seed(0)
+    flow = flows.Residual(3, blocks=2, hidden=(8,)).double()
+    x = torch.randn(40, 3).double() * torch.tensor([2.0, 0.1, 1e-8]) + torch.tensor([1.0, 1e4, 3.0])
+    flow(x.split([10, 30])[rank] if world > 1 else x)
+    return flow
 
 
 def test_ranks_start_from_the_data_of_all(tmp_path) -> None:
     mp.start_processes(_rank, args=(2, str(tmp_path)), nprocs=2, start_method="spawn")
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    expected_state = started_residual(0, 1).state_dict()
+    for _, state in found:
+        torch.testing.assert_close(state, expected_state, rtol=1e-9, atol=1e-9)
+    first, second = (glow for glow, _ in found)
     flow = whitened()
     x = smooth_images(4, seed=1)
     expected = flow.log_prob(x)
