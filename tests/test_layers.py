@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_C",
         "_nodes",
     ),
-    ("_precision", "_tensors", "_saved"),
+    ("_precision", "_ranks", "_tensors", "_saved"),
     ("ops",),
     ("lipschitz", "transforms", "distributions", "nets", "optim", "_optim_state"),
     ("flows",),

@@ -240,8 +240,8 @@ class Residual(Described, Flow):
     def initialize(self, x: Tensor) -> None:
         """Starts the scales and shifts from data, so that each channel has mean 0 and deviation 1 between the layers.
 
-        Under ``torch.distributed`` every rank must call this, each with its own ``x``: they start from the statistics of
-        all ranks together.
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: they start from the statistics
+        of all ranks together.
 
         Args:
             x: ``(N, *shape)`` with at least one example.
