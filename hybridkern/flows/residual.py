@@ -14,7 +14,12 @@ from hybridkern._finite import check_finite_values
 from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed, unwrapped
 from hybridkern.distributions import DiagonalGaussian
-from hybridkern.flows._initialized import is_initialized, mark_initialized
+from hybridkern.flows._initialized import (
+    is_initialized,
+    known_to_compiler,
+    mark_initialized,
+    starts_outside_of_graphs,
+)
 from hybridkern.flows._later import warn_once, watch_finite
 from hybridkern.flows._statistics import finite_over_ranks
 from hybridkern.flows.base import Context, Flow, FlowPass, check_count, check_images, check_shape, check_vectors
@@ -217,7 +222,7 @@ class Residual(Described, Flow):
         variances: list[Tensor] = []
         weights = self._weights()
         step = self._step(trace, series, weights, generator, variances)
-        if self.training and torch.is_grad_enabled() and len(x) and not is_initialized(self._initialized):
+        if self.training and torch.is_grad_enabled() and len(x) and not self._has_started():
             self.initialize(x)
         log_det = x.new_zeros(x.shape[0], dtype=total_dtype(x))
         left: list[Tensor] = []
@@ -225,6 +230,9 @@ class Residual(Described, Flow):
             x, log_det = scale(self._squeezed(x, left) if i else x, log_det, step)
         variance = torch.stack(variances).sum(0) if variances else torch.zeros_like(log_det)
         return torch.cat([part.flatten(1) for part in (*left, x)], 1), log_det, variance
+
+    def _has_started(self) -> bool:
+        return (known_to_compiler if torch.compiler.is_compiling() else is_initialized)(self._initialized)
 
     def _scales(self) -> list[ResidualScale]:
         return [cast(ResidualScale, scale) for scale in self.scales]
@@ -384,3 +392,6 @@ class _Networks:
         if self.net == "dense":
             return DenseNet(state[0], self.hidden[0], len(self.hidden), self.activation, size, self.bound)
         return PlainNet(state[0], self.hidden, self.activation, size, activate_first)
+
+
+starts_outside_of_graphs(Residual, "initialize")

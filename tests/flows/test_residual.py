@@ -269,6 +269,19 @@ def test_bad_calls() -> None:
         torch.func.jvp(lambda x: flow.log_prob(x, trace="estimate"), (data(flow, 2),), (data(flow, 2),))
 
 
+def test_training_steps_compile_as_one_graph() -> None:
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    flow, x = flows.Residual(2, blocks=1, hidden=(4,)).train(), torch.randn(8, 2)
+    compiled = torch.compile(flow.log_prob, fullgraph=True, backend="aot_eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="not initialized yet; call initialize"):
+        compiled(x)
+    flow.initialize(x)
+    torch.compiler.reset()
+    found, expected = (torch.autograd.grad(f(x).sum(), list(flow.parameters())) for f in (compiled, flow.log_prob))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_compiled_estimates_are_the_same() -> None:
     flow = made("mlp", 12)
     x = data(flow, 4)
