@@ -41,7 +41,10 @@ def as_images(images: object, shape: tuple[int, ...]) -> Tensor:
         ValueError: another shape, or a value beyond 32 bits.
     """
     if isinstance(images, np.ndarray) and images.dtype.kind in "iu":
+        unsigned = images.dtype.kind == "u"
         images = torch.from_numpy(images.astype(np.int64))  # torch has not all of its types
+    else:
+        unsigned = isinstance(images, Tensor) and images.dtype is torch.uint64
     if not isinstance(images, Tensor):
         raise TypeError(f"images: got {short(images)}, expected a tensor or an array of integers (N, C, H, W)")
     if images.is_floating_point() or images.is_complex() or images.dtype is torch.bool:
@@ -50,7 +53,8 @@ def as_images(images: object, shape: tuple[int, ...]) -> Tensor:
         expected = "(N, " + ", ".join(map(str, shape)) + "), or fewer rows or columns"
         raise ValueError(f"images: got shape {tuple(images.shape)}, expected {expected}")
     images = images.detach().to("cpu", torch.int64)
-    if images.numel() and (images.min() < -_LIMIT or images.max() >= _LIMIT):
+    least = 0 if unsigned else -_LIMIT  # what 64 bits without a sign hold beyond 63 comes out negative
+    if images.numel() and (images.min() < least or images.max() >= _LIMIT):
         raise ValueError("images: got a value beyond 32 bits, expected integers from -2**31 to 2**31 - 1")
     return images
 
