@@ -6,6 +6,9 @@ every torch that is named: they serve the very release they were built for; the 
 
 auditwheel gives each wheel the manylinux tag of what it needs of the C library, and fails where it needs more than is
 allowed. torch's own libraries stay outside: they come with torch.
+
+A wheel that is there and was made of the same sources is left, and so are compiled objects: a run that was ended goes on
+when it is run again. ``make clean`` forgets all of it.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from buildtools import made_before
 from buildtools.environments import BUILD_TOOLS, ROOT, CommandError, Environment, folder_of, prepare, version_of
 
 WORK = ROOT / "build" / "wheels"
@@ -89,33 +94,48 @@ def compiling(environment: Environment, **more: str) -> dict[str, str]:
 def add_nodes(environment: Environment, source: Path) -> None:
     """Puts the autograd nodes for another torch into the sources, where the wheel takes them from."""
     out = source / "build" / "nodes" / release(environment)
+    target = source / "hybridkern" / NODES / out.name
+    if any(target.glob("_nodes*.so")):
+        return
     places = (f"--build-lib={out / 'lib'}", f"--build-temp={out / 'temp'}")
     variables = compiling(environment, HYBRIDKERN_BUILD="nodes")
     environment.run("setup.py", "build_ext", *places, cwd=source, **variables)
-    target = source / "hybridkern" / NODES / out.name
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     (library,) = (out / "lib" / "hybridkern").glob("_nodes*.so")
     shutil.copy2(library, target)
 
 
-def make_wheel(python: str, torches: Sequence[str], sdist: Path, objects: Path | None) -> tuple[Path, Path]:
-    """A wheel as setuptools makes it, and the folder of the objects that the next Python can use."""
-    folder = WORK / f"python-{version_of(python)}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
-    (source,) = folder.glob("hybridkern-*")
+def unpacked(sdist: Path, folder: Path, key: str) -> Path:
+    """The sources in ``folder``: as a run of the same ``key`` left them, with what it had compiled, or new ones."""
+    if not made_before.is_of(folder, key):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        with tarfile.open(sdist) as archive:
+            archive.extractall(folder, filter="data")
+        made_before.mark(folder, key)
+    (source,) = (path for path in folder.glob("hybridkern-*") if path.is_dir())
+    return source
+
+
+def make_wheel(python: str, torches: Sequence[str], source: Path, objects: Path | None) -> Path:
+    """A wheel as setuptools makes it, beside its sources.
+
+    Args:
+        python: the interpreter.
+        torches: built with the first; autograd nodes for all of them.
+        source: the folder of the sources; what was compiled there before is not compiled again.
+        objects: those that another Python left, which know of none.
+    """
     first, *others = [torch_environment(python, torch) for torch in torches]
     for environment in others:
         add_nodes(environment, source)
     given = {} if objects is None else {"HYBRIDKERN_OBJECTS": str(objects)}
-    flags = ("--no-deps", "--no-build-isolation", "--no-cache-dir", f"--wheel-dir={folder}")
+    for old in source.parent.glob("*.whl"):
+        old.unlink()
+    flags = ("--no-deps", "--no-build-isolation", "--no-cache-dir", f"--wheel-dir={source.parent}")
     first.pip("wheel", *flags, str(source), **compiling(first, **given))
-    (made,) = folder.glob("*.whl")
-    if objects is None:
-        (objects,) = (source / "build").glob("temp.*")
-    return made, objects
+    (made,) = source.parent.glob("*.whl")
+    return made
 
 
 def repair(wheel: Path, out: Path, platform: str) -> Path:
@@ -138,6 +158,57 @@ def repair(wheel: Path, out: Path, platform: str) -> Path:
     return Path(shutil.copy2(made, out))
 
 
+@dataclass
+class Run:
+    """One ``make wheel``.
+
+    Attributes:
+        torches: built with the first; autograd nodes for all of them.
+        platform: of auditwheel.
+        out: where wheels and sdist go.
+        sdist: made once.
+    """
+
+    torches: Sequence[str]
+    platform: str
+    out: Path
+    sdist: Path | None = None
+
+    def wheel(self, python: str) -> Path:
+        """The wheel of a Python, in ``out``; one that is there and is made of the same is left.
+
+        Raises:
+            CommandError: as the functions that it calls.
+        """
+        self.sdist = self.sdist or make_sdist(python, self.out)
+        sources, version, tools = WORK / "source", version_of(python), made_before.tools()
+        key = made_before.digest(sources, made_before.OF_A_WHEEL, [*tools, python, *self.torches, self.platform])
+        folder = WORK / f"python-{version}"
+        done = folder / "done"
+        if made_before.is_of(folder, key) and done.exists() and (self.out / done.read_text()).exists():
+            print(f"Python {version}: made before, of the same sources", flush=True)
+            return self.out / done.read_text()
+        of_objects = made_before.digest(sources, made_before.OF_OBJECTS, [*tools, self.torches[0]])
+        kept = WORK / "objects"
+        objects = kept if made_before.is_of(kept, of_objects) else None
+        what = "compiling all of it" if objects is None else "compiling what knows of Python; the kernels are there"
+        print(f"Python {version}, beside {', '.join(self.torches)}: {what}", flush=True)
+        source = unpacked(self.sdist, folder, key)
+        made = make_wheel(python, self.torches, source, objects)
+        if objects is None:
+            (compiled,) = (source / "build").glob("temp.*")
+            made_before.keep(compiled, kept, of_objects)
+        repaired = repair(made, self.out, self.platform)
+        done.write_text(repaired.name)
+        return repaired
+
+
+def ends(error: CommandError, log: Path) -> str:
+    """The last lines of an error; all of it in ``log``."""
+    log.write_text(str(error))
+    return "\n".join([*str(error).rstrip().splitlines()[-30:], f"all of it: {log}"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,8 +217,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--platform", default="auto", help="of auditwheel, such as manylinux_2_28_x86_64")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     options = parser.parse_args(arguments)
+    if not options.torch.split():
+        raise SystemExit(f"--torch: got {options.torch!r}, expected what pip installs, such as torch==2.13.0")
     options.out.mkdir(parents=True, exist_ok=True)
-    sdist, objects, made = None, None, 0
+    WORK.mkdir(parents=True, exist_ok=True)
+    run, made, failed = Run(options.torch.split(), options.platform, options.out.resolve()), [], []
     for wanted in options.pythons.split():
         python = interpreter(wanted)
         if python is None:
@@ -155,15 +229,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         began = time.monotonic()
         try:
-            sdist = sdist or make_sdist(python, options.out)
-            wheel, objects = make_wheel(python, options.torch.split(), sdist, objects)
-            done = repair(wheel, options.out, options.platform)
+            wheel = run.wheel(python)
         except CommandError as error:
-            raise SystemExit(f"Python {wanted}: {error}") from None
-        print(f"{done.name}: {done.stat().st_size / 1e6:.1f} MB in {time.monotonic() - began:.0f} s", flush=True)
-        made += 1
-    print(f"{options.out}: {made} wheels" + (f" and {sdist.name}" if sdist else ""))
-    return 0 if made else 1
+            print(f"Python {wanted}: FAILED: {ends(error, WORK / f'failed-{version_of(python)}.log')}", flush=True)
+            failed.append(wanted)
+            continue
+        print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.1f} MB in {time.monotonic() - began:.0f} s", flush=True)
+        made.append(wheel)
+    for old in sorted(set(run.out.glob("hybridkern-*.whl")) - set(made)):
+        print(f"{old.name}: of an earlier run, left as it is")
+    print(f"{options.out}: {len(made)} wheels" + (f" and {run.sdist.name}" if run.sdist else ""))
+    if failed:
+        print(f"failed: Python {', '.join(failed)}; run it again, and it goes on where it ended")
+    return 1 if failed or not made else 0
 
 
 if __name__ == "__main__":

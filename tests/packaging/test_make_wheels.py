@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from buildtools import make_wheels
+from buildtools import made_before, make_wheels
 from buildtools.environments import CommandError, Environment, triton_of
 from tests.packaging.test_torch_here import ROOT, load
 
@@ -41,6 +43,98 @@ def test_without_any_interpreter_nothing_is_made(
     assert make_wheels.main(["--pythons", "3.10 3.14", "--out", str(tmp_path / "dist")]) == 1
     said = capsys.readouterr().out
     assert "left out Python 3.10" in said and "left out Python 3.14" in said and "0 wheels" in said
+
+
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Path]:
+    """``make wheel`` without compilers: what it was to compile, and the folder of its sources."""
+    compiled: list[str] = []
+    work = tmp_path / "work"
+    sources = work / "source"
+    for name in ("csrc/a.cpp", "hybridkern/a.py", "setup.py"):
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+        (sources / name).write_text(name)
+
+    def make_sdist(python: str, out: Path) -> Path:
+        with tarfile.open(work / "a.tar.gz", "w") as archive:
+            archive.add(sources, "hybridkern-1")
+        return work / "a.tar.gz"
+
+    def make_wheel(python: str, torches: Sequence[str], source: Path, objects: Path | None) -> Path:
+        (source / "build" / "temp.linux").mkdir(parents=True, exist_ok=True)
+        compiled.append(f"{python}: {'all' if objects is None else 'bindings'}")
+        if python == "broken":
+            raise CommandError("\n".join(f"line {number}" for number in range(99)))
+        return source
+
+    def repair(wheel: Path, out: Path, platform: str) -> Path:
+        made = out / f"hybridkern-1-{wheel.parent.name}-a.whl"
+        made.touch()
+        return made
+
+    for stand_in in (make_sdist, make_wheel, repair):
+        monkeypatch.setattr(make_wheels, stand_in.__name__, stand_in)
+    monkeypatch.setattr(make_wheels, "WORK", work)
+    monkeypatch.setattr(make_wheels, "interpreter", lambda wanted: wanted)
+    monkeypatch.setattr(make_wheels, "version_of", lambda python: python)
+    return compiled, sources
+
+
+def test_nothing_is_compiled_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, sources = planted(tmp_path, monkeypatch)
+    out = tmp_path / "dist"
+
+    def run(*arguments: str) -> list[str]:
+        compiled.clear()
+        assert make_wheels.main(["--pythons", "3.10 3.11", "--out", str(out), *arguments]) == 0
+        return list(compiled)
+
+    assert run() == ["3.10: all", "3.11: bindings"]
+    assert run() == []
+    (out / "hybridkern-1-python-3.11-a.whl").unlink()
+    assert run() == ["3.11: bindings"]
+    (sources / "hybridkern" / "a.py").write_text("changed")
+    assert run() == ["3.10: bindings", "3.11: bindings"]
+    (sources / "csrc" / "a.cpp").write_text("changed")
+    assert run() == ["3.10: all", "3.11: bindings"]
+    assert run("--torch", "torch==2.13.0 torch==2.14.1") == ["3.10: bindings", "3.11: bindings"]
+    assert run("--torch", "torch==2.14.1") == ["3.10: all", "3.11: bindings"]
+    monkeypatch.setenv("HYBRIDKERN_CUDA", "0")
+    assert run("--torch", "torch==2.14.1") == ["3.10: all", "3.11: bindings"]
+
+
+def test_a_run_that_was_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled stays where it is while the sources are the same."""
+    planted(tmp_path, monkeypatch)
+    sdist = make_wheels.make_sdist("3.11", tmp_path)
+    folder = tmp_path / "work" / "python-3.11"
+    (make_wheels.unpacked(sdist, folder, "a") / "compiled.o").touch()
+    assert (make_wheels.unpacked(sdist, folder, "a") / "compiled.o").exists()
+    assert not (make_wheels.unpacked(sdist, folder, "b") / "compiled.o").exists()
+
+
+def test_a_failure_is_said_and_not_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted(tmp_path, monkeypatch)
+    assert make_wheels.main(["--pythons", "broken 3.11", "--out", str(tmp_path / "dist")]) == 1
+    said = capsys.readouterr().out
+    assert "Python broken: FAILED" in said and "line 98" in said and "line 60" not in said
+    assert "1 wheels" in said and "failed: Python broken" in said
+    assert "line 0\n" in (tmp_path / "work" / "failed-broken.log").read_text()
+
+
+def test_names_and_contents_are_what_counts(tmp_path: Path) -> None:
+    digests = set()
+    for name, text in (("a", "b"), ("a", "c"), ("ab", ""), ("b", "a")):
+        folder = tmp_path / f"{name}-{text}"
+        (folder / "part").mkdir(parents=True)
+        (folder / "part" / name).write_text(text)
+        digests.add(made_before.digest(folder, ["part"]))
+        assert made_before.digest(folder, ["part"]) in digests
+    assert len(digests) == 4
+    assert not made_before.is_of(folder, "a")
+    made_before.mark(folder, "a")
+    assert made_before.is_of(folder, "a") and not made_before.is_of(folder, "b")
 
 
 def test_what_knows_of_python_is_compiled_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
