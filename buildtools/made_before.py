@@ -11,7 +11,8 @@ from pathlib import Path
 
 # what a wheel is made of, and what of it the compiled objects are
 OF_A_WHEEL = (
-    "buildtools",
+    "buildtools/hybridkern_build.py",
+    "buildtools/torch_here.py",
     "csrc",
     "hybridkern",
     "hybridkern_command",
@@ -70,4 +71,3 @@ def keep(objects: Path, folder: Path, key: str) -> Path:
     shutil.copytree(objects, folder)
     mark(folder, key)  # last: a copy that was ended is none
     return folder
-

@@ -7,8 +7,8 @@ every torch that is named: they serve the very release they were built for; the 
 auditwheel gives each wheel the manylinux tag of what it needs of the C library, and fails where it needs more than is
 allowed. torch's own libraries stay outside: they come with torch.
 
-A wheel that is there and was made of the same sources is left, and so are compiled objects: a run that was ended goes on
-when it is run again. ``make clean`` forgets all of it.
+A wheel that is there and was made of the same sources is left, and so are compiled objects: a run that was ended goes
+on when it is run again. ``make clean`` forgets all of it.
 """
 
 from __future__ import annotations
