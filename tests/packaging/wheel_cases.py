@@ -8,8 +8,10 @@ tree, runs a selection of the tests, and holds ``python -m hybridkern.report`` t
 - ``wheel-3.11`` and so on: the wheel of each Python that is here, with the torch it was built with and no compiler.
 - ``torch-2.10.0`` and so on: the wheel of this Python with other versions of torch (``--torches``); where it has no
   autograd nodes for one, the report must say so; torch 2.9 runs Python and Triton alone.
+- ``wheel-3.10-torch-2.10.0`` and so on: another Python with another torch (``--corners``).
 
 Not part of the test suite: it takes minutes, and installs torch once a case (a CUDA build of it without NVIDIA's 5 GB).
+A case that held with the same package and tests is not run again, unless ``--again`` says so.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from zipfile import ZipFile
 
 from buildtools.environments import BUILD_TOOLS, ROOT, CommandError, Environment, folder_of, prepare
 from buildtools.make_wheels import interpreter
+from tests.packaging.held import Held, key_of
 
 TEST_TOOLS = ("numpy", "pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "mpmath>=1.3")
 COMPILERS = ("c++", "g++", "clang++", "gcc", "cc", "clang")
@@ -169,7 +172,7 @@ def number(torch: str) -> str:
     return torch.partition("==")[2]
 
 
-def works_of(dist: Path, folder: Path, torch: str, others: Sequence[str]) -> list[Work]:
+def works_of(dist: Path, folder: Path, torch: str, others: Sequence[str], corners: Sequence[str]) -> list[Work]:
     """The cases, with a ``PATH`` for each made below ``folder``.
 
     Args:
@@ -177,6 +180,7 @@ def works_of(dist: Path, folder: Path, torch: str, others: Sequence[str]) -> lis
         folder: for the paths.
         torch: what the wheels were built with.
         others: what the wheel of this Python must run with too.
+        corners: what others must run with too, such as ``3.10:torch==2.10.0``.
     """
     here = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     bare, no_nvcc = path_without(folder / "bare", *COMPILERS, "nvcc"), path_without(folder / "no-nvcc", "nvcc")
@@ -196,10 +200,12 @@ def works_of(dist: Path, folder: Path, torch: str, others: Sequence[str]) -> lis
         cuda, more = contents(wheel)
         nodes = (number(torch), *more)
         works.append(Work(Case(f"wheel-{version}", bare, True, cuda, True), wheel, python, torch, nodes))
-        for other in others if tag == here else ():
+        own = [corner.partition(":")[2] for corner in corners if corner.startswith(f"{version}:")]
+        for other in others if tag == here else own:
             compiled = not number(other).startswith("2.9.")
             reason = "the extension needs torch 2.10 or newer"
-            case = Case(f"torch-{number(other) or 'newest'}", bare, compiled, cuda and compiled, True, reason=reason)
+            name = f"{'' if tag == here else f'wheel-{version}-'}torch-{number(other) or 'newest'}"
+            case = Case(name, bare, compiled, cuda and compiled, True, reason=reason)
             works.append(Work(case, wheel, python, other, nodes))
     return works
 
@@ -243,18 +249,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="holds sdist and wheels, by make wheel")
     parser.add_argument("--torch", default="torch==2.13.0", help="what the wheels were built with")
     parser.add_argument("--torches", default="torch==2.9.1 torch==2.10.0 torch", help="others; `torch`: the newest")
+    parser.add_argument("--corners", default="3.10:torch==2.10.0 3.14:torch", help="other Pythons, and a torch of each")
     parser.add_argument("--cases", default="", help="only these, separated by commas")
+    parser.add_argument("--again", action="store_true", help="also those that held with the same package and tests")
     parser.add_argument("--test-flags", default="", help="of pytest")
     options = parser.parse_args(arguments)
     folder = ROOT / "build" / "wheel-test"
-    works = works_of(options.dist, folder, options.torch, options.torches.split())
-    wanted = options.cases.split(",") if options.cases else [work.case.name for work in works]
-    chosen = [work for work in works if work.case.name in wanted]
-    if not chosen:
-        raise SystemExit(f"--cases: got {options.cases or 'none'}, expected some of those that {options.dist} allows")
-    tests = tests_alone(folder / "tests-alone")
-    failed = [work.case.name for work in chosen if not run_case(work, tests, options.test_flags.split())]
-    print(f"\nfailed: {', '.join(failed)}" if failed else f"\nholds: {', '.join(work.case.name for work in chosen)}")
+    works = works_of(options.dist, folder, options.torch, options.torches.split(), options.corners.split())
+    names = [work.case.name for work in works]
+    wanted = options.cases.split(",") if options.cases else names
+    if not works or (unknown := sorted(set(wanted) - set(names))):
+        found = ", ".join(names) or "none; run `make wheel` first"
+        raise SystemExit(f"--cases: got {', '.join(unknown) if works else wanted}, expected some of {found}")
+    tests, held, flags = tests_alone(folder / "tests-alone"), Held(folder / "held.json"), options.test_flags.split()
+    failed = []
+    for work in (work for work in works if work.case.name in wanted):
+        name = work.case.name
+        key = key_of(work.package, tests, [work.python, work.torch, *flags])
+        if held(name, key) and not options.again:
+            print(f"\n== {name}: held before, with the same package and tests; --again runs it", flush=True)
+            continue
+        holds = run_case(work, tests, flags)
+        held.note(name, key if holds else None)
+        failed += [] if holds else [name]
+    print(f"\nfailed: {', '.join(failed)}" if failed else f"\nholds: {', '.join(wanted)}")
     return 1 if failed else 0
 
 
