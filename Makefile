@@ -31,6 +31,8 @@ READY := $(STAMPS)/package $(if $(NO_EXT),,$(EXTENSION))
 # glibc maps and faults in large temporaries anew at each call; identical code then differs by up to 3x between runs.
 BENCH_ENV := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
+export PIP_FLAGS # for the environments of wheel, wheel-test, torch-test and gpu-kit
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -85,7 +87,7 @@ bench-gpu: $(READY) $(STAMPS)/test ## on a CUDA or ROCm machine: test and measur
 	$(BIN)/python -m benchmarks.gpu $(BENCH_FLAGS)
 
 gpu-kit: ## what bench-gpu needs on a bare machine, into build/gpu-kit; KIT_PYTHON, KIT_TORCH: that machine's
-	$(PYTHON) -m benchmarks.gpu.kit --python '$(KIT_PYTHON)' --torch '$(KIT_TORCH)' --pip-flags='$(PIP_FLAGS)'
+	$(PYTHON) -m benchmarks.gpu.kit --python '$(KIT_PYTHON)' --torch '$(KIT_TORCH)'
 
 wheel: ## sdist and manylinux wheels into dist, for each of WHEEL_PYTHONS that is here; takes minutes
 	$(PYTHON) -m buildtools.make_wheels --pythons '$(WHEEL_PYTHONS)' --torch '$(WHEEL_TORCH)'

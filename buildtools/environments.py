@@ -51,8 +51,10 @@ class Environment:
         return found
 
     def pip(self, *arguments: str, **variables: str) -> None:
-        """Runs pip; raises as :meth:`run` does."""
-        self.run("-m", "pip", "--quiet", "--disable-pip-version-check", *arguments, **variables)
+        """Runs pip, with the flags of the variable ``PIP_FLAGS``; raises as :meth:`run` does."""
+        command, *rest = arguments
+        flags = ("--quiet", "--disable-pip-version-check", *os.environ.get("PIP_FLAGS", "").split())
+        self.run("-m", "pip", command, *flags, *rest, **variables)
 
     def variables(self, **more: str) -> dict[str, str]:
         """Variables of its processes: none of the package's own, nor a path to another one."""

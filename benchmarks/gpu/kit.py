@@ -3,6 +3,8 @@
 Into one folder, of at most 40 MB: the sources; the compiled libraries for the Python and torch of that machine; the
 libraries that are compared with; Python's headers, which Triton compiles its launchers with. The folder is copied to
 the machine, and the command is run in it: there is no network there, no pip, no virtual environment and no make.
+
+The variable ``PIP_FLAGS`` is told to pip, such as an index of CPU builds of torch, which serve as well.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from buildtools.environments import BUILD_TOOLS, CommandError, folder_of, prepare, version_of
+from buildtools.make_wheels import compiling, interpreter
+
 ROOT = Path(__file__).resolve().parents[2]
 MOST_BYTES = 40_000_000
 PEERS = ("normflows", "FrEIA")
-TOOLS = ("setuptools>=77.0.3", "ninja", "pybind11>=2.13", "numpy")
 _EXTRA = ".kit"  # beside the sources: site/ for packages, include/ for headers
 _LEFT_OUT = ("docs/", ".ci/", "benchmarks/results/")
 _INCLUDE = "import sysconfig; print(sysconfig.get_path('include'))"
@@ -60,17 +64,15 @@ def copy_headers(out: Path, python: str) -> None:
     shutil.copytree(include, out / _EXTRA / "include", dirs_exist_ok=True)
 
 
-def build(out: Path, python: str, torch: str, work: Path, flags: Sequence[str]) -> None:
-    """Compiles the libraries in the kit, for that Python and torch; the peers come beside them."""
-    venv = work / "bin" / "python"
-    if not venv.exists():
-        _run([python, "-m", "venv", str(work)])
-    pip = [str(venv), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *flags]
-    _run([*pip, torch, *TOOLS])
-    _run([*pip, "--no-deps", "--upgrade", "--target", str(out / _EXTRA / "site"), *PEERS])
-    environment = {**os.environ, "PATH": f"{work / 'bin'}:{os.environ['PATH']}", "HYBRIDKERN_REQUIRE_EXT": "1"}
-    environment.pop("PYTHONPATH", None)
-    _run([str(venv), "setup.py", "build_ext", "--inplace"], cwd=out, env=environment)
+def build(out: Path, python: str, torch: str) -> None:
+    """Compiles the libraries in the kit, for that Python and torch; the peers come beside them.
+
+    Raises:
+        CommandError: a command ends with an error.
+    """
+    venv = prepare(folder_of(torch, python), torch, BUILD_TOOLS, python, patience=3600)
+    venv.pip("install", "--no-deps", "--no-compile", "--upgrade", f"--target={out / _EXTRA / 'site'}", *PEERS)
+    venv.run("setup.py", "build_ext", "--inplace", cwd=out, **compiling(venv))
     for library in (out / "hybridkern").glob("*.so"):
         _run(["strip", "--strip-unneeded", str(library)])
     shutil.rmtree(out / "build", ignore_errors=True)
@@ -99,17 +101,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-kit", help="folder (default build/gpu-kit)")
     parser.add_argument("--python", default="python3.12", help="of the machine's version, with headers")
     parser.add_argument("--torch", default="torch==2.11.0", help="of the machine, for pip")
-    parser.add_argument("--pip-flags", default="", help="such as an index of CPU builds, which serve as well")
     options = parser.parse_args(arguments)
-    if shutil.which(options.python) is None:
-        raise SystemExit(f"--python: got {options.python}, expected an interpreter on PATH, of the machine's version")
+    # a command on the path may be a shim that refuses to run
+    python = options.python if version_of(options.python) else interpreter(options.python.removeprefix("python"))
+    if python is None:
+        raise SystemExit(f"--python: got {options.python}, expected an interpreter that runs, of the machine's version")
     if options.out.exists():
         shutil.rmtree(options.out)
     options.out.mkdir(parents=True)
     copy_sources(options.out)
-    copy_headers(options.out, options.python)
-    work = options.out.with_name(options.out.name + "-venv")
-    build(options.out, options.python, options.torch, work, options.pip_flags.split())
+    copy_headers(options.out, python)
+    try:
+        build(options.out, python, options.torch)
+    except CommandError as error:
+        raise SystemExit(f"the kit was not made: {error}") from None
     for cache in options.out.rglob("__pycache__"):
         shutil.rmtree(cache)
     total = size_of(options.out)

@@ -333,3 +333,9 @@ def test_what_the_kit_takes_and_how_much(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(kit, "MOST_BYTES", 1000)
     with pytest.raises(SystemExit, match="expected at most 1000; the largest are"):
         kit.size_of(tmp_path)
+
+
+def test_the_kit_needs_an_interpreter_that_runs(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"--python: got python3.1, expected an interpreter that runs"):
+        kit.main(["--python", "python3.1", "--out", str(tmp_path / "kit")])
+    assert not (tmp_path / "kit").exists()

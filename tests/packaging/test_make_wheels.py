@@ -181,3 +181,11 @@ def test_pip_is_not_waited_for_without_end(tmp_path: Path) -> None:
     slow = Environment(tmp_path, patience=1.0, began=time.monotonic())
     with pytest.raises(CommandError, match="was not done in 1 s"):
         slow.pip("install", "torch")
+
+
+def test_flags_of_pip_reach_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "bin" / "python", f'echo "$@" > {tmp_path}/said')
+    monkeypatch.setenv("PIP_FLAGS", "--extra-index-url URL")
+    Environment(tmp_path).pip("install", "torch")
+    said = (tmp_path / "said").read_text()
+    assert said == "-m pip install --quiet --disable-pip-version-check --extra-index-url URL torch\n"
