@@ -54,13 +54,15 @@ def make_sdist(python: str, out: Path) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, source / name)
+    tool, place = prepare_tools(python), WORK / "sdist"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    script = f"from setuptools import build_meta; print(build_meta.build_sdist({str(place)!r}))"
+    tool.run("-c", script, cwd=source)
+    (made,) = place.glob("hybridkern-*.tar.gz")
     for old in out.glob("hybridkern-*.tar.gz"):
         old.unlink()
-    tool = prepare_tools(python)
-    script = f"from setuptools import build_meta; print(build_meta.build_sdist({str(out)!r}))"
-    tool.run("-c", script, cwd=source)
-    (made,) = out.glob("hybridkern-*.tar.gz")
-    return made
+    return Path(shutil.copy2(made, out))
 
 
 def prepare_tools(python: str) -> Environment:
