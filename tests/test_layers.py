@@ -127,6 +127,20 @@ def test_import_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_parts_that_few_programs_use_are_imported_when_they_are_named() -> None:
+    """And what only they import; without an import of their own they are there all the same."""
+    later = ["hybridkern.codec", "hybridkern.graphs", "hybridkern.integrations", "hybridkern.lab", "decimal"]
+    code = (
+        "import sys, torch; before = set(sys.modules); import hybridkern; "
+        f"print([name for name in {later!r} if name in set(sys.modules) - before]); "
+        "print(hybridkern.codec.Codec.__name__, hybridkern.graphs.GraphedStep.__name__, "
+        "hybridkern.integrations.accelerate.__name__, {'codec', 'flows', 'load'} <= set(dir(hybridkern))); "
+        "print(hasattr(hybridkern, 'lab_book'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines() == ["[]", "Codec GraphedStep accelerate True", "False"]
+
+
 def rooms() -> list[str]:
     """Folders of operators; what they share has a name that begins with an underscore."""
     return sorted(path.name for path in (PACKAGE / "ops").iterdir() if path.is_dir() and not path.name.startswith("_"))
