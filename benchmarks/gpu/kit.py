@@ -4,7 +4,8 @@ Into one folder, of at most 40 MB: the sources; the compiled libraries for the P
 libraries that are compared with; Python's headers, which Triton compiles its launchers with. The folder is copied to
 the machine, and the command is run in it: there is no network there, no pip, no virtual environment and no make.
 
-The variable ``PIP_FLAGS`` is told to pip, such as an index of CPU builds of torch, which serve as well.
+The variable ``PIP_FLAGS`` is told to pip, such as an index of CPU builds of torch, which serve as well. With
+``HYBRIDKERN_OBJECTS=build/wheels/objects`` the kernels are those that ``make wheel`` compiled, of the same sources.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def build(out: Path, python: str, torch: str) -> None:
     """
     venv = prepare(folder_of(torch, python), torch, BUILD_TOOLS, python, patience=3600)
     venv.pip("install", "--no-deps", "--no-compile", "--upgrade", f"--target={out / _EXTRA / 'site'}", *PEERS)
-    venv.run("setup.py", "build_ext", "--inplace", cwd=out, **compiling(venv))
+    objects = os.environ.get("HYBRIDKERN_OBJECTS", "").strip()
+    given = {"HYBRIDKERN_OBJECTS": str(Path(objects).resolve())} if objects else {}
+    venv.run("setup.py", "build_ext", "--inplace", cwd=out, **compiling(venv, **given))
     for library in (out / "hybridkern").glob("*.so"):
         _run(["strip", "--strip-unneeded", str(library)])
     shutil.rmtree(out / "build", ignore_errors=True)

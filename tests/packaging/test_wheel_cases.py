@@ -114,7 +114,7 @@ def test_a_case_that_held_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "a.whl").write_text("a wheel")
     (tmp_path / "tests").mkdir()
 
-    def run_case(work: wheel_cases.Work, tests: Path, flags: list[str]) -> bool:
+    def run_case(work: wheel_cases.Work, tests: Path, flags: list[str], quick: bool) -> bool:
         ran.append(work.case.name)
         return work.case.name == "a"
 
@@ -134,6 +134,7 @@ def test_a_case_that_held_is_not_run_again(tmp_path: Path, monkeypatch: pytest.M
     assert run("--cases", "a", "--again") == ["a"]
     assert run("--test-flags=-x") == ["a", "b"]
     assert run("--test-flags=-x") == ["b"]
+    assert run("--test-flags=-x", "--quick") == ["a", "b"]
     (tmp_path / "a.whl").write_text("another")
     assert run("--test-flags=-x") == ["a", "b"]
     with pytest.raises(SystemExit, match="--cases: got c, expected some of a, b"):

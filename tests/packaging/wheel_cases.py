@@ -43,6 +43,11 @@ SELECTION = (
     "tests/codec/test_coder.py",
     "tests/saving/test_saving.py",
 )
+QUICK = (
+    "tests/test_packaging.py",
+    *(f"tests/ops/test_{name}.py" for name in ("registration", "backends", "nodes")),
+    "tests/saving/test_saving.py",
+)
 
 PYTEST_INI = """\
 [pytest]
@@ -87,7 +92,14 @@ def path_without(folder: Path, *programs: str) -> str:
     return str(folder)
 
 
-def check(environment: Environment, case: Case, nodes: Sequence[str], tests: Path, test_flags: Sequence[str]) -> str:
+def check(
+    environment: Environment,
+    case: Case,
+    nodes: Sequence[str],
+    tests: Path,
+    test_flags: Sequence[str],
+    quick: bool = False,
+) -> str:
     """Runs the selection of tests on what is installed; returns pytest's last line.
 
     Raises:
@@ -104,7 +116,7 @@ def check(environment: Environment, case: Case, nodes: Sequence[str], tests: Pat
     ):
         raise CommandError(f"the report should say: {'; '.join(missing)}")
     required = {"HYBRIDKERN_TEST_REQUIRE_CPP": "1"} if case.compiled else {}
-    selection = [test.format("cpp" if case.compiled else "reference") for test in SELECTION]
+    selection = [test.format("cpp" if case.compiled else "reference") for test in (QUICK if quick else SELECTION)]
     # torch.compile needs a compiler of its own
     arguments = ("-m", "pytest", "-q", "--numprocesses=2", *selection, *test_flags)
     done = environment.run(*arguments, cwd=tests, **required)
@@ -210,7 +222,7 @@ def works_of(dist: Path, folder: Path, torch: str, others: Sequence[str], corner
     return works
 
 
-def run_case(work: Work, tests: Path, test_flags: Sequence[str]) -> bool:
+def run_case(work: Work, tests: Path, test_flags: Sequence[str], quick: bool) -> bool:
     """Installs, checks, prints; whether the case holds."""
     case, began = work.case, time.monotonic()
     print(f"\n== {case.name}", flush=True)
@@ -222,7 +234,7 @@ def run_case(work: Work, tests: Path, test_flags: Sequence[str]) -> bool:
         path = f"{environment.folder / 'bin'}{os.pathsep}{case.path}"
         environment.pip("install", *flags, str(work.package), PATH=path, **case.variables)
         print(f"torch in {ready - began:.0f} s, the package in {time.monotonic() - ready:.1f} s", flush=True)
-        print(check(environment, case, work.nodes, tests, test_flags))
+        print(check(environment, case, work.nodes, tests, test_flags, quick))
     except CommandError as error:
         print(f"FAILED: {error}")
         return False
@@ -252,6 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--corners", default="3.10:torch==2.10.0 3.14:torch", help="other Pythons, and a torch of each")
     parser.add_argument("--cases", default="", help="only these, separated by commas")
     parser.add_argument("--again", action="store_true", help="also those that held with the same package and tests")
+    parser.add_argument("--quick", action="store_true", help="fewer tests")
     parser.add_argument("--test-flags", default="", help="of pytest")
     options = parser.parse_args(arguments)
     folder = ROOT / "build" / "wheel-test"
@@ -265,11 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = []
     for work in (work for work in works if work.case.name in wanted):
         name = work.case.name
-        key = key_of(work.package, tests, [work.python, work.torch, *flags])
+        key = key_of(work.package, tests, [work.python, work.torch, str(options.quick), *flags])
         if held(name, key) and not options.again:
             print(f"\n== {name}: held before, with the same package and tests; --again runs it", flush=True)
             continue
-        holds = run_case(work, tests, flags)
+        holds = run_case(work, tests, flags, options.quick)
         held.note(name, key if holds else None)
         failed += [] if holds else [name]
     print(f"\nfailed: {', '.join(failed)}" if failed else f"\nholds: {', '.join(wanted)}")
