@@ -230,6 +230,16 @@ def test_arguments_that_share_memory(gpu: Gpu) -> None:
         check(gpu, planned, (x, params, None, *SPEC))
 
 
+def test_one_tensor_given_twice(gpu: Gpu) -> None:
+    """Its plan would read the first of two others twice; theirs serves it as well."""
+    planned = plans_of("affine_coupling_forward")
+    x, other, log_det = torch.zeros(4, 3, 8, 8), torch.zeros(4, 3, 8, 8), torch.zeros(4)
+    additive = NAMED_FORMS["additive"].spec(False)
+    for params in (x, other, x):
+        check(gpu, planned, (x, params, log_det, *additive))
+    assert kinds(planned) == 1
+
+
 def test_views_of_arguments_that_share_memory_have_no_plan(gpu: Gpu) -> None:
     """A view that a launcher makes of one of them might be one of another."""
 

@@ -71,6 +71,12 @@ def key_of(args: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(key)
 
 
+def _repeats(args: Sequence[Any]) -> bool:
+    """Whether a tensor is given twice: a recording could not tell which of the two a launcher read."""
+    tensors = [id(arg) for arg in args if isinstance(arg, Tensor)]
+    return len(set(tensors)) < len(tensors)
+
+
 class Plans:
     """Runs a part of an operator: by the plan for arguments of this kind, and by its launcher where there is none.
 
@@ -106,7 +112,7 @@ class Plans:
             return self._run(*args)
         if len(self.kept) >= _MOST:
             self.kept.clear()
-        if before is None:
+        if before is None or _repeats(args):
             out = self._run(*args)
             self.kept[key] = _SEEN
             return out
