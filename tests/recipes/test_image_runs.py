@@ -270,6 +270,23 @@ def test_schedules_rise_and_fall():
     assert factor("constant", 0.0, 0.7) == factor("constant", 0.1, 2.0) == 1
 
 
+def test_the_clock_of_the_first_process_is_sent_from_the_device(monkeypatch):
+    """NCCL, by which GPUs talk, sends nothing that lies on a CPU."""
+    sent = []
+
+    def broadcast(value, source):
+        sent.append((value.device.type, source))
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pace_module, "rank_and_size", lambda: (1, 2))
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    pace = Pace(None, 1.0, "cosine", 0.1)
+    pace.on_train_start(None, SimpleNamespace(device=torch.device("meta")))
+    with pytest.raises(ZeroDivisionError):
+        pace._go_on(1)
+    assert sent == [("meta", 0)]
+
+
 def test_pace_goes_by_whichever_ends_first(monkeypatch):
     pace = Pace(100, 1.0, "cosine", 0.1)
     pace._since = time.perf_counter() - 30

@@ -82,6 +82,7 @@ class Pace(Callback):
         self.step = 0
         self.progress = 0.0
         self._since = 0.0
+        self._device = torch.device("cpu")
 
     @property
     def finished(self) -> bool:
@@ -108,6 +109,7 @@ class Pace(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter() - self.seconds
+        self._device = pl_module.device
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         self._go_on(trainer.global_step)
@@ -133,7 +135,7 @@ class Pace(Callback):
         self.seconds = time.perf_counter() - self._since
         self.progress = 0.0 if self.total is None else step / self.total
         if self.minutes is not None:
-            self.progress = max(self.progress, _of_first_process(self.seconds) / (60 * self.minutes))
+            self.progress = max(self.progress, _of_first_process(self.seconds, self._device) / (60 * self.minutes))
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "step": self.step, "progress": self.progress}
@@ -143,9 +145,10 @@ class Pace(Callback):
         self.progress = float(state_dict["progress"])
 
 
-def _of_first_process(seconds: float) -> float:
+def _of_first_process(seconds: float, device: torch.device) -> float:
+    """``seconds`` of the first process; NCCL, by which GPUs talk, sends what lies on ``device`` alone."""
     if rank_and_size()[1] == 1:
         return seconds
-    value = torch.tensor(seconds, dtype=torch.float64)
+    value = torch.tensor(seconds, dtype=torch.float64, device=device)
     torch.distributed.broadcast(value, 0)
     return value.item()
