@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -74,22 +75,28 @@ def calibrate(flow: IDF, images: Tensor) -> None:
 
 
 def _replace(flow: IDF) -> None:
+    """Makes all networks before it puts one in place: an error leaves the model as it is."""
     center, scale = flow._unscaled
+    assert isinstance(flow.base, MultiScalePrior)
+    made: list[tuple[nn.Module, str, QuantizedNet]] = []
+    for owner, name, net in _networks(flow):
+        if isinstance(net, Scaled):
+            made.append((net, "net", QuantizedNet(net.net, center, scale)))
+        else:
+            seen = (center, scale) if owner is flow.base.nets else (0.0, 1.0)
+            made.append((owner, name, QuantizedNet(net, *seen)))
+    for owner, name, net in made:
+        setattr(owner, name, net)
+
+
+def _networks(flow: IDF) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    """What holds each network, under which name, and the network."""
     assert isinstance(flow.couplings, IntegerLevels) and isinstance(flow.base, MultiScalePrior)
     for level in flow.couplings.levels:
         for coupling in cast("nn.ModuleList", level):
             if isinstance(coupling, QuarterCoupling):
-                coupling.net = _learning(coupling.net, center, scale)
+                yield coupling, "net", coupling.net
             else:
                 nets = cast("RoundingCoupling", coupling).nets
-                for i, net in enumerate(nets):
-                    nets[i] = _learning(net, center, scale)
-    for i, net in enumerate(flow.base.nets):
-        flow.base.nets[i] = QuantizedNet(net, center, scale)
-
-
-def _learning(net: nn.Module, center: float, scale: float) -> nn.Module:
-    if not isinstance(net, Scaled):
-        return QuantizedNet(net)
-    net.net = QuantizedNet(net.net, center, scale)
-    return net
+                yield from ((nets, name, net) for name, net in nets.named_children())
+    yield from ((flow.base.nets, name, net) for name, net in flow.base.nets.named_children())

@@ -120,10 +120,11 @@ class QuantizedNet(nn.Module):
         super().__init__()
         layers = layers_of(net)
         self.net, self.center, self.scale = net, center, scale
-        self.weight_steps = nn.ParameterList(torch.zeros(conv.out_channels) for conv, _ in layers)
-        self.activation_steps = nn.Parameter(torch.zeros(len(layers) - 1))
-        self.register_buffer("on", torch.zeros((), dtype=torch.bool))
-        self.register_buffer("bits", torch.zeros((), dtype=torch.int64))
+        with layers[0][0].weight.device:
+            self.weight_steps = nn.ParameterList(torch.zeros(conv.out_channels) for conv, _ in layers)
+            self.activation_steps = nn.Parameter(torch.zeros(len(layers) - 1))
+            self.register_buffer("on", torch.zeros((), dtype=torch.bool))
+            self.register_buffer("bits", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, C, H, W)`` -> ``(B, C', H, W)``."""

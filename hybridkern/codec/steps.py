@@ -19,13 +19,13 @@ def sampled(x: Tensor) -> Tensor:
     return flat[:: max(1, len(flat) // _SAMPLE)]
 
 
-def best_step(values: Tensor, most: float, levels: int) -> float:
-    """The step for non-negative ``values`` on ``0 .. levels``; ``most`` is the largest of them."""
+def best_step(values: Tensor, most: float, last: int) -> float:
+    """The step for non-negative ``values`` on the grid ``0 .. last``; ``most`` is the largest of them."""
     if most <= 0:
         return 1.0
     values = sampled(values)
-    steps = [most * clip / levels for clip in _CLIPS]
-    errors = [((values / step).round().clamp(max=levels) * step - values).square().mean().item() for step in steps]
+    steps = [most * clip / last for clip in _CLIPS]
+    errors = [((values / step).round().clamp(max=last) * step - values).square().mean().item() for step in steps]
     return steps[errors.index(min(errors))]
 
 

@@ -69,6 +69,11 @@ def test_flows_learn_steps(options: dict) -> None:
     assert torch.equal(codec.Codec(found).decode(codec.Codec(found).encode(x)), x)
 
 
+def test_steps_lie_where_the_model_does() -> None:
+    flow = codec.learn_steps(cases.flow().to("meta"))
+    assert all(value.is_meta for value in flow.state_dict(keep_vars=True).values() if isinstance(value, torch.Tensor))
+
+
 def test_training_with_steps_lowers_the_bits() -> None:
     x = cases.images(6, 64)
     flow = cases.flow(strength=0.05, **OPTIONS["quarter"])
@@ -105,5 +110,10 @@ def test_others_have_no_steps() -> None:
     assert steps_of(nets.ConvNet(3, 2, 4)) is None and steps_of(QuantizedNet(nets.ConvNet(3, 2, 4))) is None
     with pytest.raises(TypeError, match=r"DenseNet.*expected nets.ConvNet or nets.ResNet"):
         codec.learn_steps(cases.flow(net="densenet", hidden=12))
+    flow = cases.flow()
+    flow.base.nets[-1] = torch.nn.Identity()
+    with pytest.raises(TypeError, match="Identity.*expected nets.ConvNet or nets.ResNet"):
+        codec.learn_steps(flow)
+    assert not quantized_nets(flow)
     with pytest.raises(ValueError, match="images: got none"):
         codec.learn_steps(cases.flow(), torch.zeros(0, 1, 8, 8, dtype=torch.long))
