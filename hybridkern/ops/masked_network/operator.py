@@ -214,7 +214,8 @@ def masked_network(
     Layer ``i`` computes ``s_i = (W_i * M_i) h_{i-1} + b_i``, plus ``s_j`` where it adds an earlier layer ``j``, and
     gives ``h_i``, which is ``s_i`` or the activation of it; ``h_0`` is ``x``, and the last ``s`` is the result. What a
     mask leaves out is not computed: units of hidden layers are put in the order of how much they see, and blocks of
-    zeros are passed over. So numbers that are not finite do not pass a mask of zero, where ``0 * inf`` would be NaN.
+    zeros are passed over. Within a block of 16 units or inputs the weight is multiplied by its mask, so that a number
+    that is not finite may still become NaN in a unit that does not see it, as ``0 * inf``.
 
     Args:
         x: ``(B, D)``, float32 or float64 (or what autocast lowered, which is raised again).
