@@ -112,7 +112,7 @@ def test_others_have_no_steps() -> None:
         codec.learn_steps(cases.flow(net="densenet", hidden=12))
     flow = cases.flow()
     flow.base.nets[-1] = torch.nn.Identity()
-    with pytest.raises(TypeError, match="Identity.*expected nets.ConvNet or nets.ResNet"):
+    with pytest.raises(TypeError, match=r"Identity.*expected nets.ConvNet or nets.ResNet"):
         codec.learn_steps(flow)
     assert not quantized_nets(flow)
     with pytest.raises(ValueError, match="images: got none"):
