@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +16,8 @@ from hybridkern.hybrid.heads import BayesianLinear, Classifier
 from hybridkern.hybrid.objectives import Objective
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
 from hybridkern.lab.fitting.inputs import Rows
+from hybridkern.lab.fitting.settings import Settings
+from hybridkern.lab.recipes.evaluation import evaluating
 
 _BATCH = 512
 _EVERY = 50  # steps between looks at the loss on a device, which wait for it
@@ -33,36 +33,33 @@ class FitModule(pl.LightningModule):
     Args:
         model: a flow, a hybrid model or a variational autoencoder.
         objective: of a :class:`hybridkern.hybrid.HybridModel`; ``None`` for other models, or without targets.
-        optimization: ``lr``, ``weight_decay`` and ``schedule`` (``"cosine"`` or ``"constant"``).
-        seed: of the random numbers of every epoch.
+        settings: of the optimizer, and the seed of the random numbers of every epoch.
         progress: how much of the training is done, from 0 to 1, for the schedule.
     """
 
-    def __init__(
-        self, model: nn.Module, objective: Objective | None, optimization: dict[str, Any], seed: int, progress: Any
-    ) -> None:
+    def __init__(self, model: nn.Module, objective: Objective | None, settings: Settings, progress: Any) -> None:
         super().__init__()
         self.model, self.objective = model, objective
-        self._optimization, self._seed, self._done = optimization, seed, progress
+        self._settings, self._done = settings, progress
         self.total, self.count = torch.zeros(()), 0
 
     def configure_optimizers(self) -> Any:
         """AdamW."""
         trained = [value for value in self.model.parameters() if value.requires_grad]
-        return torch.optim.AdamW(trained, lr=self._optimization["lr"], weight_decay=self._optimization["weight_decay"])
+        return torch.optim.AdamW(trained, lr=self._settings.lr, weight_decay=self._settings.weight_decay)
 
     def on_train_epoch_start(self) -> None:
         """Random numbers depend on seed and epoch, so that a resumed run draws what the whole run would have."""
-        state = np.random.SeedSequence((self._seed, self.current_epoch)).generate_state(1)
+        state = np.random.SeedSequence((self._settings.seed, self.current_epoch)).generate_state(1)
         torch.manual_seed(int(state[0]))
         self.total, self.count = torch.zeros((), dtype=torch.float64, device=self.device), 0
 
     def on_train_batch_start(self, batch: Rows, batch_index: int) -> None:
         """Sets the learning rate."""
-        if self._optimization["schedule"] == "cosine":
+        if self._settings.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * min(self._done(), 1.0)))
             for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self._optimization["lr"] * factor
+                group["lr"] = self._settings.lr * factor
 
     def transfer_batch_to_device(self, batch: Rows, device: torch.device, dataloader_idx: int) -> Rows:
         """A batch is no container that Lightning knows."""
@@ -108,7 +105,7 @@ class FitModule(pl.LightningModule):
     def figures(self, rows: Rows, train: Rows) -> dict[str, float]:
         """Means over validation rows, in evaluation mode."""
         sums: dict[str, float] = {}
-        with evaluating(self.model):
+        with evaluating(self.model), torch.random.fork_rng():
             observe(self.model, train)
             for start in range(0, len(rows), _BATCH):
                 part = rows.at(slice(start, start + _BATCH)).to(self.device)
@@ -142,21 +139,8 @@ def observe(model: nn.Module, rows: Rows) -> None:
     if not isinstance(head, BayesianLinear) or rows.y is None:
         return
     device = next(model.parameters()).device
-    with evaluating(model):
+    with evaluating(model), torch.random.fork_rng():
         head.forget()
         for start in range(0, len(rows), _BATCH):
             part = rows.at(slice(start, start + _BATCH)).to(device)
             head.observe(model.flow(part.x)[0], part.y)  # type: ignore[operator, arg-type]
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; random numbers drawn inside leave no trace."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            yield
-    finally:
-        for module in training:  # one by one: parts of a model may have been frozen in evaluation mode
-            module.training = True

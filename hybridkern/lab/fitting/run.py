@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -14,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from torch import nn
 
-from hybridkern._arguments import as_number, as_size, short
+from hybridkern._arguments import as_number, short
 from hybridkern._saved.files import describe, read_json, write_folder, write_json
 from hybridkern.flows import Flow
 from hybridkern.hybrid import HybridModel
@@ -24,8 +23,10 @@ from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
 from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs, placed_on
 from hybridkern.lab.fitting.history import History
 from hybridkern.lab.fitting.inputs import Rows, as_rows, split
-from hybridkern.lab.fitting.module import FitModule, evaluating, observe
+from hybridkern.lab.fitting.module import FitModule, observe
+from hybridkern.lab.fitting.settings import Settings
 from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
+from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.training import quiet_lightning
 
@@ -100,22 +101,24 @@ def fit(
     """
     if not isinstance(model, (Flow, HybridModel, VAE, SemiSupervisedVAE)):
         raise TypeError(f"model: got {short(model)}, expected a flow, a HybridModel or an autoencoder of hybridkern")
-    _check(model, objective, epochs, minutes, patience, batch_size, lr, weight_decay, clip, schedule, out, resume)
+    if objective is not None and not isinstance(objective, Objective):
+        raise TypeError(f"objective: got {short(objective)}, expected one of hybridkern.hybrid.objectives")
+    if resume and out is None:
+        raise ValueError("resume: got True without a folder, expected out, the folder of the training")
+    epochs = _EPOCHS if epochs is None and minutes is None else epochs
+    settings = Settings(epochs, minutes, patience, batch_size, lr, weight_decay, clip, schedule, seed, device)
     target = placed_on(device)
     rows = as_rows(model, x, y, context)
     if rows.context is not None and not isinstance(model, Flow):
         raise TypeError(f"context: got one, but {type(model).__name__} takes none; expected a flow with a context")
     train, held = _parts(model, rows, validation, seed)
-    chosen = _objective(model, rows, objective)
-    epochs = _EPOCHS if epochs is None and minutes is None else epochs
-    settings = {"batch_size": batch_size, "lr": lr, "weight_decay": weight_decay, "clip": clip, "schedule": schedule}
-    settings |= {"epochs": epochs, "minutes": minutes, "patience": patience, "seed": seed, "device": device}
-    settings |= {"objective": "-log p(x), nats per example" if chosen is None else chosen.describe()}
-    settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
+    objective = _objective(model, rows, objective)
+    described = "-log p(x), nats per example" if objective is None else objective.describe()
+    history = History(settings=settings.record() | {"objective": described})
+    history.settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
 
     pace = Pace(epochs, minutes, -(-len(train) // batch_size))
-    history = History(settings=settings)
-    module = FitModule(model, chosen, {"lr": lr, "weight_decay": weight_decay, "schedule": schedule}, seed, pace)
+    module = FitModule(model, objective, settings, pace)
     keep = Keep(history, pace, train, held, patience)
     console = Console(stderr=True, quiet=not progress)
     callbacks: list[Callback] = [keep, Line(history, pace, console)]
@@ -123,8 +126,8 @@ def fit(
     with ExitStack() as stack:
         resumed = None
         if folder is not None:
-            described = describe(model)  # before anything is trained: what cannot be saved says so now
-            resumed = _begun(stack, folder, settings, module, resume, console)
+            model_written = describe(model)  # before anything is trained: what cannot be saved says so now
+            resumed = _begun(stack, folder, history, module, resume, console)
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
         stack.enter_context(torch.random.fork_rng())
         if resumed is None and (initialize or (initialize is None and not getattr(model, "_started", False))):
@@ -144,7 +147,7 @@ def fit(
         observe(model, train)
         history.stopped = history.stopped or f"{epochs} epochs were done"
         if folder is not None:
-            write_folder(model, folder, described)
+            write_folder(model, folder, model_written)
             write_json(folder / HISTORY, history.record())
     return history
 
@@ -205,7 +208,7 @@ def _train(
 
 
 def _begun(
-    stack: ExitStack, folder: Path, settings: dict[str, Any], module: FitModule, resume: bool, console: Console
+    stack: ExitStack, folder: Path, history: History, module: FitModule, resume: bool, console: Console
 ) -> Resumed | None:
     """Holds the folder; the checkpoint to go on from, where there is one and it is asked for.
 
@@ -220,13 +223,13 @@ def _begun(
             raise ValueError(f"out: got {folder}, which is not empty; expected another folder, or resume=True")
     elif begun.exists():
         before = read_json(begun)["settings"]
-        for name, value in settings.items():
+        for name, value in history.settings.items():
             if name not in _MAY_CHANGE and before.get(name) != value:
                 raise ValueError(f"{name}: got {value!r}, but the training to go on with has {before.get(name)!r}")
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     found = newest(folder / CHECKPOINTS, module, console) if resume else None
     if found is None:
-        write_json(begun, History(settings=settings).record())
+        write_json(begun, history.record())
     return found
 
 
@@ -261,34 +264,5 @@ def _initialize(model: nn.Module, rows: Rows) -> None:
         flow.initialize(part.x, **given)
     head = getattr(model, "head", None)
     if head is not None:
-        with evaluating(model):
+        with evaluating(model), torch.random.fork_rng():
             head.initialize(flow(part.x)[0])
-
-
-def _check(
-    model: nn.Module,
-    objective: object,
-    epochs: object,
-    minutes: object,
-    patience: object,
-    batch_size: object,
-    lr: object,
-    weight_decay: object,
-    clip: object,
-    schedule: object,
-    out: object,
-    resume: bool,
-) -> None:
-    if objective is not None and not isinstance(objective, Objective):
-        raise TypeError(f"objective: got {short(objective)}, expected one of hybridkern.hybrid.objectives")
-    for name, count, least in (("epochs", epochs, 1), ("patience", patience, 0), ("batch_size", batch_size, 1)):
-        if count is not None or name != "epochs":
-            as_size(name, count, least)
-    for name, number in (("minutes", minutes), ("lr", lr), ("clip", clip)):
-        if number is not None or name == "lr":
-            as_number(name, number, lambda v: 0 < v < math.inf, "a finite, positive number")
-    as_number("weight_decay", weight_decay, lambda v: 0 <= v < math.inf, "a finite number of at least 0")
-    if schedule not in ("cosine", "constant"):
-        raise ValueError(f"schedule: got {schedule!r}, expected 'cosine' or 'constant'")
-    if resume and out is None:
-        raise ValueError("resume: got True without a folder, expected out, the folder of the training")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybridkern.lab.data import Split
 from hybridkern.lab.recipes.task import Task
@@ -60,15 +60,16 @@ def draw(task: Task, n: int, seed: int, **options: Any) -> Tensor:
 
 
 @contextmanager
-def evaluating(task: Task) -> Iterator[None]:
-    """Evaluation mode without gradients."""
-    training = task.training
-    task.eval()
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards every part is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        task.train(training)
+        for module in training:  # one by one: parts of a model may have been frozen in evaluation mode
+            module.training = True
 
 
 def _round_trip(x: Tensor, inverted: Tensor) -> dict[str, Any]:

@@ -1,0 +1,47 @@
+"""The numbers and words that ``fit`` is called with."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hybridkern._arguments import as_number, as_size
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See :func:`hybridkern.lab.fit`, whose arguments these are.
+
+    Raises:
+        TypeError, ValueError: one of the wrong type or range.
+    """
+
+    epochs: int | None
+    minutes: float | None
+    patience: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    clip: float | None
+    schedule: str
+    seed: int
+    device: str
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("patience", 0), ("batch_size", 1)):
+            count = getattr(self, name)
+            if count is not None or name != "epochs":
+                as_size(name, count, least)
+        for name in ("minutes", "lr", "clip"):
+            number = getattr(self, name)
+            if number is not None or name == "lr":
+                as_number(name, number, lambda v: 0 < v < math.inf, "a finite, positive number")
+        as_number("weight_decay", self.weight_decay, lambda v: 0 <= v < math.inf, "a finite number of at least 0")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"schedule: got {self.schedule!r}, expected 'cosine' or 'constant'")
+
+    def record(self) -> dict[str, Any]:
+        """By their names."""
+        return dataclasses.asdict(self)
