@@ -21,14 +21,8 @@ if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):  # whose Dynamo
     _transforms = _functorch.get_dynamic_layer_stack_depth
 
 
-def in_transform() -> bool:
-    """Whether a transform of ``torch.func`` runs (``vmap``, ``jvp``, ``grad`` and what is made of them)."""
-    return _transforms() > 0
-
-
 def transformed() -> bool:
     """Whether forward mode is on or a transform of ``torch.func`` runs: plain operators have rules for both."""
-    # not in_transform: every call of an operator asks
     return forward_mode._current_level >= 0 or _transforms() > 0
 
 

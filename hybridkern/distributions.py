@@ -184,7 +184,23 @@ class DiagonalGaussian(Distribution):
         return x * self.log_scale.exp() + self.mean
 
 
-class DiscretizedLogistic(Distribution):
+class _Learnt(Distribution):
+    """One whose ``mean`` is a parameter."""
+
+    mean: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of samples and parameters."""
+        return self.mean.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples lie."""
+        return self.mean.device
+
+
+class DiscretizedLogistic(_Learnt):
     """Independent logistics, each integer having the mass of the unit interval around it.
 
     Parameters ``mean`` (starts at 0) and ``log_scale`` (starts at 1, as the tutorial's), ``(dim,)`` each;
@@ -214,16 +230,6 @@ class DiscretizedLogistic(Distribution):
         self.mean.copy_(x.mean(0))
         self.log_scale.copy_((x.std(0, correction=0) * _SCALE_OF_STD).clamp(min=_LEAST_SCALE).log())
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of samples and parameters."""
-        return self.mean.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where samples lie."""
-        return self.mean.device
-
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
         check_width("x", x, self.dim)
@@ -235,7 +241,7 @@ class DiscretizedLogistic(Distribution):
         return sample_logistic(n, self.mean, self.log_scale, generator=generator, temperature=temperature)
 
 
-class DiscretizedLogisticMixture(Distribution):
+class DiscretizedLogisticMixture(_Learnt):
     """Independent mixtures of ``components`` discretized logistics.
 
     Parameters ``logits``, ``mean`` and ``log_scale``, ``(1, components, dim)`` each. The means start apart, over two
@@ -280,16 +286,6 @@ class DiscretizedLogisticMixture(Distribution):
         self.mean.copy_((_quantiles(x, q) + apart.to(x.dtype)[:, None])[None])
         self.log_scale.copy_(scale.clamp(min=_LEAST_SCALE).log().expand_as(self.log_scale))
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of samples and parameters."""
-        return self.mean.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where samples lie."""
-        return self.mean.device
-
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
         check_width("x", x, self.dim)
@@ -303,7 +299,7 @@ class DiscretizedLogisticMixture(Distribution):
         )
 
 
-class ClassGaussians(Distribution):
+class ClassGaussians(_Learnt):
     """A diagonal Gaussian for each class, and how often each class is: ``p(z|y) p(y)``, and ``p(z)`` by their sum.
 
     As the base of a flow it makes ``p(x|y)`` exact, and with it ``p(y|x)`` by Bayes' rule
@@ -336,11 +332,6 @@ class ClassGaussians(Distribution):
         self.mean = nn.Parameter(radius * turned, requires_grad=trainable)
         self.log_scale = nn.Parameter(torch.zeros(self.classes, self.dim), requires_grad=trainable)
         self.logits = nn.Parameter(torch.zeros(self.classes), requires_grad=trainable)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of samples and parameters."""
-        return self.mean.dtype
 
     def log_joint(self, z: Tensor) -> Tensor:
         """``log p(z|y) + log p(y)`` of every class in nats, ``(B, classes)``, for ``z`` ``(B, dim)``."""

@@ -19,7 +19,6 @@ from hybridkern.codec.scheme import array
 from hybridkern.flows._latents import latent_shapes
 
 _VERSION = 1
-_NET = ("plan", "weights", "numbers", "tables")
 
 
 def save(model: QuantizedIDF, path: str | Path) -> None:

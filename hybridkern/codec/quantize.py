@@ -21,8 +21,9 @@ from hybridkern.codec.tables import LOGIT_STEPS, MEAN_STEPS, SCALE_STEPS
 from hybridkern.distributions import DiscretizedLogisticMixture
 from hybridkern.flows import IDF
 from hybridkern.flows._integer_levels import IntegerLevels
+from hybridkern.flows._latents import through_levels
 from hybridkern.flows._multi_scale_prior import REACH, MultiScalePrior
-from hybridkern.transforms import QuarterCoupling, RoundingCoupling, squeeze
+from hybridkern.transforms import QuarterCoupling, RoundingCoupling
 
 _MOST_IMAGES = 256  # that activations are looked at of
 _CHECKSUM_BITS = 32  # of a stream
@@ -60,25 +61,20 @@ def quantize(model: nn.Module, images: Tensor | np.ndarray) -> QuantizedIDF:
 
 def _levels(couplings: IntegerLevels, x: Tensor) -> tuple[list[list[IntegerCoupling]], list[Tensor]]:
     """The couplings of each level, made with the integers that they will see, and the latents."""
-    levels: list[list[IntegerCoupling]] = []
-    latents: list[Tensor] = []
-    for i, level in enumerate(couplings.levels):
-        state = torch.cat(squeeze(x), 1)
-        levels.append([])
-        for coupling in cast("nn.ModuleList", level):
-            made = (
-                _quarter(coupling, state)
-                if isinstance(coupling, QuarterCoupling)
-                else _parts(cast("RoundingCoupling", coupling), state)
-            )
-            levels[-1].append(made)
-            state = made(state)
-        if i + 1 == len(couplings.levels):
-            latents.append(state)
-        else:
-            x, second = state.chunk(2, 1)
-            latents.append(second)
-    return levels, latents
+    made: list[list[IntegerCoupling]] = []
+
+    def run(level: int, state: Tensor) -> Tensor:
+        made.append([])
+        for coupling in cast("nn.ModuleList", couplings.levels[level]):
+            if isinstance(coupling, QuarterCoupling):
+                made[-1].append(_quarter(coupling, state))
+            else:
+                made[-1].append(_parts(cast("RoundingCoupling", coupling), state))
+            state = made[-1][-1](state)
+        return state
+
+    latents = through_levels(x, len(couplings.levels), run)
+    return made, latents
 
 
 def _quarter(coupling: QuarterCoupling, state: Tensor) -> IntegerCoupling:

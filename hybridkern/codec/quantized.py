@@ -13,9 +13,15 @@ from hybridkern.codec.integers import IntegerNet
 from hybridkern.codec.reference import Parameters
 from hybridkern.codec.scheme import Scheme, array, digest
 from hybridkern.codec.tables import SCALES
-from hybridkern.flows._latents import Shape, join_latents, latent_shapes, split_latents
+from hybridkern.flows._latents import (
+    Shape,
+    back_through_levels,
+    join_latents,
+    latent_shapes,
+    split_latents,
+    through_levels,
+)
 from hybridkern.flows._multi_scale_prior import joined, unsqueezed_parameters
-from hybridkern.transforms import squeeze, unsqueeze
 
 _CHANGES = 1024  # entries of the table of changes of a log-scale
 _MOST_MEAN = 1 << 30
@@ -145,29 +151,26 @@ class QuantizedIDF(nn.Module, Scheme):
     @torch.no_grad()
     def latents(self, x: Tensor) -> Tensor:
         """Images, int64 ``(N, C, H, W)`` -> latents, int64 ``(N, D)``, in the order of ``IDF``."""
-        latents = []
-        for i, couplings in enumerate(self.couplings()):
-            state = torch.cat(squeeze(x), 1)
-            for coupling in couplings:
+        couplings = self.couplings()
+
+        def run(level: int, state: Tensor) -> Tensor:
+            for coupling in couplings[level]:
                 state = coupling(state)
-            if i + 1 == len(self.levels):
-                latents.append(state)
-            else:
-                x, second = state.chunk(2, 1)
-                latents.append(second)
-        return join_latents(latents)
+            return state
+
+        return join_latents(through_levels(x, len(couplings), run))
 
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
         """Undoes :meth:`latents`."""
-        x: Tensor | None = None
-        for couplings, latent in zip(self.couplings()[::-1], reversed(split_latents(z, self.shapes)), strict=True):
-            state = latent if x is None else torch.cat([x, latent], 1)
-            for coupling in reversed(couplings):
+        couplings = self.couplings()
+
+        def undo(level: int, state: Tensor) -> Tensor:
+            for coupling in reversed(couplings[level]):
                 state = coupling(state, inverse=True)
-            x = unsqueeze(*state.chunk(2, 1))
-        assert x is not None
-        return x
+            return state
+
+        return back_through_levels(split_latents(z, self.shapes), undo)
 
     @torch.no_grad()
     def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> Parameters:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from hybridkern.flows._latents import Shape, join_latents, latent_shapes, split_latents
+from hybridkern.flows._latents import (
+    Shape,
+    back_through_levels,
+    join_latents,
+    latent_shapes,
+    split_latents,
+    through_levels,
+)
 from hybridkern.flows.base import NetBuilder
-from hybridkern.transforms import squeeze, unsqueeze
 from hybridkern.transforms.quarter_coupling import QuarterCouplings
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
@@ -40,24 +45,8 @@ class IntegerLevels(nn.Module):
 
     def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False) -> Tensor:
         """Images ``(B, C, H, W)`` -> latents ``(B, D)``, or back; ``exact`` as for its couplings."""
-        return self._inverse(x, exact) if inverse else self._forward(x, exact)
-
-    def _forward(self, x: Tensor, exact: bool) -> Tensor:
-        latents = []
-        for i, level in enumerate(self.levels):
-            state = level(torch.cat(squeeze(x), 1), exact)
-            if i + 1 == len(self.levels):
-                latents.append(state)
-            else:
-                x, second = state.chunk(2, 1)
-                latents.append(second)
-        return join_latents(latents)
-
-    def _inverse(self, z: Tensor, exact: bool) -> Tensor:
-        latents = split_latents(z, self.shapes)
-        x: Tensor | None = None
-        for level, latent in zip(reversed(self.levels), reversed(latents), strict=True):
-            state = latent if x is None else torch.cat([x, latent], 1)
-            x = unsqueeze(*level(state, exact, inverse=True).chunk(2, 1))
-        assert x is not None
-        return x
+        if inverse:
+            return back_through_levels(
+                split_latents(x, self.shapes), lambda i, state: self.levels[i](state, exact, inverse=True)
+            )
+        return join_latents(through_levels(x, len(self.levels), lambda i, state: self.levels[i](state, exact)))
