@@ -108,6 +108,22 @@ def test_several_gpus_talk_by_nccl(trainer: dict[str, Any], tmp_path: Path) -> N
     assert trainer["strategy"]._start_method == "spawn"
 
 
+@pytest.mark.parametrize("quantized", [0.0, 0.5])
+def test_parameters_may_have_no_gradient_until_steps_are_learned(
+    trainer: dict[str, Any], tmp_path: Path, quantized: float
+) -> None:
+    options = SMALL | {
+        "data": npz(tmp_path / "a.npz"),
+        "epochs": 1,
+        "devices": 2,
+        "flow": "idf",
+        "quantized": quantized,
+    }
+    with pytest.raises(Asked):
+        run("svhn", tmp_path / "a", quantized=quantized, **options)
+    assert trainer["strategy"]._ddp_kwargs.get("find_unused_parameters", False) == (quantized > 0)
+
+
 def test_processes_that_were_launched_are_not_started_again(
     trainer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images import batches as batches_module
 from hybridkern.lab.recipes.images import pace as pace_module
 from hybridkern.lab.recipes.images.batches import dequantized, seeded
 from hybridkern.lab.recipes.images.evaluation import score
@@ -278,7 +279,7 @@ def test_the_clock_of_the_first_process_is_sent_from_the_device(monkeypatch):
         sent.append((value.device.type, source))
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pace_module, "rank_and_size", lambda: (1, 2))
+    monkeypatch.setattr(batches_module, "rank_and_size", lambda: (1, 2))
     monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
     pace = Pace(None, 1.0, "cosine", 0.1)
     pace.on_train_start(None, SimpleNamespace(device=torch.device("meta")))

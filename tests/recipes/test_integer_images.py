@@ -12,6 +12,7 @@ from hybridkern import codec
 from hybridkern.codec.learned import quantized_nets
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images import batches
 from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.integer_task import IntegerTask
 from hybridkern.lab.recipes.images.model import build
@@ -82,6 +83,18 @@ def test_steps_are_learned_at_the_end_and_resumed(tmp_path, monkeypatch) -> None
     again = run("mnist", tmp_path / "parts", resume=True)
     for one, other in zip(whole.task.parameters(), again.task.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_processes_begin_with_the_steps_of_the_first(monkeypatch) -> None:
+    """Each sees its own part of a batch, of which it would choose steps of its own."""
+    task = task_of()
+    sent = []
+    monkeypatch.setattr(batches, "rank_and_size", lambda: (1, 2))
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda value, source: sent.append(value.fill_(7)))
+    assert task.learn_steps(torch.randint(0, 256, (8, 42))) and not task.learn_steps(torch.zeros(8, 42))
+    nets = quantized_nets(task.model.flow)
+    assert len(sent) == 2 * len(nets) > 2
+    assert all(net.on and net.bits == 7 and (net.activation_steps == 7).all() for net in nets)
 
 
 @pytest.mark.parametrize(

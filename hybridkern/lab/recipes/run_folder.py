@@ -206,11 +206,15 @@ def _hash_or_none(value: Any) -> str | None:
     return value
 
 
-def hash_of(files: list[Path]) -> str | None:
-    """SHA-256 of the contents of all files, one after the other; ``None`` for none."""
+def hash_of(files: list[Path], algorithm: str = "sha256") -> str | None:
+    """The checksum, in hexadecimal digits, of the contents of all files, one after the other; ``None`` for none.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     if not files:
         return None
-    digest = hashlib.sha256()
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     for path in files:
         try:
             with open(path, "rb") as file:

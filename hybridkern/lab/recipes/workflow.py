@@ -141,16 +141,21 @@ def _go_on(folder: RunFolder, before: RunRecord | None, record: RunRecord, conso
         say(console, f"{folder.root}: finished already, and evaluated again; to go on, give more --epochs or --minutes")
 
 
+def _finished(out: Path) -> tuple[RunFolder, RunRecord]:
+    folder = RunFolder(out)
+    record = RunRecord.read(folder)
+    if not folder.metrics.exists():
+        raise RecipeError(f"{out} holds an unfinished run; finish it with --resume")
+    return folder, record
+
+
 def load_run(out: Path) -> tuple[RunRecord, Task]:
     """The settings and the trained model of a finished run folder.
 
     Raises:
         RecipeError: no run folder, an unfinished run, or damaged files.
     """
-    folder = RunFolder(out)
-    record = RunRecord.read(folder)
-    if not folder.metrics.exists():
-        raise RecipeError(f"{out} holds an unfinished run; finish it with --resume")
+    folder, record = _finished(out)
     content = folder.read_weights(record.sealed)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -172,10 +177,7 @@ def stored_metrics(out: Path) -> dict[str, Any]:
     Raises:
         RecipeError: no run folder, an unfinished run, or damaged files.
     """
-    folder = RunFolder(out)
-    record = RunRecord.read(folder)
-    if not folder.metrics.exists():
-        raise RecipeError(f"{out} holds an unfinished run; finish it with --resume")
+    folder, record = _finished(out)
     metrics, sealed = read_json(folder.metrics)
     if record.sealed and not sealed:
         raise DamagedFileError(f"{folder.metrics}: damaged (its checksum is missing)")

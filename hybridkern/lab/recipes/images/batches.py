@@ -6,7 +6,7 @@ part: together they train on what one process would have trained on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,13 @@ def rank_and_size() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def of_first_process(values: Iterable[Tensor]) -> None:
+    """Writes the numbers of the first process into those of all; NCCL, by which GPUs talk, takes none of a CPU."""
+    if rank_and_size()[1] > 1:
+        for value in values:
+            torch.distributed.broadcast(value.detach(), 0)
 
 
 class TrainingBatches:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hybridkern.codec.learned import calibrate, quantized_nets
 from hybridkern.flows import IDF
 from hybridkern.hybrid import HybridOutput
+from hybridkern.lab.recipes.images.batches import of_first_process
 from hybridkern.lab.recipes.images.task import SAMPLE, ImageTask
 from hybridkern.lab.recipes.task import samples_of
 
@@ -80,6 +81,8 @@ class IntegerTask(ImageTask):
         if not nets or all(net.on for net in nets):
             return False
         calibrate(self._flow, self.images(x))
+        # each process has seen its own part of the batch
+        of_first_process(value for net in nets for value in (net.bits, net.activation_steps))
         return True
 
     def _latents(self, images: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ MNIST's unpacked files, the pixels themselves.
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.formats import Part, read_cifar10, read_mnist, read_svhn
+from hybridkern.lab.recipes.run_folder import hash_of
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,7 @@ class Official:
 def has_checksum(path: Path, expected: str) -> bool:
     """Whether a file has the checksum ``"ALGORITHM:DIGEST"``; raises DataError where it cannot be read."""
     algorithm, _, digest = expected.partition(":")
-    if not digest:
-        return False
-    found = hashlib.new(algorithm, usedforsecurity=False)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(2**20):
-                found.update(block)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)})") from error
-    return found.hexdigest() == digest
+    return bool(digest) and hash_of([path], algorithm) == digest
 
 
 def fetch(official: Official, root: Path) -> None:

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from hybridkern.lab.recipes.images.batches import rank_and_size
+from hybridkern.lab.recipes.images.batches import of_first_process
 
 _START = 1 / 25  # of the highest rate, where "onecycle" begins
 _END = 1e-3  # of the highest rate, where both schedules end
@@ -135,7 +135,9 @@ class Pace(Callback):
         self.seconds = time.perf_counter() - self._since
         self.progress = 0.0 if self.total is None else step / self.total
         if self.minutes is not None:
-            self.progress = max(self.progress, _of_first_process(self.seconds, self._device) / (60 * self.minutes))
+            seconds = torch.tensor(self.seconds, dtype=torch.float64, device=self._device)
+            of_first_process([seconds])
+            self.progress = max(self.progress, seconds.item() / (60 * self.minutes))
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "step": self.step, "progress": self.progress}
@@ -143,12 +145,3 @@ class Pace(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seconds, self.step = float(state_dict["seconds"]), int(state_dict["step"])
         self.progress = float(state_dict["progress"])
-
-
-def _of_first_process(seconds: float, device: torch.device) -> float:
-    """``seconds`` of the first process; NCCL, by which GPUs talk, sends what lies on ``device`` alone."""
-    if rank_and_size()[1] == 1:
-        return seconds
-    value = torch.tensor(seconds, dtype=torch.float64, device=device)
-    torch.distributed.broadcast(value, 0)
-    return value.item()

@@ -128,6 +128,8 @@ def _run(
         backend = "nccl" if device.type == "cuda" else "gloo"
         # started anew, not forked: a fork of a process whose threads have computed may hang
         how: Any = {} if launched() else {"start_method": "spawn"}
+        # steps that are learned have no gradient before
+        how["find_unused_parameters"] = getattr(config, "quantized", 0.0) > 0
         strategy = DDPStrategy(process_group_backend=backend, **how)
     restoring = Restoring(resumed)
     with quiet_lightning(), restoring.errors():
