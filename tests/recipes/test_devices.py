@@ -120,7 +120,7 @@ def test_parameters_may_have_no_gradient_until_steps_are_learned(
         "quantized": quantized,
     }
     with pytest.raises(Asked):
-        run("svhn", tmp_path / "a", quantized=quantized, **options)
+        run("svhn", tmp_path / "a", **options)
     assert trainer["strategy"]._ddp_kwargs.get("find_unused_parameters", False) == (quantized > 0)
 
 
