@@ -25,31 +25,38 @@ CouplingCall<T> prepare(const Tensor& x, const Tensor& params, int64_t code, con
   return call;
 }
 
-// Scale and shift of short rows by turns, in a tensor without gaps: many rows at once are taken apart in one loop,
-// since a call a row would cost as much as the formula.
+// Scale and shift of short rows, interleaved in a tensor without gaps: many rows are split in one loop, since a call
+// for each row would cost as much as the formula.
 template <class T>
-struct Turns {
+struct Interleaved {
   T* pairs = nullptr;
   int64_t row = 0;
   bool scale_first = false;
 
   explicit operator bool() const { return pairs != nullptr; }
-  int64_t together() const { return block_size / row; }
 
-  void apart(int64_t first, int64_t rows, T* a, T* t) const {
+  // body(first, count): rows that one buffer holds.
+  template <class F>
+  void for_groups(int64_t rows, const F& body) const {
+    const int64_t most = block_size / row;
+    torch::stable::parallel_for(0, rows, grain_of(row), [&](int64_t begin, int64_t end) {
+      for (int64_t first = begin; first < end; first += most) body(first, std::min(most, end - first));
+    });
+  }
+  void split(int64_t first, int64_t count, T* a, T* t) const {
     const T* from = pairs + 2 * first * row;
     T *even = scale_first ? a : t, *odd = scale_first ? t : a;
-    for (int64_t i = 0; i < rows * row; ++i) even[i] = from[2 * i], odd[i] = from[2 * i + 1];
+    for (int64_t i = 0; i < count * row; ++i) even[i] = from[2 * i], odd[i] = from[2 * i + 1];
   }
-  void join(int64_t first, int64_t rows, const T* a, const T* t) const {
+  void join(int64_t first, int64_t count, const T* a, const T* t) const {
     T* to = pairs + 2 * first * row;
     const T *even = scale_first ? a : t, *odd = scale_first ? t : a;
-    for (int64_t i = 0; i < rows * row; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
+    for (int64_t i = 0; i < count * row; ++i) to[2 * i] = even[i], to[2 * i + 1] = odd[i];
   }
 };
 
 template <class T>
-Turns<T> turns_of(const CouplingForm<T>& form, const RowOrder& order, const Operand& a, const Operand& t) {
+Interleaved<T> interleaved(const CouplingForm<T>& form, const RowOrder& order, const Operand& a, const Operand& t) {
   constexpr int64_t longest = block_size / 8;
   const int64_t row = order.extent.row();
   const Element wanted = sizeof(T) == 8 ? Element::f64 : Element::f32;
@@ -77,15 +84,11 @@ void forward(const Tensor& x, const Tensor& params, const std::optional<Tensor>&
     sums.at(b, k) = kernel(block, call.form);
     write_block(out, call.order, b, i, n, block.y);
   };
-  if (const Turns<T> turns = turns_of(call.form, call.order, call.a, call.t)) {
-    torch::stable::parallel_for(0, rows, grain_of(row), [&](int64_t begin, int64_t end) {
-      T buffers[4][block_size];
-      for (int64_t first = begin; first < end; first += turns.together()) {
-        const int64_t count = std::min(turns.together(), end - first);
-        turns.apart(first, count, buffers[2], buffers[3]);
-        for (int64_t r = 0; r < count; ++r)
-          one(first + r, 0, 0, row, buffers[2] + r * row, buffers[3] + r * row, buffers[0], buffers[1]);
-      }
+  if (const Interleaved<T> pairs = interleaved(call.form, call.order, call.a, call.t)) {
+    pairs.for_groups(rows, [&](int64_t first, int64_t count) {
+      T buffers[2][block_size], a[block_size], t[block_size];
+      pairs.split(first, count, a, t);
+      for (int64_t r = 0; r < count; ++r) one(first + r, 0, 0, row, a + r * row, t + r * row, buffers[0], buffers[1]);
     });
   } else {
     for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
@@ -118,9 +121,9 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
   const bool shift_read = known_kind == output_recover || (known_kind == from_input) == call.form.before;
   const int64_t tensors = 3 + 3 * (call.form.has_scale() ? 1 : 0) + 1 + shift_read + (known_kind == output_recover);
   const int64_t rows = known.size(0), row = call.order.extent.row();
-  const Turns<T> from = turns_of(call.form, call.order, call.a, call.t);
-  const Turns<T> to = turns_of(call.form, call.order, grad_a, grad_t);
-  const bool by_turns = from && to, large = !by_turns && beyond_cache<T>(known.numel() * tensors);
+  const Interleaved<T> from = interleaved(call.form, call.order, call.a, call.t);
+  const Interleaved<T> to = interleaved(call.form, call.order, grad_a, grad_t);
+  const bool in_groups = from && to, large = !in_groups && beyond_cache<T>(known.numel() * tensors);
   const RowTotals grad_log_dets(grad_log_det);
   // From parameters and to their gradients, which wait in a buffer where they lie otherwise.
   const auto one = [&](int64_t b, int64_t i, int64_t n, const T* a, const T* t, T* to_a, T* to_t,
@@ -140,16 +143,13 @@ void backward(const Tensor& known, const Tensor& params, const std::optional<Ten
     write_block(grad_x, call.order, b, i, n, block.grad_x);
     write_block(recovered, call.order, b, i, n, block.x);
   };
-  if (by_turns) {
-    torch::stable::parallel_for(0, rows, grain_of(row), [&](int64_t begin, int64_t end) {
+  if (in_groups) {
+    from.for_groups(rows, [&](int64_t first, int64_t count) {
       T buffers[4][block_size], a[block_size], t[block_size], to_a[block_size], to_t[block_size];
-      for (int64_t first = begin; first < end; first += from.together()) {
-        const int64_t count = std::min(from.together(), end - first);
-        from.apart(first, count, a, t);
-        for (int64_t at = 0; at < count * row; at += row)
-          one(first + at / row, 0, row, a + at, t + at, to_a + at, to_t + at, buffers);
-        to.join(first, count, to_a, to_t);
-      }
+      from.split(first, count, a, t);
+      for (int64_t r = 0, at = 0; r < count; ++r, at += row)
+        one(first + r, 0, row, a + at, t + at, to_a + at, to_t + at, buffers);
+      to.join(first, count, to_a, to_t);
     });
     return;
   }

@@ -1,20 +1,13 @@
 // Integer networks on x86-64 processors with AVX-512 and its VNNI.
-//
-// The instruction set is chosen by a pragma for this file alone, after the standard headers, so that no function of
-// the standard library is compiled for it and then shared with code for older processors.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2")
-#endif
+#include "../cpu/target.h"
+
+HK_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2")
 
 #define HK_ISA vnni
 #include "network_impl.h"
@@ -49,9 +42,5 @@ const NetworkKernels& vnni_network() {
 
 }  // namespace hk::codec
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+HK_TARGET_END
 #endif

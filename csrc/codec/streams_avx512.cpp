@@ -1,7 +1,4 @@
 // Streams side by side on x86-64 processors with AVX-512 (F, BW, DQ, VL).
-//
-// The instruction set is chosen by a pragma for this file alone, after the standard headers, so that no function of
-// the standard library is compiled for it and then shared with code for older processors.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -10,13 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
-#endif
+#include "../cpu/target.h"
+
+HK_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
 
 #define HK_ISA avx512
 #define HK_LANES 16
@@ -31,9 +24,5 @@ const StreamKernels& avx512_streams() {
 
 }  // namespace hk::codec
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+HK_TARGET_END
 #endif

@@ -1,22 +1,14 @@
 // Coupling networks in bfloat16 on x86-64 processors with AVX512-BF16.
-//
-// The instruction set is chosen by a pragma for this file alone, after the standard headers, so that no function of
-// the standard library is compiled for it and then shared with code for older processors.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
 
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16"))), \
-                             apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")
-#endif
+#include "../cpu/target.h"
 
-#define __AVX512F__ 1
+HK_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")
+
 #define HK_ISA avx512_bf16
 #define HK_LANES 16
 #include "network_impl.h"
@@ -68,9 +60,5 @@ const Kernels& avx512_bf16_kernels() {
 
 }  // namespace hk::network
 
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+HK_TARGET_END
 #endif

@@ -8,8 +8,6 @@
 
 namespace hk::HK_ISA {
 
-constexpr double lipswish_scale = 1 / 1.1, clipswish_scale = 1 / (1.1 * 1.004);
-
 template <class V>
 struct Swish {
   V s, rest;  // sigmoid(b x) and 1 - sigmoid(b x)
