@@ -74,6 +74,22 @@ def check_same_device(name: str, value: Tensor, x: Tensor, main: str = "x") -> N
         raise ValueError(f"{name}: got device {value.device}, expected {x.device}, the device of {main}")
 
 
+def check_exactly(name: str, value: object, x: Tensor, *shape: int | str) -> None:
+    """``value`` must have the dtype and device of ``x``, and this shape; a word stands for any size from 1 on."""
+    check_tensor(name, value)
+    assert isinstance(value, Tensor)
+    if value.dtype is not x.dtype:
+        raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of x")
+    check_same_device(name, value, x)
+    fits = value.ndim == len(shape) and all(
+        size >= 1 if isinstance(want, str) else size == want for size, want in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        # made here: a compiler would fix the sizes in it
+        wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+        raise ValueError(f"{name}: got shape {shape_text(value.shape)}, expected {wanted}")
+
+
 def check_not_wider(name: str, value: Tensor, x: Tensor, main: str = "x") -> None:
     """``value`` may have the dtype of ``x`` or, where ``x`` is float32, bfloat16 or float16."""
     if value.dtype is x.dtype or (x.dtype is torch.float32 and value.dtype in LOW):

@@ -87,6 +87,15 @@ def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
     return operator.kernels[part](*args)
 
 
+def backward_of(operator: Operator) -> Callable[..., Any]:
+    """A ``Gradient.backward`` that gives the part ``backward`` what most take: gradient, saved tensors and options."""
+
+    def backward(backend: str, saved: Any, grads: Any, options: Any, needs: Any) -> Any:
+        return run(operator, "backward", backend, grads[0], *saved, *options)
+
+    return backward
+
+
 def _past_native(operator: Operator, x: Any) -> bool:
     native = operator.name in state.native and not torch.compiler.is_compiling()
     return native and type(x) in (torch.Tensor, Parameter)

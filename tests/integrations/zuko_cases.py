@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from zuko import flows, transforms
 from zuko.flows import autoregressive, coupling, gaussianization
 
+from hybridkern.integrations import accelerate
 from tests.integrations.cases import Case, Latents
 
 CONTEXT = 3
@@ -118,3 +121,27 @@ CASES = {
     "elements": _case(lambda: elements(0), 4),
     "elements of a context": _case(lambda: elements(CONTEXT), 4, CONTEXT),
 }
+
+
+SPLINE: dict[str, Any] = {"univariate": transforms.MonotonicRQSTransform, "shapes": [(4,), (4,), (3,)]}
+
+
+def both(build: Callable[[], Any], **options: Any) -> tuple[Any, Any]:
+    """The library's model in float64, and an accelerated copy."""
+    torch.manual_seed(0)
+    theirs = build().double()
+    ours = copy.deepcopy(theirs)
+    assert accelerate(ours, **options).replaced
+    return theirs, ours
+
+
+def same(got: Any, expected: Any) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def elementwise(**options: Any) -> Any:
+    return lambda: gaussianization.ElementWiseTransform(3, **options)

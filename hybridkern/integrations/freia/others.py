@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from FrEIA.modules import fixed_transforms, reshapes
 from torch import Tensor
@@ -29,30 +29,28 @@ class PermuteRandom(Accelerated, fixed_transforms.PermuteRandom):
 
 class _Squeeze(Accelerated):
     REPLACEMENT = "pixel_unshuffle, where the library convolves with a fixed kernel"
+    SQUEEZES: ClassVar[bool]  # or the other way about
 
     @classmethod
     def obstacle(cls, layer: Any) -> str:
         """Another order of channels."""
         return "its legacy order of channels" if layer.legacy_backend else ""
 
+    def forward(self, x: Tensors, c: object = None, jac: bool = True, rev: bool = False) -> tuple[tuple[Tensor], float]:
+        """As in the library."""
+        if x[0].numel() == 0:  # PyTorch does not reshape an empty image, and its backward pass raises
+            found: tuple[tuple[Tensor], float] = super().forward(x, c, jac, rev)  # type: ignore[misc]
+            return found
+        return ((squeezed if bool(rev) != self.SQUEEZES else unsqueezed)(x[0], 2),), 0.0
+
 
 class IRevNetDownsampling(_Squeeze, reshapes.IRevNetDownsampling):
     """Pixels become channels."""
 
-    def forward(self, x: Tensors, c: object = None, jac: bool = True, rev: bool = False) -> tuple[tuple[Tensor], float]:
-        """As in the library."""
-        if x[0].numel() == 0:  # PyTorch does not reshape an empty image, and its backward pass raises
-            found: tuple[tuple[Tensor], float] = super().forward(x, c, jac, rev)
-            return found
-        return (unsqueezed(x[0], 2) if rev else squeezed(x[0], 2),), 0.0
+    SQUEEZES = True
 
 
 class IRevNetUpsampling(_Squeeze, reshapes.IRevNetUpsampling):
     """Channels become pixels."""
 
-    def forward(self, x: Tensors, c: object = None, jac: bool = True, rev: bool = False) -> tuple[tuple[Tensor], float]:
-        """As in the library."""
-        if x[0].numel() == 0:  # PyTorch does not reshape an empty image, and its backward pass raises
-            found: tuple[tuple[Tensor], float] = super().forward(x, c, jac, rev)
-            return found
-        return (squeezed(x[0], 2) if rev else unsqueezed(x[0], 2),), 0.0
+    SQUEEZES = False

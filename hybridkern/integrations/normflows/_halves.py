@@ -22,11 +22,27 @@ def halves_of(z: Tensor) -> Pair | None:
     return first, second
 
 
-def on_tensor(layer: Any, z: Tensor, to_data: bool) -> tuple[Tensor, Tensor] | None:
-    """What a layer that works on halves makes of a tensor; ``None`` where it cannot."""
-    halves = halves_of(z)
-    done = None if halves is None else layer.on_halves(halves, to_data)
-    return None if done is None else (torch.cat(done[0], 1), done[1])
+class OnHalves(Accelerated):
+    """A layer that works on the halves of the channels, and so on tensors."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent -> data, as in the library."""
+        done = self._on_tensor(z, to_data=True)
+        return super().forward(z) if done is None else done  # type: ignore[misc]
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Data -> latent, as in the library."""
+        done = self._on_tensor(z, to_data=False)
+        return super().inverse(z) if done is None else done  # type: ignore[misc]
+
+    def on_halves(self, halves: Pair, to_data: bool) -> tuple[Pair, Tensor] | None:
+        """The halves of the channels transformed, and the log-determinant; ``None`` where it cannot."""
+        raise NotImplementedError
+
+    def _on_tensor(self, z: Tensor, to_data: bool) -> tuple[Tensor, Tensor] | None:
+        halves = halves_of(z)
+        done = None if halves is None else self.on_halves(halves, to_data)
+        return None if done is None else (torch.cat(done[0], 1), done[1])
 
 
 def run(flows: Iterable[Any], z: Tensor, log_det: LogDet, to_data: bool, sign: int = 1) -> tuple[Tensor, Any]:

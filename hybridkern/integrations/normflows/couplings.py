@@ -16,7 +16,7 @@ from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_h
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations._reads import READS, readable
 from hybridkern.integrations.normflows import others
-from hybridkern.integrations.normflows._halves import Pair, on_tensor
+from hybridkern.integrations.normflows._halves import OnHalves, Pair
 from hybridkern.ops import affine_coupling
 from hybridkern.ops.affine_coupling.form import CouplingForm, resolve_form
 
@@ -78,23 +78,13 @@ class AffineCoupling(Accelerated, coupling.AffineCoupling):
         return [z1, unsaved(z2, self.form() or SHIFT, to_data)], log_det
 
 
-class AffineCouplingBlock(Accelerated, coupling.AffineCouplingBlock):
+class AffineCouplingBlock(OnHalves, coupling.AffineCouplingBlock):
     """Split, coupling and merge without the steps between, for channels; other splits run part by part."""
 
     REPLACEMENT = "affine_coupling on a slice of the channels"
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent -> data, as in the library."""
-        done = on_tensor(self, z, to_data=True)
-        return super().forward(z) if done is None else done
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Data -> latent, as in the library."""
-        done = on_tensor(self, z, to_data=False)
-        return super().inverse(z) if done is None else done
-
     def on_halves(self, halves: Pair, to_data: bool) -> tuple[Pair, Tensor] | None:
-        """The halves of the channels transformed, and the log-determinant; ``None`` where it cannot."""
+        """See :class:`OnHalves`."""
         found = inner_coupling(self)
         if found is None or has_hooks(self.flows):
             return None

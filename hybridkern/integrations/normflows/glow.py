@@ -10,8 +10,8 @@ from normflows.flows.affine import glow
 from normflows.flows.normalization import ActNorm
 from torch import Tensor, nn
 
-from hybridkern.integrations._layer import WIDE, Accelerated, has_hooks
-from hybridkern.integrations.normflows._halves import Pair, on_tensor
+from hybridkern.integrations._layer import WIDE, has_hooks
+from hybridkern.integrations.normflows._halves import OnHalves, Pair
 from hybridkern.integrations.normflows.couplings import (
     AffineCoupling,
     AffineCouplingBlock,
@@ -30,7 +30,7 @@ class Parts(NamedTuple):
     order: tuple[int, int]
 
 
-class GlowBlock(Accelerated, glow.GlowBlock):
+class GlowBlock(OnHalves, glow.GlowBlock):
     """Two passes over the image in place of its layers one by one.
 
     Before actnorm is initialized, for an odd number of channels, other splits than those of channels, and where hooks
@@ -49,18 +49,8 @@ class GlowBlock(Accelerated, glow.GlowBlock):
         plain = (type(conv), type(norm)) == (mixing.Invertible1x1Conv, ActNorm) and "checkerboard" not in split.mode
         return (conv, norm) if plain and conv.num_channels % 2 == 0 else ()
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Latent -> data, as in the library."""
-        done = on_tensor(self, z, to_data=True)
-        return super().forward(z) if done is None else done
-
-    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Data -> latent, as in the library."""
-        done = on_tensor(self, z, to_data=False)
-        return super().inverse(z) if done is None else done
-
     def on_halves(self, halves: Pair, to_data: bool) -> tuple[Pair, Tensor] | None:
-        """The halves of the channels transformed, and the log-determinant; ``None`` where it cannot."""
+        """See :class:`OnHalves`."""
         parts = self._parts(halves)
         if parts is None:
             return None

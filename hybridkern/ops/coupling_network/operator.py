@@ -122,22 +122,6 @@ _recorded = recorded(
 _quick = quick("coupling_network")
 
 
-def _check_weight(name: str, value: object, x: Tensor, *shape: int | str) -> None:
-    """``shape`` holds sizes, and words for those that may be any from 1 on."""
-    _tensors.check_tensor(name, value)
-    assert isinstance(value, Tensor)
-    if value.dtype is not x.dtype:
-        raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of x")
-    _tensors.check_same_device(name, value, x)
-    fits = value.ndim == len(shape) and all(
-        size >= 1 if isinstance(want, str) else size == want for size, want in zip(value.shape, shape, strict=True)
-    )
-    if not fits:
-        # made here: a compiler would fix the sizes in it
-        wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-        raise ValueError(f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {wanted}")
-
-
 def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> None:
     _tensors.check_tensor("x", x)
     if x.dtype not in (torch.float32, torch.float64):
@@ -145,13 +129,13 @@ def _validate(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Ten
     if x.ndim != 4 or x.shape[1] < 1:
         raise ValueError(f"x: got shape {_tensors.shape_text(x.shape)}, expected (B, C, H, W) with a channel at least")
     channels = x.shape[1]
-    _check_weight("w1", w1, x, "hidden", channels, 3, 3)
+    _tensors.check_exactly("w1", w1, x, "hidden", channels, 3, 3)
     hidden = w1.shape[0]
-    _check_weight("b1", b1, x, hidden)
-    _check_weight("w2", w2, x, hidden, hidden, 1, 1)
-    _check_weight("b2", b2, x, hidden)
-    _check_weight("w3", w3, x, "out", hidden, 3, 3)
-    _check_weight("b3", b3, x, w3.shape[0])
+    _tensors.check_exactly("b1", b1, x, hidden)
+    _tensors.check_exactly("w2", w2, x, hidden, hidden, 1, 1)
+    _tensors.check_exactly("b2", b2, x, hidden)
+    _tensors.check_exactly("w3", w3, x, "out", hidden, 3, 3)
+    _tensors.check_exactly("b3", b3, x, w3.shape[0])
 
 
 def has_fused_network(x: Tensor) -> bool:

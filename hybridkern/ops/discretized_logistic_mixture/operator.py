@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from hybridkern import _tensors
-from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
+from hybridkern.ops._autograd import Gradient, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
-from hybridkern.ops._gpu import run, runner
+from hybridkern.ops._gpu import backward_of, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.discretized_logistic.operator import check_options
 from hybridkern.ops.discretized_logistic_mixture import reference as _reference
@@ -47,13 +46,6 @@ OPERATOR = Operator(
 _forward: Callable[..., Tensor] = runner(OPERATOR, "forward")
 
 
-def _backward(
-    backend: str, saved: Tensors, grads: Tensors, options: Sequence[Any], needs: Sequence[bool]
-) -> tuple[Tensor, ...]:
-    out: tuple[Tensor, ...] = run(OPERATOR, "backward", backend, grads[0], *saved, *options)
-    return out
-
-
 def _formulas(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:
     return _reference.discretized_logistic_mixture_log_prob(
         x, logits, mean, log_scale, bin_width, "sum" if reduce else "none"
@@ -66,7 +58,7 @@ _recorded = recorded(
         4,
         _forward,
         lambda args, _: args[:4],
-        _backward,
+        backward_of(OPERATOR),
         _formulas,
         all_saved,
     ),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from hybridkern import _tensors
-from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
+from hybridkern.ops._autograd import Gradient, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
-from hybridkern.ops._gpu import run, runner
+from hybridkern.ops._gpu import backward_of, runner
 from hybridkern.ops._operator import Operator
 from hybridkern.ops.gaussian_log_prob import reference as _reference
 from hybridkern.ops.gaussian_log_prob.contract import CONTRACTS
@@ -46,20 +45,13 @@ OPERATOR = Operator(
 _forward: Callable[..., Tensor] = runner(OPERATOR, "forward")
 
 
-def _backward(
-    backend: str, saved: Tensors, grads: Tensors, options: Sequence[Any], needs: Sequence[bool]
-) -> tuple[Tensor, ...]:
-    out: tuple[Tensor, ...] = run(OPERATOR, "backward", backend, grads[0], *saved)
-    return out
-
-
 _recorded = recorded(
     Gradient(
         "GaussianLogProb",
         3,
         _forward,
         lambda args, _: args,
-        _backward,
+        backward_of(OPERATOR),
         _reference.gaussian_log_prob,
         all_saved,
     ),

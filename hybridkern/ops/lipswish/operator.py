@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, Tensors, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
-from hybridkern.ops._gpu import run, runner
+from hybridkern.ops._gpu import backward_of, run, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.lipswish import reference as _reference
 from hybridkern.ops.lipswish.contract import CONTRACTS
@@ -59,12 +59,6 @@ _forward: Callable[..., Tensor] = runner(OPERATOR, "forward")
 _run_backward: Callable[..., tuple[Tensor, Tensor]] = runner(OPERATOR, "backward")
 
 
-def _backward(
-    backend: str, saved: Tensors, grads: Tensors, options: Sequence[Any], needs: Sequence[bool]
-) -> tuple[Tensor, ...]:
-    return _run_backward(backend, grads[0], *saved, *options)
-
-
 def _double_backward(
     backend: str, saved: Tensors, grads: Tensors, options: Sequence[Any], needs: Sequence[bool]
 ) -> tuple[Tensor, ...]:
@@ -74,7 +68,7 @@ def _double_backward(
 
 _OPTIONS = option_types(OPERATOR.kernels["forward"])
 _recorded = recorded(
-    Gradient("LipSwish", 2, _forward, lambda args, _: args[:2], _backward, _reference.by_factor, all_saved),
+    Gradient("LipSwish", 2, _forward, lambda args, _: args[:2], backward_of(OPERATOR), _reference.by_factor, all_saved),
     "lipswish",
     _OPTIONS,
 )

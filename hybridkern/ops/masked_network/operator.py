@@ -136,27 +136,13 @@ def _validate(x: Tensor, weights: Lists, biases: Lists, masks: Lists) -> None:
             raise ValueError(f"{name}: got {len(values)} tensors, expected {len(weights)}, one for each of weights")
     inputs = x.shape[1]
     for i, (weight, bias, mask) in enumerate(zip(weights, biases, masks, strict=True)):
-        _check(f"weights[{i}]", weight, x, "units", inputs)
+        _tensors.check_exactly(f"weights[{i}]", weight, x, "units", inputs)
         units = weight.shape[0]
-        _check(f"biases[{i}]", bias, x, units)
-        _check(f"masks[{i}]", mask, x, units, inputs)
+        _tensors.check_exactly(f"biases[{i}]", bias, x, units)
+        _tensors.check_exactly(f"masks[{i}]", mask, x, units, inputs)
         if mask.requires_grad:
             raise ValueError(f"masks[{i}]: got a tensor that requires a gradient, expected a constant")
         inputs = units
-
-
-def _check(name: str, value: object, x: Tensor, *shape: int | str) -> None:
-    _tensors.check_tensor(name, value)
-    assert isinstance(value, Tensor)
-    if value.dtype is not x.dtype:
-        raise TypeError(f"{name}: got dtype {value.dtype}, expected {x.dtype}, the dtype of x")
-    _tensors.check_same_device(name, value, x)
-    fits = value.ndim == len(shape) and all(
-        size >= 1 if isinstance(want, str) else size == want for size, want in zip(value.shape, shape, strict=True)
-    )
-    if not fits:
-        wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
-        raise ValueError(f"{name}: got shape {_tensors.shape_text(value.shape)}, expected {wanted}")
 
 
 def _plan_of(layers: int, activated: Sequence[bool] | None, adds: Sequence[int | None] | None) -> tuple[int, ...]:

@@ -25,13 +25,25 @@ def masked_network(
     activation: int,
 ) -> Tensor:
     """As the public function; each number of ``plan`` is ``2 * (layer to add, from 1; 0 for none) + activated``."""
+    return _results(x, weights, biases, masks, plan, activation)[-1]
+
+
+def _results(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    plan: Sequence[int],
+    activation: int,
+) -> list[Tensor]:
+    """``x``, and what each layer gives."""
     activate = list(ACTIVATIONS.values())[activation]
-    sums: list[Tensor] = []
+    given, sums = [x], list[Tensor]()
     for weight, bias, mask, code in zip(weights, biases, masks, plan, strict=True):
-        own = F.linear(x, weight * mask, bias)
+        own = F.linear(given[-1], weight * mask, bias)
         sums.append(own + sums[code // 2 - 1] if code > 1 else own)
-        x = activate(sums[-1]) if code % 2 else sums[-1]
-    return x
+        given.append(activate(sums[-1]) if code % 2 else sums[-1])
+    return given
 
 
 def gradients(
@@ -45,13 +57,7 @@ def gradients(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Gradients of ``x``, weights and biases written out, for a batch of ``grad`` in autograd's older ``vmap``."""
     name = list(ACTIVATIONS)[activation]
-    products = [weight * mask for weight, mask in zip(weights, masks, strict=True)]
-    given: list[Tensor] = [x]
-    sums: list[Tensor] = []
-    for product, bias, code in zip(products, biases, plan, strict=True):
-        own = F.linear(given[-1], product, bias)
-        sums.append(own + sums[code // 2 - 1] if code > 1 else own)
-        given.append(ACTIVATIONS[name](sums[-1]) if code % 2 else sums[-1])
+    given = _results(x, weights, biases, masks, plan, activation)
     added: dict[int, Tensor] = {}
     of_weights: list[Tensor] = []
     of_biases: list[Tensor] = []
@@ -63,7 +69,7 @@ def gradients(
             added[place] = added[place] + own if place in added else own
         of_weights.insert(0, own.t().mm(given[i]) * masks[i])
         of_biases.insert(0, own.sum(0))
-        grad = own.mm(products[i])
+        grad = own.mm(weights[i] * masks[i])
     return grad, of_weights, of_biases
 
 
