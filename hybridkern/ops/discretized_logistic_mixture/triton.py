@@ -32,6 +32,7 @@ from hybridkern.ops._triton.layout import (
     operand,
     order_of,
     part_of,
+    tile_at,
 )
 from hybridkern.ops._triton.reduce import column_sums, row_sums
 from hybridkern.ops._triton.tiles import Tile, batch_tile_of, power_of_two, tile_of
@@ -141,17 +142,10 @@ def backward_kernel(
     mean_sums = tl.zeros([PADDED, ROWS, COLUMNS], WORK)
     scale_sums = tl.zeros([PADDED, ROWS, COLUMNS], WORK)
     for step in range(chunk * steps, (chunk + 1) * steps):
-        if SHARED:
-            row_tile = step
-            column_tile = group
-        else:
-            row_tile = group
-            column_tile = step
-        if WIDE:
-            column_tile = tl.full((), 0, tl.int64) + column_tile
-        row = (row_tile * ROWS + tl.arange(0, ROWS)[None, :, None]).to(tl.int64)
-        column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, None, :]
-        mask = (row < rows) & (column < columns)
+        row, column, _, mask = tile_at(step, group, rows, columns, SHARED, WIDE, ROWS, COLUMNS)
+        row = row[None, :, :]
+        column = column[None, :, :]
+        mask = mask[None, :, :]
         each = mask & is_component
         if REDUCE:
             upstream = tl.load(grad + row * g_batch, mask=row < rows, other=0.0).to(WORK)

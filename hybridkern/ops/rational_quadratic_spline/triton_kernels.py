@@ -22,6 +22,17 @@ def _rows(raw, row, column, number, mask, extent, batch, component, outer, inner
 
 
 @triton.jit
+def _spline_of(raw, row, column, k, i, mask, extent, batch, component, outer, inner, BINS: tl.constexpr,
+               KNOTS: tl.constexpr, DENSE: tl.constexpr, WORK: tl.constexpr, ALIGN: tl.constexpr):  # fmt: skip
+    """Raw widths and heights of all bins, and raw derivatives."""
+    bins, knots = mask & (k < BINS), mask & (i < KNOTS)
+    w = _rows(raw, row, column, k, bins, extent, batch, component, outer, inner, DENSE, WORK, ALIGN)
+    h = _rows(raw, row, column, BINS + k, bins, extent, batch, component, outer, inner, DENSE, WORK, ALIGN)
+    d = _rows(raw, row, column, 2 * BINS + i, knots, extent, batch, component, outer, inner, DENSE, WORK, ALIGN)
+    return w, h, d
+
+
+@triton.jit
 def _terms(t, u, s, d0, d1):
     tt = t * t
     uu = u * u
@@ -111,12 +122,8 @@ def forward_kernel(
         is_bin = k < BINS
         x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        raw_w = _rows(raw, row, column, k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner, P_DENSE,
-                      WORK, ALIGN)  # fmt: skip
-        raw_h = _rows(raw, row, column, BINS + k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner,
-                      P_DENSE, WORK, ALIGN)  # fmt: skip
-        raw_d = _rows(raw, row, column, 2 * BINS + i, mask & (i < KNOTS), extent, p_batch, p_component, p_outer,
-                      p_inner, P_DENSE, WORK, ALIGN)  # fmt: skip
+        raw_w, raw_h, raw_d = _spline_of(raw, row, column, k, i, mask, extent, p_batch, p_component, p_outer, p_inner,
+                                         BINS, KNOTS, P_DENSE, WORK, ALIGN)  # fmt: skip
         if WRAPS and not INVERSE:
             value = m.turned(value, LOW, MIDDLE, RANGE)
         (t, u, s, width, height, d0, d1, _, _, _, _, at_w, at_h, _, _, lost_w, lost_h, _, _, _, _, _, _) = _locate(
@@ -168,6 +175,39 @@ def _of_shares(e, per_sum, shrink, at, size, lost, bin_k, k, grad_at, grad_size,
 
 
 @triton.jit
+def _gradients(t, u, s, width, height, d0, d1, slope_0, slope_1, grad, grad_log, INVERSE: tl.constexpr):
+    """Of the value; of where its bin begins and how wide it is, in x and in y; of the raw derivatives at its ends."""
+    tt, uu, tu, inverse_d, ratio, q = _terms(t, u, s, d0, d1)
+    inverse_q = 1.0 / q
+    inverse_w = 1.0 / width
+    both = d0 + d1
+    side = u - t
+    log_t = 2.0 * ((d1 * t - d0 * u + s * side) * inverse_q - (both - 2.0 * s) * side * inverse_d)
+    height_t = height * (ratio * q * inverse_d)
+    if INVERSE:
+        of_log = -grad_log
+        of_t = -grad * width
+        of_y = (of_t - of_log * log_t) / height_t
+    else:
+        of_log = grad_log
+        of_y = grad
+        of_t = of_y * height_t + of_log * log_t
+    part = tu * inverse_d
+    part_v = of_y * height * part * inverse_d
+    of_s = part_v * (d1 * tt - d0 * uu) + of_log * (2.0 * tu) * (both * inverse_d / s + inverse_q)
+    g0 = (part_v * u * (s * u + d1 * t) + of_log * (uu * inverse_q - 2.0 * part)) * slope_0
+    g1 = (of_log * (tt * inverse_q - 2.0 * part) - part_v * t * (s * t + d0 * u)) * slope_1
+    of_x0 = -of_t * inverse_w
+    of_w = -(of_t * t + of_s * s) * inverse_w
+    of_h = of_y * ((s * tt + d0 * tu) * inverse_d) + of_s * inverse_w
+    if INVERSE:
+        of_x = -of_y
+    else:
+        of_x = -of_x0
+    return of_x, of_x0, of_w, of_y, of_h, g0, g1
+
+
+@triton.jit
 def backward_kernel(
     x, raw, grad_y, grad_log_det, grad_x, grad_params, rows, columns, extent, steps, chunks,
     x_batch, x_outer, x_inner, p_batch, p_component, p_outer, p_inner, gy_batch, gy_outer, gy_inner,
@@ -200,12 +240,8 @@ def backward_kernel(
         mask = mask[None, :, :]
         x_at = element(row, column, extent, x_batch, x_outer, x_inner, X_DENSE, ALIGN)
         value = tl.load(x + x_at, mask=mask, other=0.0).to(WORK)
-        raw_w = _rows(raw, row, column, k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner, P_DENSE,
-                      WORK, ALIGN)  # fmt: skip
-        raw_h = _rows(raw, row, column, BINS + k, mask & is_bin, extent, p_batch, p_component, p_outer, p_inner,
-                      P_DENSE, WORK, ALIGN)  # fmt: skip
-        raw_d = _rows(raw, row, column, 2 * BINS + i, mask & (i < KNOTS), extent, p_batch, p_component, p_outer,
-                      p_inner, P_DENSE, WORK, ALIGN)  # fmt: skip
+        raw_w, raw_h, raw_d = _spline_of(raw, row, column, k, i, mask, extent, p_batch, p_component, p_outer, p_inner,
+                                         BINS, KNOTS, P_DENSE, WORK, ALIGN)  # fmt: skip
         passed = tl.zeros_like(value)
         if grad_y is not None:
             gy_at = element(row, column, extent, gy_batch, gy_outer, gy_inner, GY_DENSE, ALIGN)
@@ -223,34 +259,10 @@ def backward_kernel(
         outside = (value < LOW) | (value > HIGH)
         grad = tl.where(outside, tl.zeros_like(passed), passed) * RANGE
         grad_log = tl.where(outside, tl.zeros_like(grad_log), grad_log)
-        tt, uu, tu, inverse_d, ratio, q = _terms(t, u, s, d0, d1)
-        inverse_q = 1.0 / q
-        inverse_w = 1.0 / width
-        both = d0 + d1
-        side = u - t
-        log_t = 2.0 * ((d1 * t - d0 * u + s * side) * inverse_q - (both - 2.0 * s) * side * inverse_d)
-        height_t = height * (ratio * q * inverse_d)
-        if INVERSE:
-            of_log = -grad_log
-            of_t = -grad * width
-            of_y = (of_t - of_log * log_t) / height_t
-        else:
-            of_log = grad_log
-            of_y = grad
-            of_t = of_y * height_t + of_log * log_t
-        part = tu * inverse_d
-        part_v = of_y * height * part * inverse_d
-        of_s = part_v * (d1 * tt - d0 * uu) + of_log * (2.0 * tu) * (both * inverse_d / s + inverse_q)
-        g0 = (part_v * u * (s * u + d1 * t) + of_log * (uu * inverse_q - 2.0 * part)) * slope_0
-        g1 = (of_log * (tt * inverse_q - 2.0 * part) - part_v * t * (s * t + d0 * u)) * slope_1
-        of_x0 = -of_t * inverse_w
-        of_w = -(of_t * t + of_s * s) * inverse_w
-        of_h = of_y * ((s * tt + d0 * tu) * inverse_d) + of_s * inverse_w
-        if INVERSE:
-            given = -of_y
-        else:
-            given = -of_x0
-        gx = tl.where(outside, passed, given * (1 / RANGE))
+        of_x, of_x0, of_w, of_y, of_h, g0, g1 = _gradients(
+            t, u, s, width, height, d0, d1, slope_0, slope_1, grad, grad_log, INVERSE
+        )  # fmt: skip
+        gx = tl.where(outside, passed, of_x * (1 / RANGE))
         gx_at = element(row, column, extent, gx_batch, gx_outer, gx_inner, GX_DENSE, ALIGN)
         tl.store(grad_x + gx_at, gx.to(grad_x.dtype.element_ty), mask=mask)
         own_w = _of_shares(e_w, per_w, shrink_w, at_w, size_w, lost_w, bin_k, k, of_x0, of_w, SHARE_W, FLOOR_W, GAIN,
