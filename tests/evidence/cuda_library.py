@@ -13,6 +13,16 @@ from tests.evidence.nvcc import assemble, compile_cuda, nvcc_version
 from tests.evidence.static.report import Report, cubin_reports
 from tests.evidence.toolchain import ROOT
 
+OPERATORS = (  # registered parts
+    "affine_coupling_forward",
+    "affine_coupling_backward",
+    "affine_coupling_backward_from_output",
+    "rounding_coupling_forward",
+    "rounding_coupling_backward",
+    "discretized_logistic_forward",
+    "discretized_logistic_backward",
+)
+
 SOURCES = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").glob("*/cuda.cu")))
 THREADS = 128  # of a block: block_threads in csrc/cuda/rows.cuh
 

@@ -15,16 +15,6 @@ from hybridkern import _extension, report
 from tests.evidence import cuda_library
 from tests.evidence.toolchain import ROOT
 
-OPERATORS = (
-    "affine_coupling_forward",
-    "affine_coupling_backward",
-    "affine_coupling_backward_from_output",
-    "rounding_coupling_forward",
-    "rounding_coupling_backward",
-    "discretized_logistic_forward",
-    "discretized_logistic_backward",
-)
-
 
 @pytest.fixture(scope="module")
 def setup() -> ModuleType:
@@ -95,7 +85,7 @@ needs_library = pytest.mark.skipif(
 @needs_library
 def test_import_loads_the_library_and_operators_choose_it() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PRETENDED, *OPERATORS],
+        [sys.executable, "-c", PRETENDED, *cuda_library.OPERATORS],
         env=os.environ | {"HYBRIDKERN_PRETEND_CUDA": "1"},
         capture_output=True,
         text=True,

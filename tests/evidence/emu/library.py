@@ -11,17 +11,9 @@ from typing import Any
 import torch
 
 import hybridkern  # noqa: F401  the schemas
+from tests.evidence.cuda_library import OPERATORS
 from tests.evidence.emu.build import emulated_library
 
-OPERATORS = (
-    "affine_coupling_forward",
-    "affine_coupling_backward",
-    "affine_coupling_backward_from_output",
-    "rounding_coupling_forward",
-    "rounding_coupling_backward",
-    "discretized_logistic_forward",
-    "discretized_logistic_backward",
-)
 Launch = Callable[[str, int, int, bytes], None]  # kernel, blocks, threads of a block, argument
 _LAUNCHER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_size_t)
 
