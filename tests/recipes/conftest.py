@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from hybridkern.lab.cli import app
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.workflow import Run, train
 
@@ -39,3 +42,22 @@ def _one_thread(one_thread):
 def run(name: str, out: Path, resume: bool = False, extra: tuple = (), **options: Any) -> Run:
     """Trains without a progress line."""
     return train(name, options, out, resume=resume, extra=extra, console=Console(file=io.StringIO()))
+
+
+def call(*arguments: object, code: int) -> str:
+    """Standard error of a command, which ends with ``code`` and no exception that a user would see."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert isinstance(result.exception, (SystemExit, type(None))), result.exception
+    assert result.exit_code == code, result.stderr
+    return result.stderr
+
+
+def without_pictures(*modules: Any, autouse: bool = False) -> Any:
+    """A fixture: runs of the recipes of these modules without their pictures, which take longer than the training."""
+
+    @pytest.fixture(autouse=autouse)
+    def undrawn(monkeypatch):
+        for module in modules:
+            monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
+
+    return undrawn

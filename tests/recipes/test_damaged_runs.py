@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pickle
@@ -15,14 +14,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from hybridkern._saved.seals import seal_archive, seal_tensors
-from hybridkern.lab.cli import app
 from hybridkern.lab.recipes import cubic, training
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.files import write_sealed_json
-from tests.recipes.conftest import run
+from tests.recipes.conftest import call, run, without_pictures
 from tests.recipes.version_0_1 import without_checksums
 
 NAME = "cubic"
@@ -39,23 +36,12 @@ def base(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """Drawing takes longer than all else here."""
-    monkeypatch.setattr(cubic, "RECIPE", dataclasses.replace(cubic.RECIPE, draw=lambda *_: []))
+undrawn = without_pictures(cubic, autouse=True)
 
 
 @pytest.fixture
 def copy(base, tmp_path) -> Path:
     return Path(shutil.copytree(base, tmp_path / "run"))
-
-
-def call(*arguments: object, code: int) -> str:
-    """Standard error of a command, which ends with ``code`` and no exception that a user would see."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert isinstance(result.exception, (SystemExit, type(None))), result.exception
-    assert result.exit_code == code, result.stderr
-    return result.stderr
 
 
 def one_line_about(path: Path, error: str) -> str:

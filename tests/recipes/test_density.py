@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import math
@@ -31,7 +30,7 @@ from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.report import result_table
 from hybridkern.lab.recipes.sampling import sample_run
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run, stored_metrics, train
-from tests.recipes.conftest import StopAt, run
+from tests.recipes.conftest import StopAt, run, without_pictures
 from tests.test_cli import call
 
 SMALL = {"layers": 2, "hidden": 8, "bins": 4, "batch_size": 100, "epochs": 4}
@@ -52,11 +51,7 @@ def write(path: Path, values: np.ndarray, names: str = "a,b,steps", delimiter: s
     return str(path)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Runs without their pictures, which take longer than the training."""
-    for module in (recipe, toy):
-        monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
+undrawn = without_pictures(recipe, toy)
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from hybridkern.lab.cli import app
 from hybridkern.lab.recipes import cubic, files
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.files import replacing, write_durably
 from hybridkern.lab.recipes.lock import locked
-from tests.recipes.conftest import run
+from tests.recipes.conftest import call, run
 
 NAME = "cubic"
 OPTIONS = ("--epochs", 2, "--set", "starts=1", "--threads", 1)
@@ -42,13 +40,6 @@ def draw_nothing(folder: Path, *_: object) -> list[Path]:
     with replacing(folder / "training.png") as path:
         path.write_bytes(b"a picture")
     return [folder / "training.png"]
-
-
-def call(*arguments: object, code: int) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert isinstance(result.exception, (SystemExit, type(None))), result.exception
-    assert result.exit_code == code, result.stderr
-    return result.stderr
 
 
 def fault(error: str) -> str:

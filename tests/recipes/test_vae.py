@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import pytest
@@ -20,7 +19,7 @@ from hybridkern.lab.recipes.recipe import DataShape, get_recipe
 from hybridkern.lab.recipes.vae.config import MODELS
 from hybridkern.lab.recipes.vae.task import VAETask
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run
-from tests.recipes.conftest import run
+from tests.recipes.conftest import run, without_pictures
 from tests.recipes.images import npz
 
 SHAPE = DataShape((8, 8), 10, 17, 64)
@@ -28,11 +27,7 @@ SMALL = {"hidden": 32, "latent": 6}
 PLOTS = {"confidence.png", "real.png", "reconstructions.png", "samples.png", "training.png"}
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Runs without their pictures, which take longer than the training."""
-    for module in (digits_vae, mnist_vae):
-        monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
+undrawn = without_pictures(digits_vae, mnist_vae)
 
 
 def task_of(**options: object) -> VAETask:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from hybridkern.lab.archive import read_arrays
 from hybridkern.lab.reproduce import experiment
 from hybridkern.lab.reproduce.experiment import Experiment, Request
 from hybridkern.lab.reproduce.result import Column, Result, Row, Table
+from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
 
 
 def load(request: Request):
@@ -46,3 +51,8 @@ def fake(monkeypatch) -> str:
     monkeypatch.setitem(sys.modules, "fake_experiment", sys.modules[__name__])
     monkeypatch.setitem(experiment._MODULES, "fake", "fake_experiment")
     return "fake"
+
+
+def done(name: str, out: Path, **options: Any) -> Reproduction:
+    """Reproduces without a word."""
+    return reproduce(name, out, console=Console(file=io.StringIO()), **options)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from rich.console import Console
 
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.reproduce.budget import Budget
 from hybridkern.lab.reproduce.experiment import experiment_names, get_experiment
-from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
+from tests.reproduce.conftest import done
 from tests.test_cli import call
 
 PAGE = """\
@@ -41,10 +39,6 @@ An experiment for tests.
 
 - Nothing was reached.
 """
-
-
-def done(name: str, out: Path, **options) -> Reproduction:
-    return reproduce(name, out, console=Console(file=io.StringIO()), **options)
 
 
 def test_every_experiment_of_the_list_has_its_name():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
-from rich.console import Console
 
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
@@ -22,17 +20,14 @@ from hybridkern.lab.recipes.workflow import load_run
 from hybridkern.lab.reproduce import mnist, mnist_semi, ood_failure, svhn, sweep
 from hybridkern.lab.reproduce.experiment import get_experiment
 from hybridkern.lab.reproduce.ordering import Ordering, sentences
-from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
+from hybridkern.lab.reproduce.workflow import Reproduction
 from tests.recipes.images import SMALL, arrays, npz
+from tests.reproduce.conftest import done
 
 SHORT = 0.01  # minutes of each model
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def done(name: str, out: Path, **options: Any) -> Reproduction:
-    return reproduce(name, out, console=Console(file=io.StringIO()), **options)
 
 
 def data(folder: Path, shape: tuple[int, ...]) -> dict[str, Any]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
-
 import pytest
 import torch
 from matplotlib.image import imread
-from rich.console import Console
 
 from hybridkern.lab.recipes import mnist
 from hybridkern.lab.recipes.density import toy
@@ -20,21 +16,14 @@ from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.model import build
 from hybridkern.lab.recipes.recipe import DataShape
 from hybridkern.lab.reproduce import residual_mnist, residual_toy
-from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
+from tests.recipes.conftest import without_pictures
 from tests.recipes.images import npz
+from tests.reproduce.conftest import done
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Runs without their pictures, which take longer than the training."""
-    for module in (toy, mnist):
-        monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
-
-
-def done(name: str, out, **options) -> Reproduction:
-    return reproduce(name, out, console=Console(file=io.StringIO()), **options)
+undrawn = without_pictures(toy, mnist)
 
 
 def test_flows_of_the_plane_have_as_many_parameters():

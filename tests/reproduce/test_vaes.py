@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
 from types import SimpleNamespace
 
 import pytest
 from matplotlib.image import imread
-from rich.console import Console
 
 from hybridkern.lab.recipes import digits_vae as digits_vae_recipe
 from hybridkern.lab.recipes import mnist_vae
@@ -17,21 +14,14 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.workflow import evaluate_run
 from hybridkern.lab.reproduce import digits_vae, vae_mnist, vae_runs
 from hybridkern.lab.reproduce.budget import Budget
-from hybridkern.lab.reproduce.workflow import Reproduction, reproduce
+from tests.recipes.conftest import without_pictures
 from tests.recipes.images import npz
+from tests.reproduce.conftest import done
 
 pytestmark = pytest.mark.usefixtures("one_thread", "undrawn")
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Runs without their pictures, which take longer than the training."""
-    for module in (digits_vae_recipe, mnist_vae):
-        monkeypatch.setattr(module, "RECIPE", dataclasses.replace(module.RECIPE, draw=lambda *_: []))
-
-
-def done(name: str, out, **options) -> Reproduction:
-    return reproduce(name, out, console=Console(file=io.StringIO()), **options)
+undrawn = without_pictures(digits_vae_recipe, mnist_vae)
 
 
 def test_digits_stand_beside_classifiers_of_the_labels_alone(tmp_path, monkeypatch):
