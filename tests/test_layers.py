@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_env",
         "_extension",
         "_finite",
-        "_ranks",
+        "_modes",
         "_values",
         "_C",
         "_nodes",

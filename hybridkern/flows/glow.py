@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_name
+from hybridkern._modes import evaluating
 from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed
 from hybridkern.distributions import DiagonalGaussian
@@ -264,17 +265,12 @@ class Glow(FormedFlow):
         seen = self.seen(context, x)
         if self.norm == "actnorm" or whiten:
             self._started_finite = finite_over_ranks("x", x)
-            modes = [module for module in self.modules() if module.training]
-            self.eval()
-            try:
+            with evaluating(self):
                 state = squeeze(x.to(self.base.dtype))
                 for i, level in enumerate(self.levels):
                     assert isinstance(level, GlowLevel)
                     first, second = level.initialize(state, whiten, i + 1 < len(self.levels), seen)
                     state = squeeze(first) if i + 1 < len(self.levels) else (first, second)
-            finally:
-                for module in modes:  # one by one: parts of a flow may have been frozen in evaluation mode
-                    module.training = True
         mark_initialized(self._initialized)
 
     def _prepare(self, x: Tensor, context: Context) -> None:

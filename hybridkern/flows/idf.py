@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_name, as_size, is_sizes, short
+from hybridkern._modes import evaluating
 from hybridkern._tensors import total_dtype
 from hybridkern.distributions import DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.flows._integer_levels import IntegerLevels
@@ -192,13 +193,8 @@ class IDF(Flow):
         Raises:
             TypeError, ValueError: what :meth:`forward` raises, or no rows.
         """
-        modes = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
+        with evaluating(self):
             self.base.initialize(self(x, context)[0])
-        finally:
-            for module in modes:  # one by one: parts of a flow may have been frozen in evaluation mode
-                module.training = True
 
     def marginal_parameters(self) -> list[nn.Parameter]:
         """The parameters of the prior that belong to one latent each: for images, those outside of its networks."""

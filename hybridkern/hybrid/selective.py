@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_number, short
+from hybridkern._modes import evaluating
 from hybridkern.hybrid._labels import UNLABELLED, split_unlabelled
 from hybridkern.hybrid.heads import Classifier
 from hybridkern.hybrid.metrics import CoverageRisk, coverage_risk
@@ -68,16 +69,11 @@ class SelectiveClassifier(nn.Module):
     @torch.no_grad()
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``log p(x)`` ``(B,)`` and ``p(y|x)`` ``(B, classes)``, in evaluation mode."""
-        training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             out = self.model(x)
             head = self.model.head
             assert isinstance(head, Classifier)
             return out.log_px, head.probabilities(out.prediction)
-        finally:
-            for module in training:  # one by one: parts of a model may have been frozen in evaluation mode
-                module.training = True
 
     @torch.no_grad()
     def fit(self, loader: Iterable[Sequence[Any]]) -> SelectiveClassifier:

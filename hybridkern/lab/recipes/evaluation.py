@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hybridkern._modes import evaluating as evaluation_mode
 from hybridkern.lab.data import Split
 from hybridkern.lab.recipes.task import Task
 
@@ -62,14 +63,8 @@ def draw(task: Task, n: int, seed: int, **options: Any) -> Tensor:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every part is in the mode that it was in."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:  # one by one: parts of a model may have been frozen in evaluation mode
-            module.training = True
+    with evaluation_mode(model), torch.no_grad():
+        yield
 
 
 def _round_trip(x: Tensor, inverted: Tensor) -> dict[str, Any]:
