@@ -59,3 +59,8 @@ def refuse_vmap(what: str, why: str) -> None:
         raise RuntimeError(
             f"{what}: cannot run under torch.func.vmap, since {why}; expected one call a data set, outside"
         )
+
+
+def version_of(x: Tensor) -> int:
+    """How often ``x`` was written into, as autograd counts it; of tensors of inference mode that is not known."""
+    return 0 if x.is_inference() else x._version

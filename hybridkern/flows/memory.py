@@ -37,7 +37,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 
 from hybridkern._arguments import as_name
 from hybridkern._calls import has_hooks
-from hybridkern._values import transformed
+from hybridkern._values import transformed, version_of
 from hybridkern.flows._replay import Replay
 from hybridkern.flows._second_order import differentiable_gradients, recovered
 from hybridkern.ops._autograd import by_formulas
@@ -128,7 +128,7 @@ class Run:
         self.modes = [[(module, module.training) for module in step.modules()] for step in self.steps]
         # what gets a gradient is saved for the backward pass, which notices that it was changed; constants are not
         self.constants = [
-            {name: _version(p) for name, p in step.named_parameters() if not p.requires_grad} for step in self.steps
+            {name: version_of(p) for name, p in step.named_parameters() if not p.requires_grad} for step in self.steps
         ]
         # as they were before the first run: batch norm writes into them without a sign of it
         self.buffers: list[dict[str, Tensor]] = []
@@ -160,7 +160,7 @@ class Run:
 
     def _check_constants(self, k: int) -> None:
         for name, version in self.constants[k].items():
-            if _version(self.held[k][name]) != version:
+            if version_of(self.held[k][name]) != version:
                 raise RuntimeError(
                     f"{name} of step {k} ({type(self.steps[k]).__name__}): got values that were changed in place after "
                     "the forward pass, expected those of the forward pass, which the backward pass runs again"
@@ -190,10 +190,6 @@ class Run:
         swapped = _reparametrize_module(step, other, tie_weights=True) if other else nullcontext()
         with swapped, self.replay.replaying(k), _modes(self.modes[k]):
             yield
-
-
-def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else x._version
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._arguments import is_number
+from hybridkern._values import version_of
 from hybridkern.integrations._splines import Spline, known_spline, scaled_spline, within
 
 KIND = "_hybridkern_spline"  # its place in the ``__dict__`` of a layer
@@ -106,7 +107,7 @@ def kind_of(layer: Any, bins: Any, gain: float, x: Tensor) -> Kind | None:
     key = (
         *(bins, gain, tuple(tails) if isinstance(tails, list) else tails),
         *(layer.min_bin_width, layer.min_bin_height, layer.min_derivative),
-        *((None, _version(bound)) if is_tensor else (bound, 0)),
+        *((None, version_of(bound)) if is_tensor else (bound, 0)),
         *(x.device, x.dtype),
     )
     if torch.compiler.is_compiling():
@@ -117,10 +118,6 @@ def kind_of(layer: Any, bins: Any, gain: float, x: Tensor) -> Kind | None:
         with torch.inference_mode(False), torch.no_grad():  # it is kept, for training too
             found = layer.__dict__[KIND] = key, held, _made(layer, bins, gain, x)
     return found[2]
-
-
-def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else x._version
 
 
 def _made(layer: Any, bins: Any, gain: float, x: Tensor) -> Kind | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridkern._values import version_of
 from hybridkern.integrations._channels import permuted
 
 
@@ -36,7 +37,7 @@ class Arrangement:
 
 
 def _versions(kept: Tensor, changed: Tensor) -> tuple[int, int]:
-    return tuple(0 if value.is_inference() else value._version for value in (kept, changed))  # type: ignore[return-value]
+    return tuple(version_of(value) for value in (kept, changed))  # type: ignore[return-value]
 
 
 def arrange(kept: Tensor, changed: Tensor) -> Arrangement:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridkern._values import version_of
 from hybridkern.integrations._layer import has_hooks
 
 _MODULES = ("nflows.transforms.made", "normflows.nets.made")
@@ -176,4 +177,4 @@ def _held(net: Any) -> tuple[Tensor, ...]:
 
 
 def _versions(held: Sequence[Tensor]) -> tuple[int, ...]:
-    return tuple(0 if value.is_inference() else value._version for value in held)
+    return tuple(version_of(value) for value in held)

@@ -21,6 +21,7 @@ _FUNCTIONS: tuple[tuple[object, str], ...] = (
     (F.elu, "elu"),
 )
 _MODULES = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu"}
+_NOTHING = (type(None), nn.Identity)
 
 
 class Plan:
@@ -39,7 +40,7 @@ class Plan:
         functions = [block.activation for block in self.blocks]
         # what may be exchanged without a trace in the modules; nflows' network itself has one, too
         self.own = net.__dict__.get("activation", functions[0])
-        names = {_name_of(function) for function in (*functions, self.own)}
+        names = {name_of(function) for function in (*functions, self.own)}
         self.functions = functions
         self.activation = ACTIVATIONS.index(names.pop()) if len(names) == 1 and None not in names else -1
         self.codes = self._codes(type(net).__module__)
@@ -67,7 +68,8 @@ class Plan:
         return True
 
 
-def _name_of(function: Any) -> str | None:
+def name_of(function: Any) -> str | None:
+    """What the operator calls an activation, a function or a module; ``None`` where it has none."""
     for known, name in _FUNCTIONS:
         if function is known:
             return name
@@ -81,9 +83,6 @@ def plan_of(net: Any) -> Plan | None:
         return None
     plan = Plan(net)
     return plan if plan.activation >= 0 else None
-
-
-_NOTHING = (type(None), nn.Identity)
 
 
 def is_served(net: Any) -> bool:

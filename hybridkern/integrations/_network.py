@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hybridkern._calls import plain_weights
+from hybridkern._values import version_of
 from hybridkern.integrations._layer import Options, has_hooks
 from hybridkern.integrations._reads import only_reads
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
@@ -120,7 +121,7 @@ class _AsBefore:
         self.now: list[Tensor | None] = []
         self.modes = [(module, module.training) for module in network.modules()]
         self.frozen = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-        self.constants = [(name, p, _version(p)) for name, p in network.named_parameters() if not p.requires_grad]
+        self.constants = [(name, p, version_of(p)) for name, p in network.named_parameters() if not p.requires_grad]
 
     def _exchange(self) -> None:
         now = [(parameter, parameter.requires_grad) for parameter, _ in self.frozen]
@@ -135,7 +136,7 @@ class _AsBefore:
 
     def __enter__(self) -> None:
         for where, parameter, version in self.constants:
-            if _version(parameter) != version:
+            if version_of(parameter) != version:
                 raise RuntimeError(
                     f"{where}: got values that were changed in place after the forward pass, expected those of the "
                     "forward pass, which memory='recompute' runs again"
@@ -149,10 +150,6 @@ class _AsBefore:
         for (module, name, _start), buffer in zip(self.start, self.now, strict=True):
             module._buffers[name] = buffer
         self._exchange()
-
-
-def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else x._version
 
 
 def keeps_strides(network: nn.Module) -> bool:

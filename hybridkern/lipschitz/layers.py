@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridkern._finite import is_plain, readable
+from hybridkern._values import version_of
 
 _TRUSTED = 0.1  # what loaded vectors may be off, of their norm: beyond, they belong to other weights
 
@@ -29,15 +30,13 @@ class _Followed(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor) -> _Followed:
-        version = 0 if weight.is_inference() else weight._version
         values = weight.detach().clone() if readable(weight) else None
-        return cls(ref(weight), version, _place(weight), values)
+        return cls(ref(weight), version_of(weight), _place(weight), values)
 
     def holds(self, weight: Tensor) -> bool:
         if self.values is not None and readable(weight):
             return self.values.dtype is weight.dtype and torch.equal(self.values, weight.detach())
-        version = 0 if weight.is_inference() else weight._version
-        return self.weight() is weight and (self.version, self.place) == (version, _place(weight))
+        return self.weight() is weight and (self.version, self.place) == (version_of(weight), _place(weight))
 
 
 def _place(weight: Tensor) -> int:

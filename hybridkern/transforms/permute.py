@@ -12,7 +12,7 @@ from hybridkern._arguments import as_size
 from hybridkern._finite import readable
 from hybridkern._saved.built import Built
 from hybridkern._tensors import shape_text
-from hybridkern._values import transformed
+from hybridkern._values import transformed, version_of
 
 
 class _Permute(torch.autograd.Function):
@@ -30,10 +30,6 @@ class _Permute(torch.autograd.Function):
 
 
 _permute: Callable[[Tensor, Tensor, Tensor], Tensor] = _Permute.apply
-
-
-def _version(x: Tensor) -> int:
-    return 0 if x.is_inference() else x._version
 
 
 class Permutation(Built, nn.Module):
@@ -63,11 +59,11 @@ class Permutation(Built, nn.Module):
             raise ValueError(
                 f"order: got {self.order.tolist()}, expected a permutation; averages of models must copy this buffer"
             )
-        self._checked = self.order, _version(self.order)
+        self._checked = self.order, version_of(self.order)
 
     def _is_checked(self) -> bool:
         known, version = self._checked
-        return known is self.order and version == _version(self.order)
+        return known is self.order and version == version_of(self.order)
 
     def forward(self, x: Tensor, *, inverse: bool = False) -> Tensor:
         """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back.

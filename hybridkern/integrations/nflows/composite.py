@@ -11,6 +11,7 @@ from nflows.transforms import base, permutations
 from torch import Tensor
 
 from hybridkern._autocast import has_autocast
+from hybridkern._values import version_of
 from hybridkern.integrations._features import Lying, whole
 from hybridkern.integrations._layer import Accelerated, has_hooks, has_own_parts
 from hybridkern.integrations._masked_coupling import MaskedCoupling
@@ -84,7 +85,7 @@ def _turned(owner: CompositeTransform, order: Any, x: Tensor | Lying) -> Tensor 
 def _is_reversal(owner: CompositeTransform, permutation: Tensor) -> bool:
     """Whether it is that of all features, as it is now: loading a state dict writes into it."""
     known: dict[int, tuple[Tensor, int, bool]] = owner.__dict__.setdefault(_REVERSALS, {})
-    version = 0 if permutation.is_inference() else permutation._version
+    version = version_of(permutation)
     found = known.get(id(permutation))
     if found is None or found[0] is not permutation or found[1] != version:
         is_one = permutation.tolist() == list(range(len(permutation) - 1, -1, -1))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from normflows.flows.affine import autoregressive as affine
 from normflows.flows.neural_spline import autoregressive as spline
 
 from hybridkern.integrations._autoregressive import AffineAutoregressive, SplineAutoregressive
-from hybridkern.integrations.normflows.splines import TAILS, replaced_functions
+from hybridkern.integrations.normflows.splines import Spline
 from hybridkern.ops.affine_coupling.form import resolve_form
 
 
@@ -19,13 +17,6 @@ class MaskedAffineAutoregressive(AffineAutoregressive, affine.MaskedAffineAutore
 
 
 class MaskedPiecewiseRationalQuadraticAutoregressive(
-    SplineAutoregressive, spline.MaskedPiecewiseRationalQuadraticAutoregressive
+    Spline, SplineAutoregressive, spline.MaskedPiecewiseRationalQuadraticAutoregressive
 ):
     """Splines."""
-
-    TAILS = TAILS
-
-    @classmethod
-    def obstacle(cls, layer: Any) -> str:
-        """What the operator does not take."""
-        return replaced_functions() or super().obstacle(layer)

@@ -8,6 +8,7 @@ import torch
 from normflows.flows.affine import coupling
 from torch import Tensor
 
+from hybridkern._values import version_of
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, unsaved
 from hybridkern.integrations._network import run_network
 from hybridkern.integrations._reads import READS, reads
@@ -94,7 +95,7 @@ class MaskedAffineFlow(Accelerated, coupling.MaskedAffineFlow):
         """Looks at the mask again when it was written into."""
         if torch.compiler.is_compiling():
             return True
-        version = 0 if self.b.is_inference() else self.b._version
+        version = version_of(self.b)
         found = self.__dict__.get(_BINARY)
         if found is None or found[0] is not self.b or found[1] != version:
             with torch.inference_mode(False):  # it is kept, for training too

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from normflows.flows.neural_spline import coupling
 from normflows.utils import splines
 
+from hybridkern.integrations._layer import Accelerated
 from hybridkern.integrations._masked_coupling import SplineCoupling
 from hybridkern.integrations._shared_spline import SharedSpline
 
-TAILS = ("linear", "circular")
+
+class Spline(Accelerated):
+    """One whose tails the operator has, by functions of the library that nobody has put others in the place of."""
+
+    TAILS: ClassVar[tuple[str, ...]] = ("linear", "circular")
+
+    @classmethod
+    def obstacle(cls, layer: Any) -> str:
+        """What the operator does not take."""
+        names = ("rational_quadratic_spline", "unconstrained_rational_quadratic_spline")
+        own = [name for name in names if getattr(splines, name).__module__ != splines.__name__]
+        return f"a function of its own: {', '.join(own)}" if own else super().obstacle(layer)
 
 
-def replaced_functions() -> str:
-    """The library's functions in whose place someone put another."""
-    names = ("rational_quadratic_spline", "unconstrained_rational_quadratic_spline")
-    own = [name for name in names if getattr(splines, name).__module__ != splines.__name__]
-    return f"a function of its own: {', '.join(own)}" if own else ""
-
-
-class PiecewiseRationalQuadraticCoupling(SplineCoupling, coupling.PiecewiseRationalQuadraticCoupling):
+class PiecewiseRationalQuadraticCoupling(Spline, SplineCoupling, coupling.PiecewiseRationalQuadraticCoupling):
     """The parameters of each example from a network."""
 
-    TAILS = TAILS
 
-    @classmethod
-    def obstacle(cls, layer: Any) -> str:
-        """What the operator does not take."""
-        return replaced_functions() or super().obstacle(layer)
-
-
-class PiecewiseRationalQuadraticCDF(SharedSpline, coupling.PiecewiseRationalQuadraticCDF):
+class PiecewiseRationalQuadraticCDF(Spline, SharedSpline, coupling.PiecewiseRationalQuadraticCDF):
     """Its own parameters."""
-
-    TAILS = TAILS
-
-    @classmethod
-    def obstacle(cls, layer: Any) -> str:
-        """What the operator does not take."""
-        return replaced_functions() or super().obstacle(layer)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from zuko.nn import MLP, LayerNorm, Linear, MaskedLinear, MaskedMLP, Residual
 
+from hybridkern._values import version_of
 from hybridkern.integrations._layer import has_hooks
 
 # Activations that work number by number, hold nothing and draw nothing.
@@ -78,4 +79,4 @@ def state_of(masks: list[Tensor]) -> State:
 
     Who keeps a state keeps the masks beside it, so that no other tensor gets the identity of one.
     """
-    return tuple((id(mask), 0 if mask.is_inference() else mask._version) for mask in masks)
+    return tuple((id(mask), version_of(mask)) for mask in masks)

@@ -15,6 +15,7 @@ from zuko.nn import MaskedLinear, Residual
 
 from hybridkern._autocast import has_autocast
 from hybridkern.integrations._layer import WIDE, Options
+from hybridkern.integrations._made_operator import name_of
 from hybridkern.integrations._network import network_reason
 from hybridkern.integrations.zuko._masked import Layers, layers_of, masked_layers, state_of
 from hybridkern.ops.masked_network.operator import ACTIVATIONS, has_fused_masked_network, planned
@@ -70,24 +71,16 @@ def _plan(layers: Layers) -> tuple[tuple[int, ...], int] | None:
         elif kind is Residual:
             if not codes or codes[-1] % 2:  # what it adds is not the sums of a layer
                 return None
-            names.add(_name_of(layer[1]))
+            names.add(name_of(layer[1]))
             codes += [1, 2 * len(codes)]
         elif codes[-1] % 2:
             return None
         else:
-            names.add(_name_of(layer))
+            names.add(name_of(layer))
             codes[-1] += 1
     if len(names) > 1 or None in names:
         return None
     return tuple(codes), ACTIVATIONS.index(names.pop() or "none") if names else 0
-
-
-_NAMES = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.ELU: "elu"}
-
-
-def _name_of(activation: Any) -> str | None:
-    kind = type(activation)
-    return None if kind is nn.ELU and activation.alpha != 1 else _NAMES.get(kind)
 
 
 def _through(layers: Layers, masks: list[Tensor], x: Tensor) -> Tensor:
