@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hybridkern._finite import check_finite_values, readable
@@ -40,3 +41,14 @@ def check_latents(z: Tensor, dim: int) -> None:
         raise ValueError(f"z: got shape {shape_text(z.shape)}, expected (B, {dim})")
     if readable(z):
         check_finite_values("z", z)
+
+
+def features_of(z: Tensor, dim: int, bias: bool) -> Tensor:
+    """Latents ``(B, dim)`` in float64, with a column of ones behind them where there is a bias.
+
+    Raises:
+        TypeError, ValueError: what :func:`check_latents` raises.
+    """
+    check_latents(z, dim)
+    z = z.double()
+    return torch.cat([z, z.new_ones(len(z), 1)], 1) if bias else z

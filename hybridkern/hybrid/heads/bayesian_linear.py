@@ -14,7 +14,7 @@ from hybridkern._finite import check_finite_values, is_plain
 from hybridkern._values import refuse_vmap
 from hybridkern.hybrid import _evidence
 from hybridkern.hybrid._evidence import Posterior, Statistics
-from hybridkern.hybrid._targets import check_latents, check_targets
+from hybridkern.hybrid._targets import check_targets, features_of
 from hybridkern.hybrid.heads.base import Regressor, at_least_float32
 
 _STATISTICS = ("gram", "moment", "square", "rows")
@@ -115,13 +115,8 @@ class BayesianLinear(Regressor):
         """What :meth:`observe` has gathered."""
         return Statistics(self.gram, self.moment, self.square, self.rows)
 
-    def _features(self, z: Tensor) -> Tensor:
-        check_latents(z, self.dim)
-        z = z.double()
-        return torch.cat([z, z.new_ones(len(z), 1)], 1) if self.bias else z
-
     def _rows(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        features = self._features(z)
+        features = features_of(z, self.dim, self.bias)
         check_targets(y, len(z))
         return features, y.double()
 
@@ -177,7 +172,7 @@ class BayesianLinear(Regressor):
         Raises:
             TypeError, ValueError: another type or shape, or a latent that is not finite; as :meth:`posterior`.
         """
-        features = self._features(z)
+        features = features_of(z, self.dim, self.bias)
         weights = self.posterior()
         white = torch.linalg.solve_triangular(weights.precision_cholesky, features.T, upper=False)
         variance = white.square().sum(0) + self.noise.square()

@@ -13,7 +13,7 @@ from hybridkern._values import refuse_vmap
 from hybridkern.hybrid import _laplace
 from hybridkern.hybrid._labels import check_labels
 from hybridkern.hybrid._logistic_normal import expected_log_sigmoid, log_expected_sigmoid
-from hybridkern.hybrid._targets import check_latents
+from hybridkern.hybrid._targets import features_of
 from hybridkern.hybrid.heads.base import Classifier, at_least_float32
 from hybridkern.hybrid.heads.bayesian_linear import check_positive
 
@@ -75,18 +75,13 @@ class BayesianLogistic(Classifier):
         below = torch.zeros(features, features) if covariance == "full" else None
         self.below_diagonal = None if below is None else nn.Parameter(below)
 
-    def _features(self, z: Tensor) -> Tensor:
-        check_latents(z, self.dim)
-        z = z.double()
-        return torch.cat([z, z.new_ones(len(z), 1)], 1) if self.bias else z
-
     def cholesky(self) -> Tensor:
         """Lower Cholesky factor ``L`` of the covariance of ``q``, ``(F, F)`` float64."""
         diagonal = torch.diag(self.log_diagonal.double().exp())
         return diagonal if self.below_diagonal is None else diagonal + self.below_diagonal.double().tril(-1)
 
     def _logits(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        features = self._features(z)
+        features = features_of(z, self.dim, self.bias)
         variance = (features @ self.cholesky()).square().sum(1)
         # the square root has a kink at 0, where what follows is smooth in the variance: without the addition, which is
         # below what the integrals resolve, its part of second derivatives at z = 0 would be lost
@@ -166,7 +161,7 @@ class BayesianLogistic(Classifier):
             RuntimeError: inside ``torch.func.vmap``.
         """
         refuse_vmap("BayesianLogistic.laplace", "it sets parameters and stops by what it finds")
-        features = self._features(z)
+        features = features_of(z, self.dim, self.bias)
         check_finite_values("z", features)  # on a GPU, too, where nothing has been looked at
         sign = (2 * check_labels(y, len(z), 2) - 1).to(features.dtype)
         found = _laplace.approximate(features, sign, self.prior_precision)

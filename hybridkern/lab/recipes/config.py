@@ -66,16 +66,18 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected a whole number from 1 on")
+            self._require(name, getattr(self, name) is None or getattr(self, name) >= 1, "a whole number from 1 on")
         for name in ("seed", "patience"):
-            if not 0 <= getattr(self, name) < 2**32:
-                raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected a whole number from 0 on")
-        if self.lam is not None and not (math.isfinite(self.lam) and self.lam >= 0):
-            raise RecipeError(f"--lam: got {self.lam}, expected a finite number that is not negative")
+            self._require(name, 0 <= getattr(self, name) < 2**32, "a whole number from 0 on")
+        weighs = self.lam is None or (math.isfinite(self.lam) and self.lam >= 0)
+        self._require("lam", weighs, "a finite number that is not negative")
         self.require_one_of("optimizer", OPTIMIZERS)
         self.require_one_of("schedule", SCHEDULES)
         self.require_one_of("device", DEVICES)
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected {expected}")
 
     def require_one_of(self, name: str, choices: tuple[Any, ...]) -> None:
         """Raises RecipeError where the field holds none of the choices."""

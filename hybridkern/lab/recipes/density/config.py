@@ -64,10 +64,6 @@ class DensityConfig(Config):
         if self.lam is not None:
             raise RecipeError(f"--lam: got {self.lam}, expected none: nothing is weighed against log p(x)")
 
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise RecipeError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {expected}")
-
     def weight(self, dim: int) -> float:
         return 1.0
 

@@ -131,10 +131,6 @@ class TrainingConfig(Config):
         if self.data is not None and self.data_root is not None and self.test_data is not None:
             raise RecipeError("--test-data: the test part is in --data-root already")
 
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise RecipeError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {expected}")
-
     @property
     def semi_supervised(self) -> bool:
         """Whether training sees images without label."""

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from hybridkern.lab.recipes.config import Config
-from hybridkern.lab.recipes.errors import RecipeError
 
 FLOWS = ("realnvp", "planar")
 HEADS = ("gaussian", "bayesian", "categorical")
@@ -56,7 +55,3 @@ class VectorConfig(Config):
         self._require("dropout", 0 <= self.dropout < 1, "a share from 0 to below 1")
         timed = self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0)
         self._require("minutes", timed, "a positive number")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            raise RecipeError(f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {expected}")
