@@ -28,6 +28,13 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
+def reference_backend() -> Iterator[None]:
+    """Plain PyTorch computes."""
+    with hybridkern.use_backend("reference"):
+        yield
+
+
+@pytest.fixture
 def threads_restored() -> Iterator[None]:
     """PyTorch has as many threads after the test as before it."""
     before = torch.get_num_threads()

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from hybridkern import flows
 from tests.derivatives.flows import moved
 from tests.derivatives.subject import MODES, close, mode
-from tests.flows.factories import data
+from tests.flows.factories import LogProb, data
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "RealNVP": lambda: flows.RealNVP(4, layers=2, hidden=(3,)),
@@ -26,20 +26,11 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-class _LogProb(nn.Module):
-    def __init__(self, flow: nn.Module) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.flow.log_prob(x)
-
-
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_gradients_of_each_example(name: str, train: bool) -> None:
     torch.manual_seed(0)
-    module = _LogProb(moved(BUILDERS[name]())).train(train)
+    module = LogProb(moved(BUILDERS[name]())).train(train)
     x = data(module.flow, 3, dtype=torch.float64)
     params = {n: p.detach() for n, p in module.named_parameters()}
     for recorded in MODES:
@@ -56,7 +47,7 @@ def test_gradients_of_each_example(name: str, train: bool) -> None:
 @pytest.mark.parametrize("name", BUILDERS)
 def test_an_ensemble(name: str, train: bool) -> None:
     torch.manual_seed(0)
-    modules = [_LogProb(moved(BUILDERS[name]())).train(train) for _ in range(2)]
+    modules = [LogProb(moved(BUILDERS[name]())).train(train) for _ in range(2)]
     x = data(modules[0].flow, 3, dtype=torch.float64)
     stacked, buffers = stack_module_state(modules)
     stacked = {n: p.detach() for n, p in stacked.items()}
@@ -74,7 +65,7 @@ def test_an_ensemble(name: str, train: bool) -> None:
 
 def test_the_first_batch_of_actnorm_says_that_it_cannot_be_mapped() -> None:
     """It sets parameters from data."""
-    flow = _LogProb(flows.Glow((1, 4, 4), levels=1, steps=1, hidden=2).double())
+    flow = LogProb(flows.Glow((1, 4, 4), levels=1, steps=1, hidden=2).double())
     x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     params = {n: p.detach() for n, p in flow.named_parameters()}
     with pytest.raises(RuntimeError, match="initialize"):
@@ -88,8 +79,8 @@ def test_the_first_batch_of_actnorm_says_that_it_cannot_be_mapped() -> None:
 def test_memory_modes_under_functional_call(memory: str) -> None:
     """The backward pass takes the parameters of the forward pass, which may have been computed from others."""
     torch.manual_seed(0)
-    flow = _LogProb(moved(flows.Glow((1, 4, 4), levels=1, steps=2, hidden=2, memory=memory)))
-    plain = _LogProb(moved(flows.Glow((1, 4, 4), levels=1, steps=2, hidden=2)))
+    flow = LogProb(moved(flows.Glow((1, 4, 4), levels=1, steps=2, hidden=2, memory=memory)))
+    plain = LogProb(moved(flows.Glow((1, 4, 4), levels=1, steps=2, hidden=2)))
     plain.load_state_dict(flow.state_dict())
     x = data(flow.flow, 3, dtype=torch.float64)
     results = []

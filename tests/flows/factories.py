@@ -12,6 +12,17 @@ from hybridkern.hybrid import HybridIDF
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
 
+class LogProb(nn.Module):
+    """A module whose forward pass is a flow's log-probability."""
+
+    def __init__(self, flow: nn.Module) -> None:
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.flow.log_prob(x)
+
+
 class HybridIDFFlow(nn.Module):
     """The flow and the prior inside a ``HybridIDF``, with the interface of every flow."""
 

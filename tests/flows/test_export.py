@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tests.flows.factories import data, make
+from tests.flows.factories import LogProb, data, make
 
 pytestmark = pytest.mark.usefixtures("backend")
-
-
-class LogProb(nn.Module):
-    def __init__(self, flow: nn.Module) -> None:
-        super().__init__()
-        self.flow = flow
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.flow.log_prob(x)
 
 
 class Inverse(LogProb):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import grad, stack_module_state, vmap
 
-import hybridkern
 from hybridkern import distributions, flows
 from hybridkern.hybrid import HybridModel, heads, objectives, scores
 from hybridkern.hybrid._logistic_normal import expected_log_sigmoid, log_expected_sigmoid
@@ -18,10 +15,7 @@ from tests._derivatives import F64, check_all, check_first, check_second, check_
 ROWS, DIM = 3, 2
 
 
-@pytest.fixture(autouse=True)
-def _reference() -> Iterator[None]:
-    with hybridkern.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference_backend")
 
 
 def _normal(*shape: int, seed: int = 0, scale: float = 0.8) -> Tensor:

@@ -5,7 +5,7 @@ All others are in the table of ``tests/derivatives``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,16 +13,11 @@ from mpmath import mp
 from torch import Tensor
 from torch.func import hessian, jvp, vmap
 
-import hybridkern
 from hybridkern import ops
 from tests._derivatives import F64, close
 from tests.ops import mp_oracle
 
-
-@pytest.fixture(autouse=True)
-def _reference() -> Iterator[None]:
-    with hybridkern.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference_backend")
 
 
 @pytest.mark.parametrize("number", [0.5, 1.5, 2.5, -0.5, -3.5, 1e30, torch.inf, -torch.inf, torch.nan])

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-import hybridkern
 from hybridkern import flows
 from hybridkern.transforms.mixing import PERMUTATIONS, Mixing
 from hybridkern.transforms.permute import Permutation
 from hybridkern.transforms.planar import PlanarMap
 from tests._derivatives import F64, check_all, close, of_module
 
-
-@pytest.fixture(autouse=True)
-def _reference() -> Iterator[None]:
-    with hybridkern.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("reference_backend")
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
