@@ -16,11 +16,6 @@ def wide(x: Tensor, *, like: Tensor | None = None) -> Tensor:
     return x.to(torch.float32 if device in _NO_FLOAT64 else torch.float64)
 
 
-def total_dtype(x: Tensor) -> torch.dtype:
-    """Dtype of a total over one example of ``x``."""
-    return torch.float64 if x.dtype is torch.float64 else torch.float32
-
-
 def like(value: Tensor, x: Tensor) -> Tensor:
     """``value`` in the dtype and the strides of ``torch.empty_like(x)``, whatever strides its arguments had.
 

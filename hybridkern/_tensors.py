@@ -118,6 +118,7 @@ def autocast_input(x: Tensor) -> Tensor:
     return x
 
 
-def total_dtype(x: Tensor) -> torch.dtype:
-    """Dtype of a per-example total (log-determinant, log-probability) over ``x``: at least float32."""
-    return torch.float64 if x.dtype is torch.float64 else torch.float32
+def total_dtype(x: Tensor, start: Tensor | None = None) -> torch.dtype:
+    """Dtype of a per-example total (log-determinant, log-probability) over ``x``: at least float32, and ``start``'s."""
+    own = torch.float64 if x.dtype is torch.float64 else torch.float32
+    return own if start is None else torch.promote_types(own, start.dtype)

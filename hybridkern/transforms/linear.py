@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_size
 from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
-from hybridkern._precision import total_dtype
 from hybridkern._saved.built import Built
-from hybridkern._tensors import check_width
+from hybridkern._tensors import check_width, total_dtype
 
 # A dimension that varies less keeps its scale.
 _LEAST_STD = 1e-6

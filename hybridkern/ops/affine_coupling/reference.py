@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridkern._precision import like, per_example, total_dtype, wide
+from hybridkern._precision import like, per_example, wide
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._bounds import at_least, at_most, log_sigmoid
 from hybridkern.ops.affine_coupling.form import ATAN_FACTOR, CouplingForm
 
@@ -66,4 +67,4 @@ def affine_coupling(
     own = -own if inverse else own
     if log_det is None:
         return y, own.to(total_dtype(x))
-    return y, (wide(log_det) + own).to(torch.promote_types(total_dtype(x), log_det.dtype))
+    return y, (wide(log_det) + own).to(total_dtype(x, log_det))

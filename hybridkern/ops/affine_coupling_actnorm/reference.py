@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hybridkern._precision import total_dtype, wide
+from hybridkern._precision import wide
+from hybridkern._tensors import total_dtype
 from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.ops.affine_coupling.reference import affine_coupling
 

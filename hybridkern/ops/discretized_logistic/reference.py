@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from hybridkern._precision import like, per_example, total_dtype, wide
+from hybridkern._precision import like, per_example, wide
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._bounds import at_least, at_most, held, log_sigmoid
 
 # Log-scales beyond are held there, as in the kernels: below, the bin holds everything or nothing; above, the mass is

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from hybridkern._precision import per_example, total_dtype, wide
+from hybridkern._precision import per_example, wide
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._bounds import held
 
 # Log-scales below are held there: the inverse scale stays finite in float64, so that neither the density nor its

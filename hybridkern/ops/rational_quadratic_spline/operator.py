@@ -27,13 +27,8 @@ from hybridkern.ops.rational_quadratic_spline.form import (
 _SPLINE = "int code, float low, float high, float min_width, float min_height, float least, float gain, float beta"
 
 
-def _total_dtype(x: Tensor, log_det: Tensor | None) -> torch.dtype:
-    own = _tensors.total_dtype(x)
-    return own if log_det is None else torch.promote_types(own, log_det.dtype)
-
-
 def _fake_forward(x: Tensor, params: Tensor, log_det: Tensor | None, *spline: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty((x.shape[0],), dtype=_total_dtype(x, log_det))
+    return torch.empty_like(x), x.new_empty((x.shape[0],), dtype=_tensors.total_dtype(x, log_det))
 
 
 def _fake_backward(x: Tensor, params: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hybridkern._precision import like, per_example, total_dtype, wide
+from hybridkern._precision import like, per_example, wide
+from hybridkern._tensors import total_dtype
 from hybridkern.ops._bounds import log_sigmoid
 from hybridkern.ops.rational_quadratic_spline.form import Spline
 
@@ -146,4 +147,4 @@ def rational_quadratic_spline(
     total = per_example(log_slope)
     if log_det is None:
         return like(y, x), total.to(total_dtype(x))
-    return like(y, x), (wide(log_det) + total).to(torch.promote_types(total_dtype(x), log_det.dtype))
+    return like(y, x), (wide(log_det) + total).to(total_dtype(x, log_det))
