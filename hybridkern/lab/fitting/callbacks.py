@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -170,23 +169,3 @@ class Line(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leaves the line as it is."""
         self._progress.stop()
-
-
-def placed_on(name: str) -> torch.device:
-    """The device of ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-
-    Raises:
-        ValueError: there is no such device.
-    """
-    there = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if there else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device: got {name!r}, expected 'auto', 'cpu' or 'cuda'") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not there):
-        raise ValueError(
-            f"device: got {name!r}, expected one that torch sees here: 'cpu'" + (", 'cuda'" if there else "")
-        )
-    return device

@@ -20,11 +20,11 @@ from hybridkern.hybrid import HybridModel
 from hybridkern.hybrid.objectives import Objective, Weighted
 from hybridkern.hybrid.vae import VAE
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
-from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs, placed_on
+from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs
 from hybridkern.lab.fitting.history import History
 from hybridkern.lab.fitting.inputs import Rows, as_rows, split
 from hybridkern.lab.fitting.module import FitModule, observe
-from hybridkern.lab.fitting.settings import Settings
+from hybridkern.lab.fitting.settings import Settings, placed_on
 from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.lock import locked
@@ -107,7 +107,6 @@ def fit(
         raise ValueError("resume: got True without a folder, expected out, the folder of the training")
     epochs = _EPOCHS if epochs is None and minutes is None else epochs
     settings = Settings(epochs, minutes, patience, batch_size, lr, weight_decay, clip, schedule, seed, device)
-    target = placed_on(device)
     rows = as_rows(model, x, y, context)
     if rows.context is not None and not isinstance(model, Flow):
         raise TypeError(f"context: got one, but {type(model).__name__} takes none; expected a flow with a context")
@@ -116,13 +115,29 @@ def fit(
     described = "-log p(x), nats per example" if objective is None else objective.describe()
     history = History(settings=settings.record() | {"objective": described})
     history.settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
-
-    pace = Pace(epochs, minutes, -(-len(train) // batch_size))
-    module = FitModule(model, objective, settings, pace)
-    keep = Keep(history, pace, train, held, patience)
     console = Console(stderr=True, quiet=not progress)
+    folder = None if out is None else Path(out)
+    _fit(model, objective, (train, held), settings, history, folder, resume, initialize, console)
+    return history
+
+
+def _fit(
+    model: nn.Module,
+    objective: Objective | None,
+    parts: tuple[Rows, Rows],
+    settings: Settings,
+    history: History,
+    folder: Path | None,
+    resume: bool,
+    initialize: bool | None,
+    console: Console,
+) -> None:
+    train, held = parts
+    pace = Pace(settings.epochs, settings.minutes, -(-len(train) // settings.batch_size))
+    module = FitModule(model, objective, settings, pace)
+    keep = Keep(history, pace, train, held, settings.patience)
     callbacks: list[Callback] = [keep, Line(history, pace, console)]
-    home, folder = next(model.parameters()).device, None if out is None else Path(out)
+    home = next(model.parameters()).device
     with ExitStack() as stack:
         resumed = None
         if folder is not None:
@@ -131,25 +146,24 @@ def fit(
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
         stack.enter_context(torch.random.fork_rng())
         if resumed is None and (initialize or (initialize is None and not getattr(model, "_started", False))):
-            torch.manual_seed(seed)
+            torch.manual_seed(settings.seed)
             _initialize(model, train)
         object.__setattr__(model, "_started", True)
-        batches = _Batches(train, batch_size, seed)
+        batches = _Batches(train, settings.batch_size, settings.seed)
         if not model.training:  # trained or loaded before; else parts of it may be in evaluation mode for a reason
             model.train()
         try:
-            _train(module, batches, callbacks, resumed, pace, target, clip)
+            _train(module, batches, callbacks, resumed, pace, settings)
         finally:
             model.to(home)
             if keep.weights is not None:
                 model.load_state_dict(keep.weights)
             model.eval()
         observe(model, train)
-        history.stopped = history.stopped or f"{epochs} epochs were done"
+        history.stopped = history.stopped or f"{settings.epochs} epochs were done"
         if folder is not None:
             write_folder(model, folder, model_written)
             write_json(folder / HISTORY, history.record())
-    return history
 
 
 class _Batches:
@@ -178,10 +192,9 @@ def _train(
     callbacks: list[Callback],
     resumed: Resumed | None,
     pace: Pace,
-    device: torch.device,
-    clip: float | None,
+    settings: Settings,
 ) -> None:
-    restoring = Restoring(resumed)
+    restoring, device = Restoring(resumed), placed_on(settings.device)
     if resumed is not None:
         resumed.restore(callbacks[0])
         if pace() >= 1:
@@ -193,7 +206,7 @@ def _train(
             max_epochs=-1 if pace.epochs is None else pace.epochs,
             callbacks=[*callbacks, restoring],
             plugins=[SealedCheckpointIO()],
-            gradient_clip_val=clip,
+            gradient_clip_val=settings.clip,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,

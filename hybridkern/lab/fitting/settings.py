@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from hybridkern._arguments import as_number, as_size
 
 
@@ -41,7 +43,28 @@ class Settings:
         as_number("weight_decay", self.weight_decay, lambda v: 0 <= v < math.inf, "a finite number of at least 0")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule: got {self.schedule!r}, expected 'cosine' or 'constant'")
+        placed_on(self.device)  # which says if there is none
 
     def record(self) -> dict[str, Any]:
         """By their names."""
         return dataclasses.asdict(self)
+
+
+def placed_on(name: str) -> torch.device:
+    """The device of ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    there = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if there else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device: got {name!r}, expected 'auto', 'cpu' or 'cuda'") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not there):
+        raise ValueError(
+            f"device: got {name!r}, expected one that torch sees here: 'cpu'" + (", 'cuda'" if there else "")
+        )
+    return device
