@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
+from hybridkern._precision import total_dtype
 from hybridkern._values import transformed
 from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.coupling import joined
@@ -239,4 +240,4 @@ def _normalized(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tupl
 
 
 def _batch_norm_log_det(first: Tensor, var: Tensor) -> Tensor:
-    return -0.5 * math.prod(first.shape[2:]) * var.log().sum()
+    return -0.5 * math.prod(first.shape[2:]) * var.to(total_dtype(first)).log().sum()

@@ -18,7 +18,6 @@ _LEAST_STD = 1e-6
 
 def _added(log_det: Tensor | None, own: Tensor, x: Tensor) -> Tensor:
     """``log_det`` plus ``own`` ``()`` for each example."""
-    own = own.to(total_dtype(x))
     return own.expand(x.shape[0]).clone() if log_det is None else log_det + own
 
 
@@ -66,7 +65,7 @@ class ActNorm(Built, nn.Module):
             TypeError, ValueError: ``x`` is no tensor, or has another shape.
         """
         check_width("x", x, len(self.shift))  # a single scale would be broadcast, and counted once
-        own = self.log_scale.sum()
+        own = self.log_scale.sum(dtype=total_dtype(x))
         if inverse:
             return ((x - self.shift) * torch.exp(-self.log_scale)).to(x.dtype), _added(log_det, -own, x)
         return (x * torch.exp(self.log_scale) + self.shift).to(x.dtype), _added(log_det, own, x)
@@ -106,12 +105,14 @@ class LULinear(Built, nn.Module):
             TypeError, ValueError: ``x`` is no tensor, or has another shape.
         """
         check_width("x", x, len(self.bias))
-        own = self.matrix.diagonal().sum()
+        own = self.matrix.diagonal().sum(dtype=total_dtype(x))
         with without_autocast(x.device):
             lower, upper = self.factors()
             wide = x.to(lower.dtype)
             if not inverse:
                 return F.linear(wide, lower @ upper, self.bias).to(x.dtype), _added(log_det, own, x)
+            # there are no solutions in half precision
+            lower, upper, wide = (value.to(total_dtype(value)) for value in (lower, upper, wide))
             # row by row x (L U)^T = y - b
             half = torch.linalg.solve_triangular(lower.T, wide - self.bias, upper=True, left=False, unitriangular=True)
             back = torch.linalg.solve_triangular(upper.T, half, upper=False, left=False)

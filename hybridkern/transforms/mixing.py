@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_name, as_size
 from hybridkern._autocast import without_autocast
-from hybridkern._precision import wide
+from hybridkern._precision import total_dtype, wide
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 
@@ -75,7 +75,9 @@ class Mixing(nn.Module):
         with without_autocast(self.shift.device):
             weight = self._matrices() * self.log_scale.exp()[:, None]
             bias = torch.einsum("koi,ki->ko", weight, self.shift)
-            log_det = self.log_scale.sum() + self.log_diagonal.sum() if self.learnt else self.log_scale.sum()
+            wider = total_dtype(self.log_scale)  # times the pixels, a sum rounded to half precision is off by nats
+            log_det = self.log_scale.sum(dtype=wider)
+            log_det = log_det + self.log_diagonal.sum(dtype=wider) if self.learnt else log_det
             return Mixed(*inverse_of(weight, bias), -log_det) if inverse else Mixed(weight, bias, log_det)
 
     def _matrices(self) -> Tensor:

@@ -36,8 +36,9 @@ class Posterior(NamedTuple):
 
         Source: Kingma and Welling 2014 (arXiv:1312.6114), appendix B.
         """
-        shift = self.mean if mean is None else self.mean - mean
-        own = self.log_scale if log_scale is None else self.log_scale - log_scale
+        own_mean, own_scale = (value.to(total_dtype(value)) for value in self)
+        shift = own_mean if mean is None else own_mean - mean
+        own = own_scale if log_scale is None else own_scale - log_scale
         scale = 1.0 if log_scale is None else torch.exp(-2 * log_scale)
         each = 0.5 * (torch.exp(2 * own) + shift.square() * scale - 1) - own
         return each.sum(1)
