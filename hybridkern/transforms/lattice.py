@@ -43,7 +43,10 @@ def evaluate(net: nn.Module, x: Tensor) -> Tensor:
     if any(map(_knows_itself, net.modules())):
         with _swapping:
             return _swapped(net, x)
-    out: Tensor = _widened(net, {})(wide(x))
+    done: dict[int, Any] = {}
+    out: Tensor = _widened(net, done)(wide(x))
+    for module in net.modules():
+        _take_over(module, done[id(module)])
     return out
 
 
@@ -80,6 +83,18 @@ def _widened(module: nn.Module, done: dict[int, Any]) -> nn.Module:
         }
     own["_modules"] = {name: part if part is None else _widened(part, done) for name, part in own["_modules"].items()}
     return copied
+
+
+_TENSORS = ("_parameters", "_buffers", "_modules")
+
+
+def _take_over(module: nn.Module, copied: nn.Module) -> None:
+    """Other attributes that the call set, such as counts; not weights that hooks made of the converted ones."""
+    own, params = module.__dict__, copied._parameters
+    for name, value in copied.__dict__.items():
+        changed = name not in _TENSORS and value is not own.get(name)
+        if changed and not (f"{name}_orig" in params or f"{name}_g" in params):
+            own[name] = value
 
 
 def integer_limit(dtype: torch.dtype) -> int:

@@ -287,3 +287,22 @@ def test_others_may_use_the_networks_meanwhile() -> None:
         module.register_forward_hook(lambda *_: seen.append(dict(flow.named_parameters())))
     flow.inverse(flow(torch.zeros(2, 4))[0])
     assert seen and all(now[name] is own[name] for now in seen for name in own)
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.seen = x
+        return super().forward(x)
+
+
+def test_networks_keep_what_they_note() -> None:
+    net, x = Counting(3, 3), torch.randn(2, 3)
+    evaluate(net, x)
+    evaluate(net, x)
+    assert net.calls == 2 and torch.equal(net.seen, x.double())
+    hooked = nn.utils.spectral_norm(nn.Linear(3, 3)).eval()
+    evaluate(hooked, x)
+    assert hooked.weight.dtype is torch.float32
