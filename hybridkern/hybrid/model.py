@@ -83,6 +83,11 @@ class HybridModel(Saved, nn.Module):
         head, latents = self._own_head(), self.flow.run(x)
         return HybridOutput(latents.z, latents.log_px, head(latents.z))
 
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``log p(x)`` ``(B,)`` in nats, and the prediction as :meth:`predict` reads it, for ``x`` ``(B, D)``."""
+        out: HybridOutput = self(x)
+        return out.log_px, out.prediction
+
     def log_prob(self, x: Tensor) -> Tensor:
         """``log p(x)`` ``(B,)`` in nats."""
         return self.flow.log_prob(x)

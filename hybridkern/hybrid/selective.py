@@ -70,10 +70,10 @@ class SelectiveClassifier(nn.Module):
     def _run(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``log p(x)`` ``(B,)`` and ``p(y|x)`` ``(B, classes)``, in evaluation mode."""
         with evaluating(self.model):
-            out = self.model(x)
+            log_px, prediction = self.model.judge(x)
             head = self.model.head
             assert isinstance(head, Classifier)
-            return out.log_px, head.probabilities(out.prediction)
+            return log_px, head.probabilities(prediction)
 
     @torch.no_grad()
     def fit(self, loader: Iterable[Sequence[Any]]) -> SelectiveClassifier:

@@ -7,11 +7,12 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hybridkern import flows
 from hybridkern.distributions import Distribution
 from hybridkern.hybrid import HybridModel, SelectiveClassifier, heads
+from hybridkern.hybrid.vae import HybridVAE
 
 
 def _model(head: heads.Head | None = None) -> HybridModel:
@@ -215,3 +216,11 @@ def test_made_on_meta() -> None:
         selective = SelectiveClassifier(_model())
     selective.to_empty(device="cpu")
     assert selective.threshold.dtype is torch.float64 and selective.class_prior.shape == (3,)
+
+
+def test_an_autoencoder_predicts_from_the_mean_of_its_latents() -> None:
+    torch.manual_seed(0)
+    model = HybridVAE(nn.Linear(2, 4), nn.Linear(2, 4), heads.Categorical(2, 3), likelihood="gaussian").eval()
+    selective, x = SelectiveClassifier(model, slack=math.inf).fit(_loader()), torch.randn(50, 2)
+    assert torch.equal(selective.predict(x), model.predict(x))
+    torch.testing.assert_close(selective.predict_proba(x), model.predict_proba(x))

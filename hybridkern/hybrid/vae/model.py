@@ -179,6 +179,10 @@ class HybridVAE(HybridModel):
             raise TypeError(f"head: got {short(head)}, expected a head")
         super().__init__(VAE(encoder, decoder, head.dim, likelihood=likelihood), head)  # type: ignore[arg-type]
 
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`HybridModel.judge`; the bound is from a draw of the latents, the prediction from their mean."""
+        return self.flow.run(x).log_px, self.head(self.flow(x)[0])
+
     def built_from(self) -> Arguments:
         """The arguments of the constructor, as the model holds them now."""
         if type(self) is not HybridVAE:
