@@ -71,6 +71,11 @@ class MultiScalePrior(Distribution):
         """Dtype of samples and parameters."""
         return self.marginal.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where samples lie."""
+        return self.marginal.device
+
     def initialize(self, x: Tensor) -> None:
         """Starts ``marginal`` from the latents ``x`` ``(N, dim)``, as its own ``initialize`` describes."""
         self.marginal.initialize(x)

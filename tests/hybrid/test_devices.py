@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hybridkern import flows
+from hybridkern.distributions import ClassGaussians
 from hybridkern.flows import _later
 from hybridkern.hybrid import HybridIDF, HybridModel, _scaling, heads, objectives
 
@@ -19,7 +20,14 @@ FLOWS = {
     "glow": (lambda: flows.Glow((1, 4, 4), levels=1, steps=1, hidden=4), (1, 4, 4)),
     "planar": (lambda: flows.Planar(4, layers=2), (4,)),
     "idf": (lambda: flows.IDF(4, layers=2, parts=2, hidden=4), (4,)),
+    "idf-images": (lambda: flows.IDF((1, 4, 4), layers=1, levels=1, hidden=4), (1, 4, 4)),
+    "classes": (lambda: _with_classes(flows.RealNVP(4, layers=2, hidden=4)), (4,)),
 }
+
+
+def _with_classes(flow: flows.Flow) -> flows.Flow:
+    flow.base = ClassGaussians(4, 2)
+    return flow
 
 
 @pytest.mark.parametrize("name", FLOWS)
