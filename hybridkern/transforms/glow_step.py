@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
-from hybridkern._precision import total_dtype
+from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed
 from hybridkern.ops.affine_coupling.form import CouplingForm
 from hybridkern.transforms.coupling import joined

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_name, as_size
 from hybridkern._autocast import without_autocast
-from hybridkern._precision import total_dtype, wide
+from hybridkern._precision import wide
+from hybridkern._tensors import total_dtype
 
 PERMUTATIONS = ("conv1x1", "shuffle", "reverse")
 
