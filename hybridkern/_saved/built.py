@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, NamedTuple, TypeVar
@@ -39,6 +39,17 @@ class Arguments(NamedTuple):
     kwargs: dict[str, Any]
 
 
+def signature_of(kind: Callable[..., Any]) -> inspect.Signature:
+    """What a class, or a function, takes.
+
+    Of a class that inherits both, Python 3.10 takes ``__new__``, which here is :class:`Built`'s and takes anything.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Built)):
+        return inspect.signature(kind)
+    found = inspect.signature(kind.__init__)
+    return found.replace(parameters=list(found.parameters.values())[1:])
+
+
 class Built:
     """Base of a class whose instances hold the arguments they were built from."""
 
@@ -57,7 +68,7 @@ class Built:
         """The arguments of the constructor, as :func:`noted` keeps them, with the settings as they are now."""
         if not self._settings:
             return self._built_from
-        call = inspect.signature(type(self)).bind(*self._built_from.args, **self._built_from.kwargs)
+        call = signature_of(type(self)).bind(*self._built_from.args, **self._built_from.kwargs)
         named = [place for place in call.arguments.values() if isinstance(place, dict)]  # **arguments of a subclass
         for name in self._settings:
             places = [call.arguments] if name in call.signature.parameters else [p for p in named if name in p]

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hybridkern._arguments import short
-from hybridkern._saved.built import Arguments, Built, Shape, Unnamed, noted
+from hybridkern._saved.built import Arguments, Built, Shape, Unnamed, noted, signature_of
 from hybridkern._saved.names import name_of
 
 _ABSENT = object()
@@ -105,7 +105,7 @@ class Description:
         return {"parts": self._values(chosen, where)} if chosen else {}
 
     def _called(self, kind: Callable[..., Any], call: Arguments, where: str) -> dict[str, Any]:
-        signature = inspect.signature(getattr(kind, "_restored", kind))
+        signature = signature_of(getattr(kind, "_restored", kind))
         bound = signature.bind(*call.args, **call.kwargs)
         bound.apply_defaults()  # which another version may have others of
         values: dict[str, Any] = {}
