@@ -124,6 +124,8 @@ class BayesianLinear(Regressor):
     def observe(self, z: Tensor, y: Tensor) -> BayesianLinear:
         """Adds rows to the data that the posterior is given; call it for each batch of the training data.
 
+        Each process of a distributed run counts the rows that it was given: give all of them to every process.
+
         Args:
             z: latents ``(B, dim)``, any floating-point dtype.
             y: targets ``(B,)``.
