@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hybridkern.lab.recipes import digits
 from hybridkern.lab.recipes.batches import Batches
 from hybridkern.lab.recipes.digits import DigitsConfig
 from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.interrupts import interruptible
 from tests.recipes.conftest import StopAt, run
 
 SETTINGS = {"epochs": 3, "seed": 1}
@@ -46,6 +48,19 @@ def test_resumed_run_equals_the_whole_run(tmp_path, name):
     last = [torch.load(tmp_path / where / "checkpoints" / "last.ckpt") for where in ("whole", "moved")]
     assert_same(last[0]["optimizer_states"], last[1]["optimizer_states"])
     assert_same(last[0]["lr_schedulers"], last[1]["lr_schedulers"])
+
+
+def test_ctrl_c_that_python_drops_ends_the_training_at_the_next_batch():
+    trainer = SimpleNamespace(callbacks=[], interrupted=False)
+    handler = signal.getsignal(signal.SIGINT)
+    with interruptible(trainer):
+        (noted,) = trainer.callbacks
+        noted.on_train_batch_start()
+        with pytest.raises(KeyboardInterrupt):  # as in a finalizer, where it would be dropped
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            noted.on_train_batch_start()
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def assert_same(a, b):

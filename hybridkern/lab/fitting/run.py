@@ -27,6 +27,7 @@ from hybridkern.lab.fitting.module import FitModule, observe
 from hybridkern.lab.fitting.settings import Settings, placed_on
 from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.interrupts import interruptible
 from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.training import quiet_lightning
 
@@ -212,12 +213,8 @@ def _train(
             enable_model_summary=False,
             enable_checkpointing=len(callbacks) > 2,
         )
-        try:
+        with interruptible(trainer):
             trainer.fit(module, batches, ckpt_path=None if resumed is None else resumed.path)
-        except SystemExit as stop:
-            if trainer.interrupted:
-                raise KeyboardInterrupt from stop
-            raise
 
 
 def _begun(

@@ -23,6 +23,7 @@ from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.device import chosen
 from hybridkern.lab.recipes.errors import DamagedFileError
 from hybridkern.lab.recipes.fitting import require_fit
+from hybridkern.lab.recipes.interrupts import interruptible
 from hybridkern.lab.recipes.module import HybridModule
 from hybridkern.lab.recipes.task import Task
 
@@ -118,14 +119,9 @@ def _run(
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        try:
-            path = None if resumed is None else resumed.path
+        path = None if resumed is None else resumed.path
+        with interruptible(trainer):
             trainer.fit(module, batches, Batches(data.validation, _VALIDATION_BATCH), ckpt_path=path)
-        except SystemExit as stop:
-            # Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on
-            if trainer.interrupted:
-                raise KeyboardInterrupt from stop
-            raise
 
 
 def _has_stopped(resumed: Resumed, stopping: EarlyStopping) -> bool:

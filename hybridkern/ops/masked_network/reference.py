@@ -38,7 +38,8 @@ def _results(
 ) -> list[Tensor]:
     """``x``, and what each layer gives."""
     activate = list(ACTIVATIONS.values())[activation]
-    given, sums = [x], list[Tensor]()
+    given = [x]
+    sums: list[Tensor] = []
     for weight, bias, mask, code in zip(weights, biases, masks, plan, strict=True):
         own = F.linear(given[-1], weight * mask, bias)
         sums.append(own + sums[code // 2 - 1] if code > 1 else own)

@@ -39,6 +39,7 @@ from hybridkern.lab.recipes.images.pace import Pace
 from hybridkern.lab.recipes.images.precision import keep_freed_memory, resolve
 from hybridkern.lab.recipes.images.task import ImageTask
 from hybridkern.lab.recipes.images.training_config import TrainingConfig
+from hybridkern.lab.recipes.interrupts import interruptible
 from hybridkern.lab.recipes.training import quiet_lightning
 
 _VALIDATION_BATCH = 128
@@ -151,12 +152,8 @@ def _run(
             num_sanity_val_steps=0,
         )
         try:
-            trainer.fit(module, batches, validation, ckpt_path=None if resumed is None else resumed.path)
-        except SystemExit as stop:
-            # Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on
-            if trainer.interrupted:
-                raise KeyboardInterrupt from stop
-            raise
+            with interruptible(trainer):
+                trainer.fit(module, batches, validation, ckpt_path=None if resumed is None else resumed.path)
         except ProcessRaisedException as error:
             raise RecipeError(f"a process of --devices failed: {str(error).strip().splitlines()[-1]}") from error
         except ProcessExitedException as error:
