@@ -146,7 +146,14 @@ def test_ctrl_c_leaves_a_run_that_can_be_resumed(tmp_path):
     endless = ("--set", "patience=1000")  # the run may not end before the signal comes
     arguments = [sys.executable, "-m", "hybridkern.lab.cli", "train", "digits-tutorial", "--out", str(out), *endless]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a shell runs behind
+    )
     try:
         deadline = time.monotonic() + 60
         while not (out / "checkpoints" / "last.ckpt").exists():

@@ -50,9 +50,17 @@ def test_resumed_run_equals_the_whole_run(tmp_path, name):
     assert_same(last[0]["lr_schedulers"], last[1]["lr_schedulers"])
 
 
+@pytest.fixture
+def python_handles_ctrl_c():
+    """As in a command in the foreground: a shell has those behind ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_that_python_drops_ends_the_training_at_the_next_batch():
     trainer = SimpleNamespace(callbacks=[], interrupted=False)
-    handler = signal.getsignal(signal.SIGINT)
     with interruptible(trainer):
         (noted,) = trainer.callbacks
         noted.on_train_batch_start()
@@ -60,7 +68,7 @@ def test_ctrl_c_that_python_drops_ends_the_training_at_the_next_batch():
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             noted.on_train_batch_start()
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def assert_same(a, b):
