@@ -140,6 +140,9 @@ def test_the_inverse_solves_every_layer(dtype: torch.dtype) -> None:
     assert residual <= (1e-6 if dtype is torch.float32 else 1e-10)
     with torch.no_grad():
         alone = torch.cat([block.inverse(row[None], weights) for row in y])
+        among_others = block.inverse(torch.cat([y[:32], 5 * torch.randn(32, 5, dtype=dtype)]), weights)[:32]
+    assert (alone + block.net(alone, weights) - y).abs().max() <= (1e-6 if dtype is torch.float32 else 1e-10)
+    torch.testing.assert_close(among_others, x[:32], rtol=0, atol=1e-12 if dtype is torch.float64 else 1e-6)
     # each row solves to 1e-6, so that two of its solutions are at most twice that apart, over 1 - c
     torch.testing.assert_close(alone, x, rtol=0, atol=1e-12 if dtype is torch.float64 else 2e-6)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C during training: it ends the loop wherever it comes, and is Python's again afterwards."""
+"""Ctrl-C during training: it ends the loop wherever it comes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class _Noted(Callback):
 def interruptible(trainer: pl.Trainer) -> Iterator[None]:
     """Around ``trainer.fit``: Ctrl-C ends it with ``KeyboardInterrupt``, once the trainer has shut down.
 
-    Lightning ends the process with exit code 1 then, and leaves Ctrl-C without effect. Another handler than Python's
-    own stays in charge.
+    Lightning turns Ctrl-C into exit code 1; the command line has its own code and a word on how to go on. Another
+    handler than Python's own stays in charge.
     """
     here = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT) if here else None
