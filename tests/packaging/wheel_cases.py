@@ -41,11 +41,13 @@ SELECTION = (
     "tests/flows/test_compile.py::test_compiles_as_one_graph[{}-glow-context]",
     "tests/flows/test_compile.py::test_compiles_as_one_graph[{}-realnvp-2]",
     "tests/codec/test_coder.py",
+    "tests/saving/test_files.py",
     "tests/saving/test_saving.py",
 )
 QUICK = (
     "tests/test_packaging.py",
     *(f"tests/ops/test_{name}.py" for name in ("registration", "backends", "nodes")),
+    "tests/saving/test_files.py",
     "tests/saving/test_saving.py",
 )
 
