@@ -21,7 +21,9 @@ network::Image image_of(const Tensor& tensor) {
   return {tensor.const_data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
 }
 
-// Weights as the kernels read them.
+network::Filter filter_of(const Tensor& w) { return {w.stride(0), w.stride(1), w.stride(2), w.stride(3)}; }
+
+// Weights as the kernels read them: those of the 3x3 convolutions in any layout.
 struct Weights {
   Tensor w1, b1, w2, b2, w3, b3;
 };
@@ -35,6 +37,7 @@ Network network_of(const Tensor& x, const Weights& w) {
   net.w1 = w.w1.const_data_ptr(), net.b1 = w.b1.const_data_ptr();
   net.w2 = w.w2.const_data_ptr(), net.b2 = w.b2.const_data_ptr();
   net.w3 = w.w3.const_data_ptr(), net.b3 = w.b3.const_data_ptr();
+  net.at1 = filter_of(w.w1), net.at3 = filter_of(w.w3);
   return net;
 }
 
@@ -79,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor> coupling_network_forward(const Tensor& x, con
                                                             const Tensor& w2, const Tensor& b2, const Tensor& w3,
                                                             const Tensor& b3, bool bf16, bool save_hidden) {
   check_network(x, w1, b1, w2, b2, w3, b3);
-  const Weights weights{dense(w1), dense(b1), dense(w2), dense(b2), dense(w3), dense(b3)};
+  const Weights weights{w1, dense(b1), dense(w2), dense(b2), w3, dense(b3)};
   Network net = network_of(x, weights);
   const ScalarType kept = bf16 && !is_double(x) ? ScalarType::BFloat16 : x.scalar_type();
   Tensor params = empty_channels_last({x.size(0), net.out, x.size(2), x.size(3)}, x.scalar_type());
@@ -97,15 +100,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coupling_netw
     const Tensor& w3, const Tensor& b3, const Tensor& hidden1, const Tensor& hidden2, bool bf16, bool wants_x) {
   const Argument main = check_network(x, w1, b1, w2, b2, w3, b3);
   check_exactly("grad", grad, main, {4, {x.size(0), w3.size(0), x.size(2), x.size(3)}});
-  const Weights weights{dense(w1), dense(b1), dense(w2), dense(b2), dense(w3), dense(b3)};
+  const Weights weights{w1, dense(b1), dense(w2), dense(b2), w3, dense(b3)};
   Network net = network_of(x, weights);
   const bool has_hidden = hidden1.dim() > 0 && hidden1.size(0) > 0;
   const ScalarType kept = bf16 && !is_double(x) ? ScalarType::BFloat16 : x.scalar_type();
   check_hidden("hidden1", hidden1, net, kept, has_hidden);
   check_hidden("hidden2", hidden2, net, kept, has_hidden);
   Tensor grad_x = empty_channels_last({wants_x ? x.size(0) : 0, x.size(1), x.size(2), x.size(3)}, x.scalar_type());
-  Tensor grads[] = {empty_shaped_like(w1), empty_shaped_like(b1), empty_shaped_like(w2),
-                    empty_shaped_like(b2), empty_shaped_like(w3), empty_shaped_like(b3)};
+  // Convolutions' in the layout of their weights, as autograd wants them: others it would copy.
+  Tensor grads[] = {empty_matching(w1),    empty_shaped_like(b1), empty_shaped_like(w2),
+                    empty_shaped_like(b2), empty_matching(w3),    empty_shaped_like(b3)};
   if (x.size(0) * x.size(2) * x.size(3) > 0) {
     net.grad = image_of(grad);
     if (wants_x) net.grad_x = grad_x.mutable_data_ptr();
@@ -115,6 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> coupling_netw
     }
     void** targets[] = {&net.grad_w1, &net.grad_b1, &net.grad_w2, &net.grad_b2, &net.grad_w3, &net.grad_b3};
     for (int i = 0; i < 6; ++i) *targets[i] = grads[i].mutable_data_ptr();
+    net.grad_at1 = filter_of(grads[0]), net.grad_at3 = filter_of(grads[4]);
     kernels_for(x, bf16).backward(net);
   } else {
     for (Tensor& each : grads) torch::stable::zero_(each);

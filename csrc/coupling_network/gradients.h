@@ -10,7 +10,6 @@ class Gradients : Layers<Engine> {
   using Base = Layers<Engine>;
   using Base::back1_, Base::back2_, Base::back3_, Base::pack_forward, Base::pack_backward;
   using Base::net_, Base::plan_, Base::in_, Base::hidden_, Base::out_, Base::blocks_;
-  using Base::places1_, Base::places3_;
   using Base::take, Base::kept, Base::hidden_layers, Base::masked_layer;
   using typename Base::E, typename Base::T, typename Base::Forward, typename Base::Backward;
 
@@ -140,6 +139,7 @@ class Gradients : Layers<Engine> {
   // From blocks to the layout of the parameters; bias sums in the order of the slices.
   void write_gradients(const Group& group) const {
     T *w1 = static_cast<T*>(net_.grad_w1), *w2 = static_cast<T*>(net_.grad_w2), *w3 = static_cast<T*>(net_.grad_w3);
+    const network::Filter at1 = net_.grad_at1, at3 = net_.grad_at3;
     const int64_t hidden = net_.hidden;
     each(hidden_, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) {
@@ -149,11 +149,14 @@ class Gradients : Layers<Engine> {
           for (int64_t i = 0; i < some; ++i)
             spread(group.w2 + ((k / side) * hidden_ + block) * area + i, side, w2 + (h + i) * hidden + k, 1,
                    least(side, hidden - k));
-        for (int64_t k = 0; k < 9 * net_.in; ++k)
-          spread(group.w1 + ((k / side) * hidden_ + block) * area + k % side * side, 1,
-                 w1 + h * 9 * net_.in + places1_[k], 9 * net_.in, some);
-        for (int64_t k = 0; k < 9 * net_.out; ++k)
-          spread(group.w3 + (block * out_ + k / side) * area + k % side, side, w3 + places3_[k] + h * 9, 9, some);
+        for (int64_t tap = 0; tap < 9; ++tap) {
+          for (int64_t c = 0, k = tap * net_.in; c < net_.in; ++c, ++k)
+            spread(group.w1 + ((k / side) * hidden_ + block) * area + k % side * side, 1,
+                   w1 + h * at1.out + c * at1.in + at1.tap(tap), at1.out, some);
+          for (int64_t o = 0, k = tap * net_.out; o < net_.out; ++o, ++k)
+            spread(group.w3 + (block * out_ + k / side) * area + k % side, side,
+                   w3 + h * at3.in + o * at3.out + at3.tap(8 - tap), at3.in, some);
+        }
       }
     });
     write_sums(group.b1, hidden_ * side, hidden, net_.grad_b1);

@@ -28,16 +28,24 @@ struct Slices {
   Slices(int64_t batch, int64_t height, int64_t width);
 };
 
+// Where a number of a 3x3 convolution's weight (out, in, 3, 3) lies, strides in elements.
+struct Filter {
+  int64_t out, in, row, column;
+  int64_t tap(int64_t t) const { return t / 3 * row + t % 3 * column; }
+};
+
 struct Network {
   int64_t in, hidden, out;
   Slices slices;
   Image x;
-  const void *w1, *b1, *w2, *b2, *w3, *b3;  // contiguous, of the working type
+  const void *w1, *b1, *w2, *b2, *w3, *b3;  // of the working type, w2 and biases contiguous
+  Filter at1, at3;                          // w1 and w3
   void *hidden1, *hidden2;                  // [slice][block of pixels][block of channels]; nullptr: not kept
   void* params;                             // (B, H, W, out)
   Image grad;                               // of params
   void* grad_x;                             // (B, H, W, in); nullptr: not wanted
   void *grad_w1, *grad_b1, *grad_w2, *grad_b2, *grad_w3, *grad_b3;
+  Filter grad_at1, grad_at3;
 };
 
 struct Kernels {

@@ -58,9 +58,9 @@ class Weights {
   // pixel that is read sends, where a convolution has the pixel that is written gather.
   auto matrix1() const {
     const T* w = static_cast<const T*>(net_.w1);
-    const int64_t row = 9 * net_.in;
     const int64_t* place = places1_;
-    return filler(net_.hidden, row, [=](int64_t h, int64_t k) { return w[h * row + place[k]]; });
+    const int64_t row = net_.at1.out;
+    return filler(net_.hidden, 9 * net_.in, [=](int64_t h, int64_t k) { return w[h * row + place[k]]; });
   }
   auto matrix2() const {
     const T* w = static_cast<const T*>(net_.w2);
@@ -84,15 +84,16 @@ class Weights {
   auto matrix3() const {
     const T* w = static_cast<const T*>(net_.w3);
     const int64_t* place = places3_;
-    return filler(9 * net_.out, net_.hidden, [=](int64_t k, int64_t h) { return w[place[k] + h * 9]; });
+    const int64_t column = net_.at3.in;
+    return filler(9 * net_.out, net_.hidden, [=](int64_t k, int64_t h) { return w[place[k] + h * column]; });
   }
 
   // Where the columns of the first matrix and the rows of the third one begin in the weights: a table, since divisions
   // would take as long as the rest of the packing.
   void fill_places() const {
     for (int64_t tap = 0; tap < 9; ++tap) {
-      for (int64_t c = 0; c < net_.in; ++c) places1_[tap * net_.in + c] = c * 9 + tap;
-      for (int64_t o = 0; o < net_.out; ++o) places3_[tap * net_.out + o] = o * net_.hidden * 9 + 8 - tap;
+      for (int64_t c = 0; c < net_.in; ++c) places1_[tap * net_.in + c] = c * net_.at1.in + net_.at1.tap(tap);
+      for (int64_t o = 0; o < net_.out; ++o) places3_[tap * net_.out + o] = o * net_.at3.out + net_.at3.tap(8 - tap);
     }
   }
 

@@ -272,6 +272,12 @@ def _with_graph(
 _apply: Callable[..., tuple[Tensor, ...]] = _Steps.apply
 
 
+def _same_layout(grad: Tensor, param: Tensor) -> bool:
+    """Strides of dims of one element say nothing."""
+    strides = zip(param.shape, grad.stride(), param.stride(), strict=True)
+    return all(own == other for size, own, other in strides if size != 1)
+
+
 class _Gradients:
     """Gradients of inputs and parameters, filled from the last step to the first."""
 
@@ -285,7 +291,7 @@ class _Gradients:
         self.inputs[k] = inputs
         for index, grad in zip(self.run.param_index[k], params, strict=True):
             before, param = self.params[index], self.run.params[index]
-            if grad is not None and grad.stride() != param.stride():
+            if grad is not None and not _same_layout(grad, param):
                 # autograd takes a gradient over only in its parameter's layout, and would copy all of them at the end
                 grad = torch.empty_like(param).copy_(grad)
             self.params[index] = grad if before is None else before if grad is None else before + grad

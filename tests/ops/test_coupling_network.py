@@ -211,6 +211,25 @@ def test_layouts_under_autocast(backend: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
+@pytest.mark.parametrize("place", [torch.contiguous_format, torch.channels_last])
+def test_gradients_are_taken_as_they_are(backend: str, place: torch.memory_format) -> None:
+    """Kernels read weights in their layout and write gradients in it: nobody copies either of them."""
+    args = arguments((3, 5, 6, 7, 10, 4))
+    placed = {name: args[name].contiguous(memory_format=place) for name in ("w1", "w2", "w3")}
+    args |= placed | {"x": args["x"].contiguous(memory_format=torch.channels_last)}
+    leaves = {name: value.detach().requires_grad_() for name, value in args.items()}
+    grad = gradient(args).contiguous(memory_format=torch.channels_last)
+    y = ops.coupling_network(**leaves)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        y.backward(grad)
+    copied = [event.input_shapes[0] for event in profile.events() if event.name == "aten::copy_"]
+    assert list(args["w1"].shape) not in copied
+    assert list(args["w3"].shape) not in copied
+    for name in ("w1", "w3"):
+        assert leaves[name].grad.stride() == placed[name].stride()
+
+
+@pytest.mark.parametrize("backend", COMPILED_BACKENDS, indirect=True)
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.usefixtures("threads_restored")
 def test_same_bits_whatever_the_threads_and_whether_hidden_is_kept(backend: str, bf16: bool) -> None:

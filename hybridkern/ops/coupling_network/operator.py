@@ -36,6 +36,14 @@ def hidden_size(batch: int, height: int, width: int, hidden: int) -> tuple[int, 
     return slices, _up(examples * rows * width, _SIDE) * _SIDE, _up(hidden, _SIDE) * _SIDE
 
 
+def gradients_like(*weights: Tensor) -> list[Tensor]:
+    """Empty gradients of weights and biases: those of 3x3 convolutions in their layout, else autograd copies them."""
+    return [
+        torch.empty_like(value) if value.ndim == 4 and value.shape[-1] == 3 else value.new_empty(value.shape)
+        for value in weights
+    ]
+
+
 def _fake_forward(
     x: Tensor,
     w1: Tensor,
@@ -71,7 +79,7 @@ def _fake_backward(
 ) -> tuple[Tensor, ...]:
     batch, channels, height, width = x.shape
     grad_x = x.new_empty((batch if wants_x else 0, height, width, channels)).permute(0, 3, 1, 2)
-    return grad_x, *(value.new_empty(value.shape) for value in (w1, b1, w2, b2, w3, b3))
+    return grad_x, *gradients_like(w1, b1, w2, b2, w3, b3)
 
 
 _WEIGHTS = "Tensor w1, Tensor b1, Tensor w2, Tensor b2, Tensor w3, Tensor b3"

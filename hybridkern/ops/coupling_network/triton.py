@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hybridkern.ops._triton.launch import launch
 from hybridkern.ops._triton.tiles import power_of_two
-from hybridkern.ops.coupling_network.operator import hidden_size
+from hybridkern.ops.coupling_network.operator import gradients_like, hidden_size
 from hybridkern.ops.coupling_network.triton_kernels import (
     collect_kernel,
     gather_kernel,
@@ -234,7 +234,7 @@ def backward(
     """``coupling_network_backward``: gradients of ``x`` (empty unless wanted), of three weights and three biases."""
     low = _low(x, bf16)
     s = _sizes(x, w1, w3)
-    grads = [value.new_empty(value.shape) for value in (w1, b1, w2, b2, w3, b3)]
+    grads = gradients_like(w1, b1, w2, b2, w3, b3)
     no_x = x.new_empty((0, x.shape[2], x.shape[3], s.channels)).permute(0, 3, 1, 2)
     if s.positions == 0:
         return (torch.empty_like(x) if wants_x else no_x, *(value.zero_() for value in grads))  # type: ignore[return-value]
@@ -258,7 +258,7 @@ def backward(
         sum(programs) + 2 * b_programs + triton.cdiv(s.out, columns),
         x,
         *(first, last, sums1, sums2, one.sums, to1, to_b1, to_b2, to3, to_b3),
-        *(len(sums1), len(one.sums), *programs, b_programs),
+        *(len(sums1), len(one.sums), *programs, b_programs, *to1.stride(), *to3.stride()),
         **s.constants(),
         BLOCK=_BLOCK,
         ROWS=32,

@@ -177,26 +177,31 @@ def _sum_columns(sums, to, rows, width, stride, program, ROWS: tl.constexpr, COL
 @triton.jit
 def unpack_kernel(
     first, last, sums1, sums2, sums3, w1, b1, b2, w3, b3, groups, image_groups, w1_programs, w3_programs, b_programs,
+    a_out, a_in, a_row, a_column, c_out, c_in, c_row, c_column,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, OUT: tl.constexpr,
     WIDE: tl.constexpr, ROW: tl.constexpr, LAST: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of two weights in the order of their parameters, and those of three biases from partial sums."""
+    """The gradients of two weights in the layout of their parameters, and those of three biases from partial sums."""
     program = tl.program_id(0)
     if program < w1_programs:
         at = program * BLOCK + tl.arange(0, BLOCK)
         h = at // (9 * CHANNELS)
         c = at // 9 % CHANNELS
         live = at < HIDDEN * CHANNELS * 9
-        value = tl.load(first + (h * ROW + at % 9 * CHANNELS + c), mask=live)
-        tl.store(w1 + at, value.to(w1.dtype.element_ty), mask=live)
+        tap = at % 9
+        value = tl.load(first + (h * ROW + tap * CHANNELS + c), mask=live)
+        place = h * a_out + c * a_in + tap // 3 * a_row + tap % 3 * a_column
+        tl.store(w1 + place, value.to(w1.dtype.element_ty), mask=live)
     elif program < w1_programs + w3_programs:
         at = (program - w1_programs) * BLOCK + tl.arange(0, BLOCK)
         o = at // (9 * HIDDEN)
         h = at // 9 % HIDDEN
         live = at < OUT * HIDDEN * 9
-        value = tl.load(last + (((8 - at % 9) * OUT + o) * WIDE + h), mask=live)
-        tl.store(w3 + at, value.to(w3.dtype.element_ty), mask=live)
+        tap = at % 9
+        value = tl.load(last + (((8 - tap) * OUT + o) * WIDE + h), mask=live)
+        place = o * c_out + h * c_in + tap // 3 * c_row + tap % 3 * c_column
+        tl.store(w3 + place, value.to(w3.dtype.element_ty), mask=live)
     else:
         rest = program - w1_programs - w3_programs
         if rest < b_programs:
