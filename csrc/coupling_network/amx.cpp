@@ -41,7 +41,7 @@ struct Tiles : Pairs {
 
   using Columns = TransposedColumns<Tiles>;
 
-  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
+  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate, int64_t = side) {
     constexpr int64_t half = area / 2, pitch = side * sizeof(T);
     if (accumulate) {
       _tile_loadd(0, c, pitch);

@@ -21,9 +21,9 @@ struct DotProducts : Pairs {
 
   using Columns = TransposedColumns<DotProducts>;
 
-  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
+  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate, int64_t wanted = side) {
     constexpr int rows = 8;
-    for (int64_t r0 = 0; r0 < side; r0 += rows) {
+    for (int64_t r0 = 0; r0 < wanted; r0 += rows) {
       __m512 sum[rows][2];
       for (int r = 0; r < rows; ++r)
         for (int v = 0; v < 2; ++v)

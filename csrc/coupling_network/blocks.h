@@ -98,9 +98,9 @@ struct Widening {
         for (int64_t r = r0; r < r0 + 8; ++r) to[c * side + r] = from[r * side + c];
   }
 
-  // c (32 x 32) = [c +] sum over k of a(k) b(k)
-  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate) {
-    sum_products<false>(a, area, b, depth, c, accumulate);
+  // c (32 x 32) = [c +] sum over k of a(k) b(k), its first `rows` rows at least
+  static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate, int64_t rows = side) {
+    sum_products<false>(a, area, b, depth, c, accumulate, rows);
   }
 
   // So many blocks of either operand fit the first-level cache, where every row of the result reads the right one
@@ -108,16 +108,18 @@ struct Widening {
   static constexpr int64_t chunk = 4;
 
   template <bool Transposed>
-  static void sum_products(const E* a, int64_t pace, const E* b, int64_t depth, T* c, bool accumulate) {
+  static void sum_products(const E* a, int64_t pace, const E* b, int64_t depth, T* c, bool accumulate,
+                           int64_t rows = side) {
     for (int64_t k = 0; k < depth; k += chunk)
       add_chunk<Transposed>(a + k * pace, pace, b + k * area, depth - k < chunk ? depth - k : chunk, c,
-                            accumulate || k > 0);
+                            accumulate || k > 0, rows);
   }
 
   template <bool Transposed>
-  static HK_INLINE void add_chunk(const E* a, int64_t pace, const E* b, int64_t depth, T* c, bool accumulate) {
+  static HK_INLINE void add_chunk(const E* a, int64_t pace, const E* b, int64_t depth, T* c, bool accumulate,
+                                  int64_t rows) {
     constexpr int64_t lanes = Lanes<V>::count, columns = Vectors * lanes;
-    for (int64_t r0 = 0; r0 < side; r0 += Rows)
+    for (int64_t r0 = 0; r0 < rows; r0 += Rows)
       for (int64_t c0 = 0; c0 < side; c0 += columns) {
         V sum[Rows][Vectors];
         for (int r = 0; r < Rows; ++r)

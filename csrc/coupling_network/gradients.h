@@ -99,10 +99,11 @@ class Gradients : Layers<Engine> {
                  group.b1 + s * hidden_ * side);
     if (!net_.grad_x) return;
     const int64_t stride = in_ * side;
-    products<Engine>(own.grad1, back1_, blocks_, in_, hidden_, [&](int64_t i, int64_t j, const T* c) {
-      for (int64_t r = 0; r < side; ++r)
+    const auto keep = [&](int64_t i, int64_t j, const T* c, int64_t live) {
+      for (int64_t r = 0; r < live; ++r)
         memcpy(own.columns + (i * side + r) * stride + j * side, c + r * side, side * sizeof(T));
-    });
+    };
+    products<Engine>(own.grad1, back1_, blocks_, in_, hidden_, slice.pixels(), keep);
     gather_sums<T>(own.columns, stride, plan_, slice, net_.in, nullptr, forward.line, static_cast<T*>(net_.grad_x),
                    group.halos + s * 2 * plan_.width * net_.in);
   }

@@ -62,22 +62,22 @@ class Layers : protected Weights<Engine> {
   // max(0, a w + bias), NaN kept; zero where rows and columns are padding.
   void layer(const Slice& slice, const E* a, const E* w, int64_t depth, const T* bias, E* to) const {
     const int64_t pixels = slice.pixels();
-    products<Engine>(a, w, blocks_, hidden_, depth, [&](int64_t i, int64_t j, const T* c) {
+    products<Engine>(a, w, blocks_, hidden_, depth, pixels, [&](int64_t i, int64_t j, const T* c, int64_t live) {
       constexpr int64_t lanes = Lanes<V>::count;
       E* block = to + (i * hidden_ + j) * area;
       V shift[vectors<T>];
       for (int64_t v = 0; v < vectors<T>; ++v) shift[v] = load<V>(bias + j * side + v * lanes);
-      for (int64_t r = 0; r < side; ++r) {
+      for (int64_t r = 0; r < live; ++r) {
         V row[vectors<T>];
         for (int64_t v = 0; v < vectors<T>; ++v) row[v] = at_least(load<V>(c + r * side + v * lanes) + shift[v], T{0});
         Engine::store_row(block + r * side, row);
       }
-      clear(block, i, j, pixels);
+      clear(block, live, j);
     });
   }
 
-  void clear(E* block, int64_t i, int64_t j, int64_t pixels) const {
-    const int64_t rows = pixels - i * side, columns = net_.hidden - j * side;
+  void clear(E* block, int64_t rows, int64_t j) const {
+    const int64_t columns = net_.hidden - j * side;
     if (rows < side || columns < side) clear_padding(block, rows, least(side, columns));
   }
 
@@ -85,11 +85,10 @@ class Layers : protected Weights<Engine> {
   // `packed` (blocks of one column of blocks follow each other, `pace` columns apart); adds up its columns in `sums`.
   void masked_layer(const Slice& slice, const E* a, const E* w, int64_t depth, const E* h, E* plain, E* packed,
                     int64_t pace, T* sums) const {
-    const int64_t pixels = slice.pixels();
     memset(sums, 0, hidden_ * side * sizeof(T));
-    products<Engine>(a, w, blocks_, hidden_, depth, [&](int64_t i, int64_t j, const T* c) {
+    const int64_t pixels = slice.pixels();
+    products<Engine>(a, w, blocks_, hidden_, depth, pixels, [&](int64_t i, int64_t j, const T* c, int64_t rows) {
       constexpr int64_t lanes = Lanes<V>::count;
-      const int64_t rows = least(side, pixels - i * side);
       E* block = plain + (i * hidden_ + j) * area;
       const E* active = h + (i * hidden_ + j) * area;
       V total[vectors<T>];
@@ -104,7 +103,7 @@ class Layers : protected Weights<Engine> {
         Engine::store_row(block + r * side, row);
       }
       for (int64_t v = 0; v < vectors<T>; ++v) store<V>(sums + j * side + v * lanes, total[v]);
-      clear(block, i, j, pixels);
+      clear(block, rows, j);
       Engine::pack(block, packed + (j * pace + i) * area);
     });
   }

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <tuple>
+#include <utility>
 
 #include "../cpu/kernels.h"
 
@@ -21,14 +23,18 @@ namespace hk::network {
 
 Slices::Slices(int64_t batch_, int64_t height_, int64_t width_) : batch(batch_), height(height_), width(width_) {
   // At most 256 pixels, so that the matrices of a slice stay in the second-level cache; fewer where there would be
-  // less than eight slices to share among threads.
+  // less than eight slices to share among threads. All are alike, as their blocks are computed whole.
   constexpr int64_t most = 256, wanted = 8;
   const int64_t one = 1, pixels = height * width, share = (batch * pixels + wanted - 1) / wanted;
   const int64_t target = std::clamp((share + side - 1) / side * side, side, most);
-  examples = std::max(one, std::min(batch, target / std::max(one, pixels)));
-  rows = std::max(one, std::min(height, target / std::max(one, width)));
-  bands = (height + rows - 1) / rows;
-  count = (batch + examples - 1) / examples * bands;
+  const auto share_out = [one](int64_t of, int64_t most_each) {  // shares, and the most that one of them gets
+    const int64_t shares = (of + most_each - 1) / most_each;
+    return std::pair{shares, shares ? (of + shares - 1) / shares : one};
+  };
+  int64_t groups;
+  std::tie(groups, examples) = share_out(batch, std::max(one, target / std::max(one, pixels)));
+  std::tie(bands, rows) = share_out(height, std::max(one, target / std::max(one, width)));
+  count = groups * bands;
   blocks = (examples * rows * width + side - 1) / side;
 }
 

@@ -34,10 +34,11 @@ class Outputs : Layers<Engine> {
         const Slice slice = slice_at(plan_, s);
         hidden_layers(slice, own, hidden1, hidden2);
         const int64_t stride = out_ * side;
-        products<Engine>(hidden2, w3_, blocks_, out_, hidden_, [&](int64_t i, int64_t j, const T* c) {
-          for (int64_t r = 0; r < side; ++r)
+        const auto keep = [&](int64_t i, int64_t j, const T* c, int64_t live) {
+          for (int64_t r = 0; r < live; ++r)
             memcpy(own.columns + (i * side + r) * stride + j * side, c + r * side, side * sizeof(T));
-        });
+        };
+        products<Engine>(hidden2, w3_, blocks_, out_, hidden_, slice.pixels(), keep);
         gather_sums(own.columns, stride, plan_, slice, net_.out, own.bias3, own.line, static_cast<T*>(net_.params),
                     halos + s * 2 * plan_.width * net_.out);
       }

@@ -35,14 +35,16 @@ class Parts {
   size_t used_ = 0;
 };
 
-// c(i, j) = sum over k of a(i, k) b(j, k), handed to done(i, j, c) block by block.
+// c(i, j) = sum over k of a(i, k) b(j, k), handed to done(i, j, c, live) block by block: its first `live` rows, which
+// are pixels and no padding.
 template <class Engine, class F>
 void products(const typename Engine::E* a, const typename Engine::E* b, int64_t rows, int64_t columns, int64_t depth,
-              const F& done) {
+              int64_t pixels, const F& done) {
   alignas(64) typename Engine::T c[area];
   const auto one = [&](int64_t i, int64_t j) {
-    Engine::product(a + i * depth * area, b + j * depth * area, depth, c, false);
-    done(i, j, c);
+    const int64_t left = pixels - i * side, live = left > side ? side : left > 0 ? left : 0;
+    if (live > 0) Engine::product(a + i * depth * area, b + j * depth * area, depth, c, false, live);
+    done(i, j, c, live);
   };
   if (rows >= 8)  // what the inner loop repeats stays in the first-level cache
     for (int64_t j = 0; j < columns; ++j)

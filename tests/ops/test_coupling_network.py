@@ -18,7 +18,8 @@ from tests.ops.samples import assert_same_bits
 
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 NAMES = ("x", "w1", "b1", "w2", "b2", "w3", "b3")
-# batch, in, height, width, hidden, out: one pixel; odd; whole examples in a slice; several; bands; rows beyond a slice
+# batch, in, height, width, hidden, out: one pixel; odd; whole examples in a slice; several; bands; rows beyond a slice;
+# slices that are alike but for the last, with a third of a block
 SIZES = [
     (1, 1, 1, 1, 1, 1),
     (2, 3, 4, 5, 7, 5),
@@ -27,6 +28,7 @@ SIZES = [
     (2, 3, 40, 33, 33, 6),
     (1, 2, 3, 300, 40, 4),
     (2, 32, 9, 3, 32, 32),
+    (10, 2, 6, 12, 33, 4),
 ]
 
 

@@ -30,10 +30,10 @@ def hidden_size(batch: int, height: int, width: int, hidden: int) -> tuple[int, 
     most: Callable[[int, int], int] = torch.sym_max
     share = _up(batch * height * width, _WANTED)
     target = least(most(_up(share, _SIDE) * _SIDE, _SIDE), _MOST)
-    examples = most(1, least(batch, target // most(1, height * width)))
-    rows = most(1, least(height, target // most(1, width)))
-    slices = _up(batch, examples) * _up(height, rows)
-    return slices, _up(examples * rows * width, _SIDE) * _SIDE, _up(hidden, _SIDE) * _SIDE
+    groups = _up(batch, most(1, target // most(1, height * width)))
+    bands = _up(height, most(1, target // most(1, width)))
+    examples, rows = most(1, _up(batch, most(1, groups))), most(1, _up(height, most(1, bands)))
+    return groups * bands, _up(examples * rows * width, _SIDE) * _SIDE, _up(hidden, _SIDE) * _SIDE
 
 
 def gradients_like(*weights: Tensor) -> list[Tensor]:
