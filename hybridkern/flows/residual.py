@@ -64,7 +64,7 @@ class Residual(Described, Flow):
     bias, in evaluation too, so that two calls of ``log_prob`` differ; ``trace="exact"`` computes it from the Jacobian,
     ``D`` products an example and layer. **There is no closed-form inverse**: ``inverse`` iterates each example until
     ``|x + g(x) - y|`` is at most 1e-6 (float64: 1e-10) in every layer. First derivatives of estimates and of the
-    inverse are supported, all derivatives of exact ones.
+    inverse are supported, all derivatives of exact ones. ``torch.export`` takes exact densities alone.
 
     Args:
         shape: dimensions of vectors, or ``(C, H, W)``.

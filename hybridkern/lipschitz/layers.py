@@ -120,9 +120,14 @@ class LipschitzLayer(nn.Module, ABC):
         """Layers of one kind can share one batched iteration."""
         return type(self), tuple(self.weight.shape), tuple(self.right.shape)
 
-    @abstractmethod
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """The map of ``x``, with ``weight`` in the place of the layer's own."""
+        return self.mapped(x, weight, self.bias)
+
+    @staticmethod
+    @abstractmethod
+    def mapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The map of ``x``; without a bias that of directions."""
 
     @staticmethod
     @abstractmethod
@@ -146,11 +151,12 @@ class LipschitzLinear(LipschitzLayer):
         bound = 1 / math.sqrt(inputs)
         super().__init__(torch.empty(outputs, inputs).uniform_(-bound, bound), (outputs,), (inputs,))
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    @staticmethod
+    def mapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`LipschitzLayer`."""
         if x.ndim == 4:
-            return F.conv2d(x, weight[:, :, None, None], self.bias)
-        return F.linear(x, weight, self.bias)
+            return F.conv2d(x, weight[:, :, None, None], bias)
+        return F.linear(x, weight, bias)
 
     @staticmethod
     def images(weights: Tensor, rights: Tensor) -> Tensor:
@@ -176,9 +182,10 @@ class LipschitzConv2d(LipschitzLayer):
         weight = torch.empty(outputs, inputs, 3, 3).uniform_(-bound, bound)
         super().__init__(weight, (outputs, *size), (inputs, *size))
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+    @staticmethod
+    def mapped(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """See :class:`LipschitzLayer`."""
-        return F.conv2d(x, weight, self.bias, padding=1)
+        return F.conv2d(x, weight, bias, padding=1)
 
     @staticmethod
     def images(weights: Tensor, rights: Tensor) -> Tensor:

@@ -8,16 +8,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridkern.lipschitz.activations import ACTIVATIONS
+from hybridkern.lipschitz.activations import ACTIVATIONS, ClipSwish, LipSwish
 from hybridkern.lipschitz.layers import LipschitzConv2d, LipschitzLayer, LipschitzLinear
 from hybridkern.lipschitz.power import Weights
 
+Pair = tuple[Tensor, Tensor]  # a value (B, *S) and its directional derivatives (B, K, *S)
 LayerBuilder = Callable[[int, int], LipschitzLayer]
 
 
 def layer_builder(size: tuple[int, int] | None) -> LayerBuilder:
     """Builds linear layers for vectors, 3x3 convolutions for images of that size."""
     return LipschitzLinear if size is None else lambda inputs, outputs: LipschitzConv2d(inputs, outputs, size)
+
+
+def _through(layer: LipschitzLayer, weight: Tensor, pair: Pair) -> Pair:
+    x, directions = pair
+    moved = layer.mapped(directions.flatten(0, 1), weight, None)
+    return layer(x, weight), moved.unflatten(0, directions.shape[:2])
+
+
+def _activated(activation: nn.Module, pair: Pair) -> Pair:
+    if not isinstance(activation, LipSwish | ClipSwish):  # none stands before a first layer
+        return pair
+    x, directions = pair
+    return activation(x), activation.tangents(x, directions)
 
 
 class PlainNet(nn.Module):
@@ -56,6 +70,14 @@ class PlainNet(nn.Module):
             x = layer(activation(x), weights[layer])
         return x
 
+    def with_tangents(self, x: Tensor, weights: Weights, directions: Tensor) -> Pair:
+        """``g(x)`` and its derivatives in ``directions`` ``(B, K, *S)``, in plain operations."""
+        pair = x, directions
+        for activation, layer in zip(self.activations, self.layers, strict=True):
+            assert isinstance(layer, LipschitzLayer)
+            pair = _through(layer, weights[layer], _activated(activation, pair))
+        return pair
+
 
 class DenseNet(nn.Module):
     """Layers that join their outputs to their inputs, in learnt shares, and one layer back to the input's width.
@@ -87,12 +109,30 @@ class DenseNet(nn.Module):
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
         """``g(x)`` with these weights of the layers."""
-        raw = F.softplus(self.shares) + 0.1
-        shares = self.bound * raw / raw.norm(dim=1, keepdim=True)
         *inner, last = self.layers
-        for share, activation, layer in zip(shares, self.activations, inner, strict=True):
+        for share, activation, layer in zip(self._shares(), self.activations, inner, strict=True):
             assert isinstance(layer, LipschitzLayer)
             x = torch.cat((share[0] * x, share[1] * activation(layer(x, weights[layer]))), 1)
         assert isinstance(last, LipschitzLayer)
         out: Tensor = last(x, weights[last])
         return out
+
+    def with_tangents(self, x: Tensor, weights: Weights, directions: Tensor) -> Pair:
+        """``g(x)`` and its derivatives in ``directions`` ``(B, K, *S)``, in plain operations."""
+        pair = x, directions
+        *inner, last = self.layers
+        for share, activation, layer in zip(self._shares(), self.activations, inner, strict=True):
+            assert isinstance(layer, LipschitzLayer)
+            more = _activated(activation, _through(layer, weights[layer], pair))
+            x, directions = (
+                torch.cat((share[0] * kept, share[1] * new), dim)
+                for dim, kept, new in zip((1, 2), pair, more, strict=True)
+            )
+            pair = x, directions
+        assert isinstance(last, LipschitzLayer)
+        return _through(last, weights[last], pair)
+
+    def _shares(self) -> Tensor:
+        raw = F.softplus(self.shares) + 0.1
+        shares: Tensor = self.bound * raw / raw.norm(dim=1, keepdim=True)
+        return shares

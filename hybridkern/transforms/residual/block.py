@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern._tensors import total_dtype
 from hybridkern._values import has_saved_tensor_hooks, transformed
-from hybridkern.lipschitz import Weights
+from hybridkern.lipschitz import DenseNet, PlainNet, Weights
 from hybridkern.transforms.residual.fixed_point import differentiable
 from hybridkern.transforms.residual.series import Estimated, Series, chain, dot
 
@@ -37,6 +37,8 @@ class ResidualBlock(nn.Module):
         # torch.func takes no hooks on saved tensors, such as those of activation checkpoints
         if eager and x.numel() and not x.is_meta and (_is_small(x) or has_saved_tensor_hooks()):
             return self._row_by_row(x, weights)
+        if torch.compiler.is_exporting():
+            return self._by_tangents(x, weights)
         y = x + self.net(x, weights)
         if x.is_meta or x.shape[0] == 0:
             return y, y.flatten(1).sum(1, dtype=total_dtype(x)) * 0
@@ -48,6 +50,13 @@ class ResidualBlock(nn.Module):
         jacobian = torch.func.vmap(torch.func.jacrev(of_one))(x).flatten(2)
         identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=x.device)
         return y, _log_abs_det((jacobian + identity).to(total_dtype(x)))
+
+    def _by_tangents(self, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
+        """:meth:`exact` in plain operations: ``torch.export`` traces neither autograd nor ``torch.func``."""
+        identity = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+        directions = identity.view(1, -1, *x.shape[1:]).expand(x.shape[0], -1, *x.shape[1:])
+        g, columns = cast(PlainNet | DenseNet, self.net).with_tangents(x, weights, directions)
+        return x + g, _log_abs_det((columns.flatten(2) + identity).to(total_dtype(x)))  # that of the transpose
 
     def _row_by_row(self, x: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
         """:meth:`exact` by a vector-Jacobian product a dimension, through the operators' own derivatives."""
@@ -71,8 +80,10 @@ class ResidualBlock(nn.Module):
         its own weight; memory does not grow with the terms. The variance is that of the mean, 0 with one vector.
 
         Raises:
-            RuntimeError: inside a transform of ``torch.func`` or forward mode.
+            RuntimeError: inside a transform of ``torch.func``, forward mode or ``torch.export``.
         """
+        if torch.compiler.is_exporting():
+            raise RuntimeError("trace: got 'estimate' under torch.export, expected 'exact': log_prob(x, trace='exact')")
         if transformed():
             raise RuntimeError("trace: got 'estimate' inside a transform of torch.func, expected 'exact'")
         records = _records(x, weights)
@@ -99,7 +110,13 @@ class ResidualBlock(nn.Module):
         return given + g if records else x + g.detach(), log_det, variance
 
     def inverse(self, y: Tensor, weights: Weights) -> Tensor:
-        """``x`` with ``x + g(x) = y``; see :func:`hybridkern.transforms.residual.fixed_point.solve`."""
+        """``x`` with ``x + g(x) = y``; see :func:`hybridkern.transforms.residual.fixed_point.solve`.
+
+        Raises:
+            RuntimeError: under ``torch.export``.
+        """
+        if torch.compiler.is_exporting():
+            raise RuntimeError("inverse: a residual flow iterates until it is solved, which torch.export cannot trace")
         # what the network works with now: functional_call puts other tensors in their place, for the forward pass alone
         held: dict[str, Tensor] = dict(self.net.named_parameters())
 
