@@ -77,7 +77,7 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
         node: name of the C++ node; empty: none.
         options: types of the options, which the C++ node hands over as numbers.
     """
-    python: Callable[..., Any] = _function(gradient).apply
+    python: Callable[..., Any] = _with_constants(_function(gradient).apply, gradient.tensors)
     native = getattr(nodes.module, node, None) if node else None
     if native is None:
         return _saying_so(python) if node and extension.module is not None else python
@@ -92,6 +92,27 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
         return python(backend, *args)
 
     return run
+
+
+def _with_constants(python: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+    """The Python Function, called by ``torch.compile`` with floats that are constants of the graph.
+
+    Under ``dynamic=True`` a float that a layer holds is a symbol to Dynamo, which it cannot hand to two Functions.
+    """
+
+    def run(backend: str, *args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return python(backend, *args[:tensors], *map(_constant, args[tensors:]))
+        return python(backend, *args)
+
+    return run
+
+
+def _constant(option: Any) -> Any:
+    if isinstance(option, (list, tuple)):
+        return [_constant(value) for value in option]
+    # a symbol that becomes a key is the number from then on, and a guard of the graph
+    return next(iter({option: None})) if isinstance(option, float) else option
 
 
 def _is_registered(backend: str, node: str) -> bool:

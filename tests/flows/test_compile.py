@@ -56,6 +56,19 @@ def test_compiles_as_one_graph(name: str, backend: str) -> None:
     _assert_compiles(name, "aot_eager")
 
 
+@pytest.mark.parametrize("name", ["nsf-5", "realnvp-2", "idf-2-parts"])
+def test_one_graph_serves_batches_of_any_size(name: str, backend: str) -> None:
+    """Under ``dynamic=True`` the numbers that layers hold are symbols to the compiler too."""
+    torch.compiler.reset()
+    flow = make(name).train()
+    compiled = torch.compile(flow.log_prob, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for count in (8, 11):
+            loss, grads = _step(flow, compiled, data(flow, count))
+            expected, expected_grads = _step(flow, flow.log_prob, data(flow, count))
+            torch.testing.assert_close((loss, grads), (expected, expected_grads), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["realnvp-2", "idf-2-parts", "hybrid-idf-1"])
 def test_compiles_to_code(name: str) -> None:
