@@ -18,6 +18,7 @@ from hybridkern._saved.build import Builder, difference
 from hybridkern._saved.describe import Description
 from hybridkern._saved.names import allowed, version
 from hybridkern._saved.seals import KEY, json_is_intact, seal_json, seal_tensors, tensors_are_intact
+from hybridkern._temporary import beside, is_temporary
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _MODEL = "model"
@@ -54,7 +55,8 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
         _write(target, seal_tensors(_weights(model), {"hybridkern": json.dumps(said, allow_nan=False)}))
         return
     if target.is_dir():
-        others = sorted(entry.name for entry in target.iterdir() if entry.name not in (CONFIG, WEIGHTS))
+        known = (CONFIG, WEIGHTS)
+        others = sorted(p.name for p in target.iterdir() if p.name not in known and not is_temporary(p))
         if others:
             raise ValueError(f"path: got a folder with '{others[0]}' in it, expected an empty one, or a saved model")
     write_folder(model, target, described)
@@ -192,7 +194,7 @@ def _write(path: Path, content: bytes) -> None:
 @contextmanager
 def _staged(path: Path, content: bytes) -> Iterator[Path]:
     """A file beside ``path`` with the content, which is on the disk before it takes that name inside the block."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = beside(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)

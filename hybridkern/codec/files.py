@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridkern._temporary import beside
 from hybridkern.codec.integers import FIELDS, IntegerNet
 from hybridkern.codec.quantized import IntegerCoupling, IntegerPrior, QuantizedIDF
 from hybridkern.codec.scheme import array
@@ -41,7 +42,7 @@ def save(model: QuantizedIDF, path: str | Path) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays, description=np.frombuffer(json.dumps(description).encode(), np.uint8))
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = beside(path)
     try:
         temporary.write_bytes(content.getvalue())
         os.replace(temporary, path)

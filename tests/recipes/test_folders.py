@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hybridkern._temporary import is_temporary
 from hybridkern.lab.recipes import cubic, files
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.errors import RecipeError
@@ -285,7 +286,8 @@ def test_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", sync)
     monkeypatch.setattr(files.os, "replace", replace)
     write_durably(tmp_path / "a", b"content")
-    temporary = str(tmp_path / f".a.{os.getpid()}.tmp")
+    temporary = done[0][1]
+    assert is_temporary(Path(temporary)) and Path(temporary).parent == tmp_path
     assert done == [("sync", temporary), ("replace", temporary), ("sync", str(tmp_path))]
     done.clear()
     with replacing(tmp_path / "picture") as path:

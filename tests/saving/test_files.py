@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,6 +31,24 @@ def test_folders(tmp_path: Path) -> None:
         assert len(hybridkern.load(tmp_path / "model").maps) == layers
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
         hybridkern.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["model", "model.safetensors"])
+def test_writers_at_the_same_time(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stages files of its own: the second writes between the first one's writing and moving."""
+    first, second, sync = flows.Planar(2, layers=1), flows.Planar(2, layers=2), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (monkeypatch.setattr(os, "fsync", sync), second.save(path)))
+    path = tmp_path / name
+    first.save(path)
+    assert len(hybridkern.load(path).maps) == 1
+    kept = {"model.safetensors", "config.json"} if path.is_dir() else {name}
+    assert {entry.name for entry in (path if path.is_dir() else tmp_path).iterdir()} == kept
+
+
+def test_what_a_killed_writer_left_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / ".model.7.123.tmp.safetensors").write_text("half")
+    flows.Planar(2).save(tmp_path)
+    assert hybridkern.load(tmp_path).dim == 2
 
 
 def changed(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

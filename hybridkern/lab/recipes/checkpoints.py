@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from hybridkern._saved.seals import archive_is_intact, ends_as_archive, ends_as_checkpoint, seal_archive
+from hybridkern._temporary import beside
 from hybridkern.lab.archive import one_line
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError, UnsealedFileError
 from hybridkern.lab.recipes.files import read_file, sync_folder, write_durably
@@ -57,12 +58,11 @@ class SealedCheckpointIO(TorchCheckpointIO):
 @contextmanager
 def _kept(target: Path) -> Iterator[None]:
     """Keeps the file that the block replaces, where it is the last checkpoint. At no time is there neither."""
-    aside = target.with_name(f".{target.stem}.{os.getpid()}.tmp.old")
+    aside = beside(target, ".old")
     if target.name != LAST or not target.exists():
         yield
         return
     try:
-        aside.unlink(missing_ok=True)
         try:
             os.link(target, aside)
         except OSError:  # a file system without links

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hybridkern._saved.seals import KEY, json_is_intact, seal_json
+from hybridkern._temporary import beside, is_temporary
 from hybridkern.lab.archive import one_line
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
 
 _LARGEST_JSON = 64 * 2**20
 _TAIL = 128
-_LEFTOVER = re.compile(r"\..+\.\d+\.tmp(\.\w+)?")
 
 
 @contextmanager
@@ -33,7 +32,7 @@ def replacing(path: Path, durable: bool = False) -> Iterator[Path]:
     Raises:
         RecipeError: the file cannot be written; what was there before stays.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = beside(path)
     try:
         yield temporary
         if durable:
@@ -72,13 +71,8 @@ def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that killed processes left; only who holds the folder may do so."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
-            if is_leftover(path):
+            if is_temporary(path):
                 path.unlink()
-
-
-def is_leftover(path: Path) -> bool:
-    """Whether this is a temporary file of :func:`replacing`."""
-    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

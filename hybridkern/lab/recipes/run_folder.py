@@ -13,11 +13,12 @@ from typing import Any
 
 import hybridkern
 from hybridkern._saved.seals import tensors_are_intact, tensors_end
+from hybridkern._temporary import is_temporary
 from hybridkern.lab.archive import one_line
 from hybridkern.lab.data import DataError
 from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
-from hybridkern.lab.recipes.files import is_leftover, read_file, read_json, remove_leftovers, size_of, write_sealed_json
+from hybridkern.lab.recipes.files import read_file, read_json, remove_leftovers, size_of, write_sealed_json
 from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.recipe import DataShape, Recipe, get_recipe
 
@@ -125,7 +126,7 @@ class RunFolder:
         """Whether there is nothing in the folder but what a run makes before ``config.json``."""
         try:
             return all(
-                is_leftover(path) or (path == self.checkpoints and _is_empty(path)) for path in self.root.iterdir()
+                is_temporary(path) or (path == self.checkpoints and _is_empty(path)) for path in self.root.iterdir()
             )
         except OSError as error:
             raise RecipeError(f"--out: cannot read {self.root} ({error.strerror})") from error
@@ -197,7 +198,7 @@ class RunRecord:
 
 
 def _is_empty(folder: Path) -> bool:
-    return folder.is_dir() and all(is_leftover(path) for path in folder.iterdir())
+    return folder.is_dir() and all(is_temporary(path) for path in folder.iterdir())
 
 
 def _hash_or_none(value: Any) -> str | None:

@@ -8,8 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from hybridkern._temporary import is_temporary
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
-from hybridkern.lab.recipes.files import is_leftover, read_json, remove_leftovers, write_sealed_json
+from hybridkern.lab.recipes.files import read_json, remove_leftovers, write_sealed_json
 from hybridkern.lab.recipes.lock import locked
 
 # What experiment.json holds, by the types that JSON gives.
@@ -50,7 +51,7 @@ class Folder:
                 lock.enter_context(locked(self.root))
                 if resume:
                     self._require_same(asked)
-                elif not all(map(is_leftover, self.root.iterdir())):
+                elif not all(map(is_temporary, self.root.iterdir())):
                     state = "holds an experiment" if self.asked.exists() else "exists and is no folder of an experiment"
                     hint = ", or --resume it" if self.asked.exists() and not self.results.exists() else ""
                     raise RecipeError(f"--out: {self.root} {state}; choose another folder{hint}")
@@ -80,7 +81,7 @@ class Folder:
 
     def _only_begun(self) -> bool:
         """Whether a process was killed between making the folder and writing to it."""
-        return self.root.is_dir() and all(map(is_leftover, self.root.iterdir()))
+        return self.root.is_dir() and all(map(is_temporary, self.root.iterdir()))
 
     def _require_same(self, asked: dict[str, Any]) -> None:
         before = self.before()
