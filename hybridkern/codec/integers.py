@@ -59,6 +59,9 @@ class IntegerNet(nn.Module):
             self.register_buffer(name, value)
         self._compiled: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_compiled": None}  # a copy builds its own, from its arrays
+
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, C, H, W)``, any integer dtype -> int64 ``(B, C', H, W)``."""
         x = x.clamp(-_MOST_INPUT, _MOST_INPUT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import zlib
 
 import numpy as np
@@ -115,6 +117,15 @@ def test_hybrid_model() -> None:
     model, x = HybridModel(flow, heads.Categorical(64, classes=3)), cases.images(10, 4)
     assert codec.Codec(model).encode(x) == codec.Codec(flow).encode(x)
     assert codec.quantize(model, x).fingerprint() == codec.quantize(flow, x).fingerprint()
+
+
+def test_copies_code_alike(quantized: codec.QuantizedIDF) -> None:
+    x, file = cases.images(15, 2), io.BytesIO()
+    data = codec.Codec(quantized).encode(x)  # builds the compiled networks
+    torch.save(quantized, file)
+    file.seek(0)
+    for same in (copy.deepcopy(quantized), torch.load(file, weights_only=False)):
+        assert torch.equal(codec.Codec(same).decode(data), x)
 
 
 def test_another_model_is_refused(quantized: codec.QuantizedIDF) -> None:
