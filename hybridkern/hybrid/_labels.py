@@ -38,6 +38,12 @@ def _check_integers(y: Tensor, rows: int) -> None:
         raise ValueError(f"y: got shape {shape_text(y.shape)}, expected {shape_text((rows,))}")
 
 
+def _as_int64(y: Tensor) -> Tensor:
+    """``y`` as int64; what 64 bits without a sign hold beyond 63 is the largest one, and so no class and not -1."""
+    labels = y.long()  # torch finds no extremes of some unsigned integers
+    return labels if y.dtype is not torch.uint64 else torch.where(labels < 0, torch.iinfo(torch.int64).max, labels)
+
+
 def check_labels(y: Tensor, rows: int, classes: int) -> Tensor:
     """``y`` as int64 labels ``(rows,)``.
 
@@ -47,7 +53,7 @@ def check_labels(y: Tensor, rows: int, classes: int) -> Tensor:
             compiled graphs, since looking at the labels would wait for them, and not under ``vmap``.
     """
     _check_integers(y, rows)
-    y = y.long()  # torch finds no extremes of some unsigned integers
+    y = _as_int64(y)
     if y.is_cpu and y.numel() and can_look():
         _check_range(y, classes)
     return y
@@ -60,7 +66,7 @@ def split_unlabelled(y: Tensor, rows: int, classes: int) -> tuple[Tensor, Tensor
         TypeError, ValueError: as :func:`check_labels`, but -1 is no error.
     """
     _check_integers(y, rows)
-    y = y.long()
+    y = _as_int64(y)
     unlabelled = y == UNLABELLED
     labels = torch.where(unlabelled, 0, y)
     return unlabelled, check_labels(labels, rows, classes)

@@ -119,6 +119,17 @@ def test_semi_supervised_by_parts(base: objectives.Objective) -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_labels_are_never_unlabelled(dtype: torch.dtype) -> None:
+    """Their largest number has the bits of -1."""
+    model, (x, y) = _model(), _batch()
+    with pytest.raises(ValueError, match=r"y: got label \d+, expected 0 to"):
+        model.loss(x, torch.full_like(y, -1).to(dtype), objectives.SemiSupervised(objectives.Joint(), 0.1))
+    largest = torch.tensor([torch.iinfo(dtype).max] * len(y), dtype=dtype)
+    with pytest.raises(ValueError, match=r"y: got label \d+, expected 0 to"):
+        model.loss(x, largest, objectives.Joint())
+
+
 def test_all_labelled_and_all_unlabelled_batches() -> None:
     model, (x, y) = _model(), _batch()
     base = objectives.Weighted(0.5)
