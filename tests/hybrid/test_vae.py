@@ -52,6 +52,14 @@ def test_bound_is_the_likelihood_where_the_posterior_is_exact() -> None:
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def test_passes_with_replaced_fields_keep_the_dimensions_of_the_data() -> None:
+    out = VAE(nn.Linear(DIM, 2 * LATENT), decoder().float(), LATENT, likelihood=Gaussian(NOISE)).run(
+        torch.randn(3, DIM)
+    )
+    other = out._replace(log_pz=out.log_pz - 1)
+    assert other.dim == out.dim == DIM and torch.equal(other.log_px, out.log_pz - 1 + out.log_det)
+
+
 def test_more_samples_come_closer_from_below() -> None:
     net = decoder()
     model = VAE(nn.Linear(DIM, 2 * LATENT), net, LATENT, likelihood=Gaussian(NOISE)).double()

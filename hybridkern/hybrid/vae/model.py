@@ -24,6 +24,9 @@ class BoundPass(FlowPass):
 
     _dim: int
 
+    def _replace(self, **fields: Tensor) -> BoundPass:  # a named tuple keeps its fields alone
+        return bound_pass(*super()._replace(**fields), self._dim)
+
     @property
     def dim(self) -> int:
         """Dimensions of one example of the data."""
