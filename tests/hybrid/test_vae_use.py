@@ -165,6 +165,19 @@ def test_samples_of_no_class_are_refused(name: str, label: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["m2", "diva", "ccvae", "m1m2"])
+def test_data_of_another_width_are_refused(name: str) -> None:
+    model, y = of_three_classes(name), torch.tensor([0, 1, 2, -1])
+    for x in (torch.rand(4, DIM + 1), torch.rand(4, 2, DIM), torch.rand(4)):
+        shape = r"\(" + ", ".join(map(str, x.shape))
+        calls = (lambda x: model.loss(x, y), model.predict, model.features, model.log_prob, model)
+        for call in calls:
+            with pytest.raises(ValueError, match=rf"x: got shape {shape}.*, expected \(B, {DIM}\)"):
+                call(x)
+    with pytest.raises(TypeError, match=r"x: got ndarray, expected a torch\.Tensor"):
+        model.predict(torch.rand(4, DIM).numpy())
+
+
+@pytest.mark.parametrize("name", ["m2", "diva", "ccvae", "m1m2"])
 def test_bounds_take_a_label_for_each_row(name: str) -> None:
     """A single one was that of all rows, or an error of the network behind."""
     model, x = of_three_classes(name), torch.rand(5, DIM)

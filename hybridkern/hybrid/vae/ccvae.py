@@ -74,7 +74,7 @@ class CCVAE(SemiSupervisedVAE):
 
     def _posterior(self, x: Tensor) -> tuple[Posterior, Posterior]:
         """Of ``z_c`` and of ``z_s``."""
-        whole = encode(self.encoder, x, latent=self.latent + self.style)
+        whole = encode(self.encoder, self._rows(x), latent=self.latent + self.style)
         parts = (part.split((self.latent, self.style), 1) for part in whole)
         (mean_c, mean_s), (scale_c, scale_s) = parts
         return Posterior(mean_c, scale_c), Posterior(mean_s, scale_s)

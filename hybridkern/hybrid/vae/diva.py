@@ -114,10 +114,10 @@ class DIVA(SemiSupervisedVAE):
 
     def log_probabilities(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.log_probabilities`; of the mean of the class's latents."""
-        return self.of_class.log_labels(self.of_class.posterior(x).mean)
+        return self.of_class.log_labels(self.features(x))
 
     def _bound(self, x: Tensor, y: Tensor | None, d: Tensor | None) -> Tensor:
-        q_y, q_x = self.of_class.posterior(x), encode(self.encoder, x.flatten(1), latent=self.latent)
+        q_y, q_x = self.of_class.posterior(self._rows(x)), encode(self.encoder, x.flatten(1), latent=self.latent)
         z_y, z_x = q_y.draw(), q_x.draw()
         latents, of_latents, extra = [z_y, z_x], -q_x.kl(), x.new_zeros(len(x))
         of_latents = of_latents + (self.of_class.unknown(q_y, z_y) if y is None else self.of_class.known(q_y, z_y, y))
@@ -152,7 +152,7 @@ class DIVA(SemiSupervisedVAE):
             return super().loss(x, y)
         if self.of_domain is None:
             raise ValueError("d: got domains, expected None: the model was built without (domains=0)")
-        d = check_labels(d, len(x), self.domains)
+        d = check_labels(d, len(self._rows(x)), self.domains)
         unlabelled, labels = split_unlabelled(y, len(x), self.classes)
         total = x.new_zeros(())
         for rows, known in ((~unlabelled, True), (unlabelled, False)):
@@ -164,7 +164,7 @@ class DIVA(SemiSupervisedVAE):
 
     def features(self, x: Tensor) -> Tensor:
         """Means of the class's latents, ``(B, latent)``."""
-        return self.of_class.posterior(x).mean
+        return self.of_class.posterior(self._rows(x)).mean
 
     @torch.no_grad()
     def sample_of_class(

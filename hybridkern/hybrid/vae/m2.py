@@ -71,11 +71,11 @@ class M2(SemiSupervisedVAE):
 
     def log_probabilities(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.log_probabilities`."""
-        return log_shares(self.classifier(x.flatten(1)))
+        return log_shares(self.classifier(self._rows(x).flatten(1)))
 
     def bound_of(self, x: Tensor, y: Tensor) -> Tensor:
         """The lower bound of ``log p(x, y)``, ``(B,)`` in nats."""
-        given = one_hot(y, self.classes, x)
+        given = one_hot(y, self.classes, self._rows(x))
         posterior = encode(self.encoder, x, given, latent=self.latent)
         params = self.decoder(torch.cat((posterior.draw(), given), 1))
         return decoded_log_prob(self.likelihood, params, x) - math.log(self.classes) - posterior.kl()
@@ -189,10 +189,10 @@ class M1M2(SemiSupervisedVAE):
         return self
 
     def _drawn(self, x: Tensor) -> Tensor:
-        return (self.first.posterior(x).draw()[:, self.chosen] - self.center) / self.scale
+        return (self.first.posterior(self._rows(x)).draw()[:, self.chosen] - self.center) / self.scale
 
     def _means(self, x: Tensor) -> Tensor:
-        return (self.first.posterior(x).mean[:, self.chosen] - self.center) / self.scale
+        return (self.first.posterior(self._rows(x)).mean[:, self.chosen] - self.center) / self.scale
 
     def log_probabilities(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.log_probabilities`; of the means of M1's latents."""

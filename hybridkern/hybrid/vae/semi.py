@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
 from hybridkern._saved.built import Saved
-from hybridkern._tensors import total_dtype
+from hybridkern._tensors import shape_text, total_dtype
 from hybridkern.hybrid._labels import split_unlabelled
 from hybridkern.hybrid.model import HybridOutput
 
@@ -44,6 +44,21 @@ class SemiSupervisedVAE(Saved, nn.Module, ABC):
         super().__init__()
         self.dim, self.classes = as_size("dim", dim), as_size("classes", classes, 2)
 
+    def _rows(self, x: Tensor) -> Tensor:
+        """``x`` itself.
+
+        Raises:
+            TypeError: not a tensor.
+            ValueError: rows of another number of values.
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
+        if x.ndim < 2 or x.shape[1:].numel() != self.dim:
+            raise ValueError(
+                f"x: got shape {shape_text(x.shape)}, expected (B, {self.dim}), or images of as many values"
+            )
+        return x
+
     @abstractmethod
     def log_probabilities(self, x: Tensor) -> Tensor:
         """``log q(y|x)`` of every class in nats, ``(B, classes)``, at least float32."""
@@ -53,7 +68,7 @@ class SemiSupervisedVAE(Saved, nn.Module, ABC):
         """What rows of label ``y`` maximize, ``(B,)`` in nats.
 
         Raises:
-            TypeError, ValueError: ``y`` is not one label for each row of ``x``.
+            TypeError, ValueError: ``y`` is not one label for each row of ``x``, or rows have another width.
         """
 
     @abstractmethod
@@ -80,9 +95,9 @@ class SemiSupervisedVAE(Saved, nn.Module, ABC):
         """Minus the bounds of all rows, a mean over the batch, in nats; ``y`` ``(B,)``, -1 for a row without a label.
 
         Raises:
-            TypeError, ValueError: labels of another dtype or shape, or out of range.
+            TypeError, ValueError: labels of another dtype or shape, or out of range, or rows of another width.
         """
-        unlabelled, labels = split_unlabelled(y, len(x), self.classes)
+        unlabelled, labels = split_unlabelled(y, len(self._rows(x)), self.classes)
         known, unknown = (~unlabelled).nonzero()[:, 0], unlabelled.nonzero()[:, 0]
         total = x.new_zeros(())
         if len(known):
