@@ -36,7 +36,7 @@ class Environment:
     """A virtual environment; its interpreter runs without this checkout on its path."""
 
     folder: Path
-    patience: float = 600.0  # seconds that all calls of pip may take together with what came before
+    patience: float = 3600.0  # seconds that all calls of pip may take together with what came before
     began: float = 0.0
 
     @property
@@ -123,7 +123,7 @@ def prepare(
     packages: Sequence[str] = (),
     python: str = sys.executable,
     triton: str = "",
-    patience: float = 600.0,
+    patience: float = 3600.0,
 ) -> Environment:
     """The environment, made where it is not there.
 

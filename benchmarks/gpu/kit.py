@@ -71,7 +71,7 @@ def build(out: Path, python: str, torch: str) -> None:
     Raises:
         CommandError: a command ends with an error.
     """
-    venv = prepare(folder_of(torch, python), torch, BUILD_TOOLS, python, patience=3600)
+    venv = prepare(folder_of(torch, python), torch, BUILD_TOOLS, python)
     venv.pip("install", "--no-deps", "--no-compile", "--upgrade", f"--target={out / _EXTRA / 'site'}", *PEERS)
     objects = os.environ.get("HYBRIDKERN_OBJECTS", "").strip()
     given = {"HYBRIDKERN_OBJECTS": str(Path(objects).resolve())} if objects else {}
