@@ -14,6 +14,7 @@ KIT_TORCH ?= torch==2.11.0
 WHEEL_PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 WHEEL_TORCH ?= $(TORCH)
 WHEEL_FLAGS ?=
+README_FLAGS ?=
 TORCH_TEST_FLAGS ?= --torch torch==2.11.0
 
 # A branch of its own, so that a build without the extension never passes for one with it.
@@ -36,7 +37,7 @@ export PIP_FLAGS # for the environments of wheel, wheel-test, torch-test and gpu
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help build demo test coverage lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel wheel-test torch-test evidence evidence-test clean distclean
+.PHONY: help build demo test coverage lint format docs bench bench-glow bench-compare bench-gpu gpu-kit wheel wheel-test readme-test torch-test evidence evidence-test clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -97,6 +98,9 @@ dist: # what an earlier `make wheel` left there is tested as it is
 
 wheel-test: dist ## install sdist and wheels of dist in clean environments and test them there; takes minutes
 	$(PYTHON) -m tests.packaging.wheel_cases --torch '$(firstword $(WHEEL_TORCH))' $(WHEEL_FLAGS)
+
+readme-test: ## the README's install line, example and commands in a new environment; takes minutes
+	$(PYTHON) -m tests.packaging.readme_path $(README_FLAGS)
 
 torch-test: $(READY) ## the package beside another torch, in an environment of its own; see TORCH_TEST_FLAGS
 	$(BIN)/python -m tests.packaging.other_torch $(TORCH_TEST_FLAGS)

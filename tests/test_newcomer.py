@@ -1,7 +1,7 @@
 """From nothing to one's own model of one's own table, with what README.md and docs/getting-started.md say.
 
-Each step is a process of its own in an empty folder, as a newcomer's would be. The installation itself is what
-``make wheel-test`` tests.
+Each step is a process of its own in an empty folder, as a newcomer's would be. ``make readme-test`` begins with the
+installation, in a new environment.
 """
 
 from __future__ import annotations
