@@ -97,7 +97,7 @@ def imports(path: Path) -> list[tuple[int, str]]:
 
 def foreign(path: Path, layer: str) -> set[str]:
     """What else a file may import; triton is for the kernels that are written in it."""
-    is_triton = layer == "ops" and (path.name.startswith("triton") or path.parent.name == "_triton")
+    is_triton = layer in ("ops", "codec") and (path.name.startswith("triton") or path.parent.name == "_triton")
     return {"triton"} if is_triton else FOREIGN.get(layer, set())
 
 

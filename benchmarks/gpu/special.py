@@ -1,4 +1,6 @@
-"""What no sample shows: empty tensors, another stream, capture in a CUDA graph, the same bits twice, 64-bit offsets."""
+"""What no sample shows: empty tensors, another stream, capture in a CUDA graph, the same bits twice, 64-bit offsets,
+networks of integers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from benchmarks.gpu.backends import backends_of, serves
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.item import Context, Item
 from benchmarks.gpu.sizes import Sizes
-from hybridkern import ops
+from hybridkern import codec, flows, ops
 from hybridkern.ops._operator import OPERATORS, Sample
 
 _SHAPES = ((16, 6, 16, 16), (64, 300), (4096,))
@@ -34,7 +36,7 @@ def items(device: Device, sizes: Sizes) -> list[Item]:
                 found.append(Item(item, partial(_run, item, check, sample, backend, shapes[0])))
         item = f"affine_coupling {backend} {sizes.huge} elements"
         found.append(Item(item, partial(_huge, item, backend)))
-    return found
+    return [*found, Item("codec, networks of integers", _codec)]
 
 
 def _run(
@@ -131,3 +133,22 @@ def _huge(item: str, backend: str, context: Context) -> None:
     if not torch.equal(y[-1:], alone):
         raise AssertionError("the last example differs from what it is alone")
     context.add(item)
+
+
+def _codec(context: Context) -> None:
+    """An integer flow compresses to the same bytes as on the CPU, and they decode to the same images."""
+    torch.manual_seed(0)
+    flow = flows.IDF((3, 16, 16), layers=2, hidden=64, net="resnet", center=128, scale=128)
+    with torch.no_grad():
+        for value in flow.parameters():
+            value.add_(torch.randn(value.shape) * 0.02)
+    images = torch.randint(0, 256, (20, 3, 16, 16))
+    flow.initialize(images)
+    model = codec.quantize(flow, images)
+    wanted = codec.Codec(model).encode(images)
+    own = codec.Codec(model.to(context.device.torch))
+    if own.encode(images) != wanted:
+        raise AssertionError("the bytes differ from those of the CPU")
+    if not torch.equal(own.decode(wanted), images):
+        raise AssertionError("the images differ from those that were compressed")
+    context.add("codec, networks of integers")

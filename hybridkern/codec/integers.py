@@ -9,11 +9,12 @@ an output channel, are
 - ``SET_STREAM``, ``ADD_STREAM``: the residual stream of 16 bits, or added to it; the stream, shifted, is the index;
 - ``TO_OUTPUT``: the result, clamped to 30 bits.
 
-csrc/codec/network.h holds the same for the compiled kernels.
+csrc/codec/network.h holds the same for the compiled kernels, hybridkern/codec/triton_kernels.py for GPUs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._extension import extension
+from hybridkern.ops import _gpu
 from hybridkern.ops._backends import backend_names
 
 TO_TABLE, SET_STREAM, ADD_STREAM, TO_OUTPUT = range(4)
@@ -34,6 +36,40 @@ def shifted(value: Tensor, factor: Tensor | int, shift: Tensor | int) -> Tensor:
     """``value * factor / 2**shift`` rounded to the nearest integer, a half up; int64."""
     half = torch.ones((), dtype=torch.int64) << (torch.as_tensor(shift) - 1)
     return (value * factor + half) >> torch.as_tensor(shift)
+
+
+def first_activations(x: Tensor, plan: list[int]) -> Tensor:
+    """What the first layer sees of an input, 0 to 255; ``plan`` is its row."""
+    center, factor, shift, zero = plan[:4]
+    return (shifted(x.long() - center, factor, shift) + zero).clamp(0, 255)
+
+
+class _Extension:
+    """The compiled kernels, on the CPU."""
+
+    def __init__(self, *arrays: Tensor) -> None:
+        assert extension.module is not None
+        self._network = extension.module.IntegerNetwork(*(array.numpy() for array in arrays))
+
+    def run(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self._network.run(np.ascontiguousarray(x.numpy(), np.int32))).long()
+
+
+def _served_by(x: Tensor) -> str:
+    """``"cpp"``, ``"triton"`` or ``"reference"``."""
+    chosen = backend_names()
+    if x.is_cpu and not (_gpu.state.interpreted and chosen[:1] == ("triton",)):
+        return "reference" if extension.module is None or chosen[:1] == ("reference",) else "cpp"
+    on_gpu = x.is_cuda or x.is_cpu
+    return "triton" if on_gpu and _gpu.state.has_triton and (not chosen or "triton" in chosen) else "reference"
+
+
+def _built(served: str, *arrays: Tensor) -> Any:
+    if served == "cpp":
+        return _Extension(*arrays)
+    from hybridkern.codec.triton import DeviceNet  # imports triton
+
+    return DeviceNet(*arrays)
 
 
 class IntegerNet(nn.Module):
@@ -57,26 +93,30 @@ class IntegerNet(nn.Module):
         super().__init__()
         for name, value in (("plan", plan), ("weights", weights), ("numbers", numbers), ("tables", tables)):
             self.register_buffer(name, value)
-        self._compiled: Any = None
+        self._built: tuple[str, Any] | None = None  # what computes it, and by whom it is served
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": None}  # a copy builds its own, from its arrays
+        return self.__dict__ | {"_built": None}  # a copy builds its own, from its arrays
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerNet:
+        self._built = None  # the arrays may go to another device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, C, H, W)``, any integer dtype -> int64 ``(B, C', H, W)``."""
         x = x.clamp(-_MOST_INPUT, _MOST_INPUT)
-        if extension.module is None or backend_names()[:1] == ("reference",):
+        served = _served_by(x)
+        if served == "reference":
             return self.reference(x)
-        if self._compiled is None:
-            arrays = (self.plan, self.weights, self.numbers, self.tables)
-            self._compiled = extension.module.IntegerNetwork(*(array.numpy() for array in arrays))
-        y = self._compiled.run(np.ascontiguousarray(x.numpy(), np.int32))
-        return torch.from_numpy(y).long()
+        if self._built is None or self._built[0] != served:
+            self._built = served, _built(served, self.plan, self.weights, self.numbers, self.tables)
+        found: Tensor = self._built[1].run(x)
+        return found
 
     def reference(self, x: Tensor) -> Tensor:
         """The same in plain PyTorch: products in float64, where sums of integers below ``2**53`` are exact."""
-        center, factor, shift, zero = self.plan[0, :4].tolist()
-        a = (shifted(x.long() - center, factor, shift) + zero).clamp(0, 255)
+        a = first_activations(x, self.plan[0].tolist())
         stream: Tensor | None = None
         for row in self.plan[1:].tolist():
             _, _, _, mode, offset, factor, shift, _, _, _, place = row
@@ -92,9 +132,11 @@ class IntegerNet(nn.Module):
     def _summed(self, a: Tensor, row: list[int]) -> Tensor:
         inputs, outputs, taps, pad, at, number = *row[:3], *row[7:10]
         side = 3 if taps == 9 else 1
-        w = self.weights[at : at + outputs * taps * inputs].double().view(outputs, side, side, inputs)
+        w = self.weights[at : at + outputs * taps * inputs].double().view(outputs, taps, inputs)
         a = F.pad(a.double(), (1, 1, 1, 1), value=float(pad)) if taps == 9 else a.double()
-        sums = F.conv2d(a, w.permute(0, 3, 1, 2)).long()
+        # as a product of matrices: a library's convolution may go by transforms, which are not exact
+        height, width = a.shape[2] - side + 1, a.shape[3] - side + 1
+        sums = (w.transpose(1, 2).flatten(1) @ F.unfold(a, side)).long().unflatten(2, (height, width))
         bias, factor, shift = self.numbers[number : number + 3 * outputs].long().view(3, outputs, 1, 1)
         return shifted(sums + bias, factor, shift).clamp(-_MOST_OUTPUT, _MOST_OUTPUT)
 
@@ -102,5 +144,5 @@ class IntegerNet(nn.Module):
         for name in ("plan", "weights", "numbers", "tables"):
             if prefix + name in state_dict:  # whatever its size: a network is its arrays
                 setattr(self, name, state_dict[prefix + name].clone())
-        self._compiled = None
+        self._built = None
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -135,6 +135,11 @@ class QuantizedIDF(nn.Module, Scheme):
         self.levels = nn.ModuleList(nn.ModuleList(couplings) for couplings in levels)
         self.prior = prior
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are computed: after ``.to("cuda")`` on a GPU, with the same integers."""
+        return self.prior.means.device
+
     def couplings(self) -> list[list[IntegerCoupling]]:
         """The couplings of each level, finest first."""
         return [list(cast("nn.ModuleList", level)) for level in self.levels]  # type: ignore[arg-type]
@@ -158,7 +163,7 @@ class QuantizedIDF(nn.Module, Scheme):
                 state = coupling(state)
             return state
 
-        return join_latents(through_levels(x, len(couplings), run))
+        return join_latents(through_levels(x.to(self.device), len(couplings), run)).to(x.device)
 
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
@@ -170,12 +175,12 @@ class QuantizedIDF(nn.Module, Scheme):
                 state = coupling(state, inverse=True)
             return state
 
-        return back_through_levels(split_latents(z, self.shapes), undo)
+        return back_through_levels(split_latents(z.to(self.device), self.shapes), undo).to(z.device)
 
     @torch.no_grad()
     def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
         """Distributions of the latents of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
-        found: Parameters = self.prior(level, coarser)
+        found: Parameters = self.prior(level, [latent.to(self.device) for latent in coarser])
         return found
 
     def forward(self, x: Tensor) -> Tensor:

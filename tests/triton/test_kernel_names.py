@@ -10,9 +10,28 @@ import pytest
 
 pytest.importorskip("triton", reason="the package triton is not installed")
 
+import hybridkern.codec
 import hybridkern.ops
 
-_OWN = {"params", "options", "specialization", "backend", "specialize_impl", "grid", "warmup", "self", "args", "kwargs"}
+_OWN = {
+    "params",
+    "stream",
+    "device",
+    "device_type",
+    "options",
+    "specialization",
+    "backend",
+    "specialize_impl",
+    "grid",
+    "warmup",
+    "self",
+    "args",
+    "kwargs",
+}
+
+
+def _below(room: ModuleType) -> list[pkgutil.ModuleInfo]:
+    return list(pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 
 def modules() -> list[ModuleType]:
