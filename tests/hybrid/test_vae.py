@@ -307,3 +307,39 @@ def test_bad_input_is_named() -> None:
         VAE(nn.Linear(6, 4), nn.Linear(2, 6), 2, likelihood="poisson")
     with pytest.raises(TypeError, match=r"encoder: got 3, expected an nn\.Module"):
         VAE(3, nn.Linear(2, 6), 2)  # type: ignore[arg-type]
+
+
+def test_m2_sums_over_the_class_in_one_pass_as_class_by_class() -> None:
+    """The encoder's first layer sees a row once, but where somebody watches it or replaced the bound."""
+    torch.manual_seed(0)
+    model = M2(DIM, 3, latent=2, hidden=(7, 5)).double()
+    x = torch.rand(6, DIM, dtype=torch.float64)
+
+    def gradients() -> list[Tensor]:
+        torch.manual_seed(1)
+        value = model.log_prob(x)
+        return [value, *torch.autograd.grad(value.sum(), list(model.parameters()))]
+
+    seen: list[int] = []
+    plain = gradients()
+    with model.encoder[0].register_forward_pre_hook(lambda _, args: seen.append(len(args[0]))):
+        torch.testing.assert_close(gradients(), plain)
+    assert seen == [18]
+    model.bound_of = lambda v, y: v.sum(1) + y  # type: ignore[method-assign]
+    log_q = model.log_probabilities(x)
+    expected = (log_q.exp() * (x.sum(1)[:, None] + torch.arange(3) - log_q)).sum(1)
+    torch.testing.assert_close(model.log_prob(x), expected)
+
+
+def test_m2_takes_a_classifier() -> None:
+    classifier = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.Flatten())
+    model = M2(4, 3, latent=2, hidden=(7,), classifier=classifier)
+    x = torch.rand(6, 1, 2, 2)
+    torch.testing.assert_close(model.log_probabilities(x), classifier(x.flatten(1)).log_softmax(1))
+    model.loss(x, torch.tensor([0, 1, 2, -1, -1, -1])).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    with pytest.raises(TypeError, match="classifier: got 3, expected a module or None"):
+        M2(4, 3, classifier=3)  # type: ignore[arg-type]
+    wrong = M2(4, 5, classifier=nn.Linear(4, 3))
+    with pytest.raises(ValueError, match=r"classifier: gave \(6, 3\), expected \(B, 5\)"):
+        wrong.log_prob(x)

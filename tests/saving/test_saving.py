@@ -93,6 +93,9 @@ AUTOENCODERS: dict[str, Callable[[], Any]] = {
     "vae": lambda: VAE(mlp(6, 4), mlp(2, 12), 2, likelihood="gaussian"),
     "hybrid": lambda: HybridVAE(mlp(6, 4), mlp(2, 36), heads.Categorical(2, 3), likelihood=LogisticMixture(2)),
     "m2": lambda: M2(6, 3, latent=2, hidden=(8,)),
+    "m2-classifier": lambda: M2(
+        6, 3, latent=2, hidden=(8,), classifier=nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    ),
     "diva": lambda: DIVA(6, 3, latent=2, hidden=(8,), domains=2),
     "ccvae": lambda: CCVAE(nn.Linear(6, 10), nn.Linear(5, 6), 6, 3, style=2),
     "m1m2": lambda: M1M2(VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4), 9 * torch.rand(20, 6), 3, latent=2, hidden=(8,)),

@@ -53,7 +53,11 @@ def encode(encoder: nn.Module, *inputs: Tensor, latent: int | None = None) -> Po
         ValueError: an output of another shape.
     """
     joined = torch.cat([value.flatten(1) for value in inputs], 1) if len(inputs) > 1 else inputs[0]
-    out = encoder(joined)
+    return as_posterior(encoder(joined), latent)
+
+
+def as_posterior(out: object, latent: int | None = None) -> Posterior:
+    """The posterior in an encoder's output; see :func:`encode`."""
     expected = "(B, 2L)" if latent is None else f"(B, {2 * latent}): means and log-scales of {latent} latents"
     if not isinstance(out, Tensor) or out.ndim != 2 or out.shape[1] % 2 or (latent and out.shape[1] != 2 * latent):
         got = shape_text(out.shape) if isinstance(out, Tensor) else type(out).__name__

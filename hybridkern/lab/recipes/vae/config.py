@@ -10,6 +10,7 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.training_config import TrainingConfig
 
 MODELS = ("m2", "m1", "m1m2", "ccvae", "bayes", "hybrid")
+CLASSIFIERS = ("mlp", "conv")
 LIKELIHOODS = ("bernoulli", "logistic", "mixture")
 
 
@@ -29,6 +30,7 @@ class VAEConfig(TrainingConfig):
         label_weight: of ``log q(y|x)`` of the images with label in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
             ``"bayes"``; published, for the first two: 0.1.
         entropy_weight: of the entropy of ``p(y|x)``, in nats, of images without label, for ``"hybrid"``.
+        classifier: ``q(y|x)`` of ``"m2"``: ``"mlp"``, a network as the others are, or ``"conv"``, two convolutions.
         first: folder of the run of ``"m1"`` that ``"m1m2"`` stands on, with the same ``latent`` and ``hidden``.
         lam: for ``"hybrid"`` alone; the other models have no such weight.
     """
@@ -52,11 +54,12 @@ class VAEConfig(TrainingConfig):
     components: int = 5
     label_weight: float = 10.0
     entropy_weight: float = 0.0
+    classifier: str = "mlp"
     first: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("model", MODELS), ("likelihood", LIKELIHOODS)):
+        for name, choices in (("model", MODELS), ("likelihood", LIKELIHOODS), ("classifier", CLASSIFIERS)):
             self.require_one_of(name, choices)
         for name in ("latent", "hidden", "components"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
@@ -66,6 +69,8 @@ class VAEConfig(TrainingConfig):
         self._require("boost", self.boost == 1, "1: these models have no such factor")
         if self.lam is not None and self.model != "hybrid":
             raise RecipeError(f"--lam: got {self.lam}, expected none: only the model 'hybrid' has such a weight")
+        if self.classifier != "mlp" and self.model != "m2":
+            raise RecipeError(f"--set classifier: got {self.classifier}, expected mlp: the other is for the model m2")
         if (self.first is None) == (self.model == "m1m2"):
             expected = "the folder of a run of model m1" if self.first is None else "none: it is for the model m1m2"
             raise RecipeError(f"--set first: got {self.first}, expected {expected}")

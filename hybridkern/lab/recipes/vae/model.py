@@ -36,7 +36,15 @@ def model_of(config: VAEConfig, data: DataShape) -> Model:
     outputs = likelihood.outputs * dim
     if config.model == "m2":
         weight = config.label_weight / config.labelled_share  # a batch's mean is over all of its images
-        return M2(dim, data.classes, latent=config.latent, hidden=hidden, likelihood=likelihood, weight=weight)
+        own = convolutions(data) if config.classifier == "conv" else None
+        return M2(
+            *(dim, data.classes),
+            latent=config.latent,
+            hidden=hidden,
+            likelihood=likelihood,
+            weight=weight,
+            classifier=own,
+        )
     if config.model == "ccvae":
         latents = data.classes + config.latent
         nets = mlp(dim, 2 * latents, hidden, activation=nn.ReLU), mlp(latents, outputs, hidden, activation=nn.ReLU)
@@ -48,6 +56,23 @@ def model_of(config: VAEConfig, data: DataShape) -> Model:
         vae.base = base = ClassGaussians(config.latent, data.classes)  # type: ignore[assignment]
         return HybridModel(vae, heads.Bayes(base))  # type: ignore[arg-type]
     return HybridVAE(encoder, decoder, heads.Categorical(config.latent, data.classes), likelihood=likelihood)
+
+
+def convolutions(data: DataShape) -> nn.Sequential:
+    """A classifier of rows that are images: two 5x5 convolutions of stride 2, and two layers on what is left."""
+    channels, height, width = data.shape
+    left = 32 * (-(-height // 4)) * (-(-width // 4))
+    return nn.Sequential(
+        nn.Unflatten(1, (channels, height, width)),
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(left, 128),
+        nn.ReLU(),
+        nn.Linear(128, data.classes),
+    )
 
 
 def stacked(config: VAEConfig, first: VAE, x: Tensor, classes: int) -> M1M2:
