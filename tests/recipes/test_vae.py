@@ -17,6 +17,7 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.recipe import DataShape, get_recipe
 from hybridkern.lab.recipes.vae.config import MODELS
+from hybridkern.lab.recipes.vae.model import convolutions
 from hybridkern.lab.recipes.vae.task import VAETask
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run
 from tests.recipes.conftest import run, without_pictures
@@ -179,3 +180,13 @@ def test_settings_out_of_range_are_named(tmp_path, options, message):
 def test_the_recipes_are_in_the_list():
     for name in ("digits-vae", "mnist-vae"):
         assert get_recipe(name).name == name
+
+
+def test_m2_may_classify_by_convolutions():
+    task, data = task_of(model="m2", classifier="conv"), load_digits()
+    assert any(isinstance(module, torch.nn.Conv2d) for module in task.model.classifier.modules())
+    task.loss(data.train.x[:24], torch.where(torch.arange(24) < 8, data.train.y[:24], -1)).backward()
+    with pytest.raises(RecipeError, match="classifier: got conv, expected mlp"):
+        task_of(model="ccvae", classifier="conv")
+    with pytest.raises(RecipeError, match=r"classifier: got conv for images \(4, 4, 3\), expected grey ones"):
+        convolutions(DataShape((4, 4, 3), 10, 256, 48))

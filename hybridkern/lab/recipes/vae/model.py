@@ -13,6 +13,7 @@ from hybridkern.hybrid import HybridModel, heads
 from hybridkern.hybrid.vae import CCVAE, M1M2, M2, VAE, Bernoulli, HybridVAE, Likelihood, Logistic, LogisticMixture
 from hybridkern.hybrid.vae.latents import encode
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
+from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.recipe import DataShape
 from hybridkern.lab.recipes.vae.config import VAEConfig
 from hybridkern.nets import mlp
@@ -59,12 +60,18 @@ def model_of(config: VAEConfig, data: DataShape) -> Model:
 
 
 def convolutions(data: DataShape) -> nn.Sequential:
-    """A classifier of rows that are images: two 5x5 convolutions of stride 2, and two layers on what is left."""
-    channels, height, width = data.shape
+    """A classifier of rows that are grey images: two 5x5 convolutions of stride 2, and two layers on what is left.
+
+    Raises:
+        RecipeError: images of another kind.
+    """
+    if len(data.shape) != 2:
+        raise RecipeError(f"--set classifier: got conv for images {data.shape}, expected grey ones (H, W)")
+    height, width = data.shape
     left = 32 * (-(-height // 4)) * (-(-width // 4))
     return nn.Sequential(
-        nn.Unflatten(1, (channels, height, width)),
-        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.Unflatten(1, (1, height, width)),
+        nn.Conv2d(1, 16, 5, stride=2, padding=2),
         nn.ReLU(),
         nn.Conv2d(16, 32, 5, stride=2, padding=2),
         nn.ReLU(),
