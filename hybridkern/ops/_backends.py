@@ -15,7 +15,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from hybridkern._values import transformed
 from hybridkern.ops import _gpu
 from hybridkern.ops._operator import Operator
 
+_Choices = tuple[tuple[str, ...], ...]
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 
@@ -44,7 +45,7 @@ class _State:
     def __init__(self) -> None:
         self.has_cpp = extension.module is not None
         self.default: tuple[str, ...] = ()  # as every name list here: empty is the automatic choice
-        self.asked: ContextVar[tuple[str, ...] | None] = ContextVar("hybridkern backends", default=None)
+        self.asked: ContextVar[_Choices] = ContextVar("hybridkern backends", default=())  # outermost first
         self.traced = threading.local()
         self.unasked = True  # nobody has asked for anything yet: the usual case, which one look settles
         self.told = False
@@ -53,9 +54,9 @@ class _State:
         """What was asked for in this context."""
         if torch.compiler.is_compiling():
             found: tuple[str, ...] | None = getattr(self.traced, "names", None)
-        else:
-            found = self.asked.get()
-        return self.default if found is None else found
+            return self.default if found is None else found
+        asked = self.asked.get()
+        return asked[-1] if asked else self.default
 
 
 state = _State()
@@ -114,12 +115,32 @@ def _checked(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-@contextmanager
-def use_backend(*names: str) -> Iterator[None]:
+class _Choice(ContextDecorator):
+    """A choice for ``with`` blocks, as many as one likes: one after the other, one inside the other, in any thread."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self._names = names
+
+    def __enter__(self) -> None:
+        state.unasked = False
+        if not torch.compiler.is_compiling():
+            state.asked.set((*state.asked.get(), self._names))
+        state.traced.blocks = (*getattr(state.traced, "blocks", ()), self._names)
+        state.traced.names = self._names
+
+    def __exit__(self, *_: object) -> None:
+        if not torch.compiler.is_compiling():
+            state.asked.set(state.asked.get()[:-1])
+        state.traced.blocks = state.traced.blocks[:-1]
+        state.traced.names = state.traced.blocks[-1] if state.traced.blocks else None
+
+
+def use_backend(*names: str) -> _Choice:
     """Run every operator inside the ``with`` block on the first of these backends that serves it.
 
     The choice holds in the current context: other threads and asyncio tasks do not see it, threads started inside the
-    block neither. A backward pass runs on the backend of its forward pass, wherever it is called.
+    block neither. A backward pass runs on the backend of its forward pass, wherever it is called. What it returns may
+    be kept, entered again, and used as a decorator.
 
     Args:
         names: ``"reference"``, ``"cpp"``, ``"triton"``, ``"cuda"``, in order of preference; ``"auto"`` is the
@@ -130,17 +151,7 @@ def use_backend(*names: str) -> Iterator[None]:
         RuntimeError: none of them can be used here; the message gives the reasons. Also raised by an operator which
             none of them serves: an explicit choice never falls back.
     """
-    chosen = _checked(names)
-    state.unasked = False
-    before = getattr(state.traced, "names", None)
-    token = None if torch.compiler.is_compiling() else state.asked.set(chosen)
-    state.traced.names = chosen
-    try:
-        yield
-    finally:
-        state.traced.names = before
-        if token is not None:
-            state.asked.reset(token)
+    return _Choice(_checked(names))
 
 
 def backend_names() -> tuple[str, ...]:

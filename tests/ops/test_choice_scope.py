@@ -40,6 +40,20 @@ def in_thread(function: Callable[[], Any]) -> Any:
     return found[0]
 
 
+def test_a_choice_may_be_entered_again() -> None:
+    """One after the other, one inside the other, in two threads at once, and as a decorator."""
+    default, one = state.names(), hybridkern.use_backend("reference")
+    decorated = one(state.names)
+    for _ in range(2):
+        with one, hybridkern.use_backend("auto"):
+            with one:
+                assert state.names() == ("reference",)
+                assert in_thread(decorated) == decorated() == ("reference",)
+            assert state.names() == ()
+            assert in_thread(state.names) == default
+        assert state.names() == default
+
+
 def test_threads_do_not_see_each_others_choice() -> None:
     """Two threads hold different choices at the same time; a third has none."""
     inside, done = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60)
