@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from hybridkern._saved.seals import seal_archive, seal_tensors
-from hybridkern.lab.recipes import cubic, training
+from hybridkern.lab.recipes import cubic
 from hybridkern.lab.recipes.callbacks import Last
 from hybridkern.lab.recipes.files import write_sealed_json
 from tests.recipes.conftest import call, run, without_pictures
@@ -267,16 +267,33 @@ def test_without_a_checkpoint_to_fall_back_on_there_is_one_line(copy, damage):
     assert fault.endswith(f"; remove {copy}/checkpoints to train from the start with --resume")
 
 
+def first_was_best(checkpoint: dict) -> None:
+    checkpoint["callbacks"]["History"]["curves"]["val_loss"][0] = -100.0
+
+
 @pytest.mark.parametrize("damage", [truncate, empty, flip, Path.unlink, pipe, enlarge])
-def test_damaged_best_checkpoint_is_named_before_more_is_trained(copy, monkeypatch, damage):
-    monkeypatch.setattr(training, "_run", lambda *_: pytest.fail("it was trained"))
+def test_damaged_best_checkpoint_gives_way_to_the_last_epoch(copy, damage):
     unfinished(copy)
-    path = copy / "checkpoints/best.ckpt"
-    damage(path)
-    before = sorted(copy.rglob("*"))
-    fault = one_line_about(path, call("train", NAME, "--out", copy, "--resume", code=1))
-    assert fault.endswith(f"; remove {copy}/checkpoints to train from the start with --resume")
-    assert sorted(copy.rglob("*")) == before
+    changed(first_was_best)(copy / "checkpoints/last.ckpt")
+    damage(copy / "checkpoints/best.ckpt")
+    error = call("train", NAME, "--out", copy, "--resume", "--threads", 1, code=0)
+    (note,) = [line for line in error.splitlines() if line.startswith("hybridkern: ")]
+    assert note.startswith(f"hybridkern: note: {copy}/checkpoints/best.ckpt: ")
+    assert "; the weights of the last epoch are kept, unless a later one is better" in note
+    last = torch.load(copy / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    kept = load_file(copy / "model.safetensors")
+    assert kept and all(torch.equal(value, last[f"task.{name}"]) for name, value in kept.items())
+    assert json.loads((copy / "metrics.json").read_text())["best_epoch"] == SETTINGS["epochs"]
+    call("evaluate", copy, code=0)
+
+
+def test_a_better_epoch_takes_the_place_of_a_damaged_one(base, copy):
+    unfinished(copy)
+    flip(copy / "checkpoints/best.ckpt")
+    (copy / "checkpoints/last.ckpt").unlink()  # goes on from the second epoch, and the third is better
+    call("train", NAME, "--out", copy, "--resume", "--threads", 1, code=0)
+    assert_same_run(base, copy)
+    assert (copy / "checkpoints/best.ckpt").read_bytes() == (base / "checkpoints/best.ckpt").read_bytes()
 
 
 def test_the_advice_given_helps(base, copy):
@@ -322,7 +339,8 @@ class TestVersion01:
         assert_same_run(base, old)
         flip(old / "checkpoints/best.ckpt")
         unfinished(old)
-        one_line_about(old / "checkpoints/best.ckpt", call("train", NAME, "--out", old, "--resume", code=1))
+        error = call("train", NAME, "--out", old, "--resume", "--threads", 1, code=0)
+        assert f"hybridkern: note: {old}/checkpoints/best.ckpt: damaged" in error
 
     @pytest.mark.parametrize(
         ("name", "content", "fault"),

@@ -18,7 +18,15 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from hybridkern.lab.data import DataSet
 from hybridkern.lab.recipes.batches import Batches
 from hybridkern.lab.recipes.callbacks import Best, EpochProgress, History, Last
-from hybridkern.lab.recipes.checkpoints import BEST, Restoring, Resumed, SealedCheckpointIO, newest, read_checkpoint
+from hybridkern.lab.recipes.checkpoints import (
+    BEST,
+    Restoring,
+    Resumed,
+    SealedCheckpointIO,
+    newest,
+    read_checkpoint,
+    say,
+)
 from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.device import chosen
 from hybridkern.lab.recipes.errors import DamagedFileError
@@ -42,7 +50,8 @@ def fit(
 ) -> History:
     """Trains ``task`` in place, going on from the newest checkpoint where there is one, and loads the best weights.
 
-    With ``keep_last`` those of the last epoch are kept instead: validation then chooses nothing.
+    With ``keep_last`` those of the last epoch are kept instead: validation then chooses nothing. So are they where the
+    best ones of a resumed run are damaged, unless a later epoch is better; a line says so.
 
     The task must just have been built after ``torch.manual_seed(config.seed)``. Order of the data and random draws
     depend on seed and epoch alone, so an interrupted and resumed run ends with the weights of an uninterrupted one.
@@ -68,17 +77,37 @@ def fit(
         # Buffers are copied, not averaged: the average of a permutation's integers means nothing.
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(config.ema)))
     resumed = newest(checkpoints, module, console)
+    best_is_lost = False
     if resumed is not None:
         resumed.restore(history)
         if not keep_last and history.epochs:
-            _best(checkpoints, module)  # where it is damaged, that must be known before more is trained
+            best_is_lost = _is_lost(checkpoints, module, console)
     if resumed is None or not _has_stopped(resumed, stopping):
         _run(module, batches, data, config, callbacks, resumed)
     else:
         module.load_state_dict(resumed.checkpoint["state_dict"])
     if not keep_last:
-        module.load_state_dict(_best(checkpoints, module))
+        try:
+            module.load_state_dict(_best(checkpoints, module))
+        except DamagedFileError:
+            if not best_is_lost:
+                raise
+            history.keep_last = True
     return history
+
+
+def _is_lost(checkpoints: Path, module: HybridModule, console: Console) -> bool:
+    """Whether the weights of the best epoch are damaged, which is said before more is trained."""
+    try:
+        _best(checkpoints, module)
+    except DamagedFileError as error:
+        say(
+            console,
+            f"{error}; the weights of the last epoch are kept, unless a later one is better. To train from the start, "
+            f"remove {checkpoints}",
+        )
+        return True
+    return False
 
 
 def _best(checkpoints: Path, module: HybridModule) -> dict[str, Tensor]:
@@ -88,10 +117,7 @@ def _best(checkpoints: Path, module: HybridModule) -> dict[str, Tensor]:
         DamagedFileError: they are missing or damaged.
     """
     path = checkpoints / BEST
-    try:
-        checkpoint = read_checkpoint(path)
-    except DamagedFileError as error:
-        raise DamagedFileError(f"{error}; remove {checkpoints} to train from the start with --resume") from None
+    checkpoint = read_checkpoint(path)
     require_fit(path, checkpoint, module)
     weights: dict[str, Tensor] = checkpoint["state_dict"]
     return weights
