@@ -15,6 +15,7 @@ from hybridkern import ops
 from hybridkern._arguments import as_flag, as_number, as_size
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import wide
+from hybridkern._ranks import rows_over_ranks
 from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width
 
@@ -67,7 +68,7 @@ _QUANTILE_LIMIT = 2**24
 
 
 def _check_sample(x: Tensor, dim: int) -> Tensor:
-    """``x`` as a wide floating-point sample.
+    """``x``, that of all ranks, as a wide floating-point sample.
 
     Raises:
         TypeError: not a tensor.
@@ -75,9 +76,9 @@ def _check_sample(x: Tensor, dim: int) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: got {type(x).__name__}, expected a torch.Tensor")
+    x = rows_over_ranks(wide(x) if x.is_floating_point() else x.to(torch.get_default_dtype()))
     if x.ndim != 2 or x.shape[1] != dim or len(x) == 0:
         raise ValueError(f"x: got shape {tuple(x.shape)}, expected (N, {dim}) with at least one row")
-    x = wide(x) if x.is_floating_point() else x.to(torch.get_default_dtype())
     if not x.is_meta:
         check_finite_values("x", x)
     return x
@@ -219,6 +220,7 @@ class DiscretizedLogistic(_Learnt):
         """Sets mean and standard deviation of each dimension to those of ``x``; scales to 0.3 at least.
 
         Draws no random numbers.
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
 
         Args:
             x: a sample, ``(N, dim)``, any dtype.
@@ -270,6 +272,7 @@ class DiscretizedLogisticMixture(_Learnt):
         With ``K`` components the means are the quantiles ``1/2K, 3/2K, ...``, moved apart by up to 0.3 so that equal
         ones differ, and the scales ``1/K`` of the standard deviation, 0.3 at least: on evenly spread data a component
         is then about half as wide as its neighbours are apart. Draws no random numbers.
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
 
         Args:
             x: a sample, ``(N, dim)``, any dtype.

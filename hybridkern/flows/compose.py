@@ -126,6 +126,8 @@ class Compose(Flow):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts every layer that can be started from data (:class:`~hybridkern.transforms.ActNorm`), in turn.
 
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
+
         Args:
             x: a sample of the data, ``(N, dim)`` with ``N >= 1``, as :meth:`forward` takes it.
             context: its conditions, in a flow that has them.

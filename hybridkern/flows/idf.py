@@ -186,6 +186,8 @@ class IDF(Flow):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts the prior from the latents of ``x``, as its own ``initialize`` describes; draws no random numbers.
 
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
+
         Args:
             x: a sample of the data, ``(N, *shape)`` with ``N >= 1``, as :meth:`forward` takes it.
             context: its conditions, in a flow that has them.

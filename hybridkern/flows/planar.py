@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
+from hybridkern._ranks import of_first_rank, rows_over_ranks
 from hybridkern.distributions import DiagonalGaussian
 from hybridkern.flows._later import watch_finite
 from hybridkern.flows.base import Context, Flow, check_count, check_vectors
@@ -53,6 +54,7 @@ class Planar(Flow):
         """Lays the maps over the data: each bends at a row of ``x`` drawn at random, over half their width.
 
         From its first random parameters every map bends at the origin; a density of several modes is then hard to find.
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
 
         Args:
             x: a sample of the data, ``(N, dim)`` with ``N >= 2``, as :meth:`forward` takes it.
@@ -65,6 +67,7 @@ class Planar(Flow):
         check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
         if x.is_meta:
             return
+        x = rows_over_ranks(x)
         check_finite_values("x", x, "; nothing was changed")
         layers = [layer for layer in self.maps if isinstance(layer, PlanarMap)]
         widths = [(x @ layer.w).std() if len(x) > 1 else x.new_zeros(()) for layer in layers]
@@ -73,9 +76,11 @@ class Planar(Flow):
                 raise ValueError(
                     f"x: got {len(x)} rows of standard deviation {width.item():g}, expected rows that vary"
                 )
-        for layer, width in zip(layers, widths, strict=True):
+        drawn = [int(torch.randint(len(x), (), generator=generator)) for _ in layers]
+        rows = of_first_rank(torch.tensor(drawn, device=x.device))
+        for layer, width, row in zip(layers, widths, rows.tolist(), strict=True):
             layer.w.mul_(2 / width)
-            layer.b.copy_(-x[int(torch.randint(len(x), (), generator=generator))] @ layer.w)
+            layer.b.copy_(-x[row] @ layer.w)
 
     def _run(self, x: Tensor, context: Context, inverse: bool) -> tuple[Tensor, Tensor]:
         log_det: Tensor | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_size
 from hybridkern._autocast import without_autocast
 from hybridkern._finite import check_finite_values
+from hybridkern._ranks import rows_over_ranks
 from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width, total_dtype
 
@@ -45,9 +46,12 @@ class ActNorm(Built, nn.Module):
 
         A dimension that hardly varies (standard deviation below 1e-6) keeps its scale.
 
+        Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
+
         Raises:
             ValueError: another shape, no rows, or a value that is not finite. Nothing is changed then.
         """
+        x = rows_over_ranks(x)
         if x.ndim != 2 or x.shape[1] != len(self.shift) or len(x) == 0:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (N, {len(self.shift)}) with at least one row")
         if x.is_meta:

@@ -9,9 +9,10 @@ import scipy.stats
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
 
-from hybridkern import flows
+from hybridkern import flows, transforms
+from hybridkern.hybrid import heads
 from hybridkern.transforms.squeeze import squeeze
 from tests.flows.test_glow_numerics import DATA, SHAPE
 
@@ -119,7 +120,8 @@ def _rank(rank: int, world: int, folder: str) -> None:
     torch.manual_seed(0)
     flow = flows.Glow(SHAPE, levels=2, steps=3, hidden=8, form="exp").double()
     flow.initialize(smooth_images(400)[rank::world], whiten=True)
-    torch.save([flow.state_dict(), started_residual(rank, world).state_dict()], f"{folder}/{rank}.pt")
+    states = [module.state_dict() for module in (flow, started_residual(rank, world), started_others(rank, world))]
+    torch.save(states, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -132,13 +134,37 @@ def started_residual(rank: int, world: int) -> flows.Residual:
     return flow
 
 
+def started_others(rank: int, world: int) -> nn.ModuleDict:
+    """Started by a call of ``initialize``; the last one of them draws."""
+    torch.manual_seed(0)
+    started = nn.ModuleDict(
+        {
+            "compose": flows.Compose(3, [transforms.ActNorm(3), transforms.LULinear(3), transforms.ActNorm(3)]),
+            "logistic": flows.IDF(3, layers=1, parts=2, hidden=4),
+            "mixture": flows.IDF(3, layers=1, parts=2, hidden=4, prior="mixture", components=3),
+            "categorical": heads.Categorical(3, 2),
+            "gaussian": heads.Gaussian(3),
+            "planar": flows.Planar(3, layers=4),
+        }
+    ).double()
+    x = (10 * torch.randn(40, 3).double()).round()
+    x, y = (value.split([10, 30])[rank] if world > 1 else value for value in (x, x.sum(1)))
+    torch.manual_seed(rank)
+    for module in started.values():
+        module.initialize(x, y) if isinstance(module, heads.Gaussian) else module.initialize(x)
+    return started
+
+
 def test_ranks_start_from_the_data_of_all(tmp_path) -> None:
     mp.start_processes(_rank, args=(2, str(tmp_path)), nprocs=2, start_method="spawn")
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     expected_state = started_residual(0, 1).state_dict()
-    for _, state in found:
+    for _, state, _ in found:
         torch.testing.assert_close(state, expected_state, rtol=1e-9, atol=1e-9)
-    first, second = (glow for glow, _ in found)
+    others = started_others(0, 1).state_dict()
+    assert all(torch.equal(value, found[1][2][name]) for name, value in found[0][2].items())
+    torch.testing.assert_close(found[0][2], others, rtol=1e-9, atol=1e-9)
+    first, second = (glow for glow, *_ in found)
     flow = whitened()
     x = smooth_images(4, seed=1)
     expected = flow.log_prob(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
 from hybridkern._finite import check_finite_values, is_plain
+from hybridkern._ranks import rows_over_ranks
 from hybridkern._saved.built import Built
 from hybridkern.hybrid._labels import log_prob_of_labels
 from hybridkern.hybrid._targets import check_targets
@@ -168,7 +169,7 @@ class Regressor(Head):
 
 
 def standardization(z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean of each latent ``(dim,)``, and the standard deviation of all of them together.
+    """Mean of each latent ``(dim,)``, and the standard deviation of all of them together, over those of all ranks.
 
     One scale for all, since a latent that hardly varies in the sample would be blown up by its own.
 
@@ -178,9 +179,9 @@ def standardization(z: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(z, Tensor):
         raise TypeError(f"z: got {type(z).__name__}, expected a torch.Tensor")
+    z = rows_over_ranks(at_least_float32(z if z.is_floating_point() else z.to(torch.get_default_dtype())))
     if z.ndim != 2 or z.shape[1] != dim or len(z) == 0:
         raise ValueError(f"z: got shape {tuple(z.shape)}, expected (N, {dim}) with at least one row")
-    z = at_least_float32(z if z.is_floating_point() else z.to(torch.get_default_dtype()))
     if is_plain(z):
         check_finite_values("z", z)
     center = z.mean(0)

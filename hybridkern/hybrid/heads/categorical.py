@@ -67,6 +67,7 @@ class Categorical(Classifier):
         """Sets ``center`` to the mean of each latent and ``scale`` to the standard deviation of all of them together.
 
         One scale for all, since a latent that hardly varies in the sample would be blown up by its own.
+        Under ``torch.distributed`` every rank must call this, each with its own ``z``: all start from all of it.
 
         Args:
             z: a sample of the latents, ``(N, dim)`` with ``N >= 1``, any dtype.

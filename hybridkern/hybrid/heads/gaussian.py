@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern._arguments import as_name
 from hybridkern._finite import check_finite_values, is_plain
+from hybridkern._ranks import rows_over_ranks
 from hybridkern._tensors import check_width
 from hybridkern.hybrid._targets import check_targets
 from hybridkern.hybrid.heads.base import Regressor, standardization
@@ -82,6 +83,7 @@ class Gaussian(Regressor):
 
         ``center`` becomes the mean of each latent and ``scale`` the standard deviation of all of them together;
         ``target_center`` and ``target_scale`` mean and standard deviation of ``y``.
+        Under ``torch.distributed`` every rank must call this, each with its own ``z``: all start from all of it.
 
         Args:
             z: latents ``(N, dim)`` with ``N >= 1``, any floating-point dtype.
@@ -92,7 +94,11 @@ class Gaussian(Regressor):
         """
         center, scale = standardization(z, self.dim)
         if y is not None:
-            check_targets(y, len(z))
+            rows = len(z)
+            if isinstance(y, Tensor) and y.shape == (rows,):  # a bad value is then an error on every rank
+                y = rows_over_ranks(y)
+                rows = len(y)
+            check_targets(y, rows)
             if is_plain(y):
                 check_finite_values("y", y)  # on a GPU, where check_targets does not look
             spread = y.double().std(correction=0)
