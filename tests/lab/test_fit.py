@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import hybridkern
 from hybridkern import flows, lab, transforms
+from hybridkern._saved.files import read_json, write_json
 from hybridkern.hybrid import HybridModel, heads, objectives
 from hybridkern.hybrid.vae import M2, HybridVAE
 from hybridkern.lab.fitting.callbacks import WholeEpochs
@@ -109,6 +110,45 @@ def test_autoencoders_and_unlabelled_rows() -> None:
     assert math.isfinite(lab.fit(vae, x, y, objective=goal, epochs=2, **QUIET)["val_loss"][-1])
 
 
+def test_rows_without_a_label_are_in_no_share_of_errors() -> None:
+    x, y = clouds(100)
+    y[:98] = -1
+    goal = objectives.SemiSupervised(objectives.Joint(), 0.1)
+    options: dict[str, Any] = {"objective": goal, "epochs": 1} | QUIET
+    none = lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), **options)
+    assert set(none.epochs[0]) == {"epoch", "seconds", "loss", "val_loss", "val_log_px"} and "val_error" not in str(
+        none
+    )
+    model = hybrid()
+    some = lab.fit(model, x, y, validation=(x[50:], y[50:]), **options)
+    wrong = model.predict(torch.tensor(x[98:], dtype=torch.float32)) != torch.tensor(y[98:])
+    assert some["val_error"] == [wrong.double().mean().item()]
+
+
+def test_targets_start_from_their_own_mean_and_width() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2))
+    y = 500 + 30 * x[:, 0]
+    model = hybrid(heads.Gaussian(2))
+    history = lab.fit(model, x, y, epochs=1, **QUIET)
+    assert 480 < model.head.target_center < 520 and 20 < model.head.target_scale < 40
+    assert history["val_rmse"][0] < 60
+    assert lab.fit(hybrid(heads.Gaussian(2)), x, 0 * y + 2, epochs=1, **QUIET).best == 1  # which do not vary
+
+
+def test_under_autocast_of_the_caller() -> None:
+    """Its copies of the weights are made anew in every step: what one sees is what was learned."""
+    x, y = clouds()
+    losses = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            losses.append(lab.fit(hybrid(), x, y, epochs=8, lr=1e-2, **QUIET)["val_loss"])
+    assert losses[1][0] - losses[1][-1] > 0.3
+    np.testing.assert_allclose(losses[1], losses[0], atol=0.05)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"fit: called under torch\.inference_mode"):
+        lab.fit(hybrid(), x, y, epochs=1, **QUIET)
+
+
 def test_a_bare_flow_of_integers_and_of_images() -> None:
     whole = np.random.default_rng(0).integers(0, 17, (60, 4))
     assert len(lab.fit(flows.IDF(4, layers=1, hidden=8), whole, epochs=1, **QUIET).epochs) == 1
@@ -182,6 +222,18 @@ def test_a_finished_training_goes_on(tmp_path: Path) -> None:
         lab.fit(model, x + 1, y, epochs=6, resume=True, **settings)
     with pytest.raises(ValueError, match=r"out: got .* which is not empty"):
         lab.fit(model, x, y, epochs=6, **settings)
+
+
+def test_a_training_goes_on_with_its_own_validation_rows(tmp_path: Path) -> None:
+    x, y = clouds()
+    lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), epochs=1, out=tmp_path / "run", **QUIET)
+    options: dict[str, Any] = {"epochs": 2, "out": tmp_path / "run", "resume": True} | QUIET
+    with pytest.raises(ValueError, match=r"validation_sha256: got .*, but the training to go on with has"):
+        lab.fit(hybrid(), x, y, validation=(x[50:100], y[50:100]), **options)
+    history = read_json(tmp_path / "run" / "history.json")
+    del history["settings"]["validation_sha256"]  # as older versions wrote it
+    write_json(tmp_path / "run" / "history.json", history)
+    assert len(lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), **options).epochs) == 2
 
 
 class Cliff(nn.Module):
@@ -258,7 +310,14 @@ def with_gap() -> np.ndarray:
     return x
 
 
+def masked() -> np.ma.MaskedArray:
+    x = np.ma.masked_array(clouds()[0])
+    x[7] = np.ma.masked
+    return x
+
+
 X, Y = clouds()
+UNKNOWN = np.r_[Y[:-1], -1]
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "model": ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear"),
     "gap": ({"x": with_gap()}, ValueError, "x: got NaN in row 7 and 0 others, expected finite numbers"),
@@ -277,6 +336,17 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "lr": ({"lr": None}, TypeError, "lr: got None"),
     "schedule": ({"schedule": "step"}, ValueError, "schedule: got 'step'"),
     "device": ({"device": "tpu"}, ValueError, "device: got 'tpu'"),
+    "complex": ({"x": torch.tensor(X) + 1j}, TypeError, "x: got torch.complex128 .* expected a dense tensor of real"),
+    "complex labels": ({"y": torch.tensor(Y) + 0j}, TypeError, "y: got torch.complex64"),
+    "sparse": ({"x": torch.tensor(X).to_sparse()}, TypeError, "x: got torch.float64 in layout torch.sparse_coo"),
+    "masked": ({"x": masked()}, ValueError, "x: got 2 masked values, expected none"),
+    "class": ({"y": Y + 1}, ValueError, r"y: got label 2 in row \d+, expected 0 to 1"),
+    "unlabelled": ({"y": UNKNOWN}, ValueError, "y: got label -1 in row 239, expected 0 to 1; objectives.SemiSup"),
+    "held class": ({"validation": (X, Y + 1)}, ValueError, r"validation\[1\]: got label 2"),
+    "frozen": ({"model": hybrid().requires_grad_(False)}, ValueError, "model: got parameters that are all frozen"),
+    "seed": ({"seed": -1}, ValueError, r"seed: got -1, expected an integer from 0 to 2\*\*40"),
+    "large seed": ({"seed": 2**63}, ValueError, "seed: got 9223372036854775808"),
+    "no seed": ({"seed": 1.5}, TypeError, "seed: got 1.5"),
     "resume": ({"resume": True}, ValueError, "resume: got True without a folder"),
 }
 
@@ -285,11 +355,12 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
 def test_bad_input_is_named(name: str) -> None:
     given, error, message = REFUSED[name]
     arguments: dict[str, Any] = {"model": hybrid(), "x": X, "y": Y} | given
-    before = weights(arguments["model"])
+    model = arguments.pop("model")
+    before = weights(model)
     with pytest.raises(error, match=message):
-        lab.fit(arguments.pop("model"), arguments.pop("x"), arguments.pop("y"), **arguments, **QUIET)
-    if not isinstance(given.get("model"), nn.Module):
-        torch.testing.assert_close(before, before)
+        lab.fit(model, arguments.pop("x"), arguments.pop("y"), **arguments, **QUIET)
+    torch.testing.assert_close(weights(model), before, rtol=0, atol=0)
+    assert not getattr(model, "_started", False), "a later training starts from its data"
 
 
 def test_what_cannot_be_saved_says_so_before_training(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ class History:
 
     Attributes:
         epochs: one entry per epoch: ``epoch`` (from 1), ``seconds`` since the start, ``loss``, and where there are
-            validation rows ``val_loss``, ``val_log_px`` and ``val_error`` (a share) or ``val_rmse`` (units of ``y``).
+            validation rows ``val_loss``, ``val_log_px`` and ``val_error`` (a share of those with a label, where there
+            are any) or ``val_rmse`` (units of ``y``).
         best: the epoch (from 1) whose weights the model has: that of the lowest ``val_loss``, or the last one.
         stopped: why training ended.
         settings: what :func:`fit` was called with.

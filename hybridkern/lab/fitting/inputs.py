@@ -64,6 +64,29 @@ def as_rows(model: nn.Module, x: Any, y: Any, context: Any, names: Sequence[str]
     return Rows(rows, targets, given)
 
 
+def check_classes(model: nn.Module, rows: Rows, unlabelled: bool, name: str) -> None:
+    """Labels of a classifier, all of them, before any is trained on.
+
+    Args:
+        model: that predicts them.
+        rows: with targets, or without.
+        unlabelled: whether -1 stands for a label that is not known.
+        name: of the argument.
+
+    Raises:
+        ValueError: a label is no class of the model.
+    """
+    head = model if isinstance(model, SemiSupervisedVAE) else getattr(model, "head", None)
+    if rows.y is None or not isinstance(head, (Classifier, SemiSupervisedVAE)):
+        return
+    bad = (rows.y >= head.classes) | (rows.y < (-1 if unlabelled else 0))
+    if bool(bad.any()):
+        row, last = int(bad.nonzero()[0, 0]), head.classes - 1
+        known = ", or -1 (unlabelled)" if unlabelled else ""
+        hint = "; objectives.SemiSupervised takes -1 (unlabelled)" if rows.y[row] == -1 else ""
+        raise ValueError(f"{name}: got label {int(rows.y[row])} in row {row}, expected 0 to {last}{known}{hint}")
+
+
 def split(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     """Training and validation part: a random ``share`` of the rows, one at least, is held out."""
     held = max(1, round(share * len(rows))) if share else 0
@@ -83,7 +106,13 @@ def _dtype_of(model: nn.Module) -> torch.dtype:
 
 def _array(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
+        if value.is_complex() or value.is_quantized or value.layout is not torch.strided:
+            raise TypeError(
+                f"{name}: got {value.dtype} in layout {value.layout}, expected a dense tensor of real numbers"
+            )
         return value.detach().cpu()
+    if np.ma.is_masked(value):  # its values are still there, below the mask
+        raise ValueError(f"{name}: got {int(np.ma.getmaskarray(value).sum())} masked values, expected none")
     try:
         array = np.asarray(value)  # tables of pandas and polars too
     except Exception as error:

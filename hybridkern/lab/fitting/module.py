@@ -111,8 +111,10 @@ class FitModule(pl.LightningModule):
                 part = rows.at(slice(start, start + _BATCH)).to(self.device)
                 for name, value in self._figures(part).items():
                     sums[name] = sums.get(name, 0.0) + value
-        counts = {"val_error": sums.pop("labelled", 0.0), "val_rmse": float(len(rows))}
-        means = {name: value / (counts.get(name) or len(rows)) for name, value in sums.items()}
+        counts = {"val_error": sums.pop("labelled", 0.0)}
+        if not counts["val_error"]:
+            sums.pop("val_error", None)  # of no row there is no share
+        means = {name: value / counts.get(name, len(rows)) for name, value in sums.items()}
         return {name: math.sqrt(value) if name == "val_rmse" else value for name, value in means.items()}
 
     def _figures(self, part: Rows) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from hybridkern._arguments import as_number, short
 from hybridkern._saved.files import describe, read_json, write_folder, write_json
 from hybridkern.flows import Flow
 from hybridkern.hybrid import HybridModel
-from hybridkern.hybrid.objectives import Objective, Weighted
+from hybridkern.hybrid.objectives import Convex, JacobianWeighted, Joint, Objective, Separate, Weighted
 from hybridkern.hybrid.vae import VAE
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
 from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs
 from hybridkern.lab.fitting.history import History
-from hybridkern.lab.fitting.inputs import Rows, as_rows, split
+from hybridkern.lab.fitting.inputs import Rows, as_rows, check_classes, split
 from hybridkern.lab.fitting.module import FitModule, observe
 from hybridkern.lab.fitting.settings import Settings, placed_on
 from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
@@ -32,7 +33,9 @@ from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.training import quiet_lightning
 
 HISTORY, CHECKPOINTS = "history.json", "checkpoints"
+_HELD = "validation_sha256"
 _MAY_CHANGE = ("epochs", "minutes", "patience", "device")
+_LABELLED = (Convex, JacobianWeighted, Joint, Separate, Weighted)  # which learn from labelled rows only
 _EPOCHS = 100
 _SAMPLE = 10_000  # rows that actnorm, priors and heads start from
 
@@ -81,8 +84,8 @@ def fit(
         lr, weight_decay: of AdamW.
         clip: largest norm of the gradient; ``None``: any.
         schedule: ``"cosine"``: the learning rate falls to 0 over ``epochs`` or ``minutes``; ``"constant"``.
-        initialize: whether actnorm, priors and the normalization of heads start from the data. ``None``: where this
-            model was neither trained by this function nor loaded before.
+        initialize: whether actnorm, priors and the normalization of heads, that of targets too, start from the data.
+            ``None``: where this model was neither trained by this function nor loaded before.
         device: ``"auto"`` (a GPU where torch sees one), ``"cpu"`` or ``"cuda"``. The model comes back to where it was.
         seed: of the held-out rows, the order and the noise. Torch's own generators are left as they were.
         out: a folder for the model, ``history.json`` and checkpoints; :func:`hybridkern.load` reads it.
@@ -95,7 +98,7 @@ def fit(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or range; nothing has been trained then. A value
-            that is not finite is named by argument and row.
+            that is not finite, and a label that is no class, is named by argument and row.
         TrainingError: a loss is not finite; the message names the epoch and the layer. The model has the weights of
             the best epoch until then.
         KeyboardInterrupt: after Ctrl-C, with the weights of the best epoch until then; ``resume=True`` goes on.
@@ -113,9 +116,21 @@ def fit(
         raise TypeError(f"context: got one, but {type(model).__name__} takes none; expected a flow with a context")
     train, held = _parts(model, rows, validation, seed)
     objective = _objective(model, rows, objective)
+    unlabelled = not isinstance(objective, _LABELLED)
+    own = isinstance(validation, (tuple, list))
+    for part, name in ((rows, "y"), (held, "validation[1]" if own else "y")):
+        check_classes(model, part, unlabelled, name)
+    if not any(value.requires_grad for value in model.parameters()):
+        raise ValueError("model: got parameters that are all frozen, expected some that require a gradient")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "fit: called under torch.inference_mode, where nothing learns; expected a call outside of it"
+        )
     described = "-log p(x), nats per example" if objective is None else objective.describe()
     history = History(settings=settings.record() | {"objective": described})
     history.settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
+    if own:
+        history.settings[_HELD] = held.digest()
     console = Console(stderr=True, quiet=not progress)
     folder = None if out is None else Path(out)
     _fit(model, objective, (train, held), settings, history, folder, resume, initialize, console)
@@ -146,6 +161,7 @@ def _fit(
             resumed = _begun(stack, folder, history, module, resume, console)
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
         stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(_weights_cast_anew())
         if resumed is None and (initialize or (initialize is None and not getattr(model, "_started", False))):
             torch.manual_seed(settings.seed)
             _initialize(model, train)
@@ -165,6 +181,18 @@ def _fit(
         if folder is not None:
             write_folder(model, folder, model_written)
             write_json(folder / HISTORY, history.record())
+
+
+@contextmanager
+def _weights_cast_anew() -> Iterator[None]:
+    """Under autocast of the caller's, whose copies of the weights would be kept through all steps otherwise."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
+        torch.clear_autocast_cache()
 
 
 class _Batches:
@@ -234,8 +262,9 @@ def _begun(
     elif begun.exists():
         before = read_json(begun)["settings"]
         for name, value in history.settings.items():
-            if name not in _MAY_CHANGE and before.get(name) != value:
-                raise ValueError(f"{name}: got {value!r}, but the training to go on with has {before.get(name)!r}")
+            known = before.get(name, value if name == _HELD else None)  # older folders do not hold it
+            if name not in _MAY_CHANGE and known != value:
+                raise ValueError(f"{name}: got {value!r}, but the training to go on with has {known!r}")
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     found = newest(folder / CHECKPOINTS, module, console) if resume else None
     if found is None:
@@ -274,5 +303,6 @@ def _initialize(model: nn.Module, rows: Rows) -> None:
         flow.initialize(part.x, **given)
     head = getattr(model, "head", None)
     if head is not None:
+        varied = part.y is not None and bool((part.y != part.y[0]).any())
         with evaluating(model), torch.random.fork_rng():
-            head.initialize(flow(part.x)[0])
+            head.initialize(flow(part.x)[0], part.y if varied else None)

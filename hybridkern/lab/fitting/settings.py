@@ -11,6 +11,9 @@ import torch
 
 from hybridkern._arguments import as_number, as_size
 
+_LARGEST_SEED = 2**40  # each epoch has a seed of its own, a million apart from those of other runs, below 2^63
+_SEEDS = "an integer from 0 to 2**40"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,6 +39,8 @@ class Settings:
             count = getattr(self, name)
             if count is not None or name != "epochs":
                 as_size(name, count, least)
+        if as_size("seed", self.seed, 0, expected=_SEEDS) > _LARGEST_SEED:
+            raise ValueError(f"seed: got {self.seed}, expected {_SEEDS}")
         for name in ("minutes", "lr", "clip"):
             number = getattr(self, name)
             if number is not None or name == "lr":
