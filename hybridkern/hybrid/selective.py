@@ -16,12 +16,16 @@ from hybridkern.hybrid.heads import Classifier
 from hybridkern.hybrid.metrics import CoverageRisk, coverage_risk
 from hybridkern.hybrid.model import HybridModel
 
+_ROUNDINGS = 16  # batches of other sizes differed by up to 3
+
 
 class SelectiveClassifier(nn.Module):
     """Predicts with ``p(y|x)`` where ``p(x)`` is high enough, and with the class prior ``p(y)`` elsewhere.
 
     The threshold is the lowest ``log p(x)`` of the training data less a slack, so that without slack every training
-    example is just accepted. The class prior is the share of each class among the labelled training examples. Both are
+    example is just accepted, in whatever batch: what misses the threshold by rounding, 16 units in the last place of
+    the dtype for each nat of the threshold and each dimension of ``x`` (0.0001 nats at -50 and 20 dimensions in
+    float32), reaches it. The class prior is the share of each class among the labelled training examples. Both are
     buffers, ``threshold`` ``()`` and ``class_prior`` ``(classes,)``, NaN until :meth:`fit`. They stay in float64 when
     the module is converted to another dtype.
 
@@ -111,6 +115,11 @@ class SelectiveClassifier(nn.Module):
         self.class_prior.copy_(counts / counts.sum())
         return self
 
+    def _reached(self, log_px: Tensor, x: Tensor) -> Tensor:
+        """Where the threshold is reached, ``(B,)`` bool: matrix products round otherwise in batches of other sizes."""
+        unit = _ROUNDINGS * torch.finfo(log_px.dtype).eps
+        return log_px >= self.threshold - unit * (self.threshold.abs() + math.prod(x.shape[1:]))
+
     def _check_fitted(self) -> None:
         if bool(self.threshold.isnan()):
             raise RuntimeError("SelectiveClassifier: not fitted; call fit(loader) with the training data first")
@@ -122,7 +131,7 @@ class SelectiveClassifier(nn.Module):
             RuntimeError: :meth:`fit` was not called.
         """
         self._check_fitted()
-        return self._run(x)[0] >= self.threshold
+        return self._reached(self._run(x)[0], x)
 
     def forward(self, x: Tensor) -> Tensor:
         """:meth:`predict_proba`."""
@@ -136,7 +145,7 @@ class SelectiveClassifier(nn.Module):
         """
         self._check_fitted()
         log_px, p = self._run(x)
-        return torch.where((log_px >= self.threshold)[:, None], p, self.class_prior.to(p.dtype))
+        return torch.where(self._reached(log_px, x)[:, None], p, self.class_prior.to(p.dtype))
 
     def predict(self, x: Tensor) -> Tensor:
         """The most probable class where the input is accepted, -1 where it is rejected, ``(B,)`` int64.
@@ -146,7 +155,7 @@ class SelectiveClassifier(nn.Module):
         """
         self._check_fitted()
         log_px, p = self._run(x)
-        return torch.where(log_px >= self.threshold, p.argmax(1), UNLABELLED)
+        return torch.where(self._reached(log_px, x), p.argmax(1), UNLABELLED)
 
     def coverage_risk(self, loader: Iterable[Sequence[Any]]) -> CoverageRisk:
         """The error rate of ``p(y|x)`` among the inputs of highest ``log p(x)``, for every coverage.

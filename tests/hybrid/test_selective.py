@@ -56,6 +56,25 @@ def test_threshold_and_fallback(slack: float) -> None:
     assert torch.equal(labels == -1, ~accepted) and torch.equal(labels[accepted], model.predict(new)[accepted])
 
 
+def test_a_training_example_is_accepted_in_any_batch() -> None:
+    """Rounding, which depends on the size of a batch, rejects none; what is lower by more than that is rejected."""
+    x, y = torch.randn(100, 20, generator=torch.Generator().manual_seed(0)), torch.arange(100) % 2
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model = HybridModel(flows.RealNVP(20, layers=4, hidden=64), heads.Categorical(20, 2)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        selective = SelectiveClassifier(model).fit([(x, y)])
+        for size in (1, 3, 7, 32):
+            assert all((selective.predict(part) >= 0).all() for part in x.split(size))
+            assert all(selective.accepts(part).all() for part in x.split(size))
+        lowest = x[model.log_prob(x).argmin()][None]
+        selective.threshold += 0.01
+        assert selective.predict(lowest).item() == -1 and not selective.accepts(lowest)
+        assert torch.equal(selective.predict_proba(lowest)[0].double(), selective.class_prior)
+
+
 def test_unlabelled_rows_count_for_the_threshold_only() -> None:
     model = _model()
     some, every = SelectiveClassifier(model).fit(_loader(True)), SelectiveClassifier(model).fit(_loader())
