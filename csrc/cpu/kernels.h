@@ -130,7 +130,7 @@ struct SplineConstants {
   T inverse_clip;  // 1/-log(least), of the clipped scheme
 
   int64_t numbers() const { return 2 * bins + derivatives; }
-  int64_t scratch() const { return (2 * numbers() + 6 * bins) * max_lanes; }
+  int64_t scratch() const { return (2 * numbers() + 8 * bins) * max_lanes; }
 };
 
 template <class T>

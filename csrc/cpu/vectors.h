@@ -84,6 +84,16 @@ HK_INLINE void put(ScalarOf<V>* to, V value, int64_t count) {
   Whole ? store<V>(to, value) : store_some<V>(to, value, count);
 }
 
+// Of as many elements as there are, which is seldom less than a vector.
+template <class V>
+HK_INLINE V get_some(const ScalarOf<V>* from, int64_t count) {
+  return count == Lanes<V>::count ? load<V>(from) : load_some<V>(from, count);
+}
+template <class V>
+HK_INLINE void put_some(ScalarOf<V>* to, V value, int64_t count) {
+  count == Lanes<V>::count ? store<V>(to, value) : store_some<V>(to, value, count);
+}
+
 // As put, but past the cache where `stream`; the address must then be a multiple of the vector's size.
 template <bool Whole, class V>
 HK_INLINE void put_streaming(ScalarOf<V>* to, V value, bool stream, int64_t count) {

@@ -71,6 +71,15 @@ HK_INLINE V float_exp_of_negative(V x) {
   return scale_by_power<V>(e.q + 1.0f, e);
 }
 
+// exp(x) for |x| <= 87, where nothing overflows or underflows. The bits of `shifted` above those of n leave on the
+// left.
+template <class V>
+HK_INLINE V float_exp_of_moderate(V x) {
+  const ExpParts<V> e = exp_parts(x);
+  const V two_n = bits_as<V>((bits_as<IntOf<V>>(e.shifted) << 23) + (127 << 23));
+  return two_n * e.q + two_n;
+}
+
 template <class V>
 HK_INLINE void float_exp_pair(V x, V& high, V& low) {
   const ExpParts<V> e = exp_parts(x);
@@ -174,6 +183,13 @@ HK_INLINE V exponential_of_negative(V x) {
   return float_exp_of_negative(x);
 }
 HK_INLINE double exponential_of_negative(double x) { return std::exp(x); }
+
+// exp(x) for |x| <= 87; NaN passes.
+template <class V>
+HK_INLINE V exponential_of_moderate(V x) {
+  return float_exp_of_moderate(x);
+}
+HK_INLINE double exponential_of_moderate(double x) { return std::exp(x); }
 
 // exp(x) = high + low to about twice the precision of high; |x| <= 87.
 template <class V>

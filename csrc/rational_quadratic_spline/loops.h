@@ -2,42 +2,10 @@
 #pragma once
 
 #include "../cpu/kernels.h"
-#include "math.h"
+#include "elements.h"
 #include "records.h"
 
 namespace hk::HK_ISA {
-
-// How raw numbers become knots: SplineForm.scheme.
-enum class Scheme : int { nflows, zuko };
-
-// The widths or the heights of the bins: floor + share * softmax, as parts of the interval. Rounded, they add up to
-// `total`, which is the whole interval less `lost` of it: the error that they have in common, which is put back.
-template <class V>
-struct Shares {
-  const ScalarOf<V>* e;             // the exponentials, a vector a bin
-  const IntOf<ScalarOf<V>>* sizes;  // in fixed point, a vector a bin
-  IntOf<V> total;
-  V per_sum, lost;
-  ScalarOf<V> share, floor;
-
-  HK_INLINE V part_of(IntOf<V> size) const {
-    const V part = from_fixed(size) * (1 / whole<ScalarOf<V>>);
-    return part + part * lost;
-  }
-  // From places on [0, total] to places on the whole interval, and back.
-  HK_INLINE IntOf<V> spread(IntOf<V> place) const { return place + to_fixed(from_fixed(place) * lost); }
-  HK_INLINE IntOf<V> narrowed(IntOf<V> place) const {
-    const IntOf<V> inner = place - to_fixed(from_fixed(place) * lost);
-    return select(inner > total, total, inner);
-  }
-};
-
-// The bin of an element: `at` and `size` in the direction that is known, `other_at` and `other_size` in the other one.
-template <class V>
-struct Found {
-  IntOf<V> at, size, other_at, other_size, k;
-  V lower, upper;  // raw derivatives at its ends
-};
 
 template <class T, Scheme Scheme_, bool Inverse, bool Backward>
 struct SplineBody {
@@ -45,12 +13,13 @@ struct SplineBody {
   using I = IntOf<V>;
   static constexpr int64_t lanes = Lanes<V>::count;
   static constexpr IntOf<T> end = static_cast<IntOf<T>>(whole<T>), half = end / 2;
-  const SplineBlock<T>& block;
-  const SplineConstants<T>& c;
-  const T to_places, from_places;             // between the units of x and fixed point
-  T *const raw, *const exps, *const shrinks;  // [numbers][lanes], [2 bins][lanes] twice
-  IntOf<T>* const sizes;                      // [2 bins][lanes]
-  T* const some;                              // [lanes][numbers]
+  const SplineBlock<T> block;  // copies: what is referred to would be read again after every store
+  const SplineConstants<T> c;
+  const T to_places, from_places;  // between the units of x and fixed point
+  T *const raw, *const some;       // [numbers][lanes], [lanes][numbers]
+  T* const exps;                   // [2 bins][lanes]
+  T* const weights;                // likewise, of two vectors: the derivatives of the exponentials in the raw numbers
+  IntOf<T>* const sizes;           // [2 bins][lanes]
   const T* rows = nullptr;
   int64_t stride = 0;
 
@@ -60,21 +29,20 @@ struct SplineBody {
         to_places(whole<T> / c_.range),
         from_places(c_.range / whole<T>),
         raw(block_.scratch),
-        exps(raw + c.numbers() * lanes),
-        shrinks(exps + 2 * c.bins * lanes),
-        sizes(reinterpret_cast<IntOf<T>*>(shrinks + 2 * c.bins * lanes)),
-        some(shrinks + 4 * c.bins * lanes) {}
+        some(raw + c.numbers() * lanes),
+        exps(some + c.numbers() * lanes),
+        weights(exps + 2 * c.bins * lanes),
+        sizes(reinterpret_cast<IntOf<T>*>(weights + 4 * c.bins * lanes)) {}
 
   HK_INLINE V row(int64_t p) const { return load<V>(rows + p * stride); }
 
-  template <bool Whole>
   HK_INLINE void read(int64_t i, int64_t count) {
     rows = block.params + i, stride = block.stride;
     if (!block.records) return;
     const int64_t numbers = c.numbers();
     rows = block.params + i * numbers, stride = 1;
     if constexpr (lanes > 1) {
-      if constexpr (!Whole) {
+      if (count < lanes) {
         memcpy(some, rows, count * numbers * sizeof(T));
         std::fill(some + count * numbers, some + lanes * numbers, T(0));
         rows = some;
@@ -93,9 +61,9 @@ struct SplineBody {
     return top;
   }
 
-  HK_INLINE Shares<V> shares(int side) const {
+  HK_INLINE Shares<V> shares(int side, T* weight) const {
     const int64_t first = side * c.bins;
-    T* e = exps + first * lanes;
+    T* e = (Scheme_ == Scheme::nflows ? weight : exps) + first * lanes;
     IntOf<T>* fixed = sizes + first * lanes;
     V sum{};
     Top<V> top{};
@@ -106,8 +74,8 @@ struct SplineBody {
         value = exponential_below(value, top);
       } else {
         const V shrink = 1 / (absolute(value) * (2 * c.inverse_clip) + 1);
-        value = exponential(value * shrink);
-        if constexpr (Backward) store<V>(shrinks + (first + j) * lanes, shrink);
+        value = exponential_of_moderate(value * shrink);
+        if constexpr (Backward) store<V>(weight + (first + j) * lanes, value * (shrink * shrink));
       }
       store<V>(e + j * lanes, value);
       sum += value;
@@ -119,7 +87,7 @@ struct SplineBody {
       memcpy(fixed + j * lanes, &size, sizeof(I));
       total += size;
     }
-    return {e, fixed, total, per_sum, from_fixed(end - total) * (1 / whole<T>), c.share[side], c.floor[side]};
+    return {fixed, total, per_sum, from_fixed(end - total) * (1 / whole<T>), c.share[side], c.floor[side]};
   }
 
   HK_INLINE static I size(const Shares<V>& of, int64_t j) {
@@ -184,97 +152,131 @@ struct SplineBody {
     return at_most(at_least(y, c.low), c.high);
   }
 
-  template <bool Whole>
-  HK_INLINE void step(int64_t i, int64_t count) {
-    read<Whole>(i, count);
-    const V given = get<Whole, V>(block.x + i, count);
-    const V x = c.wraps && !Inverse ? turned(given) : given;
-    const V centred = (x - c.middle) * to_places;
-    const V inside = at_most(at_least(centred, -whole<T> / 2), whole<T> / 2);
-    const auto below = x<c.low, above = x> c.high;
-    const Shares<V> widths = shares(0), heights = shares(1);
-    const Shares<V>&known = Inverse ? heights : widths, &other = Inverse ? widths : heights;
-    const I z = known.narrowed(to_fixed(inside) + half);
-    const Found<V> f = find(z, known, other);
-    const Knot<V> lower = knot(f.lower, f.k, 0), upper = knot(f.upper, f.k, c.bins - 1);
-
-    const V size = known.part_of(f.size), other_size = other.part_of(f.other_size), per_size = 1 / from_fixed(f.size);
-    // NaN in x, or in a width or height, is lost in fixed point
-    const V lost = (inside - inside) + (widths.per_sum - widths.per_sum) + (heights.per_sum - heights.per_sum);
-    const V first = from_fixed(z - f.at) * per_size + lost, second = from_fixed(f.at + f.size - z) * per_size;
-    Bin<V> bin;
-    bin.width = Inverse ? other_size : size;
-    bin.height = Inverse ? size : other_size;
-    bin.s = bin.height / bin.width;
-    bin.d0 = lower.d, bin.d1 = upper.d;
-    bin.t = first, bin.u = second;
-    if constexpr (Inverse) solve(bin, first, second);
-    const BinTerms<V> terms = bin_terms(bin);
-    if constexpr (Backward) {
-      V grad = block.grad_y ? get<Whole, V>(block.grad_y + i, count) : V{};
-      V grad_log = get<Whole, V>(block.grad_log_slope + i, count);
-      const V passed = grad;
-      grad = select(below, V{}, select(above, V{}, grad)) * c.range;
-      grad_log = select(below, V{}, select(above, V{}, grad_log));
-      const BinGradients<V> g = bin_gradients<Inverse>(bin, terms, grad, grad_log);
-      const V own = g.given * c.inverse_range;
-      put<Whole, V>(block.grad_x + i, select(below, passed, select(above, passed, own)), count);
-      write<Whole>(i, count, f, widths, heights, g, g.d0 * lower.slope, g.d1 * upper.slope);
-    } else {
-      V y;
-      if constexpr (Inverse)
-        y = place(other.spread(f.other_at), bin.t, bin.width);
-      else
-        y = place(other.spread(f.other_at), height_of(bin, terms), bin.height);
-      V log_slope = log_slope_of(terms);
-      if constexpr (Inverse) log_slope = -log_slope;
-      y = select(below, x, select(above, x, y));
-      put<Whole, V>(block.y + i, c.wraps && Inverse ? turned(y) : y, count);
-      put<Whole, V>(block.log_slope + i, select(below, V{}, select(above, V{}, log_slope)), count);
-    }
+  HK_INLINE Prepared<V> prepare(int64_t i, int64_t count, T* weight) {
+    read(i, count);
+    const V given = get_some<V>(block.x + i, count);
+    return {c.wraps && !Inverse ? turned(given) : given, shares(0, weight), shares(1, weight)};
   }
 
-  // Gradients of raw widths or heights, from that of the place of the bin, `at`, and that of its size.
-  HK_INLINE void write_shares(int side, const Shares<V>& of, I at, I size, I k, V grad_at, V grad_size, T* to,
-                              int64_t step) const {
+  HK_INLINE Located<V> locate(const Prepared<V>& p) const {
+    const V centred = (p.x - c.middle) * to_places;
+    const V inside = at_most(at_least(centred, -whole<T> / 2), whole<T> / 2);
+    const Shares<V>&known = Inverse ? p.heights : p.widths, &other = Inverse ? p.widths : p.heights;
+    const I z = known.narrowed(to_fixed(inside) + half);
+    Located<V> l;
+    l.found = find(z, known, other);
+    const Found<V>& f = l.found;
+    l.lower = knot(f.lower, f.k, 0), l.upper = knot(f.upper, f.k, c.bins - 1);
+    const V size = known.part_of(f.size), other_size = other.part_of(f.other_size), per_size = 1 / from_fixed(f.size);
+    // NaN in x, or in a width or height, is lost in fixed point
+    const V lost = (inside - inside) + (known.per_sum - known.per_sum) + (other.per_sum - other.per_sum);
+    l.bin.width = Inverse ? other_size : size;
+    l.bin.height = Inverse ? size : other_size;
+    l.bin.s = l.bin.height / l.bin.width;
+    l.bin.d0 = l.lower.d, l.bin.d1 = l.upper.d;
+    l.bin.t = from_fixed(z - f.at) * per_size + lost, l.bin.u = from_fixed(f.at + f.size - z) * per_size;
+    if constexpr (Inverse) solve(l.bin, l.bin.t, l.bin.u);
+    return l;
+  }
+
+  HK_INLINE void put_values(const Prepared<V>& p, int64_t i, int64_t count) const {
+    const V x = p.x;
+    const auto below = x<c.low, above = x> c.high;
+    const Located<V> l = locate(p);
+    const BinTerms<V> terms = bin_terms(l.bin);
+    const Shares<V>& other = Inverse ? p.widths : p.heights;
+    V y, log_slope = log_slope_of(terms);
+    if constexpr (Inverse) {
+      y = place(other.spread(l.found.other_at), l.bin.t, l.bin.width);
+      log_slope = -log_slope;
+    } else {
+      y = place(other.spread(l.found.other_at), height_of(l.bin, terms), l.bin.height);
+    }
+    y = select(below, x, select(above, x, y));
+    put_some<V>(block.y + i, c.wraps && Inverse ? turned(y) : y, count);
+    put_some<V>(block.log_slope + i, select(below, V{}, select(above, V{}, log_slope)), count);
+  }
+
+  // Writes that of x.
+  HK_INLINE RawGradients<V> gradients(const Prepared<V>& p, int64_t i, int64_t count) const {
+    const auto below = p.x<c.low, above = p.x> c.high;
+    const Located<V> l = locate(p);
+    const Found<V>& f = l.found;
+    const BinTerms<V> terms = bin_terms(l.bin);
+    const V passed = block.grad_y ? get_some<V>(block.grad_y + i, count) : V{};
+    const V grad_log = get_some<V>(block.grad_log_slope + i, count);
+    const BinGradients<V> g =
+        bin_gradients<Inverse>(l.bin, terms, select(below, V{}, select(above, V{}, passed)) * c.range,
+                               select(below, V{}, select(above, V{}, grad_log)));
+    const V own = g.given * c.inverse_range;
+    put_some<V>(block.grad_x + i, select(below, passed, select(above, passed, own)), count);
+    return {
+        f.k,
+        share_gradients(p.widths, Inverse ? f.other_at : f.at, Inverse ? f.other_size : f.size, f.k, g.x0, g.width),
+        share_gradients(p.heights, Inverse ? f.at : f.other_at, Inverse ? f.size : f.other_size, f.k, g.y0, g.height),
+        g.d0 * l.lower.slope, g.d1 * l.upper.slope};
+  }
+
+  // What turns exponentials into gradients of raw widths or heights, from the gradients of the place of the bin and of
+  // its size.
+  HK_INLINE ShareGradients<V> share_gradients(const Shares<V>& of, I at, I size, I k, V grad_at, V grad_size) const {
     const T per_share = 1 / of.share;
     const V before = (of.part_of(at) - from_fixed(k) * of.floor) * per_share;
     const V own = (of.part_of(size) - of.floor) * per_share;
     const V mean = grad_at * before + grad_size * own;
     const V scale = of.per_sum * (of.share * c.gain);
-    const V past = -mean * scale, at_bin = (grad_size - mean) * scale, ahead = (grad_at - mean) * scale;
-    for (int64_t j = 0; j < c.bins; ++j) {
-      const IntOf<T> here = static_cast<IntOf<T>>(j);
-      V value = load<V>(of.e + j * lanes) * select(k > here, ahead, select(k == here, at_bin, past));
-      if constexpr (Scheme_ == Scheme::zuko) {
-        const V shrink = load<V>(shrinks + (side * c.bins + j) * lanes);
-        value = value * (shrink * shrink);
-      }
-      store<V>(to + (side * c.bins + j) * step, value);
-    }
+    return {(grad_at - mean) * scale, (grad_size - mean) * scale, -mean * scale};
   }
 
-  template <bool Whole>
-  HK_INLINE void write(int64_t i, int64_t count, const Found<V>& f, const Shares<V>& widths, const Shares<V>& heights,
-                       const BinGradients<V>& g, V grad_lower, V grad_upper) const {
+  // The gradient of raw width j, or of raw height j - bins.
+  HK_INLINE V share_gradient(const ShareGradients<V>& of, const T* weight, I k, int64_t j) const {
+    const IntOf<T> here = static_cast<IntOf<T>>(j < c.bins ? j : j - c.bins);
+    return load<V>(weight + j * lanes) * select(k > here, of.before, select(k == here, of.own, of.past));
+  }
+
+  // The gradient of raw derivative n.
+  HK_INLINE V derivative_gradient(int64_t n, const RawGradients<V>& g) const {
+    const IntOf<T> knot = static_cast<IntOf<T>>(n + c.fixed_ends);
+    const IntOf<T> ends = c.ties_ends && n == 0 ? static_cast<IntOf<T>>(c.bins - 1) : knot - 1;
+    return select(g.k == knot, g.lower, V{}) + select(g.k == ends, g.upper, V{});
+  }
+
+  HK_INLINE void write(const RawGradients<V>& g, const T* weight, int64_t i, int64_t count) const {
     const int64_t numbers = c.numbers();
-    const bool turn_records = block.records && lanes > 1;
-    T* to = turn_records ? raw : block.records ? block.grad_params + i * numbers : block.grad_params + i;
-    const int64_t step = turn_records ? lanes : block.records ? 1 : block.stride;
-    write_shares(0, widths, Inverse ? f.other_at : f.at, Inverse ? f.other_size : f.size, f.k, g.x0, g.width, to, step);
-    write_shares(1, heights, Inverse ? f.at : f.other_at, Inverse ? f.size : f.other_size, f.k, g.y0, g.height, to,
-                 step);
-    for (int64_t n = 0; n < c.derivatives; ++n) {
-      const IntOf<T> knot = static_cast<IntOf<T>>(n + c.fixed_ends);
-      const IntOf<T> ends = c.ties_ends && n == 0 ? static_cast<IntOf<T>>(c.bins - 1) : knot - 1;
-      const V value = select(f.k == knot, grad_lower, V{}) + select(f.k == ends, grad_upper, V{});
-      store<V>(to + (2 * c.bins + n) * step, value);
-    }
+    const auto number = [&](int64_t p) __attribute__((always_inline)) {
+      if (p < c.bins) return share_gradient(g.widths, weight, g.k, p);
+      if (p < 2 * c.bins) return share_gradient(g.heights, weight, g.k, p);
+      return derivative_gradient(p - 2 * c.bins, g);
+    };
     if constexpr (lanes > 1) {
-      if (!turn_records) return;
-      T* target = block.grad_params + i * numbers;
-      store_records(raw, numbers, Whole ? target : some);
-      if constexpr (!Whole) memcpy(target, some, count * numbers * sizeof(T));
+      if (block.records) {
+        T* target = block.grad_params + i * numbers;
+        store_records(numbers, count < lanes ? some : target, number);
+        if (count < lanes) memcpy(target, some, count * numbers * sizeof(T));
+        return;
+      }
+    }
+    T* to = block.grad_params + (block.records ? i * numbers : i);
+    const int64_t step = block.records ? 1 : block.stride;
+    for (int64_t p = 0; p < numbers; ++p) store<V>(to + p * step, number(p));
+  }
+
+  // A vector's chain of dependent operations leaves the processor waiting, so the next one is prepared between that and
+  // what waits for it.
+  HK_INLINE void run() {
+    T *weight = weights, *next = weights + 2 * c.bins * lanes;
+    Prepared<V> p;
+    if (block.n > 0) p = prepare(0, std::min(lanes, block.n), weight);
+    for (int64_t i = 0; i < block.n; i += lanes) {
+      const int64_t count = std::min(lanes, block.n - i), after = i + lanes;
+      RawGradients<V> g;
+      if constexpr (Backward)
+        g = gradients(p, i, count);
+      else
+        put_values(p, i, count);
+      if (after < block.n) p = prepare(after, std::min(lanes, block.n - after), next);
+      if constexpr (Backward) write(g, weight, i, count);
+      std::swap(weight, next);
     }
   }
 };
@@ -282,7 +284,7 @@ struct SplineBody {
 template <class T, Scheme Scheme_, bool Inverse, bool Backward>
 void spline(const SplineBlock<T>& block, const SplineConstants<T>& c) {
   SplineBody<T, Scheme_, Inverse, Backward> body(block, c);
-  for_vectors<typename VectorOf<T>::type>(block.n, body);
+  body.run();
 }
 
 template <class T, Scheme Scheme_>

@@ -83,10 +83,10 @@ HK_INLINE Knot<V> softplus_knot(V r, ScalarOf<V> least, ScalarOf<V> beta, Scalar
   return {d, select(v > 0, one_over, q * one_over)};
 }
 
-// exp(r/(1 + |r|/bound))
+// exp(r/(1 + |r|/bound)); bound <= 70
 template <class V>
 HK_INLINE Knot<V> clipped_knot(V r, ScalarOf<V> inverse_bound) {
-  const V shrink = 1 / (absolute(r) * inverse_bound + 1), d = exponential(r * shrink);
+  const V shrink = 1 / (absolute(r) * inverse_bound + 1), d = exponential_of_moderate(r * shrink);
   return {d, d * shrink * shrink};
 }
 
