@@ -343,3 +343,22 @@ def test_m2_takes_a_classifier() -> None:
     wrong = M2(4, 5, classifier=nn.Linear(4, 3))
     with pytest.raises(ValueError, match=r"classifier: gave \(6, 3\), expected \(B, 5\)"):
         wrong.log_prob(x)
+
+
+def test_m1m2_may_classify_the_data_itself() -> None:
+    torch.manual_seed(0)
+    first = VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4)
+    classifier = nn.Linear(6, 3)
+    model = M1M2(first, 9 * torch.rand(20, 6), 3, latent=2, hidden=(8,), classifier=classifier)
+    x, y = torch.rand(5, 6), torch.tensor([0, 1, 2, 0, 1])
+    log_q = classifier(x).log_softmax(1)
+    torch.testing.assert_close(model.log_probabilities(x), log_q)
+    model.second.bound_of = lambda z, label: label + 0.5 * len(z)  # type: ignore[method-assign]
+    bounds = torch.arange(3) + 7.5
+    torch.testing.assert_close(model.log_prob(x), (log_q.exp() * (bounds - log_q)).sum(1))
+    own = y + 2.5 + log_q.gather(1, y[:, None])[:, 0]
+    torch.testing.assert_close(model.labelled_bound(x, y), own)
+    del model.second.bound_of
+    model.loss(x, torch.tensor([0, 1, -1, -1, -1])).backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if not name.startswith("first."))
+    assert model.features(x).shape == (5, 2)

@@ -17,7 +17,7 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.recipe import DataShape, get_recipe
 from hybridkern.lab.recipes.vae.config import MODELS
-from hybridkern.lab.recipes.vae.model import convolutions
+from hybridkern.lab.recipes.vae.model import classifier_of
 from hybridkern.lab.recipes.vae.task import VAETask
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run
 from tests.recipes.conftest import run, without_pictures
@@ -67,6 +67,12 @@ def test_m2_stands_on_a_run_of_m1(undrawn, tmp_path):
     for name, value in done.task.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
     assert run("digits-vae", tmp_path / "m1m2", resume=True).metrics["test_error"] == done.metrics["test_error"]
+    conv = options | {"model": "m1m2", "first": str(tmp_path / "m1"), "classifier": "conv", "epochs": 2}
+    done = run("digits-vae", tmp_path / "conv", **conv)
+    assert isinstance(done.task.model.classifier[1], torch.nn.Conv2d)
+    _, loaded = load_run(tmp_path / "conv")
+    for name, value in done.task.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
 
 
 def test_m1_is_checked_to_be_the_one_that_is_meant(undrawn, tmp_path):
@@ -189,4 +195,4 @@ def test_m2_may_classify_by_convolutions():
     with pytest.raises(RecipeError, match="classifier: got conv, expected mlp"):
         task_of(model="ccvae", classifier="conv")
     with pytest.raises(RecipeError, match=r"classifier: got conv for images \(4, 4, 3\), expected grey ones"):
-        convolutions(DataShape((4, 4, 3), 10, 256, 48))
+        classifier_of(task.config, DataShape((4, 4, 3), 10, 256, 48))

@@ -99,6 +99,12 @@ AUTOENCODERS: dict[str, Callable[[], Any]] = {
     "diva": lambda: DIVA(6, 3, latent=2, hidden=(8,), domains=2),
     "ccvae": lambda: CCVAE(nn.Linear(6, 10), nn.Linear(5, 6), 6, 3, style=2),
     "m1m2": lambda: M1M2(VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4), 9 * torch.rand(20, 6), 3, latent=2, hidden=(8,)),
+    "m1m2-classifier": lambda: M1M2(
+        *(VAE(nn.Linear(6, 8), nn.Linear(4, 6), 4), 9 * torch.rand(20, 6), 3),
+        latent=2,
+        hidden=(8,),
+        classifier=nn.Linear(6, 3),
+    ),
 }
 
 

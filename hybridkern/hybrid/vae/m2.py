@@ -31,6 +31,26 @@ def _is_watched(module: nn.Module) -> bool:
     return has_hooks((module,)) or "forward" in module.__dict__
 
 
+def as_classifier(value: object) -> nn.Module | None:
+    """``value`` itself.
+
+    Raises:
+        TypeError: neither a module nor ``None``.
+    """
+    if value is not None and not isinstance(value, nn.Module):
+        raise TypeError(f"classifier: got {short(value)}, expected a module or None")
+    return value
+
+
+def _classified(classifier: nn.Module, x: Tensor, classes: int) -> Tensor:
+    logits = classifier(x.flatten(1))
+    if logits.shape != (len(x), classes):
+        raise ValueError(
+            f"classifier: gave {shape_text(logits.shape)}, expected (B, {classes}): a logit for each class"
+        )
+    return log_shares(logits)
+
+
 class M2(SemiSupervisedVAE):
     """``p(x) = sum_y p(y) E_p(z) p(x|y, z)``: the class is a latent too, summed over where it is unknown.
 
@@ -70,13 +90,12 @@ class M2(SemiSupervisedVAE):
         classifier: nn.Module | None = None,
     ) -> None:
         super().__init__(dim, classes)
-        if classifier is not None and not isinstance(classifier, nn.Module):
-            raise TypeError(f"classifier: got {short(classifier)}, expected a module or None")
+        own = as_classifier(classifier)
         self.latent = as_size("latent", latent)
         self.weight = as_number("weight", weight, lambda w: 0 <= w < math.inf, "a finite number of at least 0")
         self.likelihood = resolve_likelihood(likelihood)
         plain = mlp(self.dim, self.classes, hidden, activation=nn.Softplus)
-        self.classifier: nn.Module = plain if classifier is None else classifier
+        self.classifier: nn.Module = plain if own is None else own
         self.encoder: nn.Module = mlp(self.dim + self.classes, 2 * self.latent, hidden, activation=nn.Softplus)
         outputs = self.likelihood.outputs * self.dim
         self.decoder = mlp(self.latent + self.classes, outputs, hidden, activation=nn.Softplus)
@@ -84,12 +103,7 @@ class M2(SemiSupervisedVAE):
 
     def log_probabilities(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.log_probabilities`."""
-        logits = self.classifier(self._rows(x).flatten(1))
-        if logits.shape != (len(x), self.classes):
-            raise ValueError(
-                f"classifier: gave {shape_text(logits.shape)}, expected (B, {self.classes}): a logit for each class"
-            )
-        return log_shares(logits)
+        return _classified(self.classifier, self._rows(x), self.classes)
 
     def bound_of(self, x: Tensor, y: Tensor) -> Tensor:
         """The lower bound of ``log p(x, y)``, ``(B,)`` in nats."""
@@ -108,7 +122,10 @@ class M2(SemiSupervisedVAE):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.log_prob`."""
-        log_q = self.log_probabilities(x)
+        return self.summed(x, self.log_probabilities(x))
+
+    def summed(self, x: Tensor, log_q: Tensor) -> Tensor:
+        """:meth:`log_prob` with any ``log q(y|x)`` ``(B, classes)`` in nats."""
         return (log_q.exp() * (self._bounds(x) - log_q)).sum(1)
 
     def _bounds(self, x: Tensor) -> Tensor:
@@ -131,8 +148,11 @@ class M2(SemiSupervisedVAE):
 
     def features(self, x: Tensor) -> Tensor:
         """Means of ``q(z|x, y)`` for the most probable class, ``(B, latent)``."""
-        chosen = one_hot(self.log_probabilities(x).argmax(1), self.classes, x)
-        return encode(self.encoder, x, chosen, latent=self.latent).mean
+        return self.features_of(x, self.log_probabilities(x).argmax(1))
+
+    def features_of(self, x: Tensor, y: Tensor) -> Tensor:
+        """Means of ``q(z|x, y)``, ``(B, latent)``."""
+        return encode(self.encoder, x, one_hot(y, self.classes, x), latent=self.latent).mean
 
     @torch.no_grad()
     def sample_of_class(
@@ -155,6 +175,8 @@ class M1M2(SemiSupervisedVAE):
         first: a trained VAE.
         x: a sample of the data, ``(N, *shape)``, by which its latents are chosen and standardized.
         classes, latent, hidden, weight: of :class:`M2`, whose likelihood is Gaussian.
+        classifier: network of ``q(y|x)``, ``(B, dim)`` to logits ``(B, classes)``, which sees the data; ``None`` is one
+            that sees M1's latents, as published.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range, or latents of M1 that do not vary.
@@ -175,6 +197,7 @@ class M1M2(SemiSupervisedVAE):
         latent: int = 50,
         hidden: Sequence[int] = (500,),
         weight: float = 1.0,
+        classifier: nn.Module | None = None,
     ) -> None:
         super().__init__(x[0].numel(), classes)
         self.first = first.requires_grad_(False).eval()
@@ -186,34 +209,59 @@ class M1M2(SemiSupervisedVAE):
                 f"first: none of its {first.dim} latents varies by {_LEAST_DEVIATION}, expected some that do"
             )
         drawn = means.var(0) + log_scales.mul(2).exp().mean(0)  # of draws, which vary more than means do
-        self._assemble(chosen, means[:, chosen].mean(0), drawn[chosen].sqrt(), latent, hidden, weight)
+        self._assemble(chosen, means[:, chosen].mean(0), drawn[chosen].sqrt(), latent, hidden, weight, classifier)
 
     def _assemble(
-        self, chosen: Tensor, center: Tensor, scale: Tensor, latent: int, hidden: Sequence[int], weight: float
+        self,
+        chosen: Tensor,
+        center: Tensor,
+        scale: Tensor,
+        latent: int,
+        hidden: Sequence[int],
+        weight: float,
+        classifier: nn.Module | None,
     ) -> None:
         for name, value in (("chosen", chosen), ("center", center), ("scale", scale)):
             self.register_buffer(name, value)
+        own = as_classifier(classifier)
+        unused = None if own is None else nn.Identity()  # M2's own, which nobody calls then
         self.second = M2(
-            len(chosen), self.classes, latent=latent, hidden=hidden, likelihood=Gaussian(), weight=weight
+            *(len(chosen), self.classes),
+            latent=latent,
+            hidden=hidden,
+            likelihood=Gaussian(),
+            weight=weight,
+            classifier=unused,
         ).to(center.dtype)
+        self.of_data = own
 
     def built_from(self) -> Arguments:
         """The arguments of :meth:`_restored`: the data are no part of the model."""
         known = inspect.signature(M1M2).bind(*self._built_from.args, **self._built_from.kwargs)
         known.apply_defaults()
         kept = {name: known.arguments[name] for name in ("latent", "hidden")} | {"weight": self.second.weight}
+        if self.of_data is not None:
+            kept["classifier"] = self.of_data
         return Arguments((self.first, self.dim, self.classes, len(self.chosen)), kept)
 
     @classmethod
     def _restored(
-        cls, first: VAE, dim: int, classes: int, chosen: int, latent: int, hidden: Sequence[int], weight: float
+        cls,
+        first: VAE,
+        dim: int,
+        classes: int,
+        chosen: int,
+        latent: int,
+        hidden: Sequence[int],
+        weight: float,
+        classifier: nn.Module | None = None,
     ) -> M1M2:
         """A model of this shape, for weights to be loaded."""
         made = cls.__new__(cls)
         SemiSupervisedVAE.__init__(made, dim, classes)
         made.first = first.requires_grad_(False).eval()
         some = next(first.parameters()).new_zeros(chosen)
-        made._assemble(torch.zeros(chosen, dtype=torch.int64), some, some.clone(), latent, hidden, weight)
+        made._assemble(torch.zeros(chosen, dtype=torch.int64), some, some.clone(), latent, hidden, weight, classifier)
         return made
 
     def train(self, mode: bool = True) -> M1M2:
@@ -228,21 +276,33 @@ class M1M2(SemiSupervisedVAE):
     def _means(self, x: Tensor) -> Tensor:
         return (self.first.posterior(self._rows(x)).mean[:, self.chosen] - self.center) / self.scale
 
+    @property
+    def classifier(self) -> nn.Module:
+        """The network of ``q(y|x)``, of the data or of M1's latents."""
+        return self.second.classifier if self.of_data is None else self.of_data
+
     def log_probabilities(self, x: Tensor) -> Tensor:
-        """See :meth:`SemiSupervisedVAE.log_probabilities`; of the means of M1's latents."""
-        return self.second.log_probabilities(self._means(x))
+        """See :meth:`SemiSupervisedVAE.log_probabilities`; of the means of M1's latents, or of the data."""
+        if self.of_data is None:
+            return self.second.log_probabilities(self._means(x))
+        return _classified(self.of_data, self._rows(x), self.classes)
 
     def labelled_bound(self, x: Tensor, y: Tensor) -> Tensor:
         """What M2 maximizes on drawn latents of M1, ``(B,)`` in nats of these latents."""
-        return self.second.labelled_bound(self._drawn(x), check_labels(y, len(x), self.classes))
+        y, z = check_labels(y, len(x), self.classes), self._drawn(x)
+        if self.of_data is None:
+            return self.second.labelled_bound(z, y)
+        log_q = self.log_probabilities(x).gather(1, y[:, None]).squeeze(1)
+        return self.second.bound_of(z, y) + self.second.weight * log_q
 
     def log_prob(self, x: Tensor) -> Tensor:
         """M2's lower bound of the density **of M1's latents**, drawn, ``(B,)`` in nats."""
-        return self.second.log_prob(self._drawn(x))
+        z = self._drawn(x)
+        return self.second.log_prob(z) if self.of_data is None else self.second.summed(z, self.log_probabilities(x))
 
     def features(self, x: Tensor) -> Tensor:
         """See :meth:`SemiSupervisedVAE.features`."""
-        return self.second.features(self._means(x))
+        return self.second.features_of(self._means(x), self.log_probabilities(x).argmax(1))
 
     @torch.no_grad()
     def sample_of_class(

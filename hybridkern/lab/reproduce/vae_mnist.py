@@ -8,6 +8,7 @@ from hybridkern.lab.reproduce.experiment import Experiment, Request
 from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources
 from hybridkern.lab.reproduce.result import Result, Row, Table
 from hybridkern.lab.reproduce.vae_runs import (
+    BY_CONVOLUTIONS,
     COLUMNS,
     STACKED,
     against_lambda,
@@ -31,10 +32,11 @@ _LAMS = {"1/D": 1.0, "28/D": 28.0, "1": 784.0}
 _TARGETS = {"M2": 4.5, STACKED: 3.0}  # percent, at 1000 labels
 _MINUTES_A_MODEL = 6.0
 _OPTIONS: dict[str, Any] = {}  # the recipe's own
-_SETTINGS = settings(_LAMS)
+_SETTINGS = settings(_LAMS, convolutions=True)
 _DIFFERENCE = (
     "The paper moves no images, draws black and white pixels anew from grey values, and trains for far longer; here "
-    "images are moved, pixels are white from half of the highest grey value on, and the classifier's loss weighs more."
+    "images are moved, pixels are white from half of the highest grey value on, and the classifier's loss weighs more. "
+    "Its classifiers are no convolutions, and that of M1+M2 sees M1's latents and not the image."
 )
 
 
@@ -70,8 +72,11 @@ def shortfalls(errors: dict[str, float], request: Request) -> list[str]:
         found.append(f"The models had {each:.3g} minutes each, not the usual {_MINUTES_A_MODEL:g}.")
     if request.variant == "1000":
         for name, target in _TARGETS.items():
-            if errors[name] > target:
-                found.append(f"{name}: error {errors[name]:.2f} %, above {target:g} %; the picture shows it over time.")
+            for kind in (name, name + BY_CONVOLUTIONS):
+                if errors[kind] > target:
+                    found.append(
+                        f"{kind}: error {errors[kind]:.2f} %, above {target:g} %; the picture shows it over time."
+                    )
     return found
 
 

@@ -32,11 +32,20 @@ class Setting(NamedTuple):
 
 FIRST = "M1 and a linear classifier"
 STACKED = "M1+M2"
+BY_CONVOLUTIONS = ", q(y|x) by convolutions"
 CC = "CCVAE"
 
 
-def settings(lams: Mapping[str, float]) -> list[Setting]:
-    """All models; M1 and the M2 on it share the time of one. ``lams``: weights per dimension by their names."""
+def settings(lams: Mapping[str, float], convolutions: bool = False) -> list[Setting]:
+    """All models; M1 and the M2 on it share the time of one. ``lams``: weights per dimension by their names.
+
+    ``convolutions``: M2, and M2 on M1, also with another classifier.
+    """
+    conv = {"classifier": "conv"}
+    others = [
+        Setting("M2" + BY_CONVOLUTIONS, {"model": "m2"} | conv),
+        Setting(STACKED + BY_CONVOLUTIONS, {"model": "m1m2"} | conv, 0.5),
+    ]
     return [
         Setting("M2", {"model": "m2"}),
         Setting(FIRST, {"model": "m1"}, 0.5),
@@ -44,6 +53,7 @@ def settings(lams: Mapping[str, float]) -> list[Setting]:
         Setting(CC, {"model": "ccvae"}),
         Setting("latent mixture", {"model": "bayes"}),
         *(Setting(f"hybrid VAE, lambda = {name}", {"model": "hybrid", "lam": lam}) for name, lam in lams.items()),
+        *(others if convolutions else ()),
     ]
 
 
@@ -58,7 +68,7 @@ def train_all(
         folder, minutes = request.run_folder(_label(setting.name)), each * setting.share
         request.say(f"{recipe}: {setting.name}, {minutes:.3g} minutes")
         asked = {"seed": request.seed, "minutes": minutes} | sources | dict(options) | setting.options
-        if setting.name == STACKED:
+        if setting.options["model"] == "m1m2":
             asked["first"] = str(request.run_folder(_label(FIRST)))
         resume = (folder / "config.json").exists()
         runs[setting.name] = train(recipe, asked, folder, resume=resume, console=request.console)
@@ -66,7 +76,8 @@ def train_all(
 
 
 def _label(name: str) -> str:
-    return name.lower().replace(",", "").replace(" ", "-").replace("/", "-").replace("=-", "")
+    signs: dict[str, str | int | None] = {",": "", ")": "", **dict.fromkeys("(| /", "-")}
+    return name.lower().translate(str.maketrans(signs)).replace("=-", "")
 
 
 def figures(run: Run) -> dict[str, float]:
@@ -85,9 +96,9 @@ def conditions(runs: Mapping[str, Run]) -> list[str]:
     return [
         f"Data: {metrics['data']}; {examples['train']} images to train, {config.labels} of them with labels, equally "
         f"many of each class; {examples['validation']} for the curves alone, {examples['test']} to test.",
-        f"Every network has one hidden layer of {config.hidden} units; {config.latent} latents (CCVAE: and one for "
-        f"each class); {config.optimizer}, one cycle of the learning rate up to {config.lr:g}, batches of "
-        f"{config.batch_size} with a share of {config.unlabelled:g} without labels, images moved by up to "
+        f"Every network but convolutions has one hidden layer of {config.hidden} units; {config.latent} latents "
+        f"(CCVAE: and one for each class); {config.optimizer}, one cycle of the learning rate up to {config.lr:g}, "
+        f"batches of {config.batch_size} with a share of {config.unlabelled:g} without labels, images moved by up to "
         f"{config.translation} pixels.",
         f"{metrics['nll_convention']}.",
         *(f"{name}: {run.metrics['lam_convention'].removeprefix('none; ')}." for name, run in runs.items()),

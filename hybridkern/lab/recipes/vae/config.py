@@ -30,7 +30,8 @@ class VAEConfig(TrainingConfig):
         label_weight: of ``log q(y|x)`` of the images with label in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
             ``"bayes"``; published, for the first two: 0.1.
         entropy_weight: of the entropy of ``p(y|x)``, in nats, of images without label, for ``"hybrid"``.
-        classifier: ``q(y|x)`` of ``"m2"``: ``"mlp"``, a network as the others are, or ``"conv"``, two convolutions.
+        classifier: ``q(y|x)`` of ``"m2"`` and ``"m1m2"``: ``"mlp"``, a network as the others are, of ``"m1m2"`` on the
+            latents of ``first``; or ``"conv"``, two convolutions on the image.
         first: folder of the run of ``"m1"`` that ``"m1m2"`` stands on, with the same ``latent`` and ``hidden``.
         lam: for ``"hybrid"`` alone; the other models have no such weight.
     """
@@ -69,8 +70,8 @@ class VAEConfig(TrainingConfig):
         self._require("boost", self.boost == 1, "1: these models have no such factor")
         if self.lam is not None and self.model != "hybrid":
             raise RecipeError(f"--lam: got {self.lam}, expected none: only the model 'hybrid' has such a weight")
-        if self.classifier != "mlp" and self.model != "m2":
-            raise RecipeError(f"--set classifier: got {self.classifier}, expected mlp: the other is for the model m2")
+        if self.classifier != "mlp" and self.model not in ("m2", "m1m2"):
+            raise RecipeError(f"--set classifier: got {self.classifier}, expected mlp: that is for m2 and m1m2")
         if (self.first is None) == (self.model == "m1m2"):
             expected = "the folder of a run of model m1" if self.first is None else "none: it is for the model m1m2"
             raise RecipeError(f"--set first: got {self.first}, expected {expected}")

@@ -37,7 +37,7 @@ def model_of(config: VAEConfig, data: DataShape) -> Model:
     outputs = likelihood.outputs * dim
     if config.model == "m2":
         weight = config.label_weight / config.labelled_share  # a batch's mean is over all of its images
-        own = convolutions(data) if config.classifier == "conv" else None
+        own = classifier_of(config, data)
         return M2(
             *(dim, data.classes),
             latent=config.latent,
@@ -59,12 +59,14 @@ def model_of(config: VAEConfig, data: DataShape) -> Model:
     return HybridVAE(encoder, decoder, heads.Categorical(config.latent, data.classes), likelihood=likelihood)
 
 
-def convolutions(data: DataShape) -> nn.Sequential:
-    """A classifier of rows that are grey images: two 5x5 convolutions of stride 2, and two layers on what is left.
+def classifier_of(config: VAEConfig, data: DataShape) -> nn.Module | None:
+    """Of rows that are grey images: two 5x5 convolutions of stride 2, and two layers; ``None``: the model's own.
 
     Raises:
         RecipeError: images of another kind.
     """
+    if config.classifier == "mlp":
+        return None
     if len(data.shape) != 2:
         raise RecipeError(f"--set classifier: got conv for images {data.shape}, expected grey ones (H, W)")
     height, width = data.shape
@@ -76,20 +78,23 @@ def convolutions(data: DataShape) -> nn.Sequential:
         nn.Conv2d(16, 32, 5, stride=2, padding=2),
         nn.ReLU(),
         nn.Flatten(),
+        nn.Dropout(0.25),
         nn.Linear(left, 128),
         nn.ReLU(),
+        nn.Dropout(0.5),
         nn.Linear(128, data.classes),
     )
 
 
-def stacked(config: VAEConfig, first: VAE, x: Tensor, classes: int) -> M1M2:
-    """M2 on a VAE.
+def stacked(config: VAEConfig, data: DataShape, first: VAE, x: Tensor) -> M1M2:
+    """M2 on a VAE, some of whose data are ``x``.
 
     Raises:
         ValueError: no latent of the VAE varies over ``x``.
     """
     weight = config.label_weight / config.labelled_share
-    return M1M2(first, x, classes, latent=config.latent, hidden=(config.hidden,), weight=weight)
+    own = classifier_of(config, data)
+    return M1M2(*(first, x, data.classes), latent=config.latent, hidden=(config.hidden,), weight=weight, classifier=own)
 
 
 def decoding(model: Model) -> VAE | M2 | CCVAE:

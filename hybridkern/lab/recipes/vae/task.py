@@ -36,7 +36,7 @@ class VAETask(ImageTask):
 
     def __init__(self, config: VAEConfig, data: DataShape) -> None:
         super().__init__(model_of(config, data), _weight(config, data.dim), data.shape, data.grey_levels)  # type: ignore[arg-type]
-        self.config = config
+        self.config, self._data = config, data
         self.classes = data.classes
         self.binary = isinstance(likelihood_of(config, data.grey_levels), Bernoulli)
 
@@ -112,7 +112,7 @@ class VAETask(ImageTask):
 
     def head_parameters(self) -> list[nn.Parameter]:
         net = self._net
-        head = net.head if isinstance(net, HybridModel) else (net.second if isinstance(net, M1M2) else net).classifier
+        head = net.head if isinstance(net, HybridModel) else net.classifier
         return list(head.parameters())
 
 
@@ -132,7 +132,7 @@ class StackedTask(VAETask):
         first = cast(VAE, cast(HybridVAE, self._net).flow)
         try:
             first.load_state_dict(task.model.flow.state_dict())  # type: ignore[union-attr]
-            self.model = stacked(self.config, first, self._sample(x), self.classes)  # type: ignore[assignment]
+            self.model = stacked(self.config, self._data, first, self._sample(x))  # type: ignore[assignment]
         except (RuntimeError, ValueError) as error:
             raise RecipeError(f"--set first: {folder} does not fit ({one_line(error)})") from error
 
@@ -148,7 +148,7 @@ class StackedTask(VAETask):
         last = cast(nn.Linear, cast(nn.Sequential, first.encoder)[-1])
         last.weight[count : first.dim] = 0  # these do not vary
         last.weight[:count] *= 1e6
-        return stacked(self.config, first, torch.rand(16, self.dim), self.classes)
+        return stacked(self.config, self._data, first, torch.rand(16, self.dim))
 
 
 def _weight(config: VAEConfig, dim: int) -> float:
