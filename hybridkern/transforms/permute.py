@@ -12,7 +12,7 @@ from hybridkern._arguments import as_size
 from hybridkern._finite import readable
 from hybridkern._saved.built import Built
 from hybridkern._tensors import shape_text
-from hybridkern._values import transformed, version_of
+from hybridkern._values import transformed
 
 
 class _Permute(torch.autograd.Function):
@@ -46,12 +46,12 @@ class Permutation(Built, nn.Module):
     """
 
     order: Tensor
+    # the values that were last seen to be a permutation: a write through .data gives no new version
+    _known: Tensor | None = None
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("order", torch.randperm(as_size("dim", dim)))
-        # the buffer that was last seen to be a permutation, and its version then
-        self._checked: tuple[Tensor | None, int] = (None, 0)
 
     def _check(self, opposite: Tensor) -> None:
         """Averages of buffers, for one, make no permutation of several."""
@@ -59,11 +59,11 @@ class Permutation(Built, nn.Module):
             raise ValueError(
                 f"order: got {self.order.tolist()}, expected a permutation; averages of models must copy this buffer"
             )
-        self._checked = self.order, version_of(self.order)
+        self._known = self.order.clone()
 
     def _is_checked(self) -> bool:
-        known, version = self._checked
-        return known is self.order and version == version_of(self.order)
+        known = self._known
+        return known is not None and known.dtype is self.order.dtype and torch.equal(known, self.order)
 
     def forward(self, x: Tensor, *, inverse: bool = False) -> Tensor:
         """``x`` ``(B, dim, *S)`` with dim 1 reordered; ``inverse=True`` puts it back.

@@ -41,6 +41,16 @@ def test_averages_of_permutations_are_refused() -> None:
         permutation(torch.zeros(2, 8))
 
 
+def test_writes_that_have_no_version_are_seen() -> None:
+    permutation, x = Permutation(3), torch.randn(2, 3)
+    permutation(x)
+    permutation.order.data.copy_(torch.tensor([2, 0, 1]))
+    assert torch.equal(permutation(x), x[:, [2, 0, 1]])
+    permutation.order.data.copy_(torch.tensor([2, 0, 0]))
+    with pytest.raises(ValueError, match="expected a permutation"):
+        permutation(x)
+
+
 def test_another_buffer_in_its_place_is_looked_at() -> None:
     permutation = Permutation(3)
     permutation(torch.zeros(2, 3))
