@@ -95,7 +95,8 @@ class Saved(Built):
 
         Modules of hybridkern and of ``torch.nn`` can be saved, also as arguments of others. A module of your own can
         be if its class stands at the top of a module and has a method ``init_arguments()`` that returns the arguments
-        of its constructor by name. Functions and classes are saved by their import path.
+        of its constructor by name. Functions and classes are saved by their import path. As in any ``state_dict``,
+        ``requires_grad`` is not kept: parameters that were frozen by hand require gradients in a loaded model.
         """
         from hybridkern._saved.files import save
 
