@@ -39,9 +39,12 @@ def as_size(name: str, value: object, least: int = 1, *, expected: str = "") -> 
     """
     if not expected:
         expected = "a positive integer" if least == 1 else f"an integer of at least {least}"
-    if not is_integer(value):
+    if type(value) is int:
+        size = value  # as it is: to torch.compile it may be a symbol, such as a number of samples
+    elif is_integer(value):
+        size = operator.index(value)  # type: ignore[arg-type]
+    else:
         raise TypeError(f"{name}: got {short(value)}, expected {expected}")
-    size = operator.index(value)  # type: ignore[arg-type]
     if size < least:
         raise ValueError(f"{name}: got {size}, expected {expected}")
     return size
@@ -95,9 +98,12 @@ def as_number(
         TypeError: not a number.
         ValueError: another number than ``expected``.
     """
-    if not is_number(value):
+    if type(value) is float:
+        number = value  # as it is: to torch.compile it may be a symbol
+    elif is_number(value):
+        number = float(value)  # type: ignore[arg-type]
+    else:
         raise TypeError(f"{name}: got {short(value)}, expected {expected}")
-    number = float(value)  # type: ignore[arg-type]
     if not holds(number):
         raise ValueError(f"{name}: got {value!r}, expected {expected}")
     return number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -122,3 +123,19 @@ def total_dtype(x: Tensor, start: Tensor | None = None) -> torch.dtype:
     """Dtype of a per-example total (log-determinant, log-probability) over ``x``: at least float32, and ``start``'s."""
     own = torch.float64 if x.dtype is torch.float64 else torch.float32
     return own if start is None else torch.promote_types(own, start.dtype)
+
+
+def drawn(
+    draw: Callable[..., Tensor],
+    shape: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Random numbers by ``torch.rand`` or ``torch.randn``.
+
+    Called with a generator, be it ``None``, these take no symbols for sizes, as ``torch.compile`` has them.
+    """
+    if generator is None:
+        return draw(shape, dtype=dtype, device=device)
+    return draw(shape, dtype=dtype, device=device, generator=generator)

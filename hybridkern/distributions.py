@@ -17,13 +17,13 @@ from hybridkern._finite import check_finite_values
 from hybridkern._precision import wide
 from hybridkern._ranks import rows_over_ranks
 from hybridkern._saved.built import Built
-from hybridkern._tensors import check_width
+from hybridkern._tensors import check_width, drawn
 
 
 def standard_logistic(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Samples of the standard logistic on the device of ``like``, in float64 where the device has it."""
     dtype = wide(like).dtype
-    u = torch.rand(shape, dtype=dtype, device=like.device, generator=generator)
+    u = drawn(torch.rand, shape, dtype, like.device, generator)
     # rand can return 0, whose logit is minus infinity
     return torch.logit(u.clamp(min=torch.finfo(dtype).eps / 4))
 
@@ -53,7 +53,7 @@ def sample_logistic_mixture(
     """The same of mixtures, with parameters ``(1, K, D)`` or ``(n, K, D)``."""
     # inverse of the cumulative weights: as many uniforms as samples, whatever the number of components
     weights = torch.softmax(wide(logits), 1)
-    u = torch.rand((n, 1, mean.shape[-1]), dtype=weights.dtype, device=weights.device, generator=generator)
+    u = drawn(torch.rand, (n, 1, mean.shape[-1]), weights.dtype, weights.device, generator)
     chosen = (u > weights.cumsum(1)[:, :-1]).sum(1, keepdim=True)
     mean, log_scale = (p.expand(n, -1, -1).gather(1, chosen).squeeze(1) for p in (mean, log_scale))
     return sample_logistic(n, mean, log_scale, generator=generator, temperature=temperature)
@@ -178,7 +178,7 @@ class DiagonalGaussian(Distribution):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` samples, ``(n, dim)``, without gradient."""
-        x = torch.randn(n, self.dim, dtype=self.dtype, device=self._like.device, generator=generator)
+        x = drawn(torch.randn, (n, self.dim), self.dtype, self._like.device, generator)
         x = x if temperature == 1 else x * temperature
         if self.mean is None or self.log_scale is None:
             return x
@@ -374,5 +374,5 @@ class ClassGaussians(_Learnt):
         return self._around(torch.multinomial(frequencies, n, True, generator=generator), generator, temperature)
 
     def _around(self, labels: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
-        noise = torch.randn(len(labels), self.dim, dtype=self.dtype, device=self.mean.device, generator=generator)
+        noise = drawn(torch.randn, (len(labels), self.dim), self.dtype, self.mean.device, generator)
         return self.mean[labels] + temperature * self.log_scale[labels].exp() * noise

@@ -69,6 +69,19 @@ def test_one_graph_serves_batches_of_any_size(name: str, backend: str) -> None:
             torch.testing.assert_close((loss, grads), (expected, expected_grads), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "dynamic"), [("nsf-5", True), ("glow-2-levels", None)])
+def test_one_graph_draws_any_number_of_samples(name: str, dynamic: bool | None) -> None:
+    torch.compiler.reset()
+    flow = make(name).eval()
+    sample = torch.compile(flow.sample, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for recompiles, count in enumerate((4, 7, 9)):
+        with torch._dynamo.config.patch(error_on_recompile=bool(dynamic) or recompiles > 1):
+            torch.manual_seed(count)
+            found = sample(count)
+        torch.manual_seed(count)
+        torch.testing.assert_close(found, flow.sample(count), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["realnvp-2", "idf-2-parts", "hybrid-idf-1"])
 def test_compiles_to_code(name: str) -> None:

@@ -57,6 +57,19 @@ def test_classes_sum_to_one_under_autocast(name: str) -> None:
     torch.testing.assert_close(probabilities.sum(1), torch.ones(50))
 
 
+def test_one_graph_bounds_batches_of_any_size() -> None:
+    torch.compiler.reset()
+    model = M2(DIM, 3, latent=2, hidden=(8,), likelihood=Gaussian(0.5))
+    bound = torch.compile(model.log_prob, fullgraph=True, dynamic=True, backend="aot_eager")
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for count in (5, 7):
+            x = torch.rand(count, DIM)
+            torch.manual_seed(0)
+            found = bound(x)
+            torch.manual_seed(0)
+            torch.testing.assert_close(found, model.log_prob(x))
+
+
 def test_jacobian_weighted_counts_the_latents() -> None:
     model = HybridVAE(nn.Linear(DIM, 2 * LATENT), nn.Linear(LATENT, DIM), heads.Categorical(LATENT, 3))
     latents = model.flow.run(torch.rand(5, DIM))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._autocast import has_autocast
-from hybridkern._tensors import shape_text, total_dtype
+from hybridkern._tensors import drawn, shape_text, total_dtype
 
 # a posterior no narrower and no wider than this: exp(10) is beyond anything that training asks for
 _LEAST, _MOST = -10.0, 10.0
@@ -23,7 +23,7 @@ class Posterior(NamedTuple):
 
     def draw(self, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """One ``z`` ``(B, L)`` per row, its deviation times ``temperature``, with gradients to both."""
-        noise = torch.randn(self.mean.shape, dtype=self.mean.dtype, device=self.mean.device, generator=generator)
+        noise = drawn(torch.randn, self.mean.shape, self.mean.dtype, self.mean.device, generator)
         scale = self.log_scale.exp()
         return self.mean + (scale if temperature == 1 else temperature * scale) * noise
 

@@ -13,7 +13,7 @@ from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
 from hybridkern._finite import readable
 from hybridkern._saved.built import Built
-from hybridkern._tensors import total_dtype
+from hybridkern._tensors import drawn, total_dtype
 from hybridkern.distributions import sample_logistic, sample_logistic_mixture
 
 
@@ -106,7 +106,7 @@ class Gaussian(Likelihood):
     def sample(self, params: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """See :meth:`Likelihood.sample`."""
         mean, log_scale = self._split(params)
-        noise = torch.randn(mean.shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        noise = drawn(torch.randn, mean.shape, mean.dtype, mean.device, generator)
         return mean + log_scale.exp() * noise
 
 
