@@ -224,6 +224,7 @@ BASE = table(80)
         (of(BASE * [1, 0, 1]), "column 'b': every value is 0, expected at least two; leave the column out"),
         (of(np.c_[BASE[:, :2], 3 * BASE[:, 0] - 1]), "column 'steps': is a linear function of 'a'"),
         (of(np.c_[BASE[:, :2], BASE[:, 0] + 1e8 * BASE[:, 1]]), "is a linear function of others"),
+        (of(BASE * [1, 1e-200, 1]), "column 'b': got a width of"),
         (of(BASE[:20]), "got 20 rows, expected at least 50 for 3 columns"),
         (of(np.tile(BASE[:10], (8, 1))), "only 10 of 80 rows differ, expected at least 50"),
         (of(BASE, "a,a,steps"), "two columns are named 'a'"),
@@ -253,6 +254,37 @@ def test_settings_out_of_range_are_named(tmp_path, options, message):
     with pytest.raises((RecipeError, DataError)) as error:
         run("density", tmp_path / "a", **options)
     assert message in str(error.value) and not (tmp_path / "a").exists()
+
+
+WHOLE = np.arange(24).reshape(6, 4)
+
+
+@pytest.mark.parametrize(
+    ("first", "rows", "names"),
+    [
+        ("2019,2020,2021", BASE[:, [0, 1, 0]], ("2019", "2020", "2021")),
+        ("0,1,2", BASE, ("0", "1", "2")),  # of which the last holds whole numbers
+        ("0,1,2,3", WHOLE, ("0", "1", "2", "3")),
+        ("0,1,2", WHOLE[:, :3], None),  # may be a row
+        ("3,1,2,0", WHOLE, None),
+        ("2019,2019,2021", BASE[:, [0, 1, 0]], None),
+        ("2019.5,2020,2021", BASE[:, [0, 1, 0]], None),
+        ("1,2,3", BASE[:0], None),
+    ],
+)
+def test_a_first_line_of_numbers_may_be_one_of_names(tmp_path, caplog, first, rows, names):
+    lines = [",".join(repr(value).removesuffix(".0") for value in row) for row in rows.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join([first, *lines]) + "\n")
+    found = read_table(tmp_path / "t.csv")
+    assert found.names == (names or tuple(f"x{i + 1}" for i in range(len(first.split(",")))))
+    assert len(found.values) == len(rows) + (names is None)
+    assert ("is read as names of columns" in caplog.text) == (names is not None)
+
+
+def test_samples_keep_the_digits_of_large_numbers():
+    """Identifiers of eleven digits, times in milliseconds, and steps of 0.1 as they are written."""
+    text = results.as_csv(np.array([[12345678901.0, 1.7e12 + 3, 0.1 + 0.2]]), ["id", "time", "step"])
+    assert text == "id,time,step\n12345678901,1700000000003,0.3\n"
 
 
 def test_a_column_can_be_left_out(tmp_path):

@@ -40,6 +40,9 @@ def _check_column(table: Table, name: str, column: np.ndarray) -> None:
     if len(column) and not np.abs(column).max() <= _LARGEST:
         largest = np.abs(column).max()
         raise DataError(f"{table.path}: column '{name}': got the magnitude {largest:g}, expected at most {_LARGEST:g}")
+    width = np.ptp(column) if len(column) else 1.0
+    if 0 < width < 1 / _LARGEST:
+        raise DataError(f"{table.path}: column '{name}': got a width of {width:g}, expected at least {1 / _LARGEST:g}")
 
 
 def check_constant(table: Table, rows: np.ndarray, part: str = "") -> None:

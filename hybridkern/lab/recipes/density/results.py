@@ -111,6 +111,10 @@ def draw_run(
 
 
 def as_csv(x: np.ndarray, names: Sequence[str]) -> str:
-    """Rows ``(n, D)`` as comma-separated text with a line of names."""
+    """Rows ``(n, D)`` as comma-separated text with a line of names.
+
+    15 digits: the last one or two of float64 would show its roundings, and fewer would move large numbers off their
+    grid.
+    """
     quoted = ['"' + name.replace('"', '""') + '"' if set(name) & set(',"\n\r') else name for name in names]
-    return "\n".join([",".join(quoted), *(",".join(f"{value:.10g}" for value in row) for row in x)]) + "\n"
+    return "\n".join([",".join(quoted), *(",".join(f"{value:.15g}" for value in row) for row in x)]) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ _DELIMITERS = ",;\t"
 _KEYS = ("x", "X", "data")
 _PARTS = ("X_train", "X_test")
 _NAMES = "feature_names"
+_FEW_WHOLE = 0.1  # share of cells without a fraction in a column of fractions
+_MANY = 4  # columns, whose first row will hardly count from 0 or 1 by chance
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Table:
 
 def read_table(path: Path, drop: Sequence[str] = ()) -> Table:
     """The table in a ``.csv`` file (comma, semicolon or tab; with or without a line of names) or an ``.npz`` file.
+
+    A first line of different whole numbers is one of names, with a note, where the columns below hold fractions, or
+    where it counts the columns from 0 or 1 and some hold fractions or they are four or more.
 
     An ``.npz`` file holds ``X_train`` and ``X_test``, or one of ``x``, ``X`` and ``data``, or one array ``(N, D)`` at
     all; ``feature_names`` names the columns.
@@ -93,14 +99,32 @@ def _read_csv(path: Path, drop: Sequence[str]) -> Table:
 def _header(path: Path, lines: list[tuple[int, list[str]]]) -> list[str]:
     """Names of the columns; a first line that has any takes leave of ``lines``."""
     _, first = lines[0]
-    if all(_is_number(cell) or _is_missing(cell) for cell in first):
-        return [f"x{index + 1}" for index in range(len(first))]
     names = [cell.strip() for cell in first]
+    if all(_is_number(cell) or _is_missing(cell) for cell in first):
+        if not _are_names(names, lines):
+            return [f"x{index + 1}" for index in range(len(first))]
+        logging.getLogger("hybridkern").warning(
+            "%s: line %d (%s) is read as names of columns: whole numbers above others", path, lines[0][0], listed(names)
+        )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{path}: two columns are named '{twice[0]}'")
     del lines[0]
     return names
+
+
+def _are_names(first: list[str], lines: list[tuple[int, list[str]]]) -> bool:
+    """Whether a first line of numbers names the columns, as years do, and the 0, 1, 2 of a data frame without names."""
+    if len(lines) < 2 or len(set(first)) < len(first) or not all(map(_is_whole, first)):
+        return False
+    below = [[row[i] for _, row in lines[1:] if i < len(row)] for i in range(len(first))]
+    fractions = [sum(map(_is_whole, cells)) < _FEW_WHOLE * len(cells) for cells in below]
+    counted = any(first == [str(i + start) for i in range(len(first))] for start in (0, 1))
+    return all(fractions) or (counted and (any(fractions) or len(first) >= _MANY))
+
+
+def _is_whole(cell: str) -> bool:
+    return cell.strip().removeprefix("-").isdecimal()
 
 
 def _column(path: Path, name: str, cells: list[tuple[int, str]]) -> np.ndarray:
