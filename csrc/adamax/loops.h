@@ -18,7 +18,8 @@ struct AdamaxStep {
     V grad = get<Whole, V>(block.grad + i, count);
     if (c.weight_decay != 0) grad = grad + param * c.weight_decay;  // an infinite parameter times 0 would be NaN
     const V average = get<Whole, V>(block.exp_avg + i, count);
-    const V moved = average + (grad - average) * c.share;
+    const V change = grad - average;  // from the nearer end: the rounding of the other would stay in what is left of it
+    const V moved = c.share < T(0.5) ? average + change * c.share : grad - change * (1 - c.share);
     const V fallen = get<Whole, V>(block.exp_inf + i, count) * c.beta2;
     const V now = absolute(grad) + c.eps;
     const V larger = select(fallen >= now, fallen, now);         // NaN in the gradient stays,

@@ -37,6 +37,17 @@ def test_one_step(backend: str, dtype: torch.dtype, weight_decay: float) -> None
             np.testing.assert_allclose(got.double().numpy(), want, **tolerance)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9])
+def test_a_small_gradient_after_a_large_one(backend: str, beta: float) -> None:
+    """The average rounds in the size of what is in it, and not of the gradient that has left it."""
+    values = [torch.zeros(40), torch.full((40,), 1e-5), torch.full((40,), 1000.0), torch.full((40,), 1000.0)]
+    params, _, averages, _ = lists = [[value] for value in values]
+    ops.adamax_step(*lists, rate=0.1, betas=(beta, 0.0), eps=1e-8)
+    expected = beta * 1000 + (1 - beta) * 1e-5
+    np.testing.assert_allclose(averages[0].numpy(), expected, rtol=2e-7)
+    np.testing.assert_allclose(params[0].numpy(), -0.1 * expected / (1e-5 + 1e-8), rtol=1e-6)
+
+
 def test_nan_in_a_gradient_reaches_the_parameter(backend: str) -> None:
     params, grads, averages, largest = lists(torch.float32, [(40,)])
     grads[0][3] = torch.nan
