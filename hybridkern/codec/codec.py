@@ -38,8 +38,10 @@ def as_images(images: object, shape: tuple[int, ...]) -> Tensor:
 
     Raises:
         TypeError: no tensor or array of integers.
-        ValueError: another shape, or a value beyond 32 bits.
+        ValueError: another shape, a masked value, or one beyond 32 bits.
     """
+    if np.ma.is_masked(images):  # its values are still there, below the mask
+        raise ValueError(f"images: got {int(np.ma.getmaskarray(images).sum())} masked values, expected none")
     if isinstance(images, np.ndarray) and images.dtype.kind in "iu":
         unsigned = images.dtype.kind == "u"
         images = torch.from_numpy(images.astype(np.int64))  # torch has not all of its types

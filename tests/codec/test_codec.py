@@ -199,6 +199,7 @@ def test_other_integers_are_noticed(quantized: codec.QuantizedIDF) -> None:
         (torch.zeros(1, 1, 9, 8, dtype=torch.int64), ValueError, "fewer rows or columns"),
         (torch.zeros(1, 1, 0, 8, dtype=torch.int64), ValueError, "fewer rows or columns"),
         (torch.full((1, 1, 8, 8), 2**31), ValueError, "beyond 32 bits"),
+        (np.ma.masked_equal(np.eye(8, dtype=np.int64)[None, None], 1), ValueError, "images: got 8 masked values"),
         (np.full((1, 1, 8, 8), 2**64 - 1, np.uint64), ValueError, "beyond 32 bits"),  # -1 as a number with a sign
         (torch.from_numpy(np.full((1, 1, 8, 8), 2**64 - 1, np.uint64)), ValueError, "beyond 32 bits"),
         ("images", TypeError, "images"),
