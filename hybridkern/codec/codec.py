@@ -40,7 +40,7 @@ def as_images(images: object, shape: tuple[int, ...]) -> Tensor:
         TypeError: no tensor or array of integers.
         ValueError: another shape, a masked value, or one beyond 32 bits.
     """
-    if np.ma.is_masked(images):  # its values are still there, below the mask
+    if isinstance(images, np.ma.MaskedArray) and np.ma.is_masked(images):  # its values are still there, below the mask
         raise ValueError(f"images: got {int(np.ma.getmaskarray(images).sum())} masked values, expected none")
     if isinstance(images, np.ndarray) and images.dtype.kind in "iu":
         unsigned = images.dtype.kind == "u"
