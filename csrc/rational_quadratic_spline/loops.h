@@ -228,9 +228,9 @@ struct SplineBody {
     return {(grad_at - mean) * scale, (grad_size - mean) * scale, -mean * scale};
   }
 
-  // The gradient of raw width j, or of raw height j - bins.
+  // The gradient of raw width or height j, of which `weight` begins with the first.
   HK_INLINE V share_gradient(const ShareGradients<V>& of, const T* weight, I k, int64_t j) const {
-    const IntOf<T> here = static_cast<IntOf<T>>(j < c.bins ? j : j - c.bins);
+    const IntOf<T> here = static_cast<IntOf<T>>(j);
     return load<V>(weight + j * lanes) * select(k > here, of.before, select(k == here, of.own, of.past));
   }
 
@@ -242,49 +242,62 @@ struct SplineBody {
   }
 
   HK_INLINE void write(const RawGradients<V>& g, const T* weight, int64_t i, int64_t count) const {
-    const int64_t numbers = c.numbers();
-    const auto number = [&](int64_t p) __attribute__((always_inline)) {
-      if (p < c.bins) return share_gradient(g.widths, weight, g.k, p);
-      if (p < 2 * c.bins) return share_gradient(g.heights, weight, g.k, p);
-      return derivative_gradient(p - 2 * c.bins, g);
-    };
     if constexpr (lanes > 1) {
-      if (block.records) {
-        T* target = block.grad_params + i * numbers;
-        store_records(numbers, count < lanes ? some : target, number);
-        if (count < lanes) memcpy(target, some, count * numbers * sizeof(T));
-        return;
-      }
+      if (block.records) return write_records(g, weight, i, count);
     }
-    T* to = block.grad_params + (block.records ? i * numbers : i);
+    T* to = block.grad_params + (block.records ? i * c.numbers() : i);
     const int64_t step = block.records ? 1 : block.stride;
-    for (int64_t p = 0; p < numbers; ++p) store<V>(to + p * step, number(p));
+    for (int64_t j = 0; j < c.bins; ++j) store<V>(to + j * step, share_gradient(g.widths, weight, g.k, j));
+    to += c.bins * step, weight += c.bins * lanes;
+    for (int64_t j = 0; j < c.bins; ++j) store<V>(to + j * step, share_gradient(g.heights, weight, g.k, j));
+    to += c.bins * step;
+    for (int64_t n = 0; n < c.derivatives; ++n) store<V>(to + n * step, derivative_gradient(n, g));
+  }
+
+  HK_INLINE void write_records(const RawGradients<V>& g, const T* weight, int64_t i, int64_t count) const {
+    const int64_t numbers = c.numbers();
+    T* to = block.grad_params + i * numbers;
+    store_records(numbers, count < lanes ? some : to, [&](int64_t p) __attribute__((always_inline)) {
+      if (p < c.bins) return share_gradient(g.widths, weight, g.k, p);
+      if (p < 2 * c.bins) return share_gradient(g.heights, weight + c.bins * lanes, g.k, p - c.bins);
+      return derivative_gradient(p - 2 * c.bins, g);
+    });
+    if (count < lanes) memcpy(to, some, count * numbers * sizeof(T));
   }
 
   // A vector's chain of dependent operations leaves the processor waiting, so the next one is prepared between that and
-  // what waits for it.
+  // what waits for it. A single number calls the C library, which does the waiting anyway.
   HK_INLINE void run() {
+    constexpr bool early = Backward && lanes > 1;
     T *weight = weights, *next = weights + 2 * c.bins * lanes;
     Prepared<V> p;
-    if (block.n > 0) p = prepare(0, std::min(lanes, block.n), weight);
     for (int64_t i = 0; i < block.n; i += lanes) {
       const int64_t count = std::min(lanes, block.n - i), after = i + lanes;
-      RawGradients<V> g;
-      if constexpr (Backward)
-        g = gradients(p, i, count);
-      else
+      if (!early || i == 0) p = prepare(i, count, weight);
+      if constexpr (!Backward) {
         put_values(p, i, count);
-      if (after < block.n) p = prepare(after, std::min(lanes, block.n - after), next);
-      if constexpr (Backward) write(g, weight, i, count);
-      std::swap(weight, next);
+      } else {
+        const RawGradients<V> g = gradients(p, i, count);
+        if (early && after < block.n) p = prepare(after, std::min(lanes, block.n - after), next);
+        write(g, weight, i, count);
+        if (early) std::swap(weight, next);
+      }
     }
   }
 };
 
+// Backward with the libraries' own number of bins is unrolled.
 template <class T, Scheme Scheme_, bool Inverse, bool Backward>
 void spline(const SplineBlock<T>& block, const SplineConstants<T>& c) {
-  SplineBody<T, Scheme_, Inverse, Backward> body(block, c);
-  body.run();
+  using Body = SplineBody<T, Scheme_, Inverse, Backward>;
+  if constexpr (Backward && Body::lanes > 1) {
+    if (c.bins == 8 && c.derivatives == 7) {
+      SplineConstants<T> known = c;
+      known.bins = 8, known.derivatives = 7, known.fixed_ends = 1, known.ties_ends = 0;
+      return Body(block, known).run();
+    }
+  }
+  Body(block, c).run();
 }
 
 template <class T, Scheme Scheme_>
