@@ -84,3 +84,16 @@ def test_lambda_free_is_held_against_the_best_lambda(own, within):
     runs = {"CCVAE": run(own), "hybrid VAE, lambda = 1": run(0.05), "hybrid VAE, lambda = 1/D": run(0.03)}
     text = vae_runs.against_lambda(runs)
     assert "(lambda = 1/D): 3.00 %" in text and ("not within" not in text) == within
+
+
+def test_every_model_has_a_curve():
+    """One of convolutions is dashed, in the colour of its own model."""
+    names = [setting.name for setting in vae_runs.settings({"1/D": 1.0, "28/D": 28.0, "1": 784.0}, convolutions=True)]
+    curve = {"seconds": [0.0, 60.0], "val_error": [0.5, 0.1]}
+    figure = vae_runs.picture({name: SimpleNamespace(metrics={"validation": curve}) for name in names}, 15.0)
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert list(lines) == names and len(names) == 10
+    solid = {line.get_color() for line in lines.values() if line.get_linestyle() == "-"}
+    assert len(solid) == 8
+    dashed = lines["M2" + vae_runs.BY_CONVOLUTIONS]
+    assert dashed.get_linestyle() == "--" and dashed.get_color() == lines["M2"].get_color()

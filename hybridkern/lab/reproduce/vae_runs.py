@@ -125,10 +125,17 @@ def picture(runs: Mapping[str, Run], highest: float) -> Figure:
     """Validation error by minutes of training, up to ``highest`` percent."""
     figure = Figure(figsize=(8.0, 4.6), layout="constrained")
     axes = figure.subplots()
-    for (name, run), colour in zip(runs.items(), _COLOURS, strict=False):
+    colours: dict[str, str] = {}
+    for name, run in runs.items():
+        base = name.removesuffix(BY_CONVOLUTIONS)
+        if base not in colours:
+            colours[base] = _COLOURS[len(colours)]
+        line = "-" if name == base else "--"
         curve = run.metrics["validation"]
         minutes = [seconds / 60 for seconds in curve["seconds"]]
-        axes.plot(minutes, [100 * error for error in curve["val_error"]], color=colour, label=name, marker=".")
+        axes.plot(
+            minutes, [100 * error for error in curve["val_error"]], color=colours[base], ls=line, label=name, marker="."
+        )
     axes.set_xlabel("minutes of training")
     axes.set_ylabel(f"validation error, % (up to {highest:g})")
     axes.set_ylim(0, highest)
