@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from buildtools.environments import ROOT
 from tests.packaging import readme_path
 
 README = """\
@@ -39,7 +41,7 @@ def test_the_steps() -> None:
 
 
 def test_the_readme_has_such_lines() -> None:
-    lines = readme_path.lines_of((readme_path.ROOT / "README.md").read_text(encoding="utf-8"))
+    lines = readme_path.lines_of((ROOT / "README.md").read_text(encoding="utf-8"))
     assert lines[0] == "pip install '.[train]'" and len(lines) >= 4
     assert all(line.startswith("hybridkern ") for line in lines[1:])
 
@@ -50,7 +52,7 @@ def test_a_step_that_fails_is_named(
     steps = [("echo one >> ran", tmp_path), ("exit 3", tmp_path), ("echo two >> ran", tmp_path)]
     monkeypatch.setattr(readme_path, "steps_of", lambda *_: steps)
     monkeypatch.setattr(readme_path, "copy_tracked", lambda folder, without=(): folder)
-    monkeypatch.setattr(readme_path.sys, "executable", "true")  # makes no environment
+    monkeypatch.setattr(sys, "executable", "true")  # makes no environment
     assert readme_path.main(["--folder", str(tmp_path / "folder")]) == 1
     assert "failed: exit 3 ended with 3" in capsys.readouterr().out
     assert (tmp_path / "ran").read_text() == "one\n"
