@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import shutil
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,9 +139,36 @@ def test_metadata_are_named(run: Path, tmp_path: Path) -> None:
 
     info = PngInfo()
     info.add_text("Author", "nobody")
-    picture("L", 8, 8).save(tmp_path / "x.png", pnginfo=info)
+    info.add(b"gAMA", (100000).to_bytes(4, "big"))
+    picture("L", 8, 8).save(tmp_path / "x.png", pnginfo=info, dpi=(300, 300))
     said = call("compress", run, tmp_path / "x.png", "-o", tmp_path / "x.hk")
-    assert "metadata dropped: Author" in said
+    assert "metadata dropped: Author, dpi, gamma" in said
+
+
+def test_what_a_folder_leaves_out_is_named(run: Path, folder: Path, tmp_path: Path) -> None:
+    (folder / "link").symlink_to(folder / "deeper")
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    said = call("compress", run, folder, "-o", tmp_path / "x.hk", "--no-compare")
+    assert "link: left out, a link to a folder" in said and "gone.png: left out, no file" in said
+
+
+def test_a_folder_that_cannot_be_read(run: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(path: str | Path, real: Any = os.scandir) -> Any:
+        if Path(path).name == "deeper":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    said = call("compress", run, folder, "-o", tmp_path / "x.hk", code=1)
+    assert "deeper: cannot be read (Permission denied)" in said and not (tmp_path / "x.hk").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")
+def test_a_name_of_other_bytes(run: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "names"
+    inside.mkdir()
+    picture("L", 8, 8).save(inside / os.fsdecode(b"caf\xe9.png"))
+    assert "expected UTF-8" in call("compress", run, inside, "-o", tmp_path / "x.hk", code=1)
 
 
 def test_a_run_of_vectors_is_refused(tmp_path: Path) -> None:

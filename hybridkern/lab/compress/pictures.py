@@ -13,7 +13,7 @@ from hybridkern.lab.archive import DataError, array_names, one_line, read_arrays
 
 SUFFIXES = (".png", ".webp", ".npz")
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-_SIDE_INFO = {"loop", "background", "timestamp", "duration", "gamma", "srgb", "chromaticity", "dpi", "interlace"}
+_NO_METADATA = {"loop", "background", "timestamp", "duration", "interlace"}  # of animations, or how a file is written
 
 
 @dataclass
@@ -71,7 +71,7 @@ def _read_image(path: Path) -> Pictures:
         with Image.open(path) as image:
             _refuse_what_changes(path, image)
             pixels = np.asarray(image)
-            dropped = sorted(str(key) for key in image.info if key not in _SIDE_INFO)
+            dropped = sorted(str(key) for key in image.info if key not in _NO_METADATA)
             kind = str(image.format).lower()
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -135,20 +136,41 @@ def _find(paths: Sequence[Path], say: Say) -> list[tuple[Path, str]]:
     """Files and the names they get in the archive."""
     found: dict[str, Path] = {}
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for one in inside:
+        for one in _inside(path) if path.is_dir() else [path]:
+            if path.is_dir() and not one.is_file():
+                say(f"{one}: left out, {'a link to a folder' if one.is_dir() else 'no file'}")
+                continue
             if one.suffix.lower() not in pictures.SUFFIXES:
                 if not path.is_dir():
                     raise DataError(f"{one}: got the suffix {one.suffix!r}, expected .png, .webp or .npz")
                 say(f"{one}: left out, no .png, .webp or .npz")
                 continue
             name = str(one.relative_to(path)) if path.is_dir() else one.name
+            if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that Python could not read
+                raise DataError(f"{os.fsencode(one)!r}: got a name of other bytes, expected UTF-8")
             if name in found:
                 raise DataError(f"{one}: got the name {name} twice, expected one file of each name")
             found[name] = one
     if not found:
         raise DataError("PATHS: got no .png, .webp or .npz file")
     return [(path, name) for name, path in found.items()]
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Files of a folder and of those within, and links to folders, which may lead back to where they stand.
+
+    Raises:
+        DataError: a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    found = []
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        found += [Path(root, name) for name in (*files, *links)]
+    return sorted(found)
 
 
 def _sample(images: Pictures, run: Path) -> np.ndarray | None:
