@@ -281,6 +281,25 @@ def test_a_first_line_of_numbers_may_be_one_of_names(tmp_path, caplog, first, ro
     assert ("is read as names of columns" in caplog.text) == (names is not None)
 
 
+@pytest.mark.parametrize(
+    ("head", "numbers", "names"),
+    [
+        (",a,b", range(4), ("a", "b")),  # as pandas writes a table
+        ('"","a","b"', (1, 2, 3, 4), ("a", "b")),  # as R does
+        (",a,b", (7, 0, 3, 12), ("a", "b")),  # of a part of the rows
+        (",a,b", (1, 2, 2, 3), ("", "a", "b")),
+        (",a,b", (0.5, 1, 2, 3), ("", "a", "b")),
+        ("id,a,b", range(4), ("id", "a", "b")),
+    ],
+)
+def test_a_column_that_numbers_the_rows_is_left_out(tmp_path, caplog, head, numbers, names):
+    lines = [f"{number},{a},{b}" for number, (a, b) in zip(numbers, BASE[:4, :2], strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join([head, *lines]) + "\n")
+    found = read_table(tmp_path / "t.csv")
+    assert found.names == names and np.array_equal(found.values[:, -2:], BASE[:4, :2])
+    assert ("the first column is left out" in caplog.text) == (len(names) == 2)
+
+
 def test_samples_keep_the_digits_of_large_numbers():
     """Identifiers of eleven digits, times in milliseconds, and steps of 0.1 as they are written."""
     text = results.as_csv(np.array([[12345678901.0, 1.7e12 + 3, 0.1 + 0.2]]), ["id", "time", "step"])

@@ -42,7 +42,8 @@ def read_table(path: Path, drop: Sequence[str] = ()) -> Table:
     """The table in a ``.csv`` file (comma, semicolon or tab; with or without a line of names) or an ``.npz`` file.
 
     A first line of different whole numbers is one of names, with a note, where the columns below hold fractions, or
-    where it counts the columns from 0 or 1 and some hold fractions or they are four or more.
+    where it counts the columns from 0 or 1 and some hold fractions or they are four or more. A first column that has no
+    name where others have, and holds different whole numbers, is left out, with a note: it numbers the rows.
 
     An ``.npz`` file holds ``X_train`` and ``X_test``, or one of ``x``, ``X`` and ``data``, or one array ``(N, D)`` at
     all; ``feature_names`` names the columns.
@@ -92,6 +93,11 @@ def _read_csv(path: Path, drop: Sequence[str]) -> Table:
     kept = _kept(path, names, drop)
     if not lines:
         raise DataError(f"{path}: holds names alone, expected rows of numbers")
+    if len(kept) > 1 and kept[0] == 0 and not names[0] and _numbers_rows([row[0] for _, row in lines]):
+        logging.getLogger("hybridkern").warning(
+            "%s: the first column is left out: it has no name and numbers the rows; give it a name to keep it", path
+        )
+        del kept[0]
     columns = [_column(path, names[index], [(number, row[index]) for number, row in lines]) for index in kept]
     return Table(path, tuple(names[index] for index in kept), np.stack(columns, 1))
 
@@ -121,6 +127,11 @@ def _are_names(first: list[str], lines: list[tuple[int, list[str]]]) -> bool:
     fractions = [sum(map(_is_whole, cells)) < _FEW_WHOLE * len(cells) for cells in below]
     counted = any(first == [str(i + start) for i in range(len(first))] for start in (0, 1))
     return all(fractions) or (counted and (any(fractions) or len(first) >= _MANY))
+
+
+def _numbers_rows(cells: list[str]) -> bool:
+    """Whether a column holds different whole numbers, as the row numbers that pandas and R write beside a table."""
+    return all(map(_is_whole, cells)) and len(set(cells)) == len(cells)
 
 
 def _is_whole(cell: str) -> bool:
