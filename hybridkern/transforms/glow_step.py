@@ -48,7 +48,7 @@ class PairStatistics(nn.Module):
         self.momentum = as_number("momentum", momentum, lambda v: 0 <= v <= 1, "a number from 0 to 1")
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("var", torch.ones(channels))
-        self.used: tuple[Tensor, ...] = ()
+        self._used: tuple[Tensor, ...] = ()
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance plus ``eps`` to normalize the halves ``(B, C/2, *S)`` by, ``(C,)`` each."""
@@ -66,7 +66,7 @@ class PairStatistics(nn.Module):
 
     def _remember(self, mean: Tensor, var: Tensor) -> None:
         if not torch.compiler.is_compiling():  # a graph keeps nothing beside its outputs
-            self.used = mean.detach(), var.detach()
+            self._used = mean.detach(), var.detach()
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor) -> None:
@@ -183,7 +183,7 @@ class GlowStep(nn.Module):
 
     def remembered(self) -> tuple[Tensor, ...]:
         """What the last ``forward`` normalized by: :meth:`backward_from_output` cannot know it from the output."""
-        return () if self.statistics is None else self.statistics.used
+        return () if self.statistics is None else self.statistics._used
 
     def backward_from_output(
         self,
