@@ -171,6 +171,14 @@ def test_a_name_of_other_bytes(run: Path, tmp_path: Path) -> None:
     assert "expected UTF-8" in call("compress", run, inside, "-o", tmp_path / "x.hk", code=1)
 
 
+def test_arrays_of_any_name_come_back(tmp_path: Path) -> None:
+    others = {name: np.arange(3) for name in ("file", "allow_pickle", "a/b")}
+    images = np.ones((2, 4, 4), np.uint8)
+    pictures.write(tmp_path / "x.npz", Pictures(images[..., None], "npz", images.shape, others))
+    found = pictures.read(tmp_path / "x.npz")
+    assert found.shape == images.shape and found.others.keys() == others.keys()
+
+
 def test_a_run_of_vectors_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "vectors"
     call("train", "digits", "--epochs", 1, "--out", out, "--set", "hidden=8", "--set", "head_hidden=8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +116,10 @@ def to_bytes(pixels: np.ndarray, kind: str) -> bytes:
 def write(path: Path, pictures: Pictures) -> None:
     """Writes a file of these images; metadata are not kept."""
     if pictures.kind == "npz":
-        with path.open("wb") as file:
-            np.savez_compressed(file, images=pictures.pixels.reshape(pictures.shape), **pictures.others)  # type: ignore[arg-type]
+        arrays = {"images": pictures.pixels.reshape(pictures.shape), **pictures.others}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():  # savez takes "file" and "allow_pickle" for its options
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
     else:
         path.write_bytes(to_bytes(pictures.pixels[0], pictures.kind))
