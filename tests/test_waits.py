@@ -49,6 +49,7 @@ ALLOWED = {
     "flows/memory::_check: tolist": "memory='invert' looks at its errors once a level",
     "flows/planar::Planar.initialize: item": STARTING,
     "flows/planar::Planar.initialize: randint": STARTING,
+    "flows/planar::Planar.initialize: tolist": STARTING,
     "hybrid/_evidence::maximize: linspace": "a search, after training",
     "hybrid/_evidence::maximize: tolist": "a search, after training",
     "hybrid/heads/base::standardization: item": ERROR,

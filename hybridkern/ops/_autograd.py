@@ -77,15 +77,20 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
         node: name of the C++ node; empty: none.
         options: types of the options, which the C++ node hands over as numbers.
     """
-    python: Callable[..., Any] = _with_constants(_function(gradient).apply, gradient.tensors)
+    python: Callable[..., Any] = _function(gradient).apply
+    tensors = gradient.tensors
+    floats = any(kind in (float, tuple) for kind, _ in options)
     native = getattr(nodes.module, node, None) if node else None
     if native is None:
+        python = _with_constants(python, tensors)
         return _saying_so(python) if node and extension.module is not None else python
     _NATIVE[node] = gradient
     _OPTIONS[node] = tuple(options)
 
     def run(backend: str, *args: Any) -> Any:
-        if _native and _is_registered(backend, node) and not torch.compiler.is_compiling():
+        if floats and torch.compiler.is_compiling():
+            return python(backend, *args[:tensors], *map(_constant, args[tensors:]))
+        if _native and (floats or not torch.compiler.is_compiling()) and _is_registered(backend, node):
             out = native(*args)
             if out is not None:
                 return out

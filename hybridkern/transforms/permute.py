@@ -12,7 +12,7 @@ from hybridkern._arguments import as_size
 from hybridkern._finite import readable
 from hybridkern._saved.built import Built
 from hybridkern._tensors import shape_text
-from hybridkern._values import transformed
+from hybridkern._values import transformed, unwrapped
 
 
 class _Permute(torch.autograd.Function):
@@ -59,7 +59,7 @@ class Permutation(Built, nn.Module):
             raise ValueError(
                 f"order: got {self.order.tolist()}, expected a permutation; averages of models must copy this buffer"
             )
-        self._known = self.order.clone()
+        self._known = unwrapped(self.order.clone())  # the copy outlives the transform that runs
 
     def _is_checked(self) -> bool:
         known = self._known

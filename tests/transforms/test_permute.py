@@ -65,3 +65,11 @@ def test_made_in_inference_mode() -> None:
         permutation = Permutation(3)
     x = torch.randn(2, 3)
     assert torch.equal(permutation(permutation(x), inverse=True), x)
+
+
+def test_what_was_seen_inside_a_transform_outlives_it() -> None:
+    permutation, x = Permutation(3), torch.randn(2, 3)
+    torch.func.jacfwd(permutation)(x)  # two transforms, one in the other
+    torch.func.jvp(permutation, (x,), (x,))
+    torch.func.grad(lambda v: permutation(v).sum())(x)
+    assert torch.equal(permutation(x), x[:, permutation.order])
