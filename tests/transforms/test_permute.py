@@ -69,7 +69,7 @@ def test_made_in_inference_mode() -> None:
     assert torch.equal(permutation(permutation(x), inverse=True), x)
 
 
-@pytest.mark.parametrize("transform", [torch.func.jacfwd, torch.func.jacrev], ids=str)
+@pytest.mark.parametrize("transform", [torch.func.jacfwd, torch.func.jacrev], ids=["jacfwd", "jacrev"])
 def test_what_was_seen_inside_a_transform_outlives_it(transform: Callable[..., Callable[..., object]]) -> None:
     """A tensor of a transform is none outside of it, and an error in one that stands lower."""
     permutation, x = Permutation(3), torch.randn(2, 3)
