@@ -116,16 +116,8 @@ def fit(
         raise TypeError(f"context: got one, but {type(model).__name__} takes none; expected a flow with a context")
     train, held = _parts(model, rows, validation, seed)
     objective = _objective(model, rows, objective)
-    unlabelled = not isinstance(objective, _LABELLED)
     own = isinstance(validation, (tuple, list))
-    for part, name in ((rows, "y"), (held, "validation[1]" if own else "y")):
-        check_classes(model, part, unlabelled, name)
-    if not any(value.requires_grad for value in model.parameters()):
-        raise ValueError("model: got parameters that are all frozen, expected some that require a gradient")
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError(
-            "fit: called under torch.inference_mode, where nothing learns; expected a call outside of it"
-        )
+    _check_can_learn(model, objective, {"y": rows} | ({"validation[1]": held} if own else {}))
     described = "-log p(x), nats per example" if objective is None else objective.describe()
     history = History(settings=settings.record() | {"objective": described})
     history.settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
@@ -135,6 +127,23 @@ def fit(
     folder = None if out is None else Path(out)
     _fit(model, objective, (train, held), settings, history, folder, resume, initialize, console)
     return history
+
+
+def _check_can_learn(model: nn.Module, objective: Objective | None, parts: dict[str, Rows]) -> None:
+    """Labels that are classes, by the name of their argument, parameters that may change, and gradients.
+
+    Raises:
+        ValueError: a label is no class, or all parameters are frozen.
+        RuntimeError: under inference mode.
+    """
+    for name, rows in parts.items():
+        check_classes(model, rows, not isinstance(objective, _LABELLED), name)
+    if not any(value.requires_grad for value in model.parameters()):
+        raise ValueError("model: got parameters that are all frozen, expected some that require a gradient")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "fit: called under torch.inference_mode, where nothing learns; expected a call outside of it"
+        )
 
 
 def _fit(
