@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from hybridkern._arguments import short
 from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_OUTPUT, TO_TABLE
 from hybridkern.codec.steps import best_step, input_bits, weight_steps
 from hybridkern.nets import ConvNet, ResNet, Scaled
+from hybridkern.nets.linear import LinearMap
 
 
 class Stage(NamedTuple):
@@ -129,6 +130,15 @@ class QuantizedNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` ``(B, C, H, W)`` -> ``(B, C', H, W)``."""
         return self._quantized(x) if self.on else self.net(x)
+
+    @property
+    def linear_rank(self) -> int:
+        """That of the network, until it is calibrated."""
+        return 0 if self.on else int(getattr(self.net, "linear_rank", 0))
+
+    def start_at(self, linear: LinearMap) -> None:
+        """As the network does."""
+        cast("ResNet", self.net).start_at(linear)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 
 from hybridkern.flows._latents import (
@@ -15,6 +18,8 @@ from hybridkern.flows._latents import (
 from hybridkern.flows.base import NetBuilder
 from hybridkern.transforms.quarter_coupling import QuarterCouplings
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
+
+_BATCH = 256  # images that networks see at a time, when they start from data
 
 
 class IntegerLevels(nn.Module):
@@ -50,3 +55,21 @@ class IntegerLevels(nn.Module):
                 split_latents(x, self.shapes), lambda i, state: self.levels[i](state, exact, inverse=True)
             )
         return join_latents(through_levels(x, len(self.levels), lambda i, state: self.levels[i](state, exact)))
+
+    def initialize(self, x: Tensor) -> Tensor:
+        """Starts the networks from images ``(N, C, H, W)``, one after the other, and returns the latents.
+
+        Only channels that leave a level are predicted: those that go on are what the others are predicted from, in the
+        prior too, and have levels of their own.
+        """
+        last = len(self.levels) - 1
+
+        def run(i: int, state: Tensor) -> Tensor:
+            channels = state.shape[1]
+            leaving = torch.arange(0 if i == last else channels // 2, channels, device=x.device)
+            for coupling in cast("nn.ModuleList", self.levels[i]):
+                coupling.initialize(state, leaving)  # type: ignore[operator]
+                state = torch.cat([coupling(part) for part in state.split(_BATCH)])
+            return state
+
+        return join_latents(through_levels(x, last + 1, run))

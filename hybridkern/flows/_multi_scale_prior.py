@@ -17,12 +17,14 @@ from hybridkern.distributions import (
     sample_logistic,
     sample_logistic_mixture,
 )
-from hybridkern.flows._latents import Shape, split_latents
+from hybridkern.flows._latents import Shape, join_latents, split_latents
 from hybridkern.flows.base import NetBuilder
-from hybridkern.transforms import unsqueeze
+from hybridkern.nets.prediction import start_at_prediction
+from hybridkern.transforms import squeeze, unsqueeze
 
 # The most that a network changes a log-scale by: beyond a factor of 20 a step that overshoots takes training apart.
 REACH = 3.0
+_BATCH = 256  # images that a network sees at a time, when it starts from data
 
 
 class MultiScalePrior(Distribution):
@@ -77,8 +79,40 @@ class MultiScalePrior(Distribution):
         return self.marginal.device
 
     def initialize(self, x: Tensor) -> None:
-        """Starts ``marginal`` from the latents ``x`` ``(N, dim)``, as its own ``initialize`` describes."""
-        self.marginal.initialize(x)
+        """Starts from latents ``x`` ``(N, dim)``; draws no random numbers.
+
+        Networks that give zeros start at the best linear prediction of a level's latents, as its means, from the
+        coarser ones. Then ``marginal`` starts from what is left, as its own ``initialize`` describes.
+        """
+        if not (isinstance(x, Tensor) and x.ndim == 2 and x.shape[1] == self.dim):
+            return self.marginal.initialize(x)  # which says what is wrong
+        latents = split_latents(x.to(self.dtype), self.shapes)
+        left = [latents[-1].permute(0, 2, 3, 1).flatten(1)]
+        context = latents[-1]
+        for level in reversed(range(len(self.shapes) - 1)):
+            seen = (context - self.center) / self.scale
+            self._start(level, seen, latents[level])
+            left.insert(0, join_latents(latents[level : level + 1]) - self._moved(level, seen))
+            context = joined(context, latents[level]) if level else context
+        self.marginal.initialize(torch.cat(left, 1))
+
+    def _start(self, level: int, seen: Tensor, latent: Tensor) -> None:
+        wanted = (torch.cat(squeeze(latent), 1) - self.center) / self.scale
+        kinds, channels = self._kinds * self.components, wanted.shape[1]
+        outputs = torch.arange(kinds * channels, device=latent.device).view(kinds, channels)
+        first = kinds - 2 * self.components  # logits come before the means
+        places = list(outputs[first : first + self.components])
+        start_at_prediction(self.nets[level], seen, wanted, outputs.numel(), places)
+
+    def _moved(self, level: int, seen: Tensor) -> Tensor:
+        """By how much the network moves the means of a level's latents, over the components: ``(N, D_l)``."""
+        kinds = self._kinds * self.components
+        first = kinds - 2 * self.components
+        moved = [
+            unsqueezed_parameters(self.nets[level](part), kinds)[:, first : first + self.components].mean(1)
+            for part in seen.split(_BATCH)
+        ]
+        return self.scale * torch.cat(moved)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""

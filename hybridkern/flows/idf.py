@@ -29,7 +29,7 @@ from hybridkern.flows.base import (
     with_context,
 )
 from hybridkern.nets import Scaled, as_center_and_scale
-from hybridkern.transforms.lattice import LATTICES, Lattice, evaluate
+from hybridkern.transforms.lattice import LATTICES, Lattice, check_integers, evaluate
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
 
 PRIORS = ("logistic", "mixture")
@@ -184,7 +184,13 @@ class IDF(Flow):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Starts the prior from the latents of ``x``, as its own ``initialize`` describes; draws no random numbers.
+        """Starts the flow from a sample; draws no random numbers.
+
+        On images networks start at the best linear prediction of the channels that they shift, by least squares from
+        3x3 neighborhoods of the others, on each level for the channels that leave it; then the prior's start likewise.
+        That is so for :class:`~hybridkern.nets.ConvNet`, :class:`~hybridkern.nets.ResNet` and
+        :class:`~hybridkern.nets.DenseNet` whose last layer is still zero; all others stay as they are. Then the prior
+        starts from the latents, as its own ``initialize`` describes.
 
         Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
 
@@ -196,7 +202,14 @@ class IDF(Flow):
             TypeError, ValueError: what :meth:`forward` raises, or no rows.
         """
         with evaluating(self):
-            self.base.initialize(self(x, context)[0])
+            if isinstance(self.couplings, IntegerLevels):
+                x = integers_as("x", x, self.shape, self.base.dtype, self.base.device)
+                self.seen(context, x)  # refuses one
+                if not x.is_meta:
+                    check_integers("x", x)
+                self.base.initialize(self.couplings.initialize(x))
+            else:
+                self.base.initialize(self(x, context)[0])
 
     def marginal_parameters(self) -> list[nn.Parameter]:
         """The parameters of the prior that belong to one latent each: for images, those outside of its networks."""

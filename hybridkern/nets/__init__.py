@@ -14,6 +14,7 @@ from hybridkern._arguments import as_builder, as_number, as_size, as_sizes, buil
 from hybridkern._calls import plain_weights
 from hybridkern._saved.built import Built
 from hybridkern.nets.constant import Constant
+from hybridkern.nets.linear import LinearMap, may_start, start_at_pairs
 from hybridkern.nets.masked import MADE
 from hybridkern.nets.residual import DenseNet, ResNet
 from hybridkern.ops.coupling_network.operator import coupling_network, has_fused_network
@@ -190,6 +191,20 @@ class ConvNet(Built, nn.Module):
         h = F.relu_(F.conv2d(x, w1, b1, padding=1))
         h = F.relu_(F.conv2d(h, w2, b2))
         return F.conv2d(h, w3, b3, padding=1)
+
+    @property
+    def linear_rank(self) -> int:
+        """The highest rank of a linear map that the network can start at; 0 once it has learnt something."""
+        return self.conv1.out_channels // 2 if may_start([self.conv1, self.conv2, self.conv3]) else 0
+
+    @torch.no_grad()
+    def start_at(self, linear: LinearMap) -> None:
+        """Computes a linear map from now on; the second layer hands on the units that it takes."""
+        start_at_pairs(self.conv1, self.conv3, linear)
+        units = 2 * len(linear.bias)
+        for value in self.conv2.parameters():
+            value[:units] = 0
+        self.conv2.weight[:units, :units, 0, 0].fill_diagonal_(1)
 
 
 class _Highway(nn.Module):

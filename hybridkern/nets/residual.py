@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_flag, as_size
+from hybridkern.nets.linear import LinearMap, may_start, start_at_pairs
 
 
 class ResidualBlock(nn.Module):
@@ -54,6 +55,20 @@ class ResNet(nn.Module):
             h = block(h)
         y: Tensor = self.last(F.relu(h))
         return y
+
+    @property
+    def linear_rank(self) -> int:
+        """The highest rank of a linear map that the network can start at; 0 once it has learnt something."""
+        convs = [conv for block in self.blocks for conv in (block.conv1, block.conv2)]
+        return self.first.out_channels // 2 if may_start([self.first, *convs, self.last]) else 0
+
+    @torch.no_grad()
+    def start_at(self, linear: LinearMap) -> None:
+        """Computes a linear map from now on; the blocks leave the units that it takes as they are."""
+        start_at_pairs(self.first, self.last, linear)
+        for block in self.blocks:
+            for value in block.conv2.parameters():
+                value[: 2 * len(linear.bias)] = 0
 
 
 class _DenseLayer(nn.Module):
@@ -105,6 +120,19 @@ class DenseNet(nn.Module):
         """``x`` ``(B, in_channels, H, W)`` -> ``(B, out_channels, H, W)``."""
         y: Tensor = self.last(self.layers(x))
         return y
+
+    @property
+    def linear_rank(self) -> int:
+        """The highest rank of a linear map that the network can start at; 0 once it has learnt something."""
+        return self.last.out_channels if may_start([self.last]) else 0
+
+    @torch.no_grad()
+    def start_at(self, linear: LinearMap) -> None:
+        """Computes a linear map from now on, of the input that the last convolution sees beside the layers' outputs."""
+        weight = torch.einsum("or,rchw->ochw", linear.up, linear.down)
+        self.last.weight[:, : weight.shape[1]] = weight.to(self.last.weight)
+        assert self.last.bias is not None
+        self.last.bias.copy_(linear.up @ linear.bias + linear.rest)
 
 
 def _zero(conv: nn.Conv2d) -> nn.Conv2d:

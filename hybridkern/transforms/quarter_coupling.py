@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hybridkern import ops
 from hybridkern._arguments import as_builder, as_size, built
 from hybridkern._precision import wide
+from hybridkern.nets.prediction import start_at_shift
 from hybridkern.transforms.lattice import evaluate
 from hybridkern.transforms.permute import Permutation
 
@@ -56,12 +57,29 @@ class QuarterCoupling(nn.Module):
         y: Tensor = self.permutation(torch.cat([kept, moved], 1), inverse=True)
         return y
 
+    def initialize(self, x: Tensor, predicted: Tensor) -> None:
+        """Starts the network so that the shift takes the best linear prediction from the channels that move.
+
+        A network that has no such start, or gives other values than zeros by now, stays as it is.
+
+        Args:
+            x: what the coupling sees, ``(N, channels, H, W)``.
+            predicted: the channels, of all of them, for which it may do so.
+        """
+        kept, moved = self.permutation(x).split(self.sizes, 1)
+        channels = self.permutation.order[self.sizes[0] :]
+        start_at_shift(self.net, kept, moved, channels, predicted, self.beta)
+
 
 class QuarterCouplings(nn.ModuleList):
-    """``layers`` of :class:`QuarterCoupling` in a row."""
+    """``layers`` of :class:`QuarterCoupling` in a row. Four in a row shift every channel once."""
 
     def __init__(self, channels: int, layers: int, net: Callable[[int, int], nn.Module]) -> None:
         super().__init__(QuarterCoupling(channels, net) for _ in range(layers))
+        for i, coupling in enumerate(self):
+            if i % 4 == 0:
+                order = torch.randperm(channels)
+            coupling.permutation.order.copy_(order.roll(-(i % 4 + 1) * (channels // 4)))
 
     def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False) -> Tensor:
         """Data -> latent, or back."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import as_builder, as_name, as_sizes, built
+from hybridkern.nets.prediction import start_at_shift
 from hybridkern.transforms.lattice import LATTICES, evaluate
 from hybridkern.transforms.permute import Permutation
 
@@ -113,6 +114,20 @@ class RoundingCoupling(nn.Module):
             update_part(parts, index, net, self.beta, lattice=self.lattice, inverse=inverse, exact=exact, seen=seen)
         y = torch.cat(parts, 1)
         return self.permutation(y, inverse=True) if inverse else y
+
+    def initialize(self, x: Tensor, predicted: Tensor) -> None:
+        """Starts the networks for images as those of :class:`~hybridkern.transforms.QuarterCoupling`, in turn.
+
+        Args:
+            x: what the layer sees, ``(N, D, H, W)``.
+            predicted: the channels of its result that may be predicted.
+        """
+        parts = list(self.permutation(x).split(self.sizes, 1))
+        numbers = torch.arange(len(self.permutation.order), device=x.device).split(self.sizes)
+        for index, net in enumerate(self.nets):
+            others = torch.cat(parts[:index] + parts[index + 1 :], 1)
+            start_at_shift(net, others, parts[index], numbers[index], predicted, None)
+            update_part(parts, index, net, None, lattice="exact", inverse=False, exact=False)
 
 
 class RoundingCouplings(nn.ModuleList):
