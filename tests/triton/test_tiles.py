@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hybridkern import _env
 from hybridkern.ops._triton import pair_tiles, tiles
+from hybridkern.ops._triton.layout import needs_wide, operand, order_of
+from hybridkern.ops._triton.pair import half_of
+from hybridkern.ops._triton.pair import needs_wide as needs_wide_pairs
 from hybridkern.ops._triton.pair_tiles import gradient_tile, mix_tile
 from hybridkern.ops._triton.tiles import Tile, batch_tile_of, tile_of
 
@@ -98,3 +102,36 @@ def test_many_positions_are_walked_over(positions: int) -> None:
     assert tile.programs <= pair_tiles.FULL and tile.programs * tile.steps >= needed
     assert (tile.programs - 1) * tile.steps < needed
     assert tile.programs >= min(needed, pair_tiles.FULL // 2) and tile.programs >= min(needed, MULTIPROCESSORS)
+
+
+def far(*shape: int) -> torch.Tensor:
+    """Of that shape, contiguous by its strides, without memory."""
+    return torch.empty(shape, device="meta")
+
+
+def is_wide(shape: tuple[int, ...], starts: tuple[int, ...] = (), shared: bool = False, sums: bool = True) -> bool:
+    x = far(*shape)
+    order = order_of(x)
+    tile = batch_tile_of(order.rows, order.columns, 4) if shared else tile_of(order.rows, order.columns, 4, sums)
+    return needs_wide(order, tile, [operand(x, order)], starts, shared=shared)
+
+
+def test_what_reaches_beyond_31_bits_is_counted_in_64() -> None:
+    """A number of 32 bits that comes back negative passes every mask, and what it points at is not the tensor's."""
+    assert not is_wide((64, 48, 32, 32)) and not is_wide((2**20, 96)) and not is_wide((64, 96), (2**30,))
+    assert is_wide((1, 2**31)) and is_wide((3, 2**31), shared=True)  # elements of an example
+    assert is_wide((2**31,)) and is_wide((2**31, 1), shared=True)  # examples
+    assert is_wide((2**31 - 5, 1), sums=False)  # a tile reaches beyond the last one
+    # so do the steps of many programs together, and further than one tile does
+    columns = 2**31 - 2**16 - 2**15
+    tile = tile_of(1, columns, 4, True)
+    assert tile.chunks * tile.steps * tile.columns > 2**31 and is_wide((1, columns))
+    # where the shifts start in the parameters is added to an offset in them
+    assert not is_wide((1, 3 * 2**28)) and is_wide((1, 3 * 2**29), (0, 3 * 2**29))
+
+
+def test_positions_beyond_31_bits_are_counted_in_64() -> None:
+    for positions, expected in ((2**20, False), (2**29, False), (2**31 - 2**16 - 1, True), (2**31 + 1, True)):
+        half = half_of(far(1, 1, positions))
+        for tile in (mix_tile(2, positions), gradient_tile(2, positions)):
+            assert needs_wide_pairs(tile, 1, [half]) is expected

@@ -15,7 +15,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from hybridkern.ops._triton.layout import Operand, Order, alignment, extent_of, needs_wide_offsets
+from hybridkern.ops._triton.layout import Operand, Order, alignment, extent_of, needs_wide
 from hybridkern.ops._triton.tiles import Tile
 
 _tracing = False
@@ -95,7 +95,7 @@ def launch_tiles(
         *(*starts, *numbers),
         **constants,
         **{f"{name}_DENSE": one.dense for name, one in operands.items()},
-        WIDE=needs_wide_offsets(order, every),
+        WIDE=needs_wide(order, tile, every, starts, shared=bool(constants.get("SHARED"))),
         WORK=work_of(like),
         ROWS=tile.rows,
         COLUMNS=tile.columns,

@@ -8,12 +8,15 @@ the order in which the main operand lies: channel by channel, or pixel by pixel 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from hybridkern.ops._triton.tiles import Tile
 
 
 @triton.jit
@@ -33,9 +36,11 @@ def multiple(value, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def part_of(chunks, ROWS: tl.constexpr):
+def part_of(chunks, WIDE: tl.constexpr, ROWS: tl.constexpr):
     """Numbers ``(ROWS,)`` of this program's examples, and which of the ``chunks`` of each it works on."""
     program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
     return (program // chunks) * ROWS + tl.arange(0, ROWS), program % chunks
 
 
@@ -59,6 +64,7 @@ def tile_at(
         row_tile = group
         column_tile = step
     if WIDE:
+        row_tile = tl.full((), 0, tl.int64) + row_tile
         column_tile = tl.full((), 0, tl.int64) + column_tile
     row = row_tile * ROWS + tl.arange(0, ROWS)[:, None]
     column = column_tile * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -197,10 +203,21 @@ def vector_of(*tensors: Tensor | None) -> int:
     return 16 // max(value.element_size() for value in tensors if value is not None)
 
 
-def needs_wide_offsets(order: Order, operands: list[Operand]) -> bool:
-    """Whether an offset within an example may pass 2^31."""
-    last = max(order.columns, *(_span(one, order) for one in operands))
-    return last >= 2**31 - 2**16
+FAR = 2**31 - 2**16  # offsets from there on are formed in 64 bits
+
+
+def needs_wide(
+    order: Order, tile: Tile, operands: list[Operand], starts: Sequence[int] = (), *, shared: bool = False
+) -> bool:
+    """Whether an offset within an example, or the number of an example or element, may pass 2^31.
+
+    Tiles reach beyond the last example and element: what lies there is masked, but its number must not come back
+    negative, which no mask would tell from one that is there. ``starts`` are added to offsets of operands; a tile that
+    is ``shared`` walks down the batch.
+    """
+    across, along = (tile.columns, tile.rows) if shared else (tile.rows, tile.columns)
+    walked = max(tile.programs // tile.chunks * across, tile.chunks * tile.steps * along)
+    return max(walked, *(_span(one, order) + max(starts, default=0) for one in operands)) >= FAR
 
 
 def _span(one: Operand, order: Order) -> int:

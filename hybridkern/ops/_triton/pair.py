@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hybridkern.ops._triton.layout import multiple
+from hybridkern.ops._triton.layout import FAR, multiple
+from hybridkern.ops._triton.pair_tiles import PairTile
 
 _DENSE, _UNIT_CHANNEL, _UNIT_PIXEL = 1, 2, 4
 DENSE, UNIT_CHANNEL, UNIT_PIXEL = tl.constexpr(_DENSE), tl.constexpr(_UNIT_CHANNEL), tl.constexpr(_UNIT_PIXEL)
@@ -57,9 +58,9 @@ def alignments(positions: int, pixels: int, halves: list[Half]) -> tuple[int, in
     return math.gcd(16, *strides), math.gcd(16, *runs)
 
 
-def needs_wide(positions: int, channels: int, halves: list[Half]) -> bool:
-    """Whether an offset may pass 2^31."""
-    return max(positions, *(_last(half, channels) for half in halves)) >= 2**31 - 2**16
+def needs_wide(tile: PairTile, channels: int, halves: list[Half]) -> bool:
+    """Whether an offset, or the number of a position that a tile reaches, may pass 2^31."""
+    return max(tile.programs * tile.steps * tile.positions, *(_last(half, channels) for half in halves)) >= FAR
 
 
 def _last(half: Half, channels: int) -> int:

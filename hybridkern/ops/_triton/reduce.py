@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hybridkern.ops._triton.launch import launch
-from hybridkern.ops._triton.layout import Order, extent_of, offsets, operand
+from hybridkern.ops._triton.layout import FAR, Order, extent_of, offsets, operand
 from hybridkern.ops._triton.tiles import power_of_two
 
 _COLUMNS, _CHUNKS = 32, 64  # a line of 128 bytes by rows enough that few loads follow each other; many programs
@@ -46,11 +46,14 @@ def _sums(partial, column, columns, chunks, CHUNKS: tl.constexpr, COLUMNS: tl.co
 @triton.jit
 def column_sums_kernel(
     partial, first, second, third, columns, chunks, blocks, extent, outer, inner,
-    DENSE: tl.constexpr, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr,
+    DENSE: tl.constexpr, WIDE: tl.constexpr, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Up to three sums, over matrices that follow each other in ``partial``."""
-    which = tl.program_id(0) // blocks
-    column = (tl.program_id(0) - which * blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    which = program // blocks
+    column = (program - which * blocks) * COLUMNS + tl.arange(0, COLUMNS)
     value = _sums(partial + which.to(tl.int64) * chunks * columns, column, columns, chunks, CHUNKS, COLUMNS)
     at = offsets(column.to(tl.int64), extent, outer, inner, DENSE)
     tl.store(first + at, value.to(first.dtype.element_ty), mask=column < tl.where(which == 0, columns, 0))
@@ -61,8 +64,13 @@ def column_sums_kernel(
 
 
 @triton.jit
-def split_sums_kernel(partial, first, second, columns, split, chunks, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr):
-    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+def split_sums_kernel(
+    partial, first, second, columns, split, chunks, WIDE: tl.constexpr, CHUNKS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
+    column = program * COLUMNS + tl.arange(0, COLUMNS)
     value = _sums(partial, column, columns, chunks, CHUNKS, COLUMNS)
     tl.store(first + column, value.to(first.dtype.element_ty), mask=column < split)
     tl.store(second + (column - split), value.to(second.dtype.element_ty), mask=(column >= split) & (column < columns))
@@ -99,6 +107,7 @@ def column_sums(partial: Tensor, outs: Sequence[Tensor], order: Order, channel_d
         outs[0],
         *(partial, outs[0], second, third, columns, chunks, blocks, extent_of(order), to.outer, to.inner),
         DENSE=to.dense,
+        WIDE=columns >= FAR,
         CHUNKS=high,
         COLUMNS=wide,
         num_warps=4,
@@ -110,4 +119,13 @@ def split_sums(partial: Tensor, first: Tensor, second: Tensor) -> None:
     chunks, columns = partial.shape
     wide, high = _tile(columns, chunks)
     args: tuple[Any, ...] = (partial, first, second, columns, first.numel(), chunks)
-    launch(split_sums_kernel, -(-columns // wide), partial, *args, CHUNKS=high, COLUMNS=wide, num_warps=4)
+    launch(
+        split_sums_kernel,
+        -(-columns // wide),
+        partial,
+        *args,
+        WIDE=columns >= FAR,
+        CHUNKS=high,
+        COLUMNS=wide,
+        num_warps=4,
+    )

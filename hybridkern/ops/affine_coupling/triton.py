@@ -42,7 +42,7 @@ def forward_kernel(
     X_DENSE: tl.constexpr, P_DENSE: tl.constexpr, Y_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    row, chunk = part_of(chunks, ROWS)
+    row, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -88,7 +88,7 @@ def backward_kernel(
     GY_DENSE: tl.constexpr, GX_DENSE: tl.constexpr, GP_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    row, chunk = part_of(chunks, ROWS)
+    row, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]

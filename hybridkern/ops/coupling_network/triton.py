@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hybridkern.ops._triton.launch import launch
+from hybridkern.ops._triton.layout import FAR
 from hybridkern.ops._triton.tiles import power_of_two
 from hybridkern.ops.coupling_network.operator import gradients_like, hidden_size
 from hybridkern.ops.coupling_network.triton_kernels import (
@@ -97,6 +98,11 @@ def _low(x: Tensor, bf16: bool) -> torch.dtype:
     return torch.bfloat16 if bf16 and x.dtype is torch.float32 else x.dtype
 
 
+def _reach(value: Tensor, first: int = 0) -> int:
+    """How far from the first element the last one lies; ``first``: along the dims from that on."""
+    return sum((size - 1) * stride for size, stride in zip(value.shape[first:], value.stride()[first:], strict=True))
+
+
 def _gather(x: Tensor, grad: Tensor | None, weights: tuple[Tensor, ...], low: torch.dtype) -> _Gathered:
     w1, w2, w3 = weights
     s = _sizes(x, w1, w3)
@@ -118,6 +124,7 @@ def _gather(x: Tensor, grad: Tensor | None, weights: tuple[Tensor, ...], low: to
         *(*x.stride(), *(x.stride() if grad is None else grad.stride())),
         *(*w1.stride(), *w2.stride()[:2], *w3.stride()),
         **s.constants(),
+        APART=max(sum(parts), _reach(x, 1), 0 if grad is None else _reach(grad, 1), *map(_reach, weights)) >= FAR,
         POSITIONS=_POSITIONS,
         COLUMNS=columns,
         BLOCK=_BLOCK,
@@ -240,7 +247,7 @@ def backward(
         return (torch.empty_like(x) if wants_x else no_x, *(value.zero_() for value in grads))  # type: ignore[return-value]
     one = _gather(x, grad, (w1, w2, w3), low)
     if hidden1.shape[0]:
-        h1, h2 = (value.view(-1, s.wide).narrow(0, 0, s.positions) for value in (hidden1, hidden2))
+        h1, h2 = (value.contiguous().view(-1, s.wide).narrow(0, 0, s.positions) for value in (hidden1, hidden2))
     else:
         h1, h2 = (x.new_empty((s.positions, s.wide), dtype=low) for _ in range(2))
         _hidden(one, b1, b2, h1, h2)
@@ -260,6 +267,7 @@ def backward(
         *(first, last, sums1, sums2, one.sums, to1, to_b1, to_b2, to3, to_b3),
         *(len(sums1), len(one.sums), *programs, b_programs, *to1.stride(), *to3.stride()),
         **s.constants(),
+        APART=max(_reach(to1), _reach(to3)) >= FAR,
         BLOCK=_BLOCK,
         ROWS=32,
         COLUMNS=columns,

@@ -16,6 +16,7 @@ import triton.language as tl
 def _spread(
     image, to, sums, program, blocks, positions, height, width, batch, channel, row, column,
     CHANNELS: tl.constexpr, ROW: tl.constexpr, POSITIONS: tl.constexpr, COLUMNS: tl.constexpr, SUMS: tl.constexpr,
+    APART: tl.constexpr,
 ):  # fmt: skip
     """Rows of ``to``: the neighbors of a pixel, row by row, each with its channels; zeros outside of the image."""
     group = program // blocks
@@ -26,6 +27,10 @@ def _spread(
     y = position // width % height + (tap // 3 - 1)
     x = position % width + (tap % 3 - 1)
     live = position < positions
+    if APART:
+        own = own.to(tl.int64)
+        y = y.to(tl.int64)
+        x = x.to(tl.int64)
     inside = live & (tap < 9) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
     example = (position // (height * width)).to(tl.int64)
     value = tl.load(image + (example * batch + own * channel + y * row + x * column), mask=inside, other=0.0)
@@ -79,23 +84,26 @@ def gather_kernel(
     a_out, a_in, a_row, a_column, m_out, m_in, c_out, c_in, c_row, c_column,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, OUT: tl.constexpr,
     WIDE: tl.constexpr, ROW: tl.constexpr, LAST: tl.constexpr,
-    POSITIONS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    APART: tl.constexpr, POSITIONS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """In one launch: the neighbors of ``x``, those of ``grad`` where there is one, and the matrices of the weights."""
     program = tl.program_id(0)
     if program < x_programs:
         _spread(
             x, x_to, sums, program, tl.cdiv(ROW, COLUMNS), positions, height, width,
-            x_batch, x_channel, x_row, x_column, CHANNELS, ROW, POSITIONS, COLUMNS, False,
+            x_batch, x_channel, x_row, x_column, CHANNELS, ROW, POSITIONS, COLUMNS, False, APART,
         )  # fmt: skip
     elif program < x_programs + grad_programs:
         if grad is not None:
             _spread(
                 grad, grad_to, sums, program - x_programs, tl.cdiv(LAST, COLUMNS), positions, height, width,
-                g_batch, g_channel, g_row, g_column, OUT, LAST, POSITIONS, COLUMNS, True,
+                g_batch, g_channel, g_row, g_column, OUT, LAST, POSITIONS, COLUMNS, True, APART,
             )  # fmt: skip
     else:
-        at = (program - x_programs - grad_programs) * BLOCK + tl.arange(0, BLOCK)
+        block = program - x_programs - grad_programs
+        if APART:
+            block = block.to(tl.int64)
+        at = block * BLOCK + tl.arange(0, BLOCK)
         _pack(
             w1, w2, w3, packed, at, a_out, a_in, a_row, a_column, m_out, m_in, c_out, c_in, c_row, c_column,
             CHANNELS, HIDDEN, OUT, WIDE, ROW, LAST,
@@ -180,10 +188,12 @@ def unpack_kernel(
     a_out, a_in, a_row, a_column, c_out, c_in, c_row, c_column,
     CHANNELS: tl.constexpr, HIDDEN: tl.constexpr, OUT: tl.constexpr,
     WIDE: tl.constexpr, ROW: tl.constexpr, LAST: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    APART: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """The gradients of two weights in the layout of their parameters, and those of three biases from partial sums."""
     program = tl.program_id(0)
+    if APART:
+        program = program.to(tl.int64)
     if program < w1_programs:
         at = program * BLOCK + tl.arange(0, BLOCK)
         h = at // (9 * CHANNELS)

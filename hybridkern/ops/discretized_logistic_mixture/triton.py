@@ -78,7 +78,7 @@ def forward_kernel(
     X_DENSE: tl.constexpr, L_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr, O_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    example, chunk = part_of(chunks, ROWS)
+    example, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     row = example.to(tl.int64)[None, :, None]

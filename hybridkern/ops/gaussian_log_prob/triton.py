@@ -55,7 +55,7 @@ def forward_kernel(
     CONSTANT: tl.constexpr, X_DENSE: tl.constexpr, M_DENSE: tl.constexpr, S_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    row, chunk = part_of(chunks, ROWS)
+    row, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -94,6 +94,8 @@ def backward_kernel(
 ):  # fmt: skip
     # A program walks along an example; or, where the batch shares the parameters, down the batch, summing.
     program = tl.program_id(0)
+    if WIDE:
+        program = program.to(tl.int64)
     chunk = program % chunks
     group = program // chunks
     columns = multiple(columns, ALIGN)

@@ -27,7 +27,7 @@ def _fake_backward(
     return (
         torch.empty_like(first),
         torch.empty_like(second),
-        torch.empty_like(weight),
+        weight.new_empty(weight.shape),
         weight.new_empty(weight.shape[:1]),
     )
 

@@ -22,6 +22,9 @@ from hybridkern.ops._triton.reduce import split_sums
 
 @triton.jit
 def _matrix(weight, row, column, row_stride, column_stride, CHANNELS: tl.constexpr):
+    if CHANNELS > 46340:  # whose square passes 2^31
+        row = row.to(tl.int64)
+        column = column.to(tl.int64)
     at = row * row_stride + column * column_stride
     return tl.load(weight + at, mask=(row < CHANNELS) & (column < CHANNELS), other=0.0)
 
@@ -184,6 +187,8 @@ def gradient_kernel(
         tl.debug_barrier()
         sums = _product(g, tl.trans(x), sums)
     partial += group.to(tl.int64) * (channels * channels + channels)
+    if channels > 46340:
+        row = row.to(tl.int64)
     inside = (row < channels)[:, None] & (column < channels)[None, :]
     tl.store(partial + (row[:, None] * channels + column[None, :]), sums, mask=inside)
     last = tl.where(program // blocks % blocks == 0, channels, 0)  # every column would give the same
@@ -215,7 +220,7 @@ def _mix(
         HALF=half,
         **_kinds(("FIRST", "SECOND", "TO_FIRST", "TO_SECOND"), halves),
         HELD=2 * half <= HELD,
-        WIDE=needs_wide(positions, half, halves),
+        WIDE=needs_wide(tile, half, halves),
         WORK=work_of(first),
         OUTPUTS=tile.outputs,
         INPUTS=tile.inputs,
@@ -235,7 +240,9 @@ def forward(first: Tensor, second: Tensor, weight: Tensor, bias: Tensor | None) 
     """``paired_conv1x1_forward``: see ``hybridkern/ops/paired_conv1x1.py``."""
     outs = Output(torch.empty_like(first)), Output(torch.empty_like(second))
     if first.numel() > 0:
-        _mix(foldable(first), foldable(second), weight, bias, (outs[0].tensor, outs[1].tensor), False)
+        # the kernels read a matrix row by row without gaps
+        bias = None if bias is None else bias.contiguous()
+        _mix(foldable(first), foldable(second), weight.contiguous(), bias, (outs[0].tensor, outs[1].tensor), False)
     return outs[0].finish(), outs[1].finish()
 
 
@@ -244,6 +251,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``paired_conv1x1_backward``: gradients in both halves, the matrix and the offset."""
     outs = Output(torch.empty_like(first)), Output(torch.empty_like(second))
+    weight = weight.contiguous()
     grad_weight, grad_bias = torch.empty_like(weight), weight.new_empty(len(weight))
     if first.numel() == 0:
         return outs[0].finish(), outs[1].finish(), grad_weight.zero_(), grad_bias.zero_()
@@ -266,7 +274,7 @@ def backward(
         HALF=half,
         **_kinds(("GRAD_FIRST", "GRAD_SECOND", "FIRST", "SECOND", "TO_FIRST", "TO_SECOND"), halves),
         HELD=2 * half <= HELD,
-        WIDE=needs_wide(positions, half, halves),
+        WIDE=needs_wide(tile, half, halves),
         WORK=work_of(first),
         SIZE=tile.outputs,
         POSITIONS=tile.positions,

@@ -109,7 +109,7 @@ def forward_kernel(
     X_DENSE: tl.constexpr, P_DENSE: tl.constexpr, Y_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    example, chunk = part_of(chunks, ROWS)
+    example, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     row = example.to(tl.int64)[None, :, None]

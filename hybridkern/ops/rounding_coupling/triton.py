@@ -33,7 +33,7 @@ def forward_kernel(
     SIGN: tl.constexpr, X_DENSE: tl.constexpr, T_DENSE: tl.constexpr, Y_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    row, chunk = part_of(chunks, ROWS)
+    row, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]
@@ -63,7 +63,7 @@ def backward_kernel(
     SIGN: tl.constexpr, G_DENSE: tl.constexpr, T_DENSE: tl.constexpr, GT_DENSE: tl.constexpr,
     WIDE: tl.constexpr, WORK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
-    row, chunk = part_of(chunks, ROWS)
+    row, chunk = part_of(chunks, WIDE, ROWS)
     columns = multiple(columns, ALIGN)
     extent = multiple(extent, ALIGN)
     wide_row = row.to(tl.int64)[:, None]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import mmap
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+import triton
+import triton.language as tl
+from triton.runtime import interpreter
 
 from hybridkern import ops
 from hybridkern.ops import _gpu
 from hybridkern.ops._operator import OPERATORS
 from hybridkern.ops._triton import pair_tiles, tiles
-from hybridkern.ops._triton.layout import order_of
+from hybridkern.ops._triton.layout import order_of, part_of, tile_at
 from hybridkern.ops._triton.reduce import column_sums, split_sums
 from hybridkern.ops.affine_coupling import triton as affine_coupling
 from tests.ops import inputs
@@ -174,6 +178,83 @@ def test_offsets_beyond_31_bits(backend: str) -> None:
         assert torch.equal(y, x + t.float())
         got = ops.rounding_coupling(x, t)
         assert torch.equal(got, x + t.float().round())
+
+
+def test_parts_of_parameters_beyond_31_bits(backend: str) -> None:
+    """Where the shifts start, and an offset in them, each of which fits into 31 bits, and their sum, which does not."""
+    apart = 2**30 - 2**26
+    pages = mmap.mmap(-1, 8 * apart, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    params = torch.frombuffer(pages, dtype=torch.bfloat16).as_strided((1, 4, 1), (4 * apart, apart, 1))
+    args = coupling((1, 2, 1))
+    params.copy_(args["params"])
+    given = params.clone(memory_format=torch.contiguous_format)
+    for form in ("glow", "freia"):  # halves, in either order
+        y, log_det = ops.affine_coupling(args["x"], params, form=form)
+        expected, wanted = ops.affine_coupling(args["x"], given, form=form)
+        assert torch.equal(y, expected) and torch.equal(log_det, wanted)
+
+
+def test_channels_of_a_network_beyond_31_bits(backend: str) -> None:
+    """The input and the gradient as channels of far apart, the rest as it is."""
+    apart = 2**30 + 2**27
+    network = [torch.randn(size) for size in ((5, 3, 3, 3), (5,), (5, 5, 1, 1), (5,), (3, 5, 3, 3), (3,))]
+    given = [torch.randn(1, 3, 2, 4) for _ in range(2)]
+    far = []
+    for value in given:
+        pages = mmap.mmap(-1, 4 * (2 * apart + 8), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        far.append(torch.frombuffer(pages, dtype=F32).as_strided((1, 3, 2, 4), (3 * apart, apart, 4, 1)).copy_(value))
+    forward, backward = (getattr(torch.ops.hybridkern, f"coupling_network_{part}") for part in ("forward", "backward"))
+    params, *hidden = forward(far[0], *network, False, True)
+    expected, *_ = forward(given[0], *network, False, True)
+    assert torch.equal(params, expected)
+    found = backward(far[1], far[0], *network, *hidden, False, True)
+    assert all(map(torch.equal, found, backward(given[1], given[0], *network, *hidden, False, True)))
+
+
+@triton.jit
+def _numbers_kernel(
+    rows, columns, SHARED: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, tile
+):
+    example, chunk = part_of(3, WIDE, ROWS)
+    tl.store(rows + tl.arange(0, ROWS), example.to(tl.int64))
+    tl.store(rows + ROWS, chunk.to(tl.int64))
+    row, column, _, _ = tile_at(tile, tile, 2**40, 2**40, SHARED, WIDE, ROWS, COLUMNS)
+    tl.store(columns + tl.arange(0, COLUMNS), tl.sum(tl.where(row == tl.min(row), column.to(tl.int64), 0), axis=0))
+    tl.store(columns + COLUMNS, tl.min(row))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_numbers_beyond_31_bits(backend: str, shared: bool) -> None:
+    """Of programs and steps that no test can wait for."""
+    program, tile = 3 * 2**29 + 2, 2**28 + 1
+    rows, columns = torch.zeros(9, dtype=torch.int64), torch.zeros(17, dtype=torch.int64)
+    found = interpreter.TensorHandle(np.array([program], np.int32), tl.int32)
+    with mock.patch.object(interpreter.InterpreterBuilder, "create_get_program_id", return_value=found):
+        _numbers_kernel[(1,)](rows, columns, SHARED=shared, WIDE=True, ROWS=8, COLUMNS=16, tile=tile)
+    first = program // 3 * 8
+    assert first > 2**31 and rows.tolist() == [*range(first, first + 8), 2]
+    assert columns.tolist() == [*range(16 * tile, 16 * tile + 16), 8 * tile]
+
+
+def test_registered_operators_read_any_layout(backend: str) -> None:
+    """As the compiled ones: what the public functions make contiguous may come otherwise."""
+    x, weight, bias = torch.randn(2, 3, 4), torch.randn(6, 6), torch.randn(12)[::2]
+    for part, given in (("forward", (x, -x)), ("backward", (x, -x, x + 1, x))):
+        operator = getattr(torch.ops.hybridkern, f"paired_conv1x1_{part}")
+        rest = (bias,) if part == "forward" else ()
+        found = operator(*given, weight.t(), *rest)
+        expected = operator(*given, weight.t().contiguous(), *(value.contiguous() for value in rest))
+        assert all(map(torch.equal, found, expected)) and all(value.is_contiguous() for value in found)
+
+
+def test_hidden_activations_in_any_layout(backend: str) -> None:
+    x, w1, b1 = torch.randn(1, 2, 4, 8), torch.randn(5, 2, 3, 3), torch.randn(5)
+    network = (w1, b1, torch.randn(5, 5, 1, 1), b1, torch.randn(2, 5, 3, 3), torch.randn(2))
+    params, *hidden = torch.ops.hybridkern.coupling_network_forward(x, *network, False, True)
+    apart = [torch.cat((value, torch.full_like(value, torch.nan)), 2)[..., : value.shape[2]] for value in hidden]
+    backward = torch.ops.hybridkern.coupling_network_backward
+    expected = backward(params, x, *network, *hidden, False, True)
+    assert all(map(torch.equal, backward(params, x, *network, *apart, False, True), expected))
 
 
 def test_same_bits_each_time(backend: str) -> None:
