@@ -3,7 +3,6 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -24,6 +23,9 @@ void require(bool holds, const char* message) {
   if (!holds) throw py::value_error(message);
 }
 
+// Whether |value| <= most, for every value: the least integer has no absolute value.
+bool is_within(int64_t value, int64_t most) { return value >= -most && value <= most; }
+
 template <class T>
 T* aligned(std::vector<T>& memory) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(memory.data());
@@ -41,7 +43,7 @@ class IntegerNetwork {
     const int64_t* head = plan.data();
     net_.center = head[0], net_.factor = head[1], net_.shift = head[2], net_.zero = head[3];
     check_rounding(net_.factor, net_.shift);
-    require(std::abs(net_.center) <= 1 << 30 && net_.zero >= 0 && net_.zero <= 255, "plan: no such input");
+    require(is_within(net_.center, 1 << 30) && net_.zero >= 0 && net_.zero <= 255, "plan: no such input");
     for (int64_t i = 1; i < plan.shape(0); ++i) add(plan.data() + i * fields, i + 1 == plan.shape(0));
     net_.in = layers_.front().in, net_.out = layers_.back().out, net_.count = layers_.size();
   }
@@ -87,7 +89,7 @@ class IntegerNetwork {
     const bool sound = layer.in >= 1 && layer.in <= 4096 && layer.out >= 1 && layer.out <= 4096 &&
                        (layer.taps == 1 || layer.taps == 9) && layer.in == previous && f[3] >= 0 && f[3] <= 3 &&
                        (f[3] == to_output) == last && layer.pad >= 0 && layer.pad <= 255 &&
-                       std::abs(layer.offset) <= 1 << 20;
+                       is_within(layer.offset, 1 << 20);
     require(sound, "plan: no such layer");
     layer.weights = part(weights_, f[8], layer.out * layer.taps * layer.in);
     layer.bias = part(numbers_, f[9], 3 * layer.out);

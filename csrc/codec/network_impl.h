@@ -84,7 +84,9 @@ struct Runner {
       for (int64_t c = 0; c < count; ++c) {
         const int64_t before = layer.mode == add_stream ? stream[c] : 0;
         stream[c] = static_cast<int16_t>(clamped(before + values[c], -32768, 32767));
-        values[c] = static_cast<int32_t>(shifted(stream[c], layer.stream_factor, layer.stream_shift));
+        // beyond 32 bits an index would come back with the other sign
+        values[c] = static_cast<int32_t>(
+            clamped(shifted(stream[c], layer.stream_factor, layer.stream_shift), -(1 << 30), 1 << 30));
       }
     }
     Activation* target = place(to, pixel, padded_channels(layer.out)) + first;

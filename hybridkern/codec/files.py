@@ -67,6 +67,7 @@ def load(path: str | Path) -> QuantizedIDF:
             raise ValueError(f"version {description['version']}")
         model = _built(description, arrays)
         model.load_state_dict(arrays)
+        model.check()
     except Exception as error:  # a damaged file can raise anything
         raise ValueError(f"{path}: got a file that holds no quantized model, or a damaged one ({error})") from error
     if model.fingerprint().hex() != description["fingerprint"]:

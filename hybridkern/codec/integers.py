@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._extension import extension
+from hybridkern.codec.plans import ADD_STREAM, FIELDS, SET_STREAM, TO_OUTPUT, TO_TABLE, check_plan
 from hybridkern.ops import _gpu
 from hybridkern.ops._backends import backend_names
 
-TO_TABLE, SET_STREAM, ADD_STREAM, TO_OUTPUT = range(4)
-FIELDS = 11
+__all__ = ["ADD_STREAM", "FIELDS", "SET_STREAM", "TO_OUTPUT", "TO_TABLE", "IntegerNet", "first_activations", "shifted"]
 _MOST_OUTPUT = 1 << 30
 _MOST_INPUT = 1 << 30
 
@@ -94,12 +94,27 @@ class IntegerNet(nn.Module):
         for name, value in (("plan", plan), ("weights", weights), ("numbers", numbers), ("tables", tables)):
             self.register_buffer(name, value)
         self._built: tuple[str, Any] | None = None  # what computes it, and by whom it is served
+        self._is_checked = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_built": None}  # a copy builds its own, from its arrays
+        return self.__dict__ | {"_built": None, "_is_checked": False}  # a copy builds its own, from its arrays
+
+    def check(self, inputs: int | None = None, outputs: int | None = None) -> None:
+        """Looks at the arrays, which may come from a file, once; and at the channels, where they are given.
+
+        Raises:
+            ValueError: a plan that points beyond its arrays, with which sums or shifts leave their range, or of other
+                channels.
+        """
+        if not self._is_checked:
+            check_plan(self.plan, self.weights, self.numbers, self.tables)
+            self._is_checked = True
+        own = int(self.plan[1, 0]), int(self.plan[-1, 1])
+        if inputs is not None and own != (inputs, outputs):
+            raise ValueError(f"plan: got {own[0]} inputs and {own[1]} outputs, expected {inputs} and {outputs}")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntegerNet:
-        self._built = None  # the arrays may go to another device
+        self._built, self._is_checked = None, False  # the arrays may go to another device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -116,9 +131,13 @@ class IntegerNet(nn.Module):
 
     def reference(self, x: Tensor) -> Tensor:
         """The same in plain PyTorch: products in float64, where sums of integers below ``2**53`` are exact."""
-        a = first_activations(x, self.plan[0].tolist())
+        self.check()
+        head, *rows = self.plan.tolist()
+        if x.ndim != 4 or x.shape[1] != rows[0][0]:
+            raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, {rows[0][0]}, H, W)")
+        a = first_activations(x, head)
         stream: Tensor | None = None
-        for row in self.plan[1:].tolist():
+        for row in rows:
             _, _, _, mode, offset, factor, shift, _, _, _, place = row
             v = self._summed(a, row)
             if mode == TO_OUTPUT:
@@ -144,5 +163,5 @@ class IntegerNet(nn.Module):
         for name in ("plan", "weights", "numbers", "tables"):
             if prefix + name in state_dict:  # whatever its size: a network is its arrays
                 setattr(self, name, state_dict[prefix + name].clone())
-        self._built = None
+        self._built, self._is_checked = None, False
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hybridkern.codec.coder import MOST_COMPONENTS
 from hybridkern.codec.integers import IntegerNet
 from hybridkern.codec.reference import Parameters
 from hybridkern.codec.scheme import Scheme, array, digest
@@ -46,6 +47,16 @@ class IntegerCoupling(nn.Module):
         self.moved = [i for i, net in enumerate(nets) if net is not None]
         self.nets = nn.ModuleList(net for net in nets if net is not None)
 
+    def check(self, channels: int) -> None:
+        """Looks at what a file may have made: raises ValueError where this is no bijection of so many channels."""
+        order = self.order
+        if order.dtype is not torch.int64 or not torch.equal(order.sort()[0], torch.arange(channels)):
+            raise ValueError(f"order: got {order.tolist()[:20]}, expected a permutation of {channels} channels")
+        if any(type(size) is not int or size < 0 for size in self.sizes) or sum(self.sizes) != channels:
+            raise ValueError(f"sizes: got {self.sizes}, expected parts of {channels} channels")
+        for i, net in zip(self.moved, self.nets, strict=True):
+            cast("IntegerNet", net).check(channels - self.sizes[i], self.sizes[i])
+
     def forward(self, x: Tensor, inverse: bool = False) -> Tensor:
         """Integers ``(B, channels, H, W)``, int64 -> the same."""
         back = torch.argsort(self.order)
@@ -81,6 +92,19 @@ class IntegerPrior(nn.Module):
         for name, value in zip(("logits", "means", "scales", "change"), (*marginal, change), strict=True):
             self.register_buffer(name, value)
         self.nets = nn.ModuleList(nets)
+
+    def check(self) -> None:
+        """Looks at what a file may have made: raises ValueError where tables and networks do not fit the latents."""
+        dim, components = sum(c * h * w for c, h, w in self.shapes), len(self.means)
+        wanted = dict.fromkeys(("logits", "means", "scales"), (components, dim)) | {"change": (_CHANGES,)}
+        for name, shape in wanted.items():
+            value = self.get_buffer(name)
+            if value.dtype is not torch.int64 or value.shape != shape:
+                raise ValueError(f"{name}: got {value.dtype} of shape {tuple(value.shape)}, expected int64 of {shape}")
+        if not 1 <= components <= MOST_COMPONENTS:
+            raise ValueError(f"means: got {components} components, expected 1 to {MOST_COMPONENTS}")
+        for net, (c, _, _) in zip(self.nets, self.shapes[:-1], strict=True):
+            cast("IntegerNet", net).check(4 * c, (2 if components == 1 else 3) * components * 4 * c)
 
     def forward(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
         """The distributions of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
@@ -139,6 +163,21 @@ class QuantizedIDF(nn.Module, Scheme):
     def device(self) -> torch.device:
         """Where the networks are computed: after ``.to("cuda")`` on a GPU, with the same integers."""
         return self.prior.means.device
+
+    def check(self) -> None:
+        """Looks at what a file may have made.
+
+        Raises:
+            ValueError: parts that do not fit each other; the message says which.
+        """
+        c, h, w = self.shape
+        divided = all(type(size) is int and size >= 1 for size in self.shape) and (h | w) % 2 ** len(self.levels) == 0
+        if not divided or not len(self.levels):
+            raise ValueError(f"shape: got {self.shape}, expected that of images which {len(self.levels)} levels divide")
+        for i, couplings in enumerate(self.couplings()):
+            for coupling in couplings:
+                coupling.check(4 * c * 2**i)
+        self.prior.check()
 
     def couplings(self) -> list[list[IntegerCoupling]]:
         """The couplings of each level, finest first."""

@@ -12,7 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
-from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_OUTPUT, TO_TABLE, first_activations
+from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_OUTPUT, first_activations
+from hybridkern.codec.plans import check_plan
 from hybridkern.codec.triton_kernels import layer_kernel
 from hybridkern.ops._triton.launch import launch
 
@@ -53,27 +54,12 @@ def _packed(row: list[int], weights: Tensor, numbers: Tensor, tables: Tensor) ->
     return _Layer(outputs, taps, mode, offset, (factor, shift), pad - _HALF, packed, own, table)
 
 
-def _check(rows: list[list[int]]) -> None:
-    """A launch reads where the plan says."""
-    width, stream = rows[0][0], 0
-    for i, (inputs, outputs, taps, mode, *_) in enumerate(rows):
-        if inputs != width or taps not in (1, 9) or (mode == TO_OUTPUT) != (i == len(rows) - 1):
-            raise ValueError(f"plan: got {inputs} inputs, {taps} taps and mode {mode}, expected a row of layers")
-        if mode in (SET_STREAM, ADD_STREAM):
-            if stream not in (0, outputs) or (mode == ADD_STREAM and not stream):
-                raise ValueError("plan: got streams of different widths, or one that was not set, expected one stream")
-            stream = outputs
-        elif mode not in (TO_TABLE, TO_OUTPUT):
-            raise ValueError(f"plan: got mode {mode}, expected 0 to 3")
-        width = outputs
-
-
 class DeviceNet:
     """A network of integers on the device of its arrays; they are those of ``IntegerNet``."""
 
     def __init__(self, plan: Tensor, weights: Tensor, numbers: Tensor, tables: Tensor) -> None:
+        check_plan(plan, weights, numbers, tables)  # a launch reads where the plan says
         head, *rows = plan.tolist()
-        _check(rows)
         self._input, self._channels = head[:4], rows[0][0]
         self._layers = [_packed(row, weights, numbers, tables) for row in rows]
 

@@ -99,3 +99,27 @@ def test_files(tmp_path: Path) -> None:
             codec.load(tmp_path / "damaged.npz")
     with pytest.raises(TypeError, match="model: got"):
         codec.save(cases.flow(), tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("what", ["order", "sizes", "change", "means", "dtype", "table", "channels"])
+def test_files_that_fit_nowhere_are_refused(tmp_path: Path, what: str) -> None:
+    """Made by hand, with the fingerprint of what they hold."""
+    model = codec.quantize(cases.flow(), cases.images(5, 4))
+    prior, coupling = model.prior, model.couplings()[0][0]
+    if what == "order":
+        coupling.order[0] = coupling.order[1]
+    elif what == "sizes":
+        coupling.sizes = (coupling.sizes[0] + 1, *coupling.sizes[1:])
+    elif what == "change":
+        prior.change = prior.change[:100]
+    elif what == "means":
+        prior.means = prior.means[:, :-1]
+    elif what == "dtype":
+        prior.means = prior.means.double()
+    elif what == "table":
+        coupling.nets[0].tables = coupling.nets[0].tables[:100]
+    else:
+        coupling.nets[0] = prior.nets[0]
+    codec.save(model, tmp_path / "made.npz")
+    with pytest.raises(ValueError, match=r"made.npz: got a file that holds no quantized model.*: got .*, expected"):
+        codec.load(tmp_path / "made.npz")

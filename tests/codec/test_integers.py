@@ -80,13 +80,63 @@ def test_integers_stay_near_the_network(name: str) -> None:
     assert error.std() < 0.05 * wanted.std() and error.mean().abs() < 0.02 * wanted.std()
 
 
+# row, column and value of a plan of three layers; the least of 64 bits has no absolute value
+WRONG_PLACES = (
+    *((0, 0, -(2**63)), (0, 2, 0), (0, 2, 60), (0, 3, 256), (1, 0, 2**40), (1, 1, 0), (1, 2, 3), (1, 4, -(2**63))),
+    *((1, 7, -1), (1, 8, 10**9), (1, 9, -1), (2, 3, 4), (2, 3, 2), (2, 10, 1), (3, 3, 0)),
+)
+
+
+@pytest.mark.parametrize("place", WRONG_PLACES, ids=str)
+def test_plans_are_refused_whatever_computes(place: tuple[int, int, int]) -> None:
+    """A kernel reads where the plan says: that of the reference, or of a GPU, is held to what the compiled one asks."""
+    net, _ = made("conv", 3, 2, sample(3, 4, 4))
+    net.plan[place[:2]] = place[2]
+    with pytest.raises(ValueError, match=r"plan: got .*, expected"):
+        net.check()
+    for served in ("reference", "auto"):
+        with hybridkern.use_backend(served), pytest.raises(ValueError, match="plan: "):
+            net(sample(3, 4, 4))
+
+
+def test_arrays_of_other_types_or_sizes_are_refused() -> None:
+    for name, change, text in (
+        ("tables", lambda v: v[:200], "plan: got tables from 0 on, expected 256 of the 200 there are"),
+        ("tables", lambda v: v.float(), "tables: got torch.float32 of shape"),
+        ("weights", lambda v: v[:-1], "plan: got weights from"),
+        ("numbers", lambda v: v.index_fill(0, torch.tensor([0]), 2**31 - 1), "plan: got sums beyond 32 bits"),
+        ("numbers", lambda v: v.index_fill(0, torch.tensor([len(v) - 1]), 0), "plan: got factor .* and shift 0"),
+        ("plan", lambda v: v[:1], r"plan: got shape \(1, 11\), expected \(layers \+ 1, 11\)"),
+    ):
+        net, _ = made("conv", 3, 2, sample(3, 4, 4))
+        setattr(net, name, change(getattr(net, name)))
+        with hybridkern.use_backend("reference"), pytest.raises(ValueError, match=text):
+            net(sample(3, 4, 4))
+    net, _ = made("conv", 3, 2, sample(3, 4, 4))
+    with hybridkern.use_backend("reference"), pytest.raises(ValueError, match=r"x: got shape \(1, 4, 4, 4\), expected"):
+        net(sample(4, 4, 4, 1))
+
+
+@pytest.mark.skipif(_C is None, reason="no compiled kernels")
+def test_a_stream_that_is_shifted_beyond_32_bits_is_held() -> None:
+    """As the reference has it: an index that came back with the other sign would be another activation."""
+    x = sample(3, 6, 6)
+    net, _ = made("resnet", 3, 2, x)
+    for row in net.plan[1:-1]:
+        if row[3] != 0:
+            row[5], row[6] = 2**22 - 1, 1
+    expected = net.reference(x)
+    for where in cases.everywhere():
+        assert torch.equal(net(x), expected), where
+
+
 def test_plans_that_overflow_or_point_elsewhere_are_refused() -> None:
     net, _ = made("conv", 3, 2, sample(3, 4, 4))
     if _C is None:
         pytest.skip("no compiled kernels")
     arrays = [getattr(net, name).numpy() for name in ("plan", "weights", "numbers", "tables")]
     _C.IntegerNetwork(*arrays)
-    for row, column, value in ((0, 2, 0), (0, 2, 60), (1, 8, 10**9), (1, 9, -1), (2, 10, 1), (3, 3, 0), (1, 0, 2**40)):
+    for row, column, value in WRONG_PLACES:
         plan = arrays[0].copy()
         plan[row, column] = value
         with pytest.raises(ValueError, match="plan"):

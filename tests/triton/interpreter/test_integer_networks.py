@@ -42,7 +42,17 @@ def test_a_plan_that_points_elsewhere_is_refused() -> None:
     net, _ = made("resnet", 3, 2, sample(3, 4, 4))
     arrays = (net.weights, net.numbers, net.tables)
     DeviceNet(net.plan, *arrays)
-    for row, column, value in ((2, 0, 4), (1, 2, 3), (2, 3, 7), (1, 3, 2), (6, 3, 0), (1, 8, 10**6), (2, 9, 10**6)):
+    for row, column, value in (
+        (2, 0, 4),
+        (1, 2, 3),
+        (2, 3, 7),
+        (1, 3, 2),
+        (6, 3, 0),
+        (1, 8, 10**6),
+        (2, 9, 10**6),
+        (1, 10, 1),
+        (1, 6, 0),
+    ):
         plan = net.plan.clone()
         plan[row, column] = value
         with pytest.raises((ValueError, RuntimeError)):
