@@ -198,7 +198,10 @@ struct Backward {
         [&](int64_t b, int64_t i, int64_t n, T* sums) {
           thread_local std::unique_ptr<Workspace<T>> workspace;
           thread_local int64_t made_for = -1;
-          if (made_for != components()) workspace = std::make_unique<Workspace<T>>(made_for = components());
+          if (made_for != components()) {
+            workspace = std::make_unique<Workspace<T>>(components());  // may throw: what was made before stays
+            made_for = components();
+          }
           MixtureBlock<T> block{};
           workspace->aim(sums, block);
           step(*workspace, block, b, i, n);

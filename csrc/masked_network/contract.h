@@ -60,6 +60,8 @@ inline Argument check_masked_network(const Tensor& x, const MaskedLists& lists, 
     if (weight.dims != 2 || weight.sizes[0] < 1)
       refuse(weight.name, "shape " + text_of(weight.shape()), "(units, " + std::to_string(inputs) + ")");
     const int64_t units = weight.sizes[0];
+    if (units > masked_most_width || inputs > masked_most_width)
+      refuse(weight.name, "shape " + text_of(weight.shape()), std::to_string(masked_most_width) + " at most a side");
     check_exactly(weight.name, lists.weights[i], main, {2, {units, inputs}});
     check_exactly(names[1].c_str(), lists.biases[i], main, {1, {units}});
     check_exactly(names[2].c_str(), lists.masks[i], main, {2, {units, inputs}});

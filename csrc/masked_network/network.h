@@ -12,6 +12,7 @@ namespace hk {
 constexpr int64_t masked_lanes = 16;                            // numbers of a block of units
 constexpr int masked_activations = 4;                           // MaskedActivation of loops.h
 constexpr int64_t masked_slice = 64, masked_most_layers = 250;  // rows that go through all layers together
+constexpr int64_t masked_most_width = INT32_MAX;                // of a layer: places of units are 32-bit integers
 
 // Numbers from row to row of a matrix of that many columns: whole blocks, and an odd number of them, since lines a
 // power of two apart share a few sets of a cache.

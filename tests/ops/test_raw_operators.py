@@ -168,6 +168,16 @@ def test_a_wrong_number_is_refused_by_name(what: str) -> None:
         operator(name)(*replaced(name, place, value))
 
 
+def test_layers_wider_than_places_count_are_refused() -> None:
+    """Places of units are integers of 32 bits; these tensors have one number each."""
+    row, column = torch.zeros(1, 1).expand(1, 2**31), torch.zeros(1, 1).expand(2**31, 1)
+    expected = "expected 2147483647 at most a side"
+    with pytest.raises(ValueError, match=rf"weights\[0\]: got shape \(1, 2147483648\), {expected}"):
+        operator("masked_network_forward")(row, [row], [BIAS], [row], (0,), 0, False)
+    with pytest.raises(ValueError, match=rf"weights\[0\]: got shape \(2147483648, 1\), {expected}"):
+        operator("masked_network_forward")(X[:, :1], [column], [BIAS.expand(2**31)], [column], (0,), 0, False)
+
+
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta", "ignore:The PyTorch API of nested tensors")
 def test_tensors_of_other_dispatch_keys_are_refused() -> None:
     for other in (X.to_sparse(), X.to_sparse_csr(), X.to_mkldnn(), torch.nested.nested_tensor([X[0], X[1]])):
