@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -103,7 +105,8 @@ class Codec:
     """
 
     def __init__(self, model: nn.Module | Scheme) -> None:
-        self._scheme = model if isinstance(model, Scheme) else FloatScheme(as_flow(model))
+        # the fingerprint is that of today: were the model trained on or loaded anew, it would tell of another one
+        self._scheme = copy.deepcopy(model) if isinstance(model, Scheme) else FloatScheme(as_flow(model))
         self._fingerprint = self._scheme.fingerprint()
 
     @property

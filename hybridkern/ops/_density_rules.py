@@ -8,6 +8,15 @@ from hybridkern import _tensors
 from hybridkern.ops import _rules
 from hybridkern.ops._rules import Sizes
 
+# Narrower or wider bins would under- or overflow in float32 beside log-scales of any size; rescale the data instead.
+MIN_BIN_WIDTH, MAX_BIN_WIDTH = 1e-6, 1e6
+
+
+def bin_width(value: float) -> None:
+    """A width of bins within the range; of NaN it is not so."""
+    if not MIN_BIN_WIDTH <= value <= MAX_BIN_WIDTH:
+        raise ValueError(f"bin_width: got {value:g}, expected a number from {MIN_BIN_WIDTH:g} to {MAX_BIN_WIDTH:g}")
+
 
 def _shared_param(name: str, value: Tensor, x: Tensor, wanted: Sizes) -> None:
     _tensors.check_param(name, value, x)

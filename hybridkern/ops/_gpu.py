@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -25,6 +25,7 @@ from torch._subclasses.functional_tensor import FunctionalTensorMode
 from torch.nn import Parameter
 
 from hybridkern._extension import cuda_library, nodes
+from hybridkern.ops._memory import check_whole
 from hybridkern.ops._operator import LIBRARY, OPERATORS, Operator
 
 
@@ -74,7 +75,7 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 
     def call(backend: str, *args: Any) -> Any:
         if backend == "triton" and _past_native(operator, args[0]):
-            return _launched(f"{operator.name}_{part}")(*args)
+            return _launched(f"{operator.name}_{part}")(*_as_they_lie(args))
         return kernel(*args)
 
     return call
@@ -83,7 +84,7 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
     """What the :func:`runner` of that part does."""
     if backend == "triton" and _past_native(operator, args[0]):
-        return _launched(f"{operator.name}_{part}")(*args)
+        return _launched(f"{operator.name}_{part}")(*_as_they_lie(args))
     return operator.kernels[part](*args)
 
 
@@ -101,8 +102,18 @@ def _past_native(operator: Operator, x: Any) -> bool:
     return native and type(x) in (torch.Tensor, Parameter)
 
 
+def _as_they_lie(args: Sequence[Any]) -> list[Any]:
+    """Views whose numbers count as negated, negated: the dispatcher would do so, and a kernel does not look."""
+    return [value.resolve_neg() if isinstance(value, torch.Tensor) and value.is_neg() else value for value in args]
+
+
 def _stub(operator: Operator, part: str) -> Callable[..., Any]:
+    names = [argument.name for argument in operator.kernels[part.removeprefix(f"{operator.name}_")]._schema.arguments]
+
     def run(*args: Any, **named: Any) -> Any:
+        for name, value in (*zip(names, args, strict=False), *named.items()):
+            if isinstance(value, torch.Tensor):
+                check_whole(name, value)
         return launcher(part)(*args, **named)
 
     checked = operator.checked(part.removeprefix(f"{operator.name}_"), run)

@@ -13,13 +13,35 @@ def is_dense(value: Tensor) -> bool:
     return value.is_contiguous() or bool(torch.ops.aten.is_non_overlapping_and_dense(value))
 
 
+def reach(value: Tensor) -> int:
+    """How far from the first element of a tensor the last one lies."""
+    return int(sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True)))
+
+
+def _needed(value: Tensor) -> int:
+    """Bytes of the storage that a tensor says it has."""
+    return (value.storage_offset() + reach(value) + 1) * value.element_size() if value.numel() else 0
+
+
+def is_whole(value: Tensor) -> bool:
+    """Whether its memory is all there: a storage that was freed or cut holds less than its tensors say."""
+    return value.untyped_storage().nbytes() >= _needed(value)
+
+
+def check_whole(name: str, value: Tensor) -> None:
+    """Raises ValueError where :func:`is_whole` is not so."""
+    if not is_whole(value):
+        held = value.untyped_storage().nbytes()
+        raise ValueError(f"{name}: got a storage of {held} bytes, expected {_needed(value)} bytes")
+
+
 def meets_itself(value: Tensor) -> bool:
     """Whether two elements of a tensor lie in one place, or may: an expanded tensor, or overlapping windows."""
-    reach = 0
+    last = 0
     for stride, size in sorted(zip(value.stride(), value.shape, strict=True)):
-        if size > 1 and stride <= reach:
+        if size > 1 and stride <= last:
             return value.numel() > 0
-        reach += (size - 1) * stride
+        last += (size - 1) * stride
     return False
 
 
@@ -39,9 +61,8 @@ def check_apart(lists: dict[str, list[Tensor]], read_only: Collection[str]) -> N
             written = name not in read_only
             if written and meets_itself(value):
                 raise ValueError(f"{name}[{i}]: got strides {value.stride()}, expected elements that lie apart")
-            reach = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
             begin = value.data_ptr()
-            end = begin + (reach + 1) * value.element_size()
+            end = begin + (reach(value) + 1) * value.element_size()
             stretches.append((begin, end, written, is_dense(value), f"{name}[{i}]"))
     stretches.sort(key=lambda stretch: stretch[0])
     open_ones: list[tuple[int, int, bool, bool, str]] = []

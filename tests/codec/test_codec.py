@@ -128,6 +128,21 @@ def test_copies_code_alike(quantized: codec.QuantizedIDF) -> None:
         assert torch.equal(codec.Codec(same).decode(data), x)
 
 
+@pytest.mark.parametrize("integers", [False, True], ids=["float64", "integers"])
+def test_what_becomes_of_the_model_does_not_matter(integers: bool, quantized: codec.QuantizedIDF) -> None:
+    given, x = (quantized if integers else cases.flow()), cases.images(17, 3)
+    model = copy.deepcopy(given)
+    one = codec.Codec(model)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.dtype in (torch.int8, torch.float32):
+                value.neg_()
+    data = one.encode(x)
+    assert torch.equal(codec.Codec(given).decode(data), x)
+    with pytest.raises(codec.OtherModelError):
+        codec.Codec(model).decode(data)
+
+
 def test_another_model_is_refused(quantized: codec.QuantizedIDF) -> None:
     flow, x = cases.flow(), cases.images(11, 2)
     other = cases.flow()

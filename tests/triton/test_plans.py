@@ -327,3 +327,15 @@ def test_contracts_are_checked_before_there_is_a_plan(gpu: Gpu) -> None:
         forward(x, params[:, :5], log_det, *SPEC)
     with pytest.raises(TypeError, match="log_det: got dtype"):
         forward(x, params, log_det.half(), *SPEC)
+
+
+def test_freed_memory_has_no_plan(gpu: Gpu) -> None:
+    """A plan would hand its address, which is that of nothing, to a kernel."""
+    call = torch.ops.hybridkern.rounding_coupling_forward
+    x, pair = torch.ones(3, 4), torch.ones(2, 3, 4)
+    for t in (torch.ones(3, 4), pair[1]):
+        for _ in range(3):
+            call(x, t, None, False)
+        t.untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match="t: got a storage of 0 bytes, expected"):
+            call(x, t, None, False)

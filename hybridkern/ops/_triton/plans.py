@@ -25,6 +25,7 @@ from triton import knobs
 from triton.runtime import driver
 
 from hybridkern._env import TRITON_PLANS
+from hybridkern.ops._memory import is_whole
 from hybridkern.ops._triton import launch
 from hybridkern.ops._triton.recording import Recorder, Replay
 
@@ -61,7 +62,9 @@ def key_of(args: Sequence[Any]) -> tuple[Any, ...]:
     for arg in args:
         if isinstance(arg, Tensor):
             # the address to 16 bytes: what views of it start at must be aligned alike
-            key += (arg.shape, arg.stride(), arg.dtype, arg.get_device(), arg.data_ptr() & 15)
+            address = arg.data_ptr()
+            place = address & 15 if address >> 32 else _low(arg)
+            key += (arg.shape, arg.stride(), arg.dtype, arg.get_device(), place)
         elif type(arg) is float:
             key.append(struct.pack("d", arg))  # to the bit: 0.0 and -0.0 are two constants, and NaN is itself
         elif type(arg) in (list, tuple):
@@ -69,6 +72,11 @@ def key_of(args: Sequence[Any]) -> tuple[Any, ...]:
         else:
             key.append(arg)
     return tuple(key)
+
+
+def _low(value: Tensor) -> int:
+    """The place of a low address, which freed memory has too; that gets a place of its own, and no plan."""
+    return value.data_ptr() & 15 if is_whole(value) else -1
 
 
 def _repeats(args: Sequence[Any]) -> bool:

@@ -9,6 +9,7 @@ from hybridkern.ops._rules import Contracts
 
 
 def _logistic(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> None:
+    _density_rules.bin_width(bin_width)
     _density_rules.main(x)
     _density_rules.params(x, {"mean": mean, "log_scale": log_scale}, x.shape)
 

@@ -11,14 +11,13 @@ from hybridkern import _tensors
 from hybridkern.ops._autograd import Gradient, all_saved, needs_grad, quick, recorded
 from hybridkern.ops._backends import choose
 from hybridkern.ops._broadcast import broadcast_params
+from hybridkern.ops._density_rules import MAX_BIN_WIDTH, MIN_BIN_WIDTH
 from hybridkern.ops._gpu import backward_of, runner
 from hybridkern.ops._operator import Operator, option_types
 from hybridkern.ops.discretized_logistic import reference as _reference
 from hybridkern.ops.discretized_logistic.contract import CONTRACTS
 
 REDUCTIONS = ("none", "sum")
-# Narrower or wider bins would under- or overflow in float32 beside log-scales of any size; rescale the data instead.
-MIN_BIN_WIDTH, MAX_BIN_WIDTH = 1e-6, 1e6
 
 
 def _fake_forward(x: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> Tensor:

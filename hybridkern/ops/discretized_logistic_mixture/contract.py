@@ -11,6 +11,7 @@ from hybridkern.ops._rules import Contracts
 
 
 def _mixture(x: Tensor, logits: Tensor, mean: Tensor, log_scale: Tensor, bin_width: float, reduce: bool) -> None:
+    _density_rules.bin_width(bin_width)
     _density_rules.main(x)
     _rules.at_least("logits", logits, 2)
     named: dict[str, Tensor | None] = {"logits": logits, "mean": mean, "log_scale": log_scale}

@@ -257,6 +257,33 @@ def test_hidden_activations_in_any_layout(backend: str) -> None:
     assert all(map(torch.equal, backward(params, x, *network, *apart, False, True), expected))
 
 
+def test_registered_operators_refuse_what_the_compiled_ones_refuse(backend: str) -> None:
+    x, freed = torch.ones(3, 4), torch.ones(3, 4)
+    freed.untyped_storage().resize_(8)
+    operators = torch.ops.hybridkern
+    with pytest.raises(ValueError, match="t: got a storage of 8 bytes, expected 48 bytes"):
+        operators.rounding_coupling_forward(x, freed, None, False)
+    with pytest.raises(ValueError, match="log_scale: got a storage of 8 bytes, expected 48 bytes"):
+        operators.gaussian_log_prob_forward(x, None, log_scale=freed)
+    for width in (0.0, -1.0, float("nan"), 1e7):
+        with pytest.raises(ValueError, match=r"bin_width: got .*, expected a number from 1e-06 to 1e\+06"):
+            operators.discretized_logistic_forward(x, x, x, width, True)
+        with pytest.raises(ValueError, match=r"bin_width: got .*, expected"):
+            operators.discretized_logistic_mixture_backward(x, x, *[x[:, None]] * 3, width, False)
+
+
+def test_negated_views_past_the_dispatcher(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the CUDA library serves an operator, Triton's kernels are called without the dispatcher, which negates."""
+    operator = OPERATORS["rounding_coupling"]
+    monkeypatch.setattr(_gpu.state, "native", frozenset({operator.name}))
+    x = torch.randn(3, 4) * 3
+    negated = torch._neg_view(-x)
+    assert negated.is_neg() and torch.equal(negated, x)
+    found = _gpu.run(operator, "forward", "triton", negated, negated, None, False)
+    assert torch.equal(found, x + x.round())
+    assert torch.equal(_gpu.runner(operator, "forward")("triton", x, negated, None, True), x - x.round())
+
+
 def test_same_bits_each_time(backend: str) -> None:
     args = coupling((5, 3, 7, 9))
     first, second = (ops.affine_coupling(**args, form="glow") for _ in range(2))
