@@ -20,7 +20,7 @@ def reach(value: Tensor) -> int:
 
 def _needed(value: Tensor) -> int:
     """Bytes of the storage that a tensor says it has."""
-    return (value.storage_offset() + reach(value) + 1) * value.element_size() if value.numel() else 0
+    return (int(value.storage_offset()) + reach(value) + 1) * value.element_size() if value.numel() else 0
 
 
 def is_whole(value: Tensor) -> bool:
