@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,46 @@ def test_a_name_cannot_leave_the_folder(run: Path, folder: Path, tmp_path: Path)
             moved = {"name": "../../evil.webp"} if record.kind == records.ENTRY else {}
             records.write(file, record.kind, record.description | moved, record.payload)
     assert "within a folder" in call("decompress", tmp_path / "evil.hk", "-o", tmp_path / "out", code=1)
+
+
+def _array(header: bytes) -> bytes:
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    return (1).to_bytes(4, "little") + b"a" + len(content).to_bytes(8, "little") + content
+
+
+# What is other in the description of a file, and what is deflated behind its tiles; or nothing.
+MADE_BY_HAND: dict[str, tuple[str, dict[str, Any], bytes | None]] = {
+    "five planes": ("one.webp", {"size": [1, 12, 11, 5]}, None),
+    "no image": ("one.webp", {"size": [0, 12, 11, 3]}, None),
+    "two images": ("one.webp", {"size": [2, 6, 11, 3]}, None),
+    "alpha of none": ("one.webp", {"alpha": True}, None),
+    "shape of no number": ("many.npz", {"shape": [True, 9, 8]}, None),
+    "another shape": ("many.npz", {"shape": [5, 8, 9]}, None),
+    "four planes": ("many.npz", {"size": [5, 9, 2, 4], "shape": [5, 9, 2, 4]}, None),
+    "more than declared": ("one.webp", {}, bytes(10**6)),
+    "less than declared": ("one.webp", {"rest": 390}, b""),
+    "header of brackets": ("many.npz", {}, _array(b"(" * 9000)),
+    "header of signs": ("many.npz", {}, _array(b"-" * 9000 + b"1")),
+    "header of a list": ("many.npz", {}, _array(b"{[1]: 2}")),
+}
+
+
+@pytest.mark.parametrize("what", MADE_BY_HAND)
+def test_archives_made_by_hand_are_refused_by_name(run: Path, folder: Path, tmp_path: Path, what: str) -> None:
+    name, changes, behind = MADE_BY_HAND[what]
+    archive, made = tmp_path / "one.hk", tmp_path / "made.hk"
+    call("compress", run, folder / name, "-o", archive, "--no-compare")
+    with made.open("wb") as file:
+        file.write(records.MAGIC)
+        for record in records.read(io.BytesIO(archive.read_bytes()), archive.stat().st_size):
+            payload, own = record.payload, changes if record.kind == records.ENTRY else {}
+            if record.kind == records.ENTRY and behind is not None:
+                coded, rest = record.description["coded"], record.description["rest"]
+                before = zlib.decompress(payload[coded:])[:rest] if behind else b""
+                payload = payload[:coded] + zlib.compress(before + behind)
+            records.write(file, record.kind, record.description | own, payload)
+    assert "made.hk: " in call("decompress", made, "-o", tmp_path / "out", code=1).replace("\n", "")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

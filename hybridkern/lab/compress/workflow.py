@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -129,7 +130,18 @@ def _is_sound(entry: dict[str, Any]) -> bool:
     if not all(isinstance(entry.get(key), kind) for key, kind in known.items()) or len(entry["size"]) != 4:
         return False
     numbers = [*entry["size"], *entry["shape"], entry["coded"], entry["rest"]]
-    return entry["kind"] in ("png", "webp", "npz") and all(isinstance(n, int) and 0 <= n < 1 << 40 for n in numbers)
+    return all(type(n) is int and 0 <= n < 1 << 40 for n in numbers) and _is_picture(entry)
+
+
+def _is_picture(entry: dict[str, Any]) -> bool:
+    """Whether a file of its kind can hold images of this size: what :mod:`pictures` reads."""
+    size, planes, alpha = entry["size"], entry["size"][3], entry["alpha"]
+    if not all(size) or entry["rest"] > math.prod(size):
+        return False
+    if entry["kind"] == "npz":
+        shapes = (size, size[:3]) if planes == 1 else (size,)
+        return planes in (1, 3) and not alpha and entry["shape"] in shapes
+    return entry["kind"] in ("png", "webp") and size[0] == 1 and planes <= 4 and alpha == (planes in (2, 4))
 
 
 def _find(paths: Sequence[Path], say: Say) -> list[tuple[Path, str]]:
@@ -211,15 +223,20 @@ def _decoded(path: Path, description: dict[str, Any], payload: bytes, codec: Cod
     n, h, w, c = description["size"]
     try:
         cut = codec.decode(payload[: description["coded"]]).numpy()
-        rest, others = _inflated(payload[description["coded"] :], description["rest"])
+        most = None if description["kind"] == "npz" else description["rest"]  # beside other arrays, of any size
+        rest, others = _inflated(payload[description["coded"] :], description["rest"], most)
         pixels = tiles.join(cut, rest, (n, h, w, c), description["alpha"], codec.shape)
         return Pictures(pixels, description["kind"], tuple(description["shape"]), _unpacked(others))
     except (ValueError, zlib.error, MemoryError) as error:
         raise DamagedFileError(f"{path}: {one_line(error)}") from error
 
 
-def _inflated(data: bytes, count: int) -> tuple[bytes, bytes]:
-    content = zlib.decompress(data)
+def _inflated(data: bytes, count: int, most: int | None) -> tuple[bytes, bytes]:
+    """The first ``count`` bytes, and the rest; ``most``: how many there may be, which are not even made."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, 0 if most is None else most + 1)
+    if not stream.eof or (most is not None and len(content) > most):
+        raise ValueError("deflated bytes that end early, or are more than it declares")
     return content[:count], content[count:]
 
 
@@ -247,7 +264,10 @@ def _unpacked(data: bytes) -> dict[str, np.ndarray]:
         name = data[at + 4 : at + 4 + length].decode()
         at += 4 + length
         size = int.from_bytes(data[at : at + 8], "little")
-        arrays[name] = np.lib.format.read_array(io.BytesIO(data[at + 8 : at + 8 + size]), allow_pickle=False)
+        try:
+            arrays[name] = np.lib.format.read_array(io.BytesIO(data[at + 8 : at + 8 + size]), allow_pickle=False)
+        except Exception as error:  # what is no array can raise anything
+            raise ValueError(f"an array that is none ({one_line(error)})") from error
         at += 8 + size
     return arrays
 
