@@ -49,6 +49,9 @@ def quantize(model: nn.Module, images: Tensor | np.ndarray) -> QuantizedIDF:
     x = enlarged(as_images(images, flow.shape)[:_MOST_IMAGES], flow.shape)
     if not len(x):
         raise ValueError("images: got none, expected some of the data")
+    for name, value in flow.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(f"model: got NaN or infinity in {name}, expected finite numbers")
     assert isinstance(flow.couplings, IntegerLevels) and isinstance(flow.base, MultiScalePrior)
     with torch.no_grad():
         levels, latents = _levels(flow.couplings, x)

@@ -123,3 +123,13 @@ def test_files_that_fit_nowhere_are_refused(tmp_path: Path, what: str) -> None:
     codec.save(model, tmp_path / "made.npz")
     with pytest.raises(ValueError, match=r"made.npz: got a file that holds no quantized model.*: got .*, expected"):
         codec.load(tmp_path / "made.npz")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["base.marginal.mean", "base.nets.0.conv2.weight"])
+def test_models_that_are_not_finite_are_refused(name: str, value: float) -> None:
+    model = cases.flow()
+    with torch.no_grad():
+        model.state_dict()[name].view(-1)[0] = value
+    with pytest.raises(ValueError, match=f"model: got NaN or infinity in {name}, expected finite numbers"):
+        codec.quantize(model, cases.images(0, 4))
