@@ -15,8 +15,8 @@ inline const c10::IValue& as_list(const double* numbers) {
   thread_local FormNumbers last;
   thread_local c10::IValue list;
   if (list.isNone() || !std::equal(last.begin(), last.end(), numbers)) {
+    list = c10::IValue(at::ArrayRef<double>(numbers, form_numbers));  // may throw: these two belong together
     std::copy_n(numbers, form_numbers, last.begin());
-    list = c10::IValue(at::ArrayRef<double>(last));
   }
   return list;
 }
