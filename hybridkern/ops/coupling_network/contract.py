@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hybridkern import _tensors
@@ -27,10 +28,14 @@ def _network_backward(grad: Tensor, x: Tensor, *rest: Any) -> None:
     _network(x, *rest)
     _rules.same("grad", grad, "x", x, (x.shape[0], rest[4].shape[0], *x.shape[2:]))
     padded = (rest[0].shape[0] + 31) // 32 * 32
+    dtype = torch.bfloat16 if rest[8] and x.dtype is torch.float32 else x.dtype
     for name, kept in (("hidden1", rest[6]), ("hidden2", rest[7])):
         if kept.ndim != 3:
             raise ValueError(f"{name}: got shape {_tensors.shape_text(kept.shape)}, expected three dimensions")
         if not isinstance(kept.shape[0], int) or kept.shape[0] > 0:
+            if kept.dtype is not dtype:
+                raise TypeError(f"{name}: got dtype {kept.dtype}, expected {dtype}, as forward made it")
+            _tensors.check_same_device(name, kept, x)
             _rules.shape(name, kept, (kept.shape[0], kept.shape[1], padded))
 
 

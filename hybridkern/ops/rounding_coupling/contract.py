@@ -21,6 +21,7 @@ def _rounding(x: Tensor, t: Tensor, beta: Tensor | None, inverse: bool, main: st
 
 
 def _rounding_backward(grad: Tensor, t: Tensor, beta: Tensor, inverse: bool) -> None:
+    _tensors.check_tensor("beta", beta)
     _rounding(grad, t, beta, inverse, "grad")
 
 

@@ -272,6 +272,19 @@ def test_registered_operators_refuse_what_the_compiled_ones_refuse(backend: str)
             operators.discretized_logistic_mixture_backward(x, x, *[x[:, None]] * 3, width, False)
 
 
+def test_what_only_the_backward_pass_asks_for(backend: str) -> None:
+    x, one, point = torch.ones(2, 1, 4, 4), torch.ones(1, 1, 3, 3), torch.ones(1, 1, 1, 1)
+    network = (one, torch.ones(1), point, torch.ones(1), one, torch.ones(1))
+    params, *hidden = torch.ops.hybridkern.coupling_network_forward(x, *network, False, True)
+    for wrong in (torch.float64, torch.bfloat16):
+        with pytest.raises(TypeError, match=rf"hidden2: got dtype {wrong}, expected torch.float32, as forward made it"):
+            torch.ops.hybridkern.coupling_network_backward(
+                params, x, *network, hidden[0], hidden[1].to(wrong), False, True
+            )
+    with pytest.raises(TypeError, match=r"beta: got NoneType, expected a torch\.Tensor"):
+        torch.ops.hybridkern.rounding_coupling_backward(x, x, None, False)
+
+
 def test_negated_views_past_the_dispatcher(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the CUDA library serves an operator, Triton's kernels are called without the dispatcher, which negates."""
     operator = OPERATORS["rounding_coupling"]
