@@ -237,5 +237,8 @@ def test_tiles(shape: tuple[int, int, int], kind: str) -> None:
     assert np.array_equal(tiles.join(cut, rest, pixels.shape, images.has_alpha, shape), pixels)
     if cut.size and shape[0] == 3:
         assert np.array_equal(cut[0], pixels[0, : shape[1], : shape[2], :3].transpose(2, 0, 1))
+    if cut.size and shape[1] != shape[2]:
+        with pytest.raises(ValueError, match="tiles of shape"):
+            tiles.join(cut.swapaxes(2, 3), rest, pixels.shape, images.has_alpha, shape)
     with pytest.raises(tiles.MismatchError):
         tiles.cut(Pictures(pixels[..., :1], "png"), (3, 4, 4))

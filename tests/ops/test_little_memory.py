@@ -25,7 +25,7 @@ backward(*arguments(2))
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 failed = 0
-for more in range(0, 2**28, 2**21):
+for more in range(0, 2**28, 2**22):
     resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
     try:
         found = backward(*many)

@@ -42,7 +42,7 @@ def join(tiles: np.ndarray, rest: bytes, size: tuple[int, int, int, int], has_al
     """Undoes :func:`cut`: pixels ``size``, uint8.
 
     Raises:
-        ValueError: too few tiles or bytes, or values that are no pixels.
+        ValueError: too few tiles or bytes, tiles of another shape, or values that are no pixels.
     """
     n, height, width, count = size
     count -= has_alpha
@@ -50,6 +50,8 @@ def join(tiles: np.ndarray, rest: bytes, size: tuple[int, int, int, int], has_al
     groups = count // shape[0]
     down, across = height // shape[1], width // shape[2]
     rows, columns = down * shape[1], across * shape[2]
+    if tiles.shape[1:] != shape:  # as many numbers would fit all the same, and stand elsewhere
+        raise ValueError(f"tiles of shape {tiles.shape[1:]}")
     if tiles.size and not 0 <= tiles.min() <= tiles.max() <= 255:
         raise ValueError("values that are no pixels")
     inner = tiles.astype(np.uint8).reshape(n, groups, down, across, *shape).transpose(0, 2, 5, 3, 6, 1, 4)
