@@ -217,7 +217,7 @@ def needs_wide(
     """
     across, along = (tile.columns, tile.rows) if shared else (tile.rows, tile.columns)
     walked = max(tile.programs // tile.chunks * across, tile.chunks * tile.steps * along)
-    return max(walked, *(_span(one, order) + max(starts, default=0) for one in operands)) >= FAR
+    return bool(max(walked, *(_span(one, order) + max(starts, default=0) for one in operands)) >= FAR)
 
 
 def _span(one: Operand, order: Order) -> int:

@@ -60,7 +60,7 @@ def alignments(positions: int, pixels: int, halves: list[Half]) -> tuple[int, in
 
 def needs_wide(tile: PairTile, channels: int, halves: list[Half]) -> bool:
     """Whether an offset, or the number of a position that a tile reaches, may pass 2^31."""
-    return max(tile.programs * tile.steps * tile.positions, *(_last(half, channels) for half in halves)) >= FAR
+    return bool(max(tile.programs * tile.steps * tile.positions, *(_last(half, channels) for half in halves)) >= FAR)
 
 
 def _last(half: Half, channels: int) -> int:

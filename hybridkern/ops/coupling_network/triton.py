@@ -103,6 +103,11 @@ def _reach(value: Tensor, first: int = 0) -> int:
     return sum((size - 1) * stride for size, stride in zip(value.shape[first:], value.stride()[first:], strict=True))
 
 
+def _is_far(*offsets: int) -> bool:
+    """Whether one of them may pass 2^31."""
+    return bool(max(offsets) >= FAR)
+
+
 def _gather(x: Tensor, grad: Tensor | None, weights: tuple[Tensor, ...], low: torch.dtype) -> _Gathered:
     w1, w2, w3 = weights
     s = _sizes(x, w1, w3)
@@ -124,7 +129,7 @@ def _gather(x: Tensor, grad: Tensor | None, weights: tuple[Tensor, ...], low: to
         *(*x.stride(), *(x.stride() if grad is None else grad.stride())),
         *(*w1.stride(), *w2.stride()[:2], *w3.stride()),
         **s.constants(),
-        APART=max(sum(parts), _reach(x, 1), 0 if grad is None else _reach(grad, 1), *map(_reach, weights)) >= FAR,
+        APART=_is_far(sum(parts), _reach(x, 1), 0 if grad is None else _reach(grad, 1), *map(_reach, weights)),
         POSITIONS=_POSITIONS,
         COLUMNS=columns,
         BLOCK=_BLOCK,
@@ -267,7 +272,7 @@ def backward(
         *(first, last, sums1, sums2, one.sums, to1, to_b1, to_b2, to3, to_b3),
         *(len(sums1), len(one.sums), *programs, b_programs, *to1.stride(), *to3.stride()),
         **s.constants(),
-        APART=max(_reach(to1), _reach(to3)) >= FAR,
+        APART=_is_far(_reach(to1), _reach(to3)),
         BLOCK=_BLOCK,
         ROWS=32,
         COLUMNS=columns,
