@@ -55,7 +55,7 @@ def load(path: str | Path) -> QuantizedIDF:
     """The model of a file that :func:`save` wrote.
 
     Raises:
-        ValueError: the file is damaged, or of another kind.
+        ValueError: the file is damaged, of another kind, or holds parts that do not fit each other.
         OSError: it cannot be read.
     """
     content = Path(path).read_bytes()

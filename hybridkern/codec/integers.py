@@ -99,6 +99,11 @@ class IntegerNet(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_built": None, "_is_checked": False}  # a copy builds its own, from its arrays
 
+    @property
+    def outputs(self) -> int:
+        """Channels that it gives."""
+        return int(self.plan[-1, 1])
+
     def check(self, inputs: int | None = None, outputs: int | None = None) -> None:
         """Looks at the arrays, which may come from a file, once; and at the channels, where they are given.
 
@@ -109,7 +114,7 @@ class IntegerNet(nn.Module):
         if not self._is_checked:
             check_plan(self.plan, self.weights, self.numbers, self.tables)
             self._is_checked = True
-        own = int(self.plan[1, 0]), int(self.plan[-1, 1])
+        own = int(self.plan[1, 0]), self.outputs
         if inputs is not None and own != (inputs, outputs):
             raise ValueError(f"plan: got {own[0]} inputs and {own[1]} outputs, expected {inputs} and {outputs}")
 

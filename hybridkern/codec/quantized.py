@@ -104,7 +104,8 @@ class IntegerPrior(nn.Module):
         if not 1 <= components <= MOST_COMPONENTS:
             raise ValueError(f"means: got {components} components, expected 1 to {MOST_COMPONENTS}")
         for net, (c, _, _) in zip(self.nets, self.shapes[:-1], strict=True):
-            cast("IntegerNet", net).check(4 * c, (2 if components == 1 else 3) * components * 4 * c)
+            own, each = cast("IntegerNet", net), 4 * c * components
+            own.check(4 * c, 2 * each if components == 1 and own.outputs == 2 * each else 3 * each)
 
     def forward(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
         """The distributions of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
@@ -114,7 +115,7 @@ class IntegerPrior(nn.Module):
         if coarser:
             components = self.means.shape[0]
             found = self.nets[level](context_of(coarser))
-            kinds = 2 if components == 1 else 3
+            kinds = found.shape[1] // (4 * c * components)  # of a mixture, be it of one, a logit is the first
             *by_logit, by_mean, by_scale = (
                 unsqueezed_parameters(found, kinds * components).unflatten(1, (kinds, components)).unbind(1)
             )

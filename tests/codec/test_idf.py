@@ -82,6 +82,14 @@ def test_quantized_models_cost_little(options: dict) -> None:
     assert abs(found.bits["integers"] - found.bits["float"] - half_a_byte) < 0.05
 
 
+@pytest.mark.parametrize("options", [{"levels": 1}, {"levels": 3}, {"prior": "mixture", "components": 1}], ids=str)
+def test_models_of_any_levels_and_components(options: dict, tmp_path: Path) -> None:
+    x = cases.images(5, 4)
+    model = codec.quantize(cases.flow(**options), x)
+    codec.save(model, tmp_path / "model.npz")
+    assert torch.equal(codec.Codec(codec.load(tmp_path / "model.npz")).decode(codec.Codec(model).encode(x)), x)
+
+
 def test_files(tmp_path: Path) -> None:
     x = cases.images(5, 20)
     model = codec.quantize(cases.flow(coupling="quarter", net="resnet", prior="mixture"), x)
