@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -18,7 +19,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from hybridkern.ops import _gpu  # noqa: E402
 from hybridkern.ops._operator import OPERATORS, Operator, Sample  # noqa: E402
-from hybridkern.ops._triton import plans  # noqa: E402
+from hybridkern.ops._triton import launch, plans  # noqa: E402
 from hybridkern.ops._triton.plans import Plans, launcher_by_launcher  # noqa: E402
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS  # noqa: E402
 from tests.triton.pretended import Gpu, Launch, pretended  # noqa: E402
@@ -339,3 +340,29 @@ def test_freed_memory_has_no_plan(gpu: Gpu) -> None:
         t.untyped_storage().resize_(0)
         with pytest.raises(ValueError, match="t: got a storage of 0 bytes, expected"):
             call(x, t, None, False)
+
+
+def test_graphs_that_two_threads_trace(gpu: Gpu) -> None:
+    """One begins before the other and ends before it: a launch goes into the graph that its own thread traces."""
+    entered, ended = threading.Event(), threading.Event()
+
+    def trace() -> None:
+        with launch.traced():
+            entered.set()
+            ended.wait(60)
+
+    thread = threading.Thread(target=trace)
+    call, x = torch.ops.hybridkern.rounding_coupling_forward, torch.ones(3, 4)
+    with mock.patch.object(torch.library, "wrap_triton", side_effect=AssertionError("traced")):
+        with launch.traced():
+            thread.start()
+            assert entered.wait(60)
+        call(x, x, None, False)  # the other one still traces
+        ended.set()
+        thread.join()
+        for _ in range(3):
+            gpu.launches = []
+            call(x, x, None, False)
+            assert len(gpu.launches) == 1
+        with launch.traced(), pytest.raises(AssertionError, match="traced"), launcher_by_launcher():
+            call(x, x, None, False)

@@ -18,8 +18,7 @@ from torch import Tensor
 from hybridkern.ops._triton.layout import Operand, Order, alignment, extent_of, needs_wide
 from hybridkern.ops._triton.tiles import Tile
 
-_tracing = False
-_state = threading.local()  # who records the launches of this thread
+_state = threading.local()  # of this thread: whether its launches are traced, and who records them
 
 
 class Recording(Protocol):
@@ -42,22 +41,21 @@ def recorded_by(recording: Recording) -> Iterator[None]:
 
 
 class traced:  # noqa: N801 - used as a context manager
-    """While active, launches are recorded in the graph."""
+    """While active, launches of this thread are recorded in the graph: others go on, and may be recording plans."""
 
     def __enter__(self) -> None:
-        global _tracing
-        self._before, _tracing = _tracing, True
+        self._before = getattr(_state, "tracing", False)
+        _state.tracing = True
 
     def __exit__(self, *_: object) -> None:
-        global _tracing
-        _tracing = self._before
+        _state.tracing = self._before
 
 
 def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **constants: Any) -> None:
     """Launch ``programs`` programs of ``kernel`` on the device of ``like``; none if there are none."""
     if programs == 0:
         return
-    if _tracing:
+    if getattr(_state, "tracing", False):
         torch.library.wrap_triton(kernel)[(programs,)](*args, **constants)
         return
     with _device_of(like):
