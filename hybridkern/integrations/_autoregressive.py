@@ -115,7 +115,7 @@ class Autoregressive(Accelerated):
 
     def _levels(self, net: Any, features: int) -> Levels | None:
         found: Known | None = self.__dict__.get(_LEVELS)
-        if found is None or not found.is_of(net):
+        if found is None or not found.is_of(net, features):
             found = self.__dict__[_LEVELS] = known_levels(net, features)
         return found.levels
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._arguments import is_number
-from hybridkern._values import version_of
+from hybridkern.integrations._seen import Seen
 from hybridkern.integrations._splines import Spline, known_spline, scaled_spline, within
 
 KIND = "_hybridkern_spline"  # its place in the ``__dict__`` of a layer
@@ -107,16 +107,15 @@ def kind_of(layer: Any, bins: Any, gain: float, x: Tensor) -> Kind | None:
     key = (
         *(bins, gain, tuple(tails) if isinstance(tails, list) else tails),
         *(layer.min_bin_width, layer.min_bin_height, layer.min_derivative),
-        *((None, version_of(bound)) if is_tensor else (bound, 0)),
-        *(x.device, x.dtype),
+        *(None if is_tensor else bound, x.device, x.dtype, x.ndim, x.shape[1]),
     )
     if torch.compiler.is_compiling():
         return _made(layer, bins, gain, x)
-    held = bound if is_tensor else None
-    found: tuple[Any, Tensor | None, Kind | None] | None = layer.__dict__.get(KIND)
-    if found is None or found[0] != key or found[1] is not held:
+    bounds = (bound,) if is_tensor else ()
+    found: tuple[Any, Seen, Kind | None] | None = layer.__dict__.get(KIND)
+    if found is None or found[0] != key or not found[1].holds(bounds):
         with torch.inference_mode(False), torch.no_grad():  # it is kept, for training too
-            found = layer.__dict__[KIND] = key, held, _made(layer, bins, gain, x)
+            found = layer.__dict__[KIND] = key, Seen(bounds), _made(layer, bins, gain, x)
     return found[2]
 
 

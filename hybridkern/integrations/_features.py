@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hybridkern._values import version_of
 from hybridkern.integrations._channels import permuted
+from hybridkern.integrations._seen import Seen
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Arrangement:
 
     Attributes:
         kept, changed: their indices, as the library holds them.
-        versions: of these two tensors, which loading a state dict writes into.
+        seen: these two tensors, which loading a state dict writes into; ``None`` while compiling.
         kind: ``"halves"``, ``"turns"`` (every second feature) or ``"any"``.
         changed_first: whether, in halves or turns, the transformed features come first.
         order, inverse: the features that stay, then the others; and what undoes that.
@@ -25,7 +25,7 @@ class Arrangement:
 
     kept: Tensor
     changed: Tensor
-    versions: tuple[int, int]
+    seen: Seen | None
     kind: str
     changed_first: bool
     order: Tensor
@@ -33,18 +33,14 @@ class Arrangement:
 
     def holds(self, kept: Tensor, changed: Tensor) -> bool:
         """Whether it was made from these indices, as they are now."""
-        return self.kept is kept and self.changed is changed and self.versions == _versions(kept, changed)
-
-
-def _versions(kept: Tensor, changed: Tensor) -> tuple[int, int]:
-    return tuple(version_of(value) for value in (kept, changed))  # type: ignore[return-value]
+        return self.seen is not None and self.seen.holds((kept, changed))
 
 
 def arrange(kept: Tensor, changed: Tensor) -> Arrangement:
     """Looks at the indices; while compiling, which cannot, it takes them as any."""
     if torch.compiler.is_compiling():
         order = torch.cat([kept, changed])
-        return Arrangement(kept, changed, (0, 0), "any", False, order, torch.argsort(order))
+        return Arrangement(kept, changed, None, "any", False, order, torch.argsort(order))
     with torch.inference_mode(False):  # it is kept, for training too
         order = torch.cat([kept, changed])
         inverse = torch.argsort(order)
@@ -56,7 +52,7 @@ def arrange(kept: Tensor, changed: Tensor) -> Arrangement:
         if by_turns or first + second == list(range(size)):
             kind, changed_first = "turns" if by_turns else "halves", first is places[1]
             break
-    return Arrangement(kept, changed, _versions(kept, changed), kind, changed_first, order, inverse)
+    return Arrangement(kept, changed, Seen((kept, changed)), kind, changed_first, order, inverse)
 
 
 @dataclass(frozen=True)

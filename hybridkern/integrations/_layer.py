@@ -136,6 +136,19 @@ def has_hooks(modules: Iterable[nn.Module]) -> bool:
     )
 
 
+def is_watched(module: nn.Module) -> bool:
+    """:func:`has_hooks` of one module, without the hooks of all modules."""
+    own = module.__dict__
+    return bool(
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+        or "inverse" in own
+    )
+
+
 def fits(x: Tensor, params: object, channels: int) -> bool:
     """Whether ``params`` are those of a coupling of ``x`` that the operator takes, with that many channels."""
     return (

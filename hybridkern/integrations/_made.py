@@ -5,16 +5,15 @@ Both libraries hold the same network: a masked layer, residual or plain blocks o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import is_
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridkern._values import version_of
 from hybridkern.integrations._layer import has_hooks
+from hybridkern.integrations._seen import Seen
 
 _MODULES = ("nflows.transforms.made", "normflows.nets.made")
 _PERIODIC = "normflows.utils.nn.PeriodicFeaturesElementwise"
@@ -103,13 +102,16 @@ def context_layers(net: Any) -> list[nn.Module]:
 
 
 def levels_of(net: Any, features: int) -> Levels | None:
-    """Read off the masks; ``None`` where a feature depends on itself or later ones, or a residual unit falls behind.
+    """Read off the masks; ``None`` where they allow none: a feature depends on itself or later ones, a residual unit
+    falls behind, or the network has another number of features.
 
     Args:
         net: one that :func:`is_known`.
         features: how many there are.
     """
     layers = masked_layers(net)
+    if layers[0].mask.shape[1] != features or len(layers[-1].degrees) % features:
+        return None
     degrees = layers[-1].degrees.view(features, -1)[:, 0].cpu()
     order = torch.argsort(degrees)
     inverse = torch.argsort(order)
@@ -152,29 +154,23 @@ def _by_level(levels: Tensor, features: int, device: torch.device) -> tuple[Tens
 
 
 class Known(NamedTuple):
-    """The levels of a network, and the tensors that they were read off: loading a state dict writes into these."""
+    """The levels of a network for so many features, and the tensors that they were read off."""
 
     levels: Levels | None
-    held: tuple[Tensor, ...]
-    versions: tuple[int, ...]
+    features: int
+    seen: Seen
 
-    def is_of(self, net: Any) -> bool:
-        """Whether they are those of ``net`` as it is now."""
-        held = _held(net)
-        return len(held) == len(self.held) and all(map(is_, held, self.held)) and _versions(held) == self.versions
+    def is_of(self, net: Any, features: int) -> bool:
+        """Whether they are those of ``net`` as it is now, for so many features."""
+        return features == self.features and self.seen.holds(_held(net))
 
 
 def known_levels(net: Any, features: int) -> Known:
     """:func:`levels_of`, to be kept."""
-    held = _held(net)
     with torch.inference_mode(False):  # kept for training too
-        return Known(levels_of(net, features), held, _versions(held))
+        return Known(levels_of(net, features), features, Seen(_held(net)))
 
 
 def _held(net: Any) -> tuple[Tensor, ...]:
     held = [value for layer in masked_layers(net) for value in (layer.mask, layer.degrees)]
     return *held, *(value for value in [getattr(getattr(net, "preprocessing", None), "ind", None)] if value is not None)
-
-
-def _versions(held: Sequence[Tensor]) -> tuple[int, ...]:
-    return tuple(version_of(value) for value in held)

@@ -15,7 +15,7 @@ from hybridkern.integrations._durkan import KIND, kind_of, reason_left, run_spli
 from hybridkern.integrations._features import Arrangement, Lying, arrange, joined, parts, whole
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, has_own_parts
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations._reads import READS, readable
+from hybridkern.integrations._reads import readable
 from hybridkern.integrations._splines import by_element
 
 _ARRANGEMENT = "_hybridkern_arrangement"
@@ -26,7 +26,7 @@ class MaskedCoupling(Accelerated):
     """An operator on the features that the mask names."""
 
     NETWORKS = ("transform_net",)
-    CACHES: ClassVar[tuple[str, ...]] = (_ARRANGEMENT, READS)
+    CACHES: ClassVar[tuple[str, ...]] = (_ARRANGEMENT,)
     COUPLES = True
     features: int
     identity_features: Tensor
@@ -58,7 +58,7 @@ class MaskedCoupling(Accelerated):
         kept, changed = parts(x, arrangement)
         if changed.dtype not in WIDE or kept.shape[1] + changed.shape[1] != self.features:
             return None
-        kept = readable(self, self.transform_net, kept)
+        kept = readable(self.transform_net, kept)
         log_det: Any = 0.0
         other = self.unconditional_transform
         if other is not None and inverse:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern.integrations._layer import Accelerated, Given, Options, unsaved
 from hybridkern.integrations._network import keeps_strides, run_network
-from hybridkern.integrations._reads import READS, reads
-from hybridkern.integrations.freia._form import FORM
+from hybridkern.integrations._reads import only_reads
 from hybridkern.integrations.freia.couplings import Clamped
 
 Coupled = tuple[Tensor, Tensor]
@@ -20,12 +19,10 @@ Coupled = tuple[Tensor, Tensor]
 class _TwoSided(Clamped):
     """What the blocks share: the half that was transformed is what the next network gets."""
 
-    CACHES = (FORM, READS)
-
     def half(self, x: Tensor, params: Tensor, rev: bool, networks: tuple[object, ...]) -> Coupled | None:
         """``x`` transformed for those networks, and the log-determinant; ``None`` where the operator does not fit."""
         done = self.couple(x, params, rev)
-        if done is None or not done[0].requires_grad or all(reads(self, network) for network in networks):
+        if done is None or not done[0].requires_grad or all(only_reads(network) for network in networks):
             return done
         form = self.form()
         assert form is not None

@@ -11,10 +11,10 @@ from nflows.transforms import base, permutations
 from torch import Tensor
 
 from hybridkern._autocast import has_autocast
-from hybridkern._values import version_of
 from hybridkern.integrations._features import Lying, whole
 from hybridkern.integrations._layer import Accelerated, has_hooks, has_own_parts
 from hybridkern.integrations._masked_coupling import MaskedCoupling
+from hybridkern.integrations._seen import Seen
 from hybridkern.integrations.nflows.linear import LULinear
 
 _REVERSALS = "_hybridkern_reversals"
@@ -84,13 +84,12 @@ def _turned(owner: CompositeTransform, order: Any, x: Tensor | Lying) -> Tensor 
 
 def _is_reversal(owner: CompositeTransform, permutation: Tensor) -> bool:
     """Whether it is that of all features, as it is now: loading a state dict writes into it."""
-    known: dict[int, tuple[Tensor, int, bool]] = owner.__dict__.setdefault(_REVERSALS, {})
-    version = version_of(permutation)
+    known: dict[int, tuple[Seen, bool]] = owner.__dict__.setdefault(_REVERSALS, {})
     found = known.get(id(permutation))
-    if found is None or found[0] is not permutation or found[1] != version:
+    if found is None or not found[0].holds((permutation,)):
         is_one = permutation.tolist() == list(range(len(permutation) - 1, -1, -1))
-        found = known[id(permutation)] = (permutation, version, is_one)
-    return found[2]
+        found = known[id(permutation)] = (Seen((permutation,)), is_one)
+    return found[1]
 
 
 def _folded(order: Any, linear: Any, x: Tensor | Lying) -> tuple[Tensor, Any] | None:

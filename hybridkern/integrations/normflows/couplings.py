@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, has_hooks, unsaved
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations._reads import READS, readable
+from hybridkern.integrations._reads import readable
 from hybridkern.integrations.normflows import others
 from hybridkern.integrations.normflows._halves import OnHalves, Pair
 from hybridkern.ops import affine_coupling
@@ -34,7 +34,6 @@ class AffineCoupling(Accelerated, coupling.AffineCoupling):
 
     REPLACEMENT = "affine_coupling"
     NETWORKS = ("param_map",)
-    CACHES = (READS,)
     COUPLES = True
 
     @classmethod
@@ -93,7 +92,7 @@ class AffineCouplingBlock(OnHalves, coupling.AffineCouplingBlock):
 
 def couple_halves(inner: AffineCoupling, order: tuple[int, int], halves: Pair, to_data: bool) -> tuple[Pair, Tensor]:
     """One half transformed given the other, and the log-determinant ``(B,)`` in the dtype of the halves."""
-    kept = readable(inner, inner.param_map, halves[order[0]])
+    kept = readable(inner.param_map, halves[order[0]])
     changed, own = inner.couple(kept, halves[order[1]], to_data)
     if own.dtype is not kept.dtype or own.ndim != 1 or len(own) != len(kept):
         log_det = kept.new_zeros(len(kept))

@@ -8,10 +8,10 @@ import torch
 from normflows.flows.affine import coupling
 from torch import Tensor
 
-from hybridkern._values import version_of
 from hybridkern.integrations._layer import WIDE, Accelerated, Given, fits, unsaved
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations._reads import READS, reads
+from hybridkern.integrations._reads import only_reads
+from hybridkern.integrations._seen import Seen
 from hybridkern.integrations.normflows.couplings import SHIFT
 from hybridkern.ops import affine_coupling
 from hybridkern.ops.affine_coupling.form import CouplingForm
@@ -26,7 +26,7 @@ class MaskedAffineFlow(Accelerated, coupling.MaskedAffineFlow):
 
     REPLACEMENT = "affine_coupling"
     NETWORKS = ("s", "t")
-    CACHES = (_BINARY, READS)
+    CACHES = (_BINARY,)
     COUPLES = True
 
     @classmethod
@@ -51,57 +51,51 @@ class MaskedAffineFlow(Accelerated, coupling.MaskedAffineFlow):
             or z.dtype not in WIDE
             or z.ndim != self.b.ndim
             or z.ndim < 2
-            or not self._binary()
+            or not self._serves()
         ):
             return run(self, z)
         masked = self.b * z
-        tracked = not masked.is_inference()
+        tracked = not (torch.compiler.is_compiling() or masked.is_inference())
         before = masked._version if tracked else 0
         nets = [net if isinstance(net, torch.nn.Module) else None for net in (self.s, self.t)]
         scale, shift = (None if net is None else run_network(net, masked, options=self._hybridkern) for net in nets)
-        params, form = self._params(z, scale, shift)
+        form = SHIFT if scale is None else MASKED
+        # a graph cannot look at the mask, and the library's formula holds for any
+        params = None if torch.compiler.is_compiling() else self._params(z, scale, shift)
         if not fits(z, params, 2 * z.shape[1] if form.has_scale else z.shape[1]):
             outputs = {name: value for name, value in (("s", scale), ("t", shift)) if value is not None}
             return run(Given(self, **outputs), z)
         assert params is not None
         y, log_det = affine_coupling(z, params, form=form, inverse=to_data)
-        written = masked._version != before if tracked else not all(reads(self, net) for net in nets if net is not None)
+        written = masked._version != before if tracked else not all(only_reads(net) for net in nets if net is not None)
         if written:  # the library adds what a network left of its input
             return y + (masked - self.b * z), log_det
         return unsaved(y, form, to_data), log_det
 
-    def _params(self, z: Tensor, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor | None, CouplingForm]:
+    def _params(self, z: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
         """What the operator takes, ``None`` where scale and shift are not both as ``z``."""
-        form = SHIFT if scale is None else MASKED
         parts = [value for value in (scale, shift) if value is not None]
         if any(value.shape != z.shape or value.dtype is not z.dtype or self.b.dtype is not z.dtype for value in parts):
-            return None, form
+            return None
         if self.b.shape[1:] != z.shape[1:]:
-            return None, form
-        free = self._free(form)
+            return None
+        free: Tensor = self.__dict__[_BINARY][3]  # one where the parameters count
         if scale is None:
             assert shift is not None
-            return _masked(shift, free), form
-        return _masked(torch.cat([scale, torch.zeros_like(scale) if shift is None else shift], 1), free), form
+            return _masked(shift, free)
+        return _masked(torch.cat([scale, torch.zeros_like(scale) if shift is None else shift], 1), free)
 
-    def _free(self, form: CouplingForm) -> Tensor:
-        """One where the parameters count."""
-        if torch.compiler.is_compiling():
-            return _free(self.b, form)
-        found: Tensor = self.__dict__[_BINARY][3]
-        return found
-
-    def _binary(self) -> bool:
-        """Looks at the mask again when it was written into."""
-        if torch.compiler.is_compiling():
-            return True
-        version = version_of(self.b)
+    def _serves(self) -> bool:
+        """Whether the mask is of zeros and ones; looks again when it has other numbers."""
+        if torch.compiler.is_compiling():  # the networks alone are called otherwise, which must only read then
+            return all(only_reads(net) for net in (self.s, self.t) if isinstance(net, torch.nn.Module))
+        form = MASKED if isinstance(self.s, torch.nn.Module) else SHIFT
         found = self.__dict__.get(_BINARY)
-        if found is None or found[0] is not self.b or found[1] != version:
+        if found is None or found[2] is not form or not found[0].holds((self.b,)):
             with torch.inference_mode(False):  # it is kept, for training too
-                free = _free(self.b.detach().clone(), SHIFT if not isinstance(self.s, torch.nn.Module) else MASKED)
-            found = self.__dict__[_BINARY] = (self.b, version, _is_binary(self.b), free)
-        return bool(found[2])
+                free = _free(self.b.detach().clone(), form)
+            found = self.__dict__[_BINARY] = (Seen((self.b,)), _is_binary(self.b), form, free)
+        return bool(found[1])
 
 
 def _free(mask: Tensor, form: CouplingForm) -> Tensor:

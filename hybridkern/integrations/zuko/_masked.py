@@ -7,8 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from zuko.nn import MLP, LayerNorm, Linear, MaskedLinear, MaskedMLP, Residual
 
-from hybridkern._values import version_of
-from hybridkern.integrations._layer import has_hooks
+from hybridkern.integrations._layer import has_hooks, is_watched
 
 # Activations that work number by number, hold nothing and draw nothing.
 ELEMENTWISE = {
@@ -38,26 +37,15 @@ def layers_of(network: Any) -> Layers | None:
 def _is_known(layer: Any) -> bool:
     if type(layer) is Residual:
         inner = list(layer._modules.values())
-        fits = len(inner) == 3 and type(inner[1]) in ELEMENTWISE and not _is_watched(layer)
+        fits = len(inner) == 3 and type(inner[1]) in ELEMENTWISE and not is_watched(layer)
         return fits and all(map(_is_known, inner)) and _is_masked(inner[0]) and _is_masked(inner[2])
-    return _is_masked(layer) or (type(layer) in ELEMENTWISE and not _is_watched(layer))
+    return _is_masked(layer) or (type(layer) in ELEMENTWISE and not is_watched(layer))
 
 
 def _is_masked(layer: Any) -> bool:
-    if type(layer) is not MaskedLinear or _is_watched(layer):
+    if type(layer) is not MaskedLinear or is_watched(layer):
         return False
     return isinstance(layer._parameters.get("bias"), Tensor) and type(layer._buffers.get("mask")) is Tensor
-
-
-def _is_watched(layer: Any) -> bool:
-    own = layer.__dict__
-    return bool(
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or "forward" in own
-    )
 
 
 def masked_layers(layers: Layers) -> list[MaskedLinear]:
@@ -69,14 +57,3 @@ def masked_layers(layers: Layers) -> list[MaskedLinear]:
         elif type(layer) is Residual:
             found += [layer[0], layer[2]]
     return found
-
-
-State = tuple[tuple[int, int], ...]
-
-
-def state_of(masks: list[Tensor]) -> State:
-    """Tells whether masks are what they were: loading a state dict writes into them.
-
-    Who keeps a state keeps the masks beside it, so that no other tensor gets the identity of one.
-    """
-    return tuple((id(mask), version_of(mask)) for mask in masks)

@@ -17,7 +17,8 @@ from hybridkern._autocast import has_autocast
 from hybridkern.integrations._layer import WIDE, Options
 from hybridkern.integrations._made_operator import name_of
 from hybridkern.integrations._network import network_reason
-from hybridkern.integrations.zuko._masked import Layers, layers_of, masked_layers, state_of
+from hybridkern.integrations._seen import Seen
+from hybridkern.integrations.zuko._masked import Layers, layers_of, masked_layers
 from hybridkern.ops.masked_network.operator import ACTIVATIONS, has_fused_masked_network, planned
 
 MASKS = "_hybridkern_masks"
@@ -104,10 +105,9 @@ def _through(layers: Layers, masks: list[Tensor], x: Tensor) -> Tensor:
 def _masks(owner: Any, linear: Sequence[MaskedLinear], dtype: torch.dtype) -> tuple[Tensor, ...]:
     """The masks in the dtype of the weights."""
     given = [layer.mask for layer in linear]
-    state = (*state_of(given), dtype)
     kept: Any = owner.__dict__.get(MASKS)
-    if kept is None or kept[0] != state:
+    if kept is None or kept[0] is not dtype or not kept[1].holds(given):
         with torch.inference_mode(False):
-            kept = owner.__dict__[MASKS] = (state, tuple(mask.to(dtype) for mask in given), given)
-    masks: tuple[Tensor, ...] = kept[1]
+            kept = owner.__dict__[MASKS] = (dtype, Seen(given), tuple(mask.to(dtype) for mask in given))
+    masks: tuple[Tensor, ...] = kept[2]
     return masks

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from zuko.nn import MaskedLinear, Residual
 
-from hybridkern.integrations.zuko._masked import Layers, State, masked_layers, state_of
+from hybridkern.integrations.zuko._masked import Layers, masked_layers
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,12 @@ class Plan:
     """The passes of a network.
 
     Attributes:
-        state: of the masks that it was read off.
         features: how many belong to each pass.
         order, places: the features in the order of their passes, and what undoes that.
         parts: of every masked layer.
         skips: of every residual block, for each pass: where the units that it adds to lie in its input.
     """
 
-    state: State
     features: list[int]
     order: Tensor
     places: Tensor
@@ -65,7 +63,7 @@ def plan_of(layers: Layers, features: int, passes: int, total: int) -> Plan | No
     stages = _longest(parents, passes)
     if stages is None:
         return None
-    return _sorted(layers, known, stages, features, state_of(masks), masks[0].device)
+    return _sorted(layers, known, stages, features, masks[0].device)
 
 
 def _walk(layers: Layers) -> list[str]:
@@ -102,9 +100,7 @@ def _stages(mask: Tensor, inputs: Tensor) -> Tensor:
     return torch.where(mask, inputs, 0).amax(1)
 
 
-def _sorted(
-    layers: Layers, masks: list[Tensor], stages: Tensor, features: int, state: State, device: torch.device
-) -> Plan:
+def _sorted(layers: Layers, masks: list[Tensor], stages: Tensor, features: int, device: torch.device) -> Plan:
     count = int(stages.max()) + 1
     order = torch.argsort(stages, stable=True)
     outputs = len(masks[-1]) // features
@@ -139,7 +135,6 @@ def _sorted(
             del left[:2]
     order_list = order.to(device)
     return Plan(
-        state,
         torch.bincount(stages, minlength=count).tolist(),
         order_list,
         torch.argsort(order_list),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from hybridkern._values import transformed
 from hybridkern.integrations._features import Arrangement, arrange
 from hybridkern.integrations._layer import WIDE, Accelerated, Options, has_own_parts
 from hybridkern.integrations._network import run_network
-from hybridkern.integrations._reads import READS, readable
+from hybridkern.integrations._reads import readable
+from hybridkern.integrations._seen import Seen
 from hybridkern.integrations.zuko import _network, transforms
-from hybridkern.integrations.zuko._masked import layers_of, masked_layers, state_of
+from hybridkern.integrations.zuko._masked import layers_of, masked_layers
 from hybridkern.integrations.zuko._passes import undone
 from hybridkern.integrations.zuko._plan import Plan, plan_of
 from hybridkern.integrations.zuko.univariate import Shift, Univariate, recognized
@@ -30,7 +32,7 @@ class Lazy(Accelerated):
     """A lazy transform whose network gives the parameters of a map of one number that hybridkern knows."""
 
     NETWORKS = ("hyper",)
-    CACHES = (_KNOWN, _PLAN, _ARRANGEMENT, READS, _network.MASKS)
+    CACHES = (_KNOWN, _PLAN, _ARRANGEMENT, _network.MASKS)
     COUPLES = True
     univariate: Any
     shapes: Any
@@ -50,12 +52,13 @@ class Lazy(Accelerated):
 
     def known(self) -> Univariate | None:
         """The map of one number; ``None`` where someone put another one in its place."""
+        # keywords of a partial and shapes may be written into
+        given = self.univariate, *map(tuple, self.shapes), *getattr(self.univariate, "keywords", {}).items()
         kept: Any = self.__dict__.get(_KNOWN)
-        if kept is None or kept[0] is not self.univariate or kept[1] is not self.shapes:
+        if kept is None or not _are_same(kept[0], given):
             found = recognized(self.univariate, self.shapes)
-            kept = (self.univariate, self.shapes, None if isinstance(found, str) else found)
-            self.__dict__[_KNOWN] = kept
-        univariate: Univariate | None = kept[2]
+            kept = self.__dict__[_KNOWN] = (given, None if isinstance(found, str) else found)
+        univariate: Univariate | None = kept[1]
         return univariate
 
     def raw(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -75,6 +78,14 @@ class Lazy(Accelerated):
     def is_own(self) -> bool:
         """Whether someone changed this instance, so that the library has to run it."""
         return has_own_parts(self) or self.known() is None
+
+
+def _are_same(values: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether these are the same objects, or equal shapes, or equal pairs of a name and one object."""
+    return len(values) == len(others) and all(
+        a is b or (type(a) is type(b) is tuple and len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)))
+        for a, b in zip(values, others, strict=True)
+    )
 
 
 class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTransform):
@@ -110,13 +121,14 @@ class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTra
 
     def _plan(self, layers: Any, features: int) -> Plan | None:
         masks = [layer.mask for layer in masked_layers(layers)]
-        state = (*state_of(masks), (features, self.passes))
+        numbers = features, self.passes, self.total
         kept: Any = self.__dict__.get(_PLAN)
-        if kept is None or kept[0] != state:
+        if kept is None or kept[0] != numbers or not kept[1].holds(masks):
             with torch.inference_mode(False):  # it is kept, for training too
-                kept = (state, plan_of(layers, features, self.passes, self.total), masks)
+                kept = (numbers, Seen(masks), plan_of(layers, *numbers))
             self.__dict__[_PLAN] = kept
-        return kept[1]
+        found: Plan | None = kept[2]
+        return found
 
 
 def _reads(weight: Tensor, y: Tensor, context: Tensor | None) -> bool:
@@ -145,7 +157,7 @@ class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):
     def readable(self, kept: Tensor) -> Tensor:
         """What the network is given, which might write into it."""
         # a product of matrices copies every second feature, slowly
-        return kept.contiguous() if kept.stride(-1) != 1 else readable(self, self.hyper, kept)
+        return kept.contiguous() if kept.stride(-1) != 1 else readable(self.hyper, kept)
 
     def arrangement(self) -> Arrangement:
         """Which features stay, as the mask says now."""
@@ -153,12 +165,12 @@ class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):
         if torch.compiler.is_compiling():
             return arrange(mask.nonzero().squeeze(-1), (~mask).nonzero().squeeze(-1))
         kept: Any = self.__dict__.get(_ARRANGEMENT)
-        state = state_of([mask])
-        if kept is None or kept[0] != state:
+        if kept is None or not kept[0].holds((mask,)):
             with torch.inference_mode(False):
                 places = mask.nonzero().squeeze(-1), (~mask).nonzero().squeeze(-1)
-            kept = self.__dict__[_ARRANGEMENT] = (state, arrange(*places), mask)
-        return kept[1]
+            kept = self.__dict__[_ARRANGEMENT] = (Seen((mask,)), arrange(*places))
+        found: Arrangement = kept[1]
+        return found
 
 
 class ElementWiseTransform(Lazy, gaussianization.ElementWiseTransform):
