@@ -20,6 +20,7 @@ from hybridkern.hybrid.objectives import Objective
 
 _WARM_UP = 3  # steps of a shape before it is captured: kernels are compiled, optimizer states and workspaces made
 _MOST_GRAPHS = 4  # shapes that are captured; each keeps the memory of its step
+_MOST_KINDS = 64  # of steps that are counted
 _INVERT = (
     "memory: got 'invert', expected 'store' or 'recompute' for a step in a CUDA graph: 'invert' looks at numbers in "
     "the backward pass, for which the host waits"
@@ -47,8 +48,9 @@ class GraphedStep:
     - the weight of an objective, where it is a tensor: ``objectives.Weighted(torch.tensor(0.5, device="cuda"))`` and
       ``fill_`` on that tensor;
     - values of parameters and buffers, in place, as ``load_state_dict`` writes them;
-    - everything else (other options of the optimizer, its loaded state, modes, frozen parameters, ``objective``) has
-      the step captured anew.
+    - everything else (other options of the optimizer, its groups, its state replaced or cleared, modes, frozen
+      parameters, other buffers, ``objective``, ``max_norm``) has the step captured anew;
+    - settings of modules (``p`` of a dropout, ``memory`` of a flow) are not looked at: make another ``GraphedStep``.
 
     Args:
         model: has ``loss(x, y, objective)``, such as :class:`~hybridkern.hybrid.HybridModel`; all of it on one device.
@@ -105,8 +107,10 @@ class GraphedStep:
         self._drew = False
         if _on_device(self.device):
             self._prepare()
+            self._stream = torch.cuda.Stream(self.device)
 
     def _prepare(self) -> None:
+        self._rates = []
         if any(getattr(module, "memory", None) == "invert" for module in self.model.modules()):
             raise ValueError(_INVERT)
         for group in self.optimizer.param_groups:
@@ -121,7 +125,6 @@ class GraphedStep:
             elif rate.device != self.device:
                 group["lr"] = rate.to(self.device)
             self._rates.append(group["lr"])
-        self._stream = torch.cuda.Stream(self.device)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """One step on a batch; the loss ``()`` without gradient, as ``model.loss`` gives it.
@@ -142,9 +145,10 @@ class GraphedStep:
         captured = self._graphs.get(key)
         if captured is not None:
             return captured.replay(x, y)
-        self._seen[key] += 1
-        if self._seen[key] <= _WARM_UP or len(self._graphs) >= _MOST_GRAPHS:
-            return self._alone(x, y)
+        if self._seen[key] < _WARM_UP or len(self._graphs) >= _MOST_GRAPHS:
+            loss = self._alone(x, y)
+            self._count(self._key(x, y))  # the step may have made the optimizer's state
+            return loss
         self._forget_others(key)
         captured = self._graphs[key] = self._capture(x, y)
         return captured.replay(x, y)
@@ -166,11 +170,29 @@ class GraphedStep:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def _keep_rates(self) -> None:
-        """A rate that is no longer the tensor that graphs read is written into it, and put back."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if group["lr"] is not rate:
-                rate.fill_(group["lr"]) if not isinstance(group["lr"], Tensor) else rate.copy_(group["lr"])
-                group["lr"] = rate
+        """A rate that is no longer the tensor that graphs read is written into it, and put back.
+
+        Not so where that is, or was, the tensor of another group, too: then the step is captured anew.
+        """
+        if len(self.optimizer.param_groups) != len(self._rates):
+            self._prepare()
+        for at, group in enumerate(self.optimizer.param_groups):
+            given, rate = group["lr"], self._rates[at]
+            if given is rate:
+                continue
+            others = {id(other) for other in (*self._rates[:at], *self._rates[at + 1 :])}
+            if id(given) in others:
+                self._rates[at] = given
+                continue
+            if id(rate) in others:
+                rate = self._rates[at] = rate.clone()
+            rate.copy_(given) if isinstance(given, Tensor) else rate.fill_(given)
+            group["lr"] = rate
+
+    def _count(self, key: _Key) -> None:
+        if len(self._seen) >= _MOST_KINDS:
+            self._seen.clear()
+        self._seen[key] += 1
 
     def _key(self, x: Tensor, y: Tensor) -> _Key:
         """Everything that a captured step takes for granted."""
@@ -180,10 +202,13 @@ class GraphedStep:
             for name, value in group.items()
             if name not in ("params", "lr") and not isinstance(value, Tensor)
         )
+        groups = tuple(tuple(map(id, group["params"])) for group in self.optimizer.param_groups)
         params = tuple((p.data_ptr(), p.requires_grad) for p in self.model.parameters())
         modes = tuple(module.training for module in self.model.modules())
-        state = id(self.optimizer.state)
-        settings = _Settings(str(options), params, modes, state, id(self.objective))
+        state = (value for own in self.optimizer.state.values() for value in own.values() if isinstance(value, Tensor))
+        places = tuple(value.data_ptr() for value in (*self._rates, *self.model.buffers(), *state))
+        own_options = id(self.objective), self.autocast, self.max_norm
+        settings = _Settings(str(options), groups, params, modes, places, own_options)
         return _Key(x.shape, x.dtype, x.stride(), y.shape, y.dtype, settings)
 
     def _forget_others(self, key: _Key) -> None:
@@ -215,18 +240,21 @@ class GraphedStep:
                 loss = self._record(*places)
         except RuntimeError as error:
             raise RuntimeError(f"the step cannot be captured as a CUDA graph: {error}") from error
-        return _Captured(graph, places[0], places[1], loss, self.optimizer.state, self.objective)
+        return _Captured(graph, places[0], places[1], loss, self.objective)
 
     def _record(self, x: Tensor, y: Tensor) -> Tensor:
         return self.run(x, y)
 
 
 class _Settings(NamedTuple):
+    """``places``: where rates, buffers and the state of the optimizer lie, all of which a graph reads or writes."""
+
     options: str
+    groups: tuple[tuple[int, ...], ...]
     params: tuple[tuple[int, bool], ...]
     modes: tuple[bool, ...]
-    state: int
-    objective: int
+    places: tuple[int, ...]
+    own: tuple[int, torch.dtype | None, float | None]
 
 
 class _Key(NamedTuple):
@@ -239,13 +267,12 @@ class _Key(NamedTuple):
 
 
 class _Captured(NamedTuple):
-    """A graph, the tensors that it reads and writes, and what it was captured with, kept so that no ``id`` returns."""
+    """A graph, the tensors that it reads and writes, and its objective, kept so that its ``id`` does not return."""
 
     graph: Any
     x: Tensor
     y: Tensor
     loss: Tensor
-    state: Any
     objective: Objective
 
     def replay(self, x: Tensor, y: Tensor) -> Tensor:

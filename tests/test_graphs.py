@@ -212,7 +212,57 @@ def test_what_a_graph_takes_for_granted_has_it_captured_anew(pretended: type[Gra
     assert calls() == 1
     step.objective = objectives.Weighted(0.5)
     assert calls() == 1
+    step.max_norm = 0.5
+    assert calls() == 1
+    optimizer.state.clear()  # a graph would write on into the memory of the old one
+    assert calls() == 1
+    state = optimizer.state[next(model.flow.parameters())]
+    state["exp_avg"] = state["exp_avg"].clone()
+    assert calls() == 1
+    optimizer.param_groups[0]["params"] = optimizer.param_groups[0]["params"][:-2]
+    assert calls() == 1
+    place, name = next((m, name) for m in model.modules() for name in m._buffers)
+    setattr(place, name, getattr(place, name).clone())
+    assert calls() == 1
     assert len(step._graphs) == 1  # those of before are forgotten
+
+
+def test_rates_of_several_groups(pretended: type[Graph], capturable: None) -> None:
+    """Groups that change places, join, or share a tensor keep the rates that a step without a graph would have."""
+    model = images_model()
+    first, second, third = list(model.parameters())[:3]
+    optimizer = torch.optim.Adam(
+        [{"params": [p], "lr": lr} for p, lr in ((first, 0.1), (second, 0.2))], capturable=True
+    )
+    step = GraphedStep(model, objectives.Weighted(1.0), optimizer)
+
+    def rates() -> list[float]:
+        before = pretended.made
+        for _ in range(5):
+            step(*batch())
+        assert pretended.made == before + 1
+        assert [group["lr"] is rate for group, rate in zip(optimizer.param_groups, step._rates, strict=True)]
+        return [round(float(group["lr"]), 3) for group in optimizer.param_groups]
+
+    assert rates() == [0.1, 0.2]
+    optimizer.param_groups.reverse()
+    assert rates() == [0.2, 0.1]
+    optimizer.add_param_group({"params": [third], "lr": 0.3})
+    assert rates() == [0.2, 0.1, 0.3]
+    optimizer.param_groups[2]["lr"] = optimizer.param_groups[0]["lr"]
+    assert rates() == [0.2, 0.1, 0.2]
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert rates() == [0.5, 0.1, 0.2]
+
+
+def test_kinds_of_steps_are_counted_up_to_a_number(pretended: type[Graph], capturable: None) -> None:
+    model = images_model()
+    optimizer = adam(model)
+    step = GraphedStep(model, objectives.Weighted(1.0), optimizer)
+    for at in range(70):  # as schedules of betas change them
+        optimizer.param_groups[0]["betas"] = (0.5 + at / 200, 0.999)
+        step(*batch(1))
+    assert len(step._seen) < 70
 
 
 def test_shapes_beyond_the_most_are_not_captured(pretended: type[Graph], capturable: None) -> None:
