@@ -9,13 +9,14 @@ from typing import Any
 import normflows as nf
 import pytest
 import torch
+from FrEIA.modules import NICECouplingBlock
 from torch import nn
 
 from benchmarks.glow.allocations import peak_bytes
 from hybridkern.integrations import _network, accelerate
 from hybridkern.ops.coupling_network.operator import has_fused_network
 from tests.integrations import freia_cases, nflows_cases, normflows_cases, zuko_cases
-from tests.integrations.cases import Case, conv, inputs
+from tests.integrations.cases import Case, conv, inputs, mlp
 from tests.integrations.test_equality import difference, gradients, trained
 
 CASES = {
@@ -203,6 +204,63 @@ def test_recomputed_networks_whose_frozen_parameters_were_changed() -> None:
         block.flows[1].param_map.net[0].weight.mul_(2)
     with pytest.raises(RuntimeError, match=r"net\.0\.weight: got values that were changed in place"):
         z.sum().backward()
+
+
+def _written(block: Any, x: torch.Tensor) -> None:
+    with torch.no_grad():
+        block.F[0].bias.add_(1)
+
+
+def _input(block: Any, x: torch.Tensor) -> None:
+    x.mul_(2)
+
+
+def _exchanged(block: Any, x: torch.Tensor) -> None:
+    block.F[1] = nn.Tanh()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_written, r"0\.bias: got values that were changed in place"),
+        (_input, "is at version 1; expected version 0"),
+        (_exchanged, "Sequential: got other modules or parameters than in the forward pass"),
+    ],
+    ids=["written", "input", "exchanged"],
+)
+def test_recomputed_networks_that_would_not_be_those_of_the_forward_pass(change: Any, message: str) -> None:
+    """Nothing that autograd keeps says so of modules: biases, for one, it never keeps."""
+    block = NICECouplingBlock([(4,)], subnet_constructor=mlp)
+    accelerate(block, memory="recompute")
+    x = torch.randn(6, 4)
+    (z,), _ = block((x,))
+    change(block, x)
+    with pytest.raises(RuntimeError, match=message):
+        z.sum().backward()
+
+
+@pytest.mark.parametrize("way", ["functional_call", "assigned"])
+def test_recomputed_networks_have_the_parameters_of_the_forward_pass(way: str) -> None:
+    """Also where others were in place of the module's own, for this pass or until it."""
+    torch.manual_seed(0)
+    block = nf.flows.AffineCouplingBlock(_normalized(2, 4)).double()
+    ours = copy.deepcopy(block)
+    accelerate(ours, memory="recompute")
+    x = torch.randn(6, 4, dtype=torch.float64)
+    found = []
+    for model in (block, ours):
+        torch.manual_seed(1)
+        own: dict[str, Any] = dict(model.named_parameters())
+        if way == "functional_call":
+            own = {name: (1.5 * p).detach().requires_grad_() for name, p in own.items()}
+            z, log_det = torch.func.functional_call(model, own, (x,))
+        else:
+            z, log_det = model(x)
+            model.load_state_dict({k: 1.5 * v for k, v in model.state_dict().items()}, assign=True)
+        loss = z.square().sum() + log_det.sum()
+        found.append(torch.autograd.grad(loss, list(own.values())))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-12, atol=1e-12)
 
 
 def test_recomputed_networks_that_were_thawed_after_the_pass() -> None:
