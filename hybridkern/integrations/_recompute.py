@@ -14,6 +14,7 @@ from hybridkern._values import version_of
 from hybridkern.integrations._reads import only_reads
 
 _INITIALIZED = ("data_dep_init_done", "initialized")
+_SHARDED = "_is_fsdp_managed_module"  # FSDP puts the parameters of such a module in place for each run
 
 
 def recomputed(network: Callable[..., Tensor], x: Tensor, *context: Tensor | None) -> Tensor:
@@ -67,17 +68,19 @@ class _AsBefore:
         ]
         self.now: list[Tensor | None] = []
         self.modes = [(module, module.training) for module in self.modules]
-        named = [(path, module) for path, module in network.named_modules()]
-        self.params = [
-            (module, name, parameter) for _, module in named for name, parameter in module._parameters.items()
-        ]
         self.frozen = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
         every = [
-            (f"{path}.{name}" if path else name, parameter)
-            for path, module in named
+            (path, module, name, parameter)
+            for path, module in network.named_modules()
             for name, parameter in module._parameters.items()
+            if not getattr(module, _SHARDED, False)
         ]
-        self.read = [(where, value, version_of(value)) for where, value in every if value is not None]
+        self.params = [(module, name, parameter) for _, module, name, parameter in every]
+        self.read = [
+            (f"{path}.{name}" if path else name, parameter, version_of(parameter))
+            for path, _, name, parameter in every
+            if parameter is not None
+        ]
 
     def _exchange(self) -> None:
         now = [(parameter, parameter.requires_grad) for parameter, _ in self.frozen]

@@ -15,6 +15,8 @@ import pytest
 import torch
 from nflows import transforms
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from hybridkern.integrations import accelerate, accelerated, undo
 from tests.integrations import freia_cases, nflows_cases, normflows_cases, zuko_cases
@@ -193,6 +195,25 @@ def test_data_parallel(case: Case) -> None:
     parallel(*given).backward()
     for param, grad in zip((p for p in model.parameters() if p.requires_grad), expected, strict=True):
         torch.testing.assert_close(param.grad, grad)
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("memory", [None, "recompute"])
+def test_sharded_networks(memory: str | None) -> None:
+    """FSDP puts the parameters of a network in place when it runs, and again when it runs anew."""
+    torch.manual_seed(0)
+    model: Any = nf.flows.AffineCouplingBlock(nf.nets.MLP([2, 8, 4]))
+    accelerate(model, memory=memory)
+    x = torch.randn(5, 4)
+    model(x)[0].square().sum().backward()
+    expected = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    mesh = init_device_mesh("cpu", (1,))
+    fully_shard(model.flows[1].param_map, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    model(x)[0].square().sum().backward()
+    for param, grad in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(param.grad.full_tensor(), grad)
 
 
 def test_hooks_inside_still_see_every_layer() -> None:
