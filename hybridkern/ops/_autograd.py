@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from hybridkern._extension import extension, nodes
 from hybridkern._values import transformed
@@ -77,8 +78,8 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
         node: name of the C++ node; empty: none.
         options: types of the options, which the C++ node hands over as numbers.
     """
-    python: Callable[..., Any] = _function(gradient).apply
     tensors = gradient.tensors
+    python: Callable[..., Any] = _on_subclasses(_function(gradient).apply, tensors)
     floats = any(kind in (float, tuple) for kind, _ in options)
     native = getattr(nodes.module, node, None) if node else None
     if native is None:
@@ -94,6 +95,21 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
             out = native(*args)
             if out is not None:
                 return out
+        return python(backend, *args)
+
+    return run
+
+
+def _on_subclasses(python: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+    """The Python Function; tensors of classes with a ``__torch_function__`` are given to that, as PyTorch's own
+    functions do. Converted inside, its results would be views that may not be written into.
+    """
+
+    def run(backend: str, *args: Any) -> Any:
+        if not torch.compiler.is_compiling():
+            given = [value for value in args[:tensors] if value is not None]
+            if has_torch_function(given):
+                return handle_torch_function(python, given, backend, *args)
         return python(backend, *args)
 
     return run

@@ -139,3 +139,27 @@ def test_a_kept_output_is_no_reference_cycle() -> None:
         assert held() is None
     finally:
         gc.enable()
+
+
+class _Subclass(torch.Tensor):
+    """As those of torchvision: an ordinary tensor with a name of its own."""
+
+
+@pytest.mark.parametrize(
+    "name", ["affine_coupling.additive", "affine_coupling_actnorm.nflows", "rational_quadratic_spline.nflows"]
+)
+def test_log_determinants_of_subclasses_may_be_added_to(name: str) -> None:
+    """The same class and bits as those of tensors, and no view of something that nobody else has."""
+    sample = SAMPLES[name]
+    args = sample.arguments((3, 4), torch.float32)
+    found = []
+    for kind in (torch.Tensor, _Subclass):
+
+        def function(x, *others, kind=kind):
+            y, log_det = sample.function(x.as_subclass(kind), *others)
+            assert type(y) is type(log_det) is kind
+            log_det += 1
+            return y.as_subclass(torch.Tensor), log_det.as_subclass(torch.Tensor)
+
+        found.append(run(function, args))
+    assert_same_bits(*found)
