@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+_LONGEST = 255  # bytes of a name, on all common file systems
 _NAME = re.compile(r"\..+\.\d+\.tmp(\.\w+)?")
 
 
@@ -17,7 +18,9 @@ def beside(path: Path, ending: str | None = None) -> Path:
         ending: of the name; ``None``: that of ``path``.
     """
     own = int.from_bytes(os.urandom(6), "little")
-    return path.with_name(f".{path.stem}.{os.getpid()}.{own}.tmp{path.suffix if ending is None else ending}")
+    tail = f".{os.getpid()}.{own}.tmp{path.suffix if ending is None else ending}"
+    stem = os.fsencode(path.stem)[: max(1, _LONGEST - 1 - len(os.fsencode(tail)))]  # a long name leaves too little room
+    return path.with_name(f".{os.fsdecode(stem)}{tail}")
 
 
 def is_temporary(path: Path) -> bool:

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hybridkern_command.console import plain, print_lines
+
 
 def compress(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder with an integer flow on images.")],
@@ -23,13 +25,13 @@ def compress(
     from hybridkern.lab.compress import workflow
 
     sizes = workflow.compress(run, paths, out, integers=not float64, compare=compare, say=_say)
-    table = Table(title=f"{out}: bytes")
-    for column in ("file", "as it was", "PNG", "lossless WebP", "archive", "bits a value"):
+    table = Table(title=plain(f"{out}: bytes", "table.title"))
+    for column in ("file", "as it was", "PNG", "lossless WebP", "archive", "bits per value"):
         table.add_column(column, justify="left" if column == "file" else "right")
     shown = sizes if len(sizes) <= 20 else []
     for one in [*shown, workflow.total(sizes)]:
         others = (str(one.png), str(one.webp)) if compare else ("", "")
-        table.add_row(one.name, str(one.file), *others, str(one.archive), f"{8 * one.archive / one.pixels:.3f}")
+        table.add_row(plain(one.name), str(one.file), *others, str(one.archive), f"{8 * one.archive / one.pixels:.3f}")
     Console().print(table)
 
 
@@ -51,15 +53,14 @@ def inspect(archive: Annotated[Path, typer.Argument(metavar="OUT.hk", help="An a
     from hybridkern.lab.compress import workflow
 
     head, entries = workflow.describe(archive)
-    table = Table(title=f"{archive}")
+    table = Table(title=plain(archive, "table.title"))
     for column in ("file", "kind", "images", "height", "width", "planes", "bytes"):
         table.add_column(column, justify="left" if column in ("file", "kind") else "right")
     for entry in entries:
-        table.add_row(entry["name"], entry["kind"], *map(str, entry["size"]), str(entry["bytes"]))
+        table.add_row(plain(entry["name"]), entry["kind"], *map(str, entry["size"]), str(entry["bytes"]))
     console = Console()
     console.print(table)
-    for key in ("run", "fingerprint", "shape", "integers"):
-        console.print(f"{key}: {head[key]}", highlight=False, markup=False)
+    print_lines(console, [f"{key}: {head[key]}" for key in ("run", "fingerprint", "shape", "integers")])
 
 
 def _say(line: str) -> None:

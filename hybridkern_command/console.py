@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,11 +13,21 @@ from pathlib import Path
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
-def table_of(title: str, *columns: str) -> Table:
+def plain(value: object, style: str = "") -> Text:
+    """Text as it is, on one line: brackets are no markup, ``:name:`` is no emoji.
+
+    Line breaks, control characters and bytes that are no UTF-8, all of which names of files may hold, become escapes.
+    """
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    return Text("".join(escaped), style)
+
+
+def table_of(title: object, *columns: str) -> Table:
     """A table with these columns, whose title may be empty."""
-    table = Table(title=title or None, title_justify="left")
+    table = Table(title=plain(title, "table.title") if title else None, title_justify="left")
     for column in columns:
         table.add_column(column)
     return table
@@ -70,7 +81,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 def print_lines(console: Console, lines: Iterable[object]) -> None:
     """Prints each as a line of its own, however long, and as it is."""
     for line in lines:
-        console.print(str(line), soft_wrap=True, highlight=False, markup=False)
+        console.print(plain(line), soft_wrap=True)
 
 
 def check_usage(what: str, name: str, names: list[str], out: Path | None, resume: bool) -> None:
@@ -94,6 +105,7 @@ def set_threads(threads: int | None) -> None:
 def say_how_to_resume(command: str, folder: Path, begun: Path) -> None:
     """What to type after Ctrl-C; ``begun`` is a file that is there once something was written."""
     if begun.exists():
-        typer.echo(f"\nInterrupted. Go on where it was with: hybridkern {command} --out {folder} --resume", err=True)
+        out = shlex.quote(str(folder))
+        typer.echo(f"\nInterrupted. To continue: hybridkern {command} --out {out} --resume", err=True)
     else:
         typer.echo("\nInterrupted before anything was written.", err=True)

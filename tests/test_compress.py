@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import sys
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,8 @@ def test_archives_made_by_hand_are_refused_by_name(run: Path, folder: Path, tmp_
     ("mode", "suffix", "reason"),
     [
         ("P", "png", "palette"),
-        ("1", "png", "1 bits a value"),
-        ("I;16", "png", "16 bits a value"),
+        ("1", "png", "1 bits per value"),
+        ("I;16", "png", "16 bits per value"),
         ("RGB", "jpg", "suffix '.jpg'"),
     ],
 )
@@ -184,6 +185,79 @@ def test_metadata_are_named(run: Path, tmp_path: Path) -> None:
     picture("L", 8, 8).save(tmp_path / "x.png", pnginfo=info, dpi=(300, 300))
     said = call("compress", run, tmp_path / "x.png", "-o", tmp_path / "x.hk")
     assert "metadata dropped: Author, dpi, gamma" in said
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+
+def test_chunks_that_pillow_passes_over_are_named(run: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6
+    picture("RGB", 8, 8).save(tmp_path / "x.png", exif=exif)
+    content = (tmp_path / "x.png").read_bytes()
+    at = content.index(b"IDAT") - 4
+    added = chunk(b"cICP", bytes((9, 16, 0, 1))) + chunk(b"vpAg", bytes(9))
+    (tmp_path / "x.png").write_bytes(content[:at] + added + content[at:] + b"more")
+    picture("RGB", 8, 8).save(tmp_path / "y.webp", lossless=True, exif=exif)
+    riff = (tmp_path / "y.webp").read_bytes() + b"abcd" + (4).to_bytes(4, "little") + b"more"
+    (tmp_path / "y.webp").write_bytes(riff[:4] + (len(riff) - 8).to_bytes(4, "little") + riff[8:])
+    said = call("compress", run, tmp_path / "x.png", tmp_path / "y.webp", "-o", tmp_path / "x.hk", "--no-compare")
+    assert "metadata dropped: bytes behind its end, cICP, exif (with orientation 6), vpAg" in said
+    assert "metadata dropped: abcd, exif (with orientation 6)" in said
+
+
+@pytest.mark.parametrize("damage", ["checksum", "end", "other"])
+def test_damaged_pictures_are_refused(run: Path, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "x.png"
+    picture("RGB", 8, 8).save(path)
+    content = bytearray(path.read_bytes())
+    content[-13] ^= 1  # of the checksum of the pixels: IEND has 12 bytes
+    path.write_bytes({"checksum": content, "end": path.read_bytes()[:-12], "other": b"no picture"}[damage])
+    reason = {"checksum": "chunk IDAT is another", "end": "truncated", "other": "another format"}[damage]
+    said = call("compress", run, path, "-o", tmp_path / "x.hk", code=1)
+    assert said.count(str(path)) == 1 and reason in said and not (tmp_path / "x.hk").exists()
+
+
+ODD = ("[/red].png", "a[bold]b.png", ":smile:.png", "two\nlines.png", "x" * 251 + ".png")
+
+
+def test_odd_names_come_back_and_are_shown(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    (tmp_path / "pictures" / "[").mkdir(parents=True)
+    for name in ODD:
+        picture("L", 8, 8).save(tmp_path / "pictures" / name)
+    archive = tmp_path / "[" / "x]" / "a.hk"  # "[/x]" closes a markup
+    archive.parent.mkdir(parents=True)
+    said = call("compress", run, tmp_path / "pictures", "-o", archive, "--no-compare") + call("inspect", archive)
+    for name in ODD:
+        assert said.count(f" {name} ".replace("\n", "\\n")) == 2, name
+    call("decompress", archive, "-o", tmp_path / "again")
+    same(tmp_path / "pictures", tmp_path / "again")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there alone")
+def test_a_run_and_an_archive_with_names_of_other_bytes(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / os.fsdecode(b"caf\xe9")
+    shutil.copytree(run, other)
+    picture("L", 8, 8).save(tmp_path / "x.png")
+    call("compress", other, tmp_path / "x.png", "-o", other / os.fsdecode(b"\xe9.hk"))
+    assert "udce9" in call("inspect", other / os.fsdecode(b"\xe9.hk"))
+    call("decompress", other / os.fsdecode(b"\xe9.hk"), "-o", tmp_path / "again")
+    assert (tmp_path / "again" / "x.png").exists()
+
+
+def test_what_could_not_be_unpacked_is_refused(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "x.png").mkdir(parents=True)
+    for path in (tmp_path / "x.png", tmp_path / "in" / "x.png" / "y.png"):
+        picture("L", 8, 8).save(path)
+    said = call("compress", run, tmp_path / "in", tmp_path / "x.png", "-o", tmp_path / "x.hk", code=1)
+    assert "expected none inside of x.png" in said
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in ("images.npy", "a.npy", "a"):
+            with archive.open(name, "w") as file:
+                np.lib.format.write_array(file, np.ones((1, 8, 8), np.uint8))
+    assert "a: got two arrays" in call("compress", run, tmp_path / "x.npz", "-o", tmp_path / "x.hk", code=1)
 
 
 def test_what_a_folder_leaves_out_is_named(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ try:
     from hybridkern_command.console import (
         check_usage,
         errors_in_one_line,
+        plain,
         print_lines,
         say_how_to_resume,
         set_threads,
@@ -241,7 +242,7 @@ def recipes(
             recipe = get_recipe(name)
             table = table_of(f"{name}: {recipe.summary}", "--set NAME=VALUE", "type", "default", "meaning")
             for setting in settings_of(recipe):
-                table.add_row(*setting)
+                table.add_row(*map(plain, setting))
         else:
             table = table_of("hybridkern train RECIPE", "recipe", "what it trains")
             for each in recipe_names():
@@ -258,7 +259,7 @@ def backends() -> None:
 
     table = table_of("", "backend", "available", "reason")
     for name, status in hybridkern.backends().items():
-        table.add_row(name, "yes" if status.available else "no", status.reason)
+        table.add_row(name, "yes" if status.available else "no", plain(status.reason))
     Console().print(table)
 
 
@@ -280,9 +281,8 @@ def _show(title: str, columns: dict, published: Published | None = None) -> None
     from hybridkern.lab.recipes.report import notes, result_table
 
     console = Console()
-    console.print(result_table(title, columns, published))
-    for note in notes([*columns.values()]):
-        console.print(note, highlight=False)
+    console.print(result_table(plain(title, "table.title"), columns, published))
+    print_lines(console, notes([*columns.values()]))
 
 
 def main() -> None:

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hybridkern.lab.archive import DataError, array_names, one_line, read_arrays, size_of
+from hybridkern.lab.compress import chunks
 
 SUFFIXES = (".png", ".webp", ".npz")
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+_ORIENTATION = 0x112  # the tag of EXIF
 _NO_METADATA = {"loop", "background", "timestamp", "duration", "interlace"}  # of animations, or how a file is written
 
 
@@ -49,13 +51,19 @@ def read(path: Path) -> Pictures:
     Raises:
         DataError: it cannot be read, or holds what would not come back to the bit.
     """
-    found = _read_npz(path) if path.suffix.lower() == ".npz" else _read_image(path)
-    found.size = size_of(path)
+    size = size_of(path)
+    if path.suffix.lower() != ".npz":
+        return _read_image(path)
+    found = _read_npz(path)
+    found.size = size
     return found
 
 
 def _read_npz(path: Path) -> Pictures:
-    arrays = read_arrays(path, array_names(path))
+    names = array_names(path)
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: {twice[0]}: got two arrays of this name, expected one")
+    arrays = read_arrays(path, names)
     images = arrays.pop("images", None)
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         got = "none" if images is None else f"{images.dtype} of shape {images.shape}"
@@ -67,28 +75,45 @@ def _read_npz(path: Path) -> Pictures:
 
 
 def _read_image(path: Path) -> Pictures:
-    size_of(path)
     try:
-        with Image.open(path) as image:
-            _refuse_what_changes(path, image)
+        content = path.read_bytes()  # once: the file may change
+        with Image.open(io.BytesIO(content)) as image:
+            _refuse_what_changes(path, image, content)
             pixels = np.asarray(image)
-            dropped = sorted(str(key) for key in image.info if key not in _NO_METADATA)
+            dropped = [_metadata(image, str(key)) for key in image.info if key not in _NO_METADATA]
             kind = str(image.format).lower()
+        dropped += chunks.others(content)
+    except DataError:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({one_line(error)})") from error
-    return Pictures(pixels.reshape(1, *pixels.shape[:2], -1), kind, dropped=dropped)
+        raise DataError(f"{path}: cannot be read as an image ({_reason(error)})") from error
+    pixels = pixels.reshape(1, *pixels.shape[:2], -1)
+    return Pictures(pixels, kind, dropped=sorted(dropped), size=len(content))
 
 
-def _refuse_what_changes(path: Path, image: Image.Image) -> None:
+def _reason(error: Exception) -> str:
+    """Pillow says which object it was given, and not what is wrong."""
+    return "another format, or damaged" if isinstance(error, UnidentifiedImageError) else one_line(error)
+
+
+def _metadata(image: Image.Image, key: str) -> str:
+    """The name of what is dropped; of an orientation the value too, for viewers turn the picture by it."""
+    if key != "exif":
+        return key
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata can raise anything
+        return key
+    return key if turned == 1 else f"exif (with orientation {turned})"
+
+
+def _refuse_what_changes(path: Path, image: Image.Image, content: bytes) -> None:
     if image.format not in ("PNG", "WEBP"):
         raise DataError(f"{path}: got a file of the format {image.format}, expected PNG or WebP")
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path}: got an animation, expected one image")
-    if image.format == "PNG":
-        with path.open("rb") as file:
-            head = file.read(26)
-        if head[24] != 8:
-            raise DataError(f"{path}: got {head[24]} bits a value, expected 8")
+    if image.format == "PNG" and content[24] != 8:
+        raise DataError(f"{path}: got {content[24]} bits per value, expected 8")
     if image.mode == "P":
         raise DataError(f"{path}: got an image with a palette, expected grey or colours (convert it first)")
     if image.mode not in _MODES:

@@ -35,7 +35,7 @@ class Record:
 
 def write(file: BinaryIO, kind: bytes, description: dict[str, Any], payload: bytes = b"") -> int:
     """Appends a record; returns its bytes."""
-    text = json.dumps(description, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(description, separators=(",", ":")).encode()  # in ASCII: a path may hold bytes that are no UTF-8
     head = kind + len(text).to_bytes(4, "little") + text + len(payload).to_bytes(8, "little")
     crc = zlib.crc32(payload, zlib.crc32(head)).to_bytes(4, "little")
     file.write(head + payload + crc)

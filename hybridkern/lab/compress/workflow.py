@@ -165,6 +165,10 @@ def _find(paths: Sequence[Path], say: Say) -> list[tuple[Path, str]]:
             found[name] = one
     if not found:
         raise DataError("PATHS: got no .png, .webp or .npz file")
+    for name, one in found.items():
+        for folder in map(str, Path(name).parents):
+            if folder in found:  # which nothing could unpack
+                raise DataError(f"{one}: got the name {name}, expected none inside of {folder}, the name of a file")
     return [(path, name) for name, path in found.items()]
 
 

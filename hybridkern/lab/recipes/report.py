@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from hybridkern.lab.recipes.recipe import Published
 
@@ -45,7 +46,7 @@ _ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
 ]
 
 
-def result_table(title: str, columns: dict[str, dict[str, Any]], published: Published | None = None) -> Table:
+def result_table(title: str | Text, columns: dict[str, dict[str, Any]], published: Published | None = None) -> Table:
     """One column a set of metrics, and one of published figures where there are any; rows nobody has are left out."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -60,7 +61,7 @@ def result_table(title: str, columns: dict[str, dict[str, Any]], published: Publ
             continue
         if figures:
             cells.append(figures.get(key, ""))
-        table.add_row(label, *cells)
+        table.add_row(label, *map(Text, cells))  # which may hold names of files
     return table
 
 

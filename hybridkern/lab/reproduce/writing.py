@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from hybridkern.lab.recipes.files import replacing, write_sealed_json
 from hybridkern.lab.recipes.pictures import save_figure
@@ -79,5 +80,5 @@ def for_console(table: Table) -> RichTable:
     for index, text in enumerate(table.header):
         shown.add_column(text, justify="left" if index < 2 else "right")
     for cells in table.cells():
-        shown.add_row(*cells)
+        shown.add_row(*map(Text, cells))
     return shown
