@@ -178,6 +178,52 @@ def test_numpy_files_and_their_parts(tmp_path):
     assert (len(data.train), len(data.validation), len(data.test)) == (270, 30, 100)
 
 
+@pytest.mark.parametrize(
+    ("text", "names", "first"),
+    [
+        ('"height, cm";"weight, kg"\n1.5;2\n2;3\n', ("height, cm", "weight, kg"), (1.5, 2.0)),
+        ("a,b,\n1,2,\n3,4,\n", ("a", "b"), (1.0, 2.0)),
+        ('"a", "b"\n1, "2"\n3, 4\n', ("a", "b"), (1.0, 2.0)),
+        ("\ufeffa\tb\r\n1\t2\r\n\r\n3\t4\r\n", ("a", "b"), (1.0, 2.0)),
+    ],
+)
+def test_dialects_of_csv(tmp_path, text, names, first):
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    found = read_table(tmp_path / "t.csv")
+    assert found.names == names and tuple(found.values[0]) == first and found.values.shape == (2, 2)
+
+
+def test_decimal_commas_without_names_are_said(tmp_path):
+    (tmp_path / "t.csv").write_text("1,5;2,5\n3,5;4,5\n")
+    with pytest.raises(DataError, match="expected numbers with a decimal point"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_a_quote_that_nothing_closes_hides_no_rows(tmp_path):
+    (tmp_path / "t.csv").write_text('a,b,c\n1,2,"foo\n3,4,bar\n5,6,"baz\n7,8,q\n')
+    with pytest.raises(DataError, match="line 4: cannot be read as CSV"):
+        read_table(tmp_path / "t.csv", drop=("c",))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.ones((3, 2)), "feature_names": np.array(["a", "a"])}, "two columns are named 'a'"),
+        ({"x": np.ones((3, 2)), "feature_names": np.array(["a"])}, r"feature_names: got <U1 of shape \(1,\), expected"),
+        ({"x": np.full((3, 2), 2**53 + 1)}, "x: got 9007199254740993 in row 1, column 1"),
+    ],
+)
+def test_numpy_files_that_would_be_read_otherwise(tmp_path, arrays, message):
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "t.npz")
+
+
+def test_names_of_bytes(tmp_path):
+    np.savez(tmp_path / "t.npz", x=np.ones((3, 2)), feature_names=np.array([b"a", b"b"]))
+    assert read_table(tmp_path / "t.npz").names == ("a", "b")
+
+
 def test_every_row_is_in_one_part(tmp_path):
     data = RECIPE.load(DensityConfig(data=write(tmp_path / "a.csv", table(), delimiter=";")))
     rows = torch.cat([data.train.x, data.validation.x, data.test.x]).numpy()
@@ -228,6 +274,10 @@ BASE = table(80)
         (of(BASE[:20]), "got 20 rows, expected at least 50 for 3 columns"),
         (of(np.tile(BASE[:10], (8, 1))), "only 10 of 80 rows differ, expected at least 50"),
         (of(BASE, "a,a,steps"), "two columns are named 'a'"),
+        (changed(1, 4, "1_2"), "column 'b': got text ('1_2' in line 6), expected numbers;"),
+        (changed(1, 4, '"1,5"'), "column 'b': got text ('1,5' in line 6), expected numbers with a decimal point"),
+        (changed(1, 4, '"5'), "cannot be read as CSV (unexpected end of data)"),
+        (changed(1, 4, str(2**53 + 1)), "column 'b': got 9007199254740993 in line 6, which float64 cannot hold"),
         ("a,b\n", "holds names alone, expected rows of numbers"),
         ("", "is empty, expected rows of numbers"),
     ],

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hybridkern.lab.archive import DataError, array_names, listed, one_line, read_arrays, size_of
+from hybridkern.lab.archive import DataError, array_names, listed, read_arrays
+from hybridkern.lab.recipes.density.csv_file import (
+    is_missing,
+    is_number,
+    is_whole,
+    number_in,
+    read_csv,
+    require_different,
+)
 
-_MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
-_DELIMITERS = ",;\t"
 _KEYS = ("x", "X", "data")
 _PARTS = ("X_train", "X_test")
 _NAMES = "feature_names"
-_FEW_WHOLE = 0.1  # share of cells without a fraction in a column of fractions
-_MANY = 4  # columns, whose first row will hardly count from 0 or 1 by chance
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
+_LARGEST_WHOLE = 2.0**53  # float64 holds all whole numbers up to it
 
 
 @dataclass(frozen=True)
@@ -73,23 +79,7 @@ def _kept(path: Path, names: Sequence[str], drop: Sequence[str]) -> list[int]:
 
 
 def _read_csv(path: Path, drop: Sequence[str]) -> Table:
-    size_of(path)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=max(_DELIMITERS, key=first.count))
-            lines = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no text in UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({one_line(error)})") from error
-    if not lines:
-        raise DataError(f"{path}: is empty, expected rows of numbers")
-    names = _header(path, lines)
-    for number, row in lines:
-        if len(row) != len(names):
-            raise DataError(f"{path}: line {number}: got {len(row)} values, expected {len(names)}")
+    names, lines = read_csv(path)
     kept = _kept(path, names, drop)
     if not lines:
         raise DataError(f"{path}: holds names alone, expected rows of numbers")
@@ -102,56 +92,30 @@ def _read_csv(path: Path, drop: Sequence[str]) -> Table:
     return Table(path, tuple(names[index] for index in kept), np.stack(columns, 1))
 
 
-def _header(path: Path, lines: list[tuple[int, list[str]]]) -> list[str]:
-    """Names of the columns; a first line that has any takes leave of ``lines``."""
-    _, first = lines[0]
-    names = [cell.strip() for cell in first]
-    if all(_is_number(cell) or _is_missing(cell) for cell in first):
-        if not _are_names(names, lines):
-            return [f"x{index + 1}" for index in range(len(first))]
-        logging.getLogger("hybridkern").warning(
-            "%s: line %d (%s) is read as names of columns: whole numbers above others", path, lines[0][0], listed(names)
-        )
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{path}: two columns are named '{twice[0]}'")
-    del lines[0]
-    return names
-
-
-def _are_names(first: list[str], lines: list[tuple[int, list[str]]]) -> bool:
-    """Whether a first line of numbers names the columns, as years do, and the 0, 1, 2 of a data frame without names."""
-    if len(lines) < 2 or len(set(first)) < len(first) or not all(map(_is_whole, first)):
-        return False
-    below = [[row[i] for _, row in lines[1:] if i < len(row)] for i in range(len(first))]
-    fractions = [sum(map(_is_whole, cells)) < _FEW_WHOLE * len(cells) for cells in below]
-    counted = any(first == [str(i + start) for i in range(len(first))] for start in (0, 1))
-    return all(fractions) or (counted and (any(fractions) or len(first) >= _MANY))
-
-
 def _numbers_rows(cells: list[str]) -> bool:
     """Whether a column holds different whole numbers, as the row numbers that pandas and R write beside a table."""
-    return all(map(_is_whole, cells)) and len(set(cells)) == len(cells)
-
-
-def _is_whole(cell: str) -> bool:
-    return cell.strip().removeprefix("-").isdecimal()
+    return all(map(is_whole, cells)) and len(set(cells)) == len(cells)
 
 
 def _column(path: Path, name: str, cells: list[tuple[int, str]]) -> np.ndarray:
     try:
-        values = np.array([float(cell) for _, cell in cells])
-        if np.isfinite(values).all():
-            return values
+        values = np.array([number_in(cell) for _, cell in cells])
     except ValueError:
-        pass
-    text = next(((n, cell) for n, cell in cells if not (_is_number(cell) or _is_missing(cell))), None)
+        values = np.full(len(cells), np.nan)
+    if np.isfinite(values).all():
+        for index in np.flatnonzero(np.abs(values) >= _LARGEST_WHOLE):
+            number, cell = cells[index]
+            if is_whole(cell) and int(cell) != int(values[index]):
+                raise _not_held(f"{path}: column '{name}'", cell.strip(), f"line {number}")
+        return values
+    text = next(((n, cell) for n, cell in cells if not (is_number(cell) or is_missing(cell))), None)
     if text is not None:
+        expected = "numbers with a decimal point and no other marks" if _DECIMAL_COMMA.fullmatch(text[1]) else "numbers"
         raise DataError(
-            f"{path}: column '{name}': got text ('{text[1].strip()[:40]}' in line {text[0]}), expected numbers; "
+            f"{path}: column '{name}': got text ('{text[1].strip()[:40]}' in line {text[0]}), expected {expected}; "
             f"leave the column out with --set drop={name}"
         )
-    missing = [number for number, cell in cells if _is_missing(cell)]
+    missing = [number for number, cell in cells if is_missing(cell)]
     if missing:
         raise lacks(path, name, len(missing), f"line {missing[0]}")
     number, cell = next((n, cell) for n, cell in cells if not np.isfinite(float(cell)))
@@ -167,16 +131,8 @@ def lacks(path: Path, name: str, count: int, first: str) -> DataError:
     )
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return not _is_missing(cell)
-
-
-def _is_missing(cell: str) -> bool:
-    return cell.strip().lower() in _MISSING
+def _not_held(where: str, value: object, row: str) -> DataError:
+    return DataError(f"{where}: got {value} in {row}, which float64 cannot hold; expected whole numbers up to 2^53")
 
 
 def _read_npz(path: Path, drop: Sequence[str]) -> Table:
@@ -193,11 +149,20 @@ def _read_npz(path: Path, drop: Sequence[str]) -> Table:
     columns = found[0].shape[1]
     if any(values.shape[1] != columns for values in found):
         raise DataError(f"{path}: X_test: got {found[1].shape[1]} columns, expected {columns} as in X_train")
-    known = names is not None and names.shape == (columns,)
-    given = [str(name) for name in names] if known and names is not None else [f"x{i + 1}" for i in range(columns)]
+    given = [f"x{i + 1}" for i in range(columns)] if names is None else _given(path, names, columns)
     kept = _kept(path, given, drop)
     values, *test = [values[:, kept] for values in found]
     return Table(path, tuple(given[index] for index in kept), values, test[0] if test else None)
+
+
+def _given(path: Path, names: np.ndarray, columns: int) -> list[str]:
+    if names.shape != (columns,) or names.dtype.kind not in "US":
+        raise DataError(
+            f"{path}: {_NAMES}: got {names.dtype} of shape {names.shape}, expected text of shape ({columns},)"
+        )
+    given = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names.tolist()]
+    require_different(path, given)
+    return given
 
 
 def _numbers(path: Path, key: str, values: np.ndarray) -> np.ndarray:
@@ -206,4 +171,9 @@ def _numbers(path: Path, key: str, values: np.ndarray) -> np.ndarray:
         raise DataError(f"{path}: {key}: got {what}, expected numbers")
     if values.ndim != 2 or values.shape[1] == 0:
         raise DataError(f"{path}: {key}: got shape {values.shape}, expected (N, D)")
-    return values.astype(np.float64)
+    held = values.astype(np.float64)
+    if values.dtype.kind in "iu":
+        for row, column in np.argwhere(np.abs(held) >= _LARGEST_WHOLE):
+            if int(held[row, column]) != int(values[row, column]):
+                raise _not_held(f"{path}: {key}", values[row, column], f"row {row + 1}, column {column + 1}")
+    return held
