@@ -218,8 +218,10 @@ def test_a_finished_training_goes_on(tmp_path: Path) -> None:
     for change, message in ((settings | {"lr": 0.1}, "lr: got 0.1, but"), (settings | {"seed": 3}, "seed: got 3, but")):
         with pytest.raises(ValueError, match=message):
             lab.fit(model, x, y, epochs=6, resume=True, **change)
-    with pytest.raises(ValueError, match="data_sha256: got"):
+    with pytest.raises(ValueError, match="x, y, context: got other rows than those of the training in"):
         lab.fit(model, x + 1, y, epochs=6, resume=True, **settings)
+    fewer = lab.fit(model, x, y, epochs=3, resume=True, **settings)
+    assert fewer["epoch"] == [1, 2, 3, 4, 5] and fewer.stopped == "5 epochs were done"
     with pytest.raises(ValueError, match=r"out: got .* which is not empty"):
         lab.fit(model, x, y, epochs=6, **settings)
 
@@ -228,7 +230,7 @@ def test_a_training_goes_on_with_its_own_validation_rows(tmp_path: Path) -> None
     x, y = clouds()
     lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), epochs=1, out=tmp_path / "run", **QUIET)
     options: dict[str, Any] = {"epochs": 2, "out": tmp_path / "run", "resume": True} | QUIET
-    with pytest.raises(ValueError, match=r"validation_sha256: got .*, but the training to go on with has"):
+    with pytest.raises(ValueError, match="validation: got other rows than those of the training in"):
         lab.fit(hybrid(), x, y, validation=(x[50:100], y[50:100]), **options)
     history = read_json(tmp_path / "run" / "history.json")
     del history["settings"]["validation_sha256"]  # as older versions wrote it
@@ -297,6 +299,28 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_numbers_of_every_kind_are_taken() -> None:
+    x = clouds(60)[0]
+    numbers = np.abs(1e3 * x)
+    big_endian, single = numbers.astype(">f4"), numbers.astype(np.float32)
+    for given in (big_endian, numbers.astype(np.int32), numbers.astype(np.uint16), numbers.astype(np.uint64), x + 1e3):
+        lab.fit(flows.Planar(2), given, epochs=1, **QUIET)
+    expected = lab.fit(flows_without_seed(), single, epochs=1, **QUIET)
+    assert lab.fit(flows_without_seed(), big_endian, epochs=1, **QUIET)["loss"] == expected["loss"]
+
+
+def flows_without_seed() -> flows.Flow:
+    torch.manual_seed(0)
+    return flows.Planar(2)
+
+
+def test_targets_that_would_be_rounded_are_named() -> None:
+    x, _ = clouds(60)
+    model = HybridModel(flows.RealNVP(2, layers=2, hidden=8), heads.Gaussian(2))
+    with pytest.raises(ValueError, match=r"y: got values near 1.7e\+09"):
+        lab.fit(model, x, 1.7e9 + x[:, 0], epochs=1, **QUIET)
+
+
 def hybrid_without_seed() -> HybridModel:
     state = torch.get_rng_state()
     model = hybrid()
@@ -318,6 +342,7 @@ def masked() -> np.ma.MaskedArray:
 
 X, Y = clouds()
 UNKNOWN = np.r_[Y[:-1], -1]
+FAR = np.arange(480).reshape(240, 2) * 99 + 2**24  # whole numbers that float32 does not hold
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "model": ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear"),
     "gap": ({"x": with_gap()}, ValueError, "x: got NaN in row 7 and 0 others, expected finite numbers"),
@@ -347,6 +372,13 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "seed": ({"seed": -1}, ValueError, r"seed: got -1, expected an integer from 0 to 2\*\*40"),
     "large seed": ({"seed": 2**63}, ValueError, "seed: got 9223372036854775808"),
     "no seed": ({"seed": 1.5}, TypeError, "seed: got 1.5"),
+    "digits": ({"x": X + [0, 1.7e9]}, ValueError, r"x: got column 1 with values near 1.7e\+09 and a standard dev"),
+    "whole": ({"x": (X + [1.7e9, 0]).astype(np.int64)}, ValueError, "x: got column 0 .* which torch.float32 rounds"),
+    "lattice": (
+        {"model": flows.IDF(2, layers=2, parts=2, hidden=8), "x": FAR, "y": None},
+        ValueError,
+        "rounds by up to 1",
+    ),
     "resume": ({"resume": True}, ValueError, "resume: got True without a folder"),
 }
 

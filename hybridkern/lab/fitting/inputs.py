@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import short
+from hybridkern.flows import IDF
 from hybridkern.hybrid.heads import Classifier, Regressor
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
+
+_ROUNDING = 0.01
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def as_rows(model: nn.Module, x: Any, y: Any, context: Any, names: Sequence[str]
         ValueError: other numbers of rows, none at all, or a value that is not finite.
     """
     dtype = _dtype_of(model)
-    rows = _numbers(names[0], x, dtype)
+    rows = _numbers(names[0], x, dtype, exact=isinstance(getattr(model, "flow", model), IDF))
     if rows.ndim < 2 or len(rows) == 0:
         raise ValueError(f"{names[0]}: got shape {tuple(rows.shape)}, expected (N, ...) with at least one row")
     given = None if context is None else _numbers(names[2], context, dtype)
@@ -119,11 +122,38 @@ def _array(name: str, value: Any) -> Tensor:
         raise TypeError(f"{name}: got {short(value)}, expected an array or a tensor") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: got an array of {array.dtype}, expected numbers")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))  # FITS files have another order
 
 
-def _numbers(name: str, value: Any, dtype: torch.dtype) -> Tensor:
-    return _finite(name, _array(name, value).to(dtype))
+def _numbers(name: str, value: Any, dtype: torch.dtype, exact: bool = False) -> Tensor:
+    return _held(name, _array(name, value), dtype, exact)
+
+
+def _held(name: str, given: Tensor, dtype: torch.dtype, exact: bool = False) -> Tensor:
+    """``given`` in another dtype, as long as that keeps what tells its rows apart.
+
+    Raises:
+        ValueError: a value is not finite, or rounding is more than a hundredth of a column's standard deviation; with
+            ``exact``, that a whole number is rounded at all.
+    """
+    held = _finite(name, given.to(dtype))
+    whole = not given.is_floating_point()
+    kept = given.dtype in (torch.bool, torch.uint8) if whole else torch.promote_types(given.dtype, dtype) == dtype
+    if kept or dtype not in (torch.float32, torch.float64) or not given.numel():
+        return held  # in half precision every number is rounded, as its user knows
+    before = given.to(torch.int64 if whole and given.dtype != torch.uint64 else torch.float64).reshape(len(given), -1)
+    moved = (before - held.to(before.dtype).view_as(before)).abs().double().amax(0)
+    width = before.double().std(0, correction=0)
+    bad = moved > 0 if exact and whole else (moved > _ROUNDING * width) & (width > 0)
+    if bool(bad.any()):
+        column = int(bad.nonzero()[0, 0])
+        where = f"column {column} with " if given.ndim > 1 else ""
+        raise ValueError(
+            f"{name}: got {where}values near {before[0, column]:g} and a standard deviation of {width[column]:g}, "
+            f"which {dtype} rounds by up to {moved[column]:g}; expected numbers about 0 (subtract the mean), or a "
+            "model in float64"
+        )
+    return held
 
 
 def _finite(name: str, values: Tensor) -> Tensor:
@@ -146,7 +176,7 @@ def _targets(name: str, value: Any, model: nn.Module, dtype: torch.dtype) -> Ten
     if targets.ndim != 1:
         raise ValueError(f"{name}: got shape {tuple(targets.shape)}, expected (N,)")
     if not labels:
-        return _finite(name, targets.to(torch.promote_types(dtype, torch.float32)))
+        return _held(name, targets, torch.promote_types(dtype, torch.float32))
     whole = _finite(name, targets.to(torch.float64))
     if not torch.equal(whole, whole.round()):
         raise TypeError(f"{name}: got numbers that are not whole, expected classes 0, 1, ...")

@@ -33,7 +33,8 @@ from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.training import quiet_lightning
 
 HISTORY, CHECKPOINTS = "history.json", "checkpoints"
-_HELD = "validation_sha256"
+_HELD, _DATA = "validation_sha256", "data_sha256"
+_ROWS = {_DATA: "x, y, context", _HELD: "validation"}
 _MAY_CHANGE = ("epochs", "minutes", "patience", "device")
 _LABELLED = (Convex, JacobianWeighted, Joint, Separate, Weighted)  # which learn from labelled rows only
 _EPOCHS = 100
@@ -98,7 +99,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape or range; nothing has been trained then. A value
-            that is not finite, and a label that is no class, is named by argument and row.
+            that is not finite, and a label that is no class, is named by argument and row; a column that the model's
+            dtype would round by more than a hundredth of its standard deviation, by argument and column.
         TrainingError: a loss is not finite; the message names the epoch and the layer. The model has the weights of
             the best epoch until then.
         KeyboardInterrupt: after Ctrl-C, with the weights of the best epoch until then; ``resume=True`` goes on.
@@ -120,7 +122,7 @@ def fit(
     _check_can_learn(model, objective, {"y": rows} | ({"validation[1]": held} if own else {}))
     described = "-log p(x), nats per example" if objective is None else objective.describe()
     history = History(settings=settings.record() | {"objective": described})
-    history.settings |= {"rows": len(train), "validation_rows": len(held), "data_sha256": rows.digest()}
+    history.settings |= {"rows": len(train), "validation_rows": len(held), _DATA: rows.digest()}
     if own:
         history.settings[_HELD] = held.digest()
     console = Console(stderr=True, quiet=not progress)
@@ -186,7 +188,8 @@ def _fit(
                 model.load_state_dict(keep.weights)
             model.eval()
         observe(model, train)
-        history.stopped = history.stopped or f"{settings.epochs} epochs were done"
+        done = len(history.epochs)  # of a training that went on, more than the epochs asked for
+        history.stopped = history.stopped or f"{done} epoch{'s were' if done > 1 else ' was'} done"
         if folder is not None:
             write_folder(model, folder, model_written)
             write_json(folder / HISTORY, history.record())
@@ -272,8 +275,10 @@ def _begun(
         before = read_json(begun)["settings"]
         for name, value in history.settings.items():
             known = before.get(name, value if name == _HELD else None)  # older folders do not hold it
+            if name in _ROWS and known != value:
+                raise ValueError(f"{_ROWS[name]}: got other rows than those of the training in {folder}")
             if name not in _MAY_CHANGE and known != value:
-                raise ValueError(f"{name}: got {value!r}, but the training to go on with has {known!r}")
+                raise ValueError(f"{name}: got {value!r}, but the training in {folder} has {known!r}")
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     found = newest(folder / CHECKPOINTS, module, console) if resume else None
     if found is None:
