@@ -299,9 +299,9 @@ class SemiSupervised(Objective):
     def describe(self) -> str:
         """What is minimized, in one line."""
         return (
-            f"{self.base.describe()}; rows of label -1: the same without log p(y|x), "
+            f"{self.base.describe()}; rows with label -1: the same without log p(y|x), "
             f"plus {self.entropy_weight:g} times the entropy of p(y|x) in nats"
-            + (", log p(y|x) and entropy as means over their own rows" if self.balanced else "")
+            + ("; log p(y|x) and entropy are means over their own rows" if self.balanced else "")
         )
 
 

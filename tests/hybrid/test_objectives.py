@@ -161,7 +161,7 @@ def test_semi_supervised_is_a_sum_of_means_over_their_own_rows(labelled: int) ->
     if labelled < 6:
         expected = expected + 0.7 * model.head.entropy(out.prediction[labelled:]).mean()
     torch.testing.assert_close(model.loss(x, y, semi), expected, rtol=1e-12, atol=1e-12)
-    assert "as means over their own rows" in semi.describe()
+    assert "are means over their own rows" in semi.describe()
 
 
 DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "objectives.md"
@@ -246,7 +246,7 @@ DESCRIPTIONS = [
     (objectives.Separate(), "-log p(y|x) for the head alone, -log p(x) for the flow alone"),
     (
         objectives.SemiSupervised(objectives.Joint(), 0.5),
-        "rows of label -1: the same without log p(y|x), plus 0.5 times",
+        "rows with label -1: the same without log p(y|x), plus 0.5 times",
     ),
 ]
 

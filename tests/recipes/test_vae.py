@@ -44,7 +44,7 @@ def test_m2_learns_the_digits_from_a_hundred_labels(tmp_path):
     assert all(imread(path).std() > 0.01 for path in done.pictures)
     assert metrics["test_error"] < 0.25 and metrics["test_nll_nats"] < 150
     assert "an upper bound" in metrics["nll_convention"] and "grey values 0..16" in metrics["nll_convention"]
-    assert "lam" not in metrics and "weighing 10 in the mean" in metrics["lam_convention"]
+    assert "lam" not in metrics and "minus 10 log q(y|x) in the mean" in metrics["lam_convention"]
     _, again, _ = evaluate_run(tmp_path / "a")
     assert again == {key: metrics[key] for key in again}
 

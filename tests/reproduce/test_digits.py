@@ -32,4 +32,4 @@ def test_figures_stand_beside_the_tutorials(tmp_path, monkeypatch):
     assert ours.values["error"] == f"{100 * runs[0]['test_error']:.1f}"
     assert exact.values["off_lattice"] == "0.0" and exact.values["mismatches"] == "0"
     assert all(run["train_seconds"] < 10 and run["stopped_by_the_clock"] for run in runs)
-    assert page.result.shortfalls[0].startswith("The time ended training")
+    assert page.result.shortfalls[0].startswith("The time limit ended training")

@@ -35,7 +35,7 @@ An experiment for tests.
 - Budget: 1.5 minutes of training; seed 7.
 - Data: none.
 
-## What falls short
+## Limitations
 
 - Nothing was reached.
 """

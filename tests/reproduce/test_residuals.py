@@ -44,7 +44,7 @@ def test_densities_of_the_plane_stand_in_one_table(tmp_path, monkeypatch):
     assert list(rows) == ["RealNVP", "NSF", "residual", "i-DenseNet"]
     for name, values in rows.items():
         assert values["rings"] == page.result.record["runs"][f"{name}, rings"]["test_nll_nats"]
-    assert any("The time ended the training" in text for text in page.result.shortfalls)
+    assert any("The time limit ended training" in text for text in page.result.shortfalls)
 
 
 def test_orders_that_do_not_hold_are_said(monkeypatch):

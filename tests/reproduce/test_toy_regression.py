@@ -52,11 +52,11 @@ def test_run_on_a_tiny_budget_compares_four_models(tmp_path):
     found = done("toy-regression", tmp_path / "a", minutes=0.02)
     table = found.result.tables[0]
     assert [row.label for row in table.rows] == [
-        "hybrid model", "Gaussian process", "kernel density", "the drawn distribution",
+        "hybrid model", "Gaussian process", "kernel density", "the true distribution",
     ]  # fmt: skip
     values = table.rows[0].values
     assert set(values) == {column.key for column in table.columns}
     assert values["rmse"] < 40 and values["log_px"] < 3 and values["std_far"] > values["std_near"] > 0
     assert imread(found.paths[1]).std() > 0.05
     assert any("no numbers" in sentence for sentence in found.result.conditions)
-    assert any("time ended the training" in sentence for sentence in found.result.shortfalls)
+    assert any("time limit ended training" in sentence for sentence in found.result.shortfalls)

@@ -52,4 +52,4 @@ def test_flights_says_what_falls_short_of_the_goal_and_of_the_best_baseline():
     baselines = {"line": {"rmse": 42.0, "log_py": 5.2}, "process": {"rmse": 39.0, "log_py": 5.1}}
     assert experiment.shortfalls({"gaussian": {"rmse": 40.0, "log_py": 5.05}}, baselines) == []
     found = experiment.shortfalls({"bayesian": {"rmse": 45.3, "log_py": 5.25}}, baselines)
-    assert "45.30, above 41" in found[0] and "0.150 nats above that of: process" in found[1]
+    assert "45.30, above 41" in found[0] and "0.150 nats above that of the best baseline (process)" in found[1]

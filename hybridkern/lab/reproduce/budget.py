@@ -40,14 +40,14 @@ class Budget:
 
     @property
     def on_processor(self) -> str:
-        """A sentence on the processor time of this process since the start: a shared machine gives less than the clock.
+        """A sentence on the processor time of this process since the start, which is less on a shared machine.
 
         Training, scoring and drawing are in it; what an interrupted process had before is not.
         """
         minutes = (time.process_time() - self._processor) / 60
         return (
-            f"Processor time of this run, scoring included: {minutes:.1f} minutes, in {self.spent:.1f} minutes by the "
-            "clock; a machine that does other things as well gives less than the clock shows."
+            f"Processor time of this run, including evaluation: {minutes:.1f} minutes, in {self.spent:.1f} minutes of "
+            "wall time; on a busy machine a run gets less processor time than wall time."
         )
 
     def share(self, runs: int) -> float:

@@ -18,19 +18,19 @@ from hybridkern.lab.recipes.recipe import get_recipe
 from hybridkern.lab.recipes.workflow import Run
 from hybridkern.lab.reproduce.coded import STRIP, Coded, Sizes, coded, in_other_formats
 from hybridkern.lab.reproduce.experiment import Experiment, Request
-from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, of_images, source_options, trained
+from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, loss_of, of_images, precision_of, source_options, trained
 from hybridkern.lab.reproduce.result import OURS, Column, Result, Row, Table
 
 COLUMNS = [
-    Column("single", "bytes, a file an image", ".0f"),
+    Column("single", "bytes, one file per image", ".0f"),
     Column("single_bits", "bits per dimension"),
-    Column("strips", f"bytes, {STRIP} images a file", ".0f"),
+    Column("strips", f"bytes, {STRIP} images per file", ".0f"),
     Column("strip_bits", "bits per dimension"),
 ]
 SPEEDS = [
     Column("encode", "encoded, images/s", ".1f"),
     Column("decode", "decoded, images/s", ".1f"),
-    Column("bits", "bits per dimension, streams alone"),
+    Column("bits", "bits per dimension, without headers"),
 ]
 _GOALS = {"mnist": 1.30, "svhn": 2.50}  # bits per dimension
 _GOAL_SPEED = 100.0  # images a second
@@ -79,8 +79,8 @@ def run(request: Request, data: DataSet) -> Result:
     rows += [Row(name, _of(sizes, len(images), values), OURS) for name, sizes in others.items()]
     speeds = [
         Row("integers", _speeds(ours, values)),
-        Row(f"integers, the first {len(some)}", _speeds(first, values)),
-        Row(f"float64, the first {len(some)}", _speeds(wide, values)),
+        Row(f"integers, first {len(some)} images", _speeds(first, values)),
+        Row(f"float64, first {len(some)} images", _speeds(wide, values)),
     ]
     loss = speeds[1].values["bits"] - speeds[2].values["bits"]  # type: ignore[operator]
     same, error = _classified(done, data.test.x, data.test.y, ours.decoded)
@@ -135,23 +135,24 @@ def _logits(task: ImageTask, x: Tensor) -> Tensor:
 def _conditions(done: Run, count: int, same: bool, error: float, loss: float, others: dict[str, Sizes]) -> list[str]:
     metrics = done.metrics
     _, config = of_images(done)
-    unchanged = "the same to the bit" if same else "NOT the same"
+    unchanged = "identical, bit for bit" if same else "NOT identical"
     missing = [name for name in ("JPEG XL", "JPEG 2000") if name not in others]
     absent = f"{' and '.join(missing)} left out: the package imagecodecs is not installed." if missing else ""
     sentences = [
         f"Data: {metrics['data']}; {metrics['examples']['train']} images to train, {count} to compress.",
-        f"Loss: {metrics['lam_convention']}, lambda = {metrics['lam']:g}.",
+        f"Loss: {loss_of(metrics)}, lambda = {metrics['lam']:g}.",
         f"Integer flow of {config.levels} levels with {config.steps} layers each, {config.net} networks of width "
-        f"{config.hidden}, {config.components} logistics a dimension, {metrics['parameters']} parameters; "
+        f"{config.hidden}, {config.components} logistics per dimension, {metrics['parameters']} parameters; "
         f"{metrics['steps']} steps of {config.batch_size} images ({metrics['epochs']:.2f} epochs) in "
-        f"{metrics['train_seconds'] / 60:.2f} minutes, networks in {metrics['precision']}.",
-        "Whole files with their headers; 8 bits times bytes, over all values of all images. PNG with optimize, WebP "
-        "with method 6, JPEG XL with effort 9, JPEG 2000 reversible, all lossless. In strips the images stand one "
-        "below the other; here each is a stream of its own all the same.",
-        f"Every image came back with the same pixels. The classifier's error is {error:.2f} %, and what it says of the "
-        f"decoded images is {unchanged}.",
-        f"Networks of integers take {loss:+.4f} bits per dimension more than those in float64, on the images of the "
-        "last two lines.",
+        f"{metrics['train_seconds'] / 60:.2f} minutes, networks in {precision_of(metrics)}.",
+        "Sizes are those of whole files, headers included; bits per dimension are 8 times the bytes, divided by the "
+        "number of values of all images. PNG with optimize, WebP with method 6, JPEG XL with effort 9, JPEG 2000 "
+        f"reversible: all lossless. With {STRIP} images per file the other formats store one tall picture of them; "
+        "hybridkern codes every image separately there, too.",
+        f"Every image was decoded to the same pixels. The classifier's error is {error:.2f} %, and its outputs for the "
+        f"decoded images are {unchanged}.",
+        f"On the images of the last two rows, networks of integers take {abs(loss):.4f} bits per dimension "
+        f"{'more' if loss > 0 else 'less'} than networks in float64.",
         absent,
     ]
     return [sentence for sentence in sentences if sentence]
@@ -164,18 +165,18 @@ def shortfalls(variant: str, minutes: float, rows: list[Row], ours: Coded, loss:
         found.append(f"The model had {minutes:.3g} minutes of training, not the usual {_MINUTES:g}.")
     bits: float = rows[0].values["single_bits"]  # type: ignore[assignment]
     if bits > _GOALS[variant]:
-        found.append(f"{bits:.3f} bits per dimension, above the aim of {_GOALS[variant]:.2f}.")
+        found.append(f"{bits:.3f} bits per dimension, above the target of {_GOALS[variant]:.2f}.")
     for row in rows[1:]:
-        for key, what in (("single_bits", "a file an image"), ("strip_bits", "in strips")):
+        for key, what in (("single_bits", "one file per image"), ("strip_bits", f"{STRIP} images per file")):
             theirs, own = row.values[key], rows[0].values[key]
             if theirs <= own:  # type: ignore[operator]
-                found.append(f"{row.label}, {what}: {theirs:.3f} bits per dimension, no more than {own:.3f}.")
+                found.append(f"{row.label} needs {theirs:.3f} bits per dimension with {what}, hybridkern {own:.3f}.")
     for what, seconds in (("encoded", ours.encoding), ("decoded", ours.decoding)):
         if (speed := len(ours.decoded) / seconds) < _GOAL_SPEED:
-            found.append(f"{speed:.0f} images a second {what}, below {_GOAL_SPEED:.0f}.")
+            found.append(f"{speed:.0f} images per second {what}, below {_GOAL_SPEED:.0f}.")
     if not loss <= _GOAL_LOSS:
-        found.append(f"Networks of integers take {loss:.3f} bits per dimension, above {_GOAL_LOSS:g}.")
-    return found if same else [*found, "The classifier answers otherwise to the decoded images."]
+        found.append(f"Networks of integers cost {loss:.3f} bits per dimension, above {_GOAL_LOSS:g}.")
+    return found if same else [*found, "The classifier's outputs for the decoded images differ."]
 
 
 def _picture(done: Run, figures: dict[str, Any]) -> Figure:
@@ -189,7 +190,9 @@ def _picture(done: Run, figures: dict[str, Any]) -> Figure:
     colours = ("#1f5fa8", "0.3", "#b3261e", "#c77f1a", "#3b7d3a")
     for (name, value), colour in zip(figures.items(), colours, strict=False):
         style = "-" if name == "hybridkern" else "--"
-        axes.axhline(value, linestyle=style, linewidth=1.2, color=colour, label=f"{name}, a file an image: {value:.2f}")
+        axes.axhline(
+            value, linestyle=style, linewidth=1.2, color=colour, label=f"{name}, one file per image: {value:.2f}"
+        )
     axes.set_ylim(0, 1.3 * max(value for value in (*figures.values(), *bits[-1:]) if math.isfinite(value)))
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("bits per dimension")

@@ -74,13 +74,15 @@ def run(request: Request, loaded: Any) -> Result:
     cut = [name for name, runs in found.items() if any(metrics["stopped_by_the_clock"] for metrics in runs)]
     conditions = [
         "Data: scikit-learn's digits (64 dimensions, values 0 to 16), 1000 to train, 350 to validate, 447 to test, in "
-        f"file order; seeds {', '.join(map(str, _seeds(request)))}, lowest and highest figure.",
+        f"file order; seeds {', '.join(map(str, _seeds(request)))}; ranges are from the lowest to the highest figure.",
         "Two couplings, networks of two hidden layers of 256 units, Adamax at 1e-3, batches of 64, until 20 epochs "
         "passed without a lower validation loss.",
         "Loss: -log p(y|x) - lambda log p(x), nats per example; D = 64.",
-        "Off the lattice log p(x) is no probability of the data, so its NLL is not comparable.",
+        "Where latents leave the lattice, p(x) does not sum to 1 over the data, so that its NLL cannot be compared.",
     ]
-    shortfalls = [f"The time ended training before the validation loss did: {', '.join(cut)}."] if cut else []
+    shortfalls = (
+        [f"The time limit ended training before the validation loss stopped falling: {', '.join(cut)}."] if cut else []
+    )
     return Result(
         [Table("Test part", COLUMNS, rows, heading="model")],
         {"ranges": _picture(found)},
@@ -146,7 +148,7 @@ def _picture(found: dict[str, list[dict[str, Any]]]) -> Figure:
                 axes.plot([low, high], [place, place], color="0.75", linewidth=9, solid_capstyle="butt",
                           label=_TUTORIAL if place == 0 else None)  # fmt: skip
             axes.plot([scale * metrics[key] for metrics in runs], [place] * len(runs), "o", color="#1f5fa8",
-                      label="this run, a point a seed" if place == 0 else None)  # fmt: skip
+                      label="this run, one point per seed" if place == 0 else None)  # fmt: skip
         axes.set_xlabel(unit)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

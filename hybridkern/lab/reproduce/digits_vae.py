@@ -31,18 +31,18 @@ def run(request: Request, loaded: Any) -> Result:
     others = baselines(next(iter(runs.values())))
     rows += [Row(name, {"error": error}, _SKLEARN) for name, error in others.items()]
     best = min(others.values())
-    above = [f"{name}: error {figures(done)['error']:.2f} %, not below the best classifier of the labels alone, "
+    above = [f"{name}: error {figures(done)['error']:.2f} %, not below that of the best classifier of labelled images, "
              f"{best:.2f} %." for name, done in runs.items() if figures(done)["error"] >= best]  # fmt: skip
     return Result(
         [Table("Test part, 100 labels", COLUMNS, rows, heading="model")],
         {"validation": picture(runs, 60.0)},
         [
             *conditions(runs),
-            "Classifiers of the labels alone see the 100 images with label as they are: multinomial logistic "
-            "regression, and the nearest neighbour.",
+            "Two classifiers see only the 100 labelled images, not shifted: multinomial logistic regression, and the "
+            "nearest neighbour.",
             against_lambda(runs),
             request.budget.on_processor,
-            "Nothing is published of these models on these data.",
+            "No figures of these models on these data are published.",
         ],
         above,
         {"runs": {name: done.metrics for name, done in runs.items()}},

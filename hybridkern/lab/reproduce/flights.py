@@ -41,7 +41,7 @@ _GOAL = 41.0
 _GP_ROWS = 1500
 _SUMMARY = (
     "The delay of a flight from eight numbers about it, and the density of these numbers, by one RealNVP with a head "
-    "on its latents; log p(x) of training rows beside that of later ones."
+    "on its latents; log p(x) of training rows is compared with that of later rows."
 )
 
 
@@ -122,17 +122,18 @@ def _conditions(runs: dict[str, Run]) -> list[str]:
     examples, config = first.metrics["examples"], of_vectors(first)
     return [
         f"Data: {first.metrics['data']}, rows in order of time: {examples['train']} to train, the next "
-        f"{examples['validation']} choose the epoch, the last {examples['test']} test.",
-        "Departure is counted from four at night, months from July, and arrival replaced by the time not spent in the "
-        "air, modulo a day or a year: one-to-one and without change of volume, so p(x) is comparable. Whole numbers "
-        "stand for cells of width 1, filled with uniform noise. The order of months was chosen after figures of the "
-        "test rows had been seen.",
+        f"{examples['validation']} to choose the epoch, the last {examples['test']} to test.",
+        "Departure is counted from 4 a.m., months from July, and arrival is replaced by the time not spent in the air, "
+        "modulo a day or a year. These maps are one-to-one and keep volumes, so that p(x) stays comparable. Uniform "
+        "noise of width 1 is added to whole numbers. The order of months was chosen after figures of the test rows had "
+        "been seen.",
         *(
             f"{_LABELS[name]}: {of_vectors(run).layers} couplings with networks of {config.hidden} units, "
             f"{described(run)}."
             for name, run in runs.items()
         ),
-        f"Objective: {first.metrics['objective']}; for standardized data, figures are in minutes and the data's units.",
+        f"Objective: {first.metrics['objective']}; it is computed on standardized data, figures are in minutes and the "
+        "units of the data.",
         "Published figures are of other data (flights of the whole country in 2008, 5 million rows).",
     ]
 
@@ -146,7 +147,9 @@ def shortfalls(ours: dict[str, dict[str, float]], baselines: dict[str, dict[str,
             found.append(f"{_LABELS[model]}: test RMSE {values['rmse']:.2f}, above {_GOAL:g}.")
         excess = values["log_py"] - best["log_py"]
         if excess > 0:
-            found.append(f"{_LABELS[model]}: -log p(y|x) {excess:.3f} nats above that of: {name}.")
+            found.append(
+                f"{_LABELS[model]}: -log p(y|x) is {excess:.3f} nats above that of the best baseline ({name})."
+            )
     return found
 
 

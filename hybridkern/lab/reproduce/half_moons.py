@@ -66,9 +66,9 @@ def _conditions(runs: dict[str, Run]) -> list[str]:
     found = [
         f"Data: {config.size} points, {config.labelled} of them labelled, evenly spread along the moons; noise of "
         f"{config.spread:g}, {both.metrics['examples']['test']} points to test; all drawn from the seed. No label "
-        f"beyond those {config.labelled} is used in training or chooses anything.",
+        f"beyond those {config.labelled} is used for training or for a choice.",
         *(f"{name}: RealNVP of {config.layers} couplings, {described(run)}." for name, run in runs.items()),
-        f"Training points are moved in each step by Gaussian noise of standard deviation {config.jitter:g}.",
+        f"In each step, Gaussian noise of standard deviation {config.jitter:g} is added to the training points.",
         f"Objective: {both.metrics['objective']}.",
         "Published (Nalisnick et al. 2019, arXiv:1902.02767): pictures of samples and decisions, no numbers; the "
         "picture here shows p(y|x), p(x) and samples.",

@@ -79,6 +79,22 @@ def described(run: Run) -> str:
     return (
         f"Glow of {config.levels} levels with {config.steps} steps each, {config.net} networks of width "
         f"{config.hidden}, {config.norm}, {metrics['parameters']} parameters; {config.optimizer}, highest learning "
-        f"rate {config.lr:g}, batches of {config.batch_size}, images moved by up to {config.translation} pixels, "
-        f"{metrics['examples']['train']} training images, networks in {metrics['precision']}"
+        f"rate {config.lr:g}, batches of {config.batch_size}, {shifts(config.translation)}, "
+        f"{metrics['examples']['train']} training images, networks in {precision_of(metrics)}"
     )
+
+
+def loss_of(metrics: Mapping[str, Any]) -> str:
+    """The loss of a run with the convention of its lambda."""
+    return str(metrics["lam_convention"]).removeprefix("loss = ")
+
+
+def shifts(pixels: int) -> str:
+    """How far training images are moved, for a sentence."""
+    return f"images shifted by up to {pixels} pixel{'s' if pixels > 1 else ''}" if pixels else "images not shifted"
+
+
+def precision_of(metrics: Mapping[str, Any]) -> str:
+    """The dtype of a run's networks."""
+    precision = str(metrics["precision"])
+    return {"bf16-mixed": "bfloat16", "32-true": "float32"}.get(precision, precision)

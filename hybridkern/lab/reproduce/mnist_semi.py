@@ -1,4 +1,4 @@
-"""Experiment ``mnist-semi``: MNIST with 1000 labels, without and with the images that have none."""
+"""Experiment ``mnist-semi``: MNIST with 1000 labels, without and with the unlabelled images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hybridkern.lab.recipes.images.plots import finish
 from hybridkern.lab.recipes.images.published import PAPER
 from hybridkern.lab.recipes.workflow import Run
 from hybridkern.lab.reproduce.experiment import Experiment, Request
-from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, described, trained
+from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, described, loss_of, trained
 from hybridkern.lab.reproduce.result import Column, Result, Row, Table
 
 _LABELS = 1000
@@ -66,7 +66,7 @@ def run(request: Request, loaded: Any) -> Result:
 
 
 _DIFFERENCE = (
-    "The paper moves no images and has no term of consistency: its semi-supervised model is trained on log p(x) and "
+    "The paper does not shift images and has no consistency term: its semi-supervised model is trained on log p(x) and "
     "low entropy alone."
 )
 
@@ -88,10 +88,10 @@ def _conditions(runs: dict[str, Run]) -> list[str]:
     last = list(runs.values())[-1]
     return [
         f"Data: {last.metrics['data']}; {_LABELS} labels, {_LABELS // 10} of each class, spread over the file.",
-        f"Loss of images with a label: {last.metrics['lam_convention']}, lambda = {last.metrics['lam']:g}/D.",
-        "Loss of the others: (lambda / D) times -log p(x), the entropy of p(y|x), and, where the model gives a class "
-        "at least 0.95, the cross-entropy of the same image, moved otherwise, turned (up to 25 degrees), sheared "
-        "(0.3) and scaled (1.2), to that class.",
+        f"Loss of images with a label: {loss_of(last.metrics)}, lambda = {last.metrics['lam']:g}/D.",
+        "Loss of images without a label: the sum of (lambda / D) times -log p(x), the entropy of p(y|x) and, where the "
+        "model gives a class a probability of at least 0.95, the cross-entropy to that class of a second view of the "
+        "image: shifted differently, rotated (up to 25 degrees), sheared (0.3) and scaled (1.2).",
         *(f"{name[0].upper()}{name[1:]}: {described(done)}; {done.metrics['steps']} steps."
           for name, done in runs.items()),
     ]  # fmt: skip
@@ -126,7 +126,7 @@ def _picture(runs: dict[str, Run]) -> Figure:
 
 EXPERIMENT = Experiment(
     "mnist-semi",
-    "MNIST with 1000 labels, without and with the images that have none.",
+    "MNIST with 1000 labels, without and with the unlabelled images.",
     30.0,
     run,
     check_sources("mnist", lambda request: _OPTIONS),

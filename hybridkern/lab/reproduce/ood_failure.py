@@ -15,7 +15,7 @@ from hybridkern.lab.recipes.images.plots import finish, histograms
 from hybridkern.lab.recipes.images.results import Results
 from hybridkern.lab.recipes.workflow import Run
 from hybridkern.lab.reproduce.experiment import Experiment, Request
-from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, described, of_images, trained
+from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, described, loss_of, of_images, trained
 from hybridkern.lab.reproduce.result import Column, Result, Row, Table
 
 _RECIPE = "cifar10"
@@ -30,7 +30,7 @@ COLUMNS = [
     Column("auroc", "AUROC"),
     Column("aupr", "AUPR"),
     Column("fpr95", "FPR at 95 % TPR"),
-    Column("direction", "finds more in distribution"),
+    Column("direction", "scores higher"),
 ]
 Pair = tuple[Tensor, Tensor]
 """A score, higher meaning more in distribution, of the test part and of the other set."""
@@ -46,15 +46,16 @@ def run(request: Request, loaded: Any) -> Result:
     raw = rows[0].values["auroc"]
     assert isinstance(raw, float)
     conditions = [
-        f"Data: {model.metrics['data']}; other set: {model.metrics['ood']} ({_OTHER}), {model.metrics['ood_images']} "
+        f"Data: {model.metrics['data']}; OOD set: {model.metrics['ood']} ({_OTHER}), {model.metrics['ood_images']} "
         "images of it.",
         f"Both models: {described(model)}; {model.metrics['steps']} and {background.metrics['steps']} steps.",
-        f"Loss: {model.metrics['lam_convention']}, lambda = 10/D.",
+        f"Loss: {loss_of(model.metrics)}, lambda = 10/D.",
         f"Bits per dimension: test part {model.metrics['test_bits_per_dim']:.3f}, {_OTHER} "
         f"{model.metrics['ood_bits_per_dim']:.3f}.",
-        f"The background model is trained on images of which {_REDRAWN:g} of the grey values are drawn anew.",
-        f"Groups are of {_GROUP} images of one set, judged by their mean.",
-        "AUROC: the probability that an image of the test part scores higher than one of the other set; 0.5 is chance.",
+        f"The background model is trained on images in which a share of {_REDRAWN:g} of the grey values is redrawn at "
+        "random.",
+        f"A group is {_GROUP} images of one set, scored by their mean.",
+        "AUROC: the probability that an image of the test part scores higher than one of the OOD set; 0.5 is chance.",
         f"Raw log p(x) prefers {_OTHER} to the test part: it fails."
         if raw < 0.5
         else f"Raw log p(x) did not prefer {_OTHER} to the test part in this run.",
@@ -140,7 +141,7 @@ def _picture(model: Run, pairs: dict[str, Pair]) -> Figure:
 
 EXPERIMENT = Experiment(
     "ood-failure",
-    "A known failure: a flow trained on CIFAR-10 gives SVHN the higher likelihood, and scores that repair it.",
+    "A known failure: a flow trained on CIFAR-10 gives SVHN the higher likelihood; and how other scores do.",
     20.0,
     run,
     check_sources(_RECIPE, lambda request: _OPTIONS, ood=_OTHER),

@@ -41,6 +41,6 @@ def sentences(
         if ordering.holds(figures):
             held.append(f"As published, {ordering.name} {verb} as {along} rises: {values}.")
         else:
-            broken.append(f"Unlike the published figures, {ordering.name} does not everywhere {verb[:-1]}"
+            broken.append(f"Unlike the published figures, {ordering.name} does not {verb[:-1]} at every step"
                           f" as {along} rises: {values}.")  # fmt: skip
     return held, broken

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from hybridkern.lab.recipes.images.plots import finish
 from hybridkern.lab.recipes.workflow import Run
 from hybridkern.lab.reproduce.experiment import Experiment, Request
-from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, of_images, trained
+from hybridkern.lab.reproduce.image_runs import (
+    IMAGE_SOURCES,
+    check_sources,
+    loss_of,
+    of_images,
+    precision_of,
+    shifts,
+    trained,
+)
 from hybridkern.lab.reproduce.result import Column, Result, Row, Table
 
 _PAPER = "Chen et al. 2019"
@@ -87,9 +95,9 @@ def _conditions(runs: dict[str, Run]) -> list[str]:
     first = next(iter(runs.values())).metrics
     return [
         f"Data: {first['data']}; {first['examples']['train']} images to train, {first['examples']['test']} to test.",
-        f"Loss: {first['lam_convention']}, lambda = {first['lam']:g}/D.",
-        f"Bits per dimension: {first['bits_per_dim_convention']}. Those of the residual flows are estimates without "
-        "bias: four terms of the log-determinant's series and a part of the rest, drawn anew for each batch.",
+        f"Loss: {loss_of(first)}, lambda = {first['lam']:g}/D.",
+        f"Bits per dimension: {first['bits_per_dim_convention']}. Those of the residual flows are unbiased "
+        "estimates: four terms of the series of the log-determinant, and a random number of further ones per batch.",
         *(f"{name}: {_described(done)}." for name, done in runs.items()),
     ]
 
@@ -106,8 +114,8 @@ def _described(done: Run) -> str:
             f"{config.activation}, on logits of the pixels"
         )
     return (
-        f"{what}; {config.optimizer}, highest learning rate {config.lr:g}, batches of {config.batch_size}, images "
-        f"moved by up to {config.translation} pixels, networks in {metrics['precision']}; {metrics['steps']} steps "
+        f"{what}; {config.optimizer}, highest learning rate {config.lr:g}, batches of {config.batch_size}, "
+        f"{shifts(config.translation)}, networks in {precision_of(metrics)}; {metrics['steps']} steps "
         f"({metrics['epochs']:.2f} epochs) in {metrics['train_seconds'] / 60:.2f} minutes"
     )
 
@@ -119,13 +127,11 @@ def shortfalls(found: dict[str, Figures], variant: str, minutes: float) -> list[
         sentences.append(f"The models had {minutes:.3g} minutes each, not the usual {_MINUTES_A_MODEL:g}.")
     for name in ("residual", "i-DenseNet"):
         if variant == "1/D" and found[name].error > _GOAL:
-            sentences.append(
-                f"{name}: error {found[name].error:.2f} %, above {_GOAL:g} %; the picture shows it over time."
-            )
+            sentences.append(f"{name}: error {found[name].error:.2f} %, above {_GOAL:g} % (see the picture).")
         if variant != "0" and found[name].bits >= found["Glow"].bits:
             sentences.append(
                 f"{name}: {found[name].bits:.3f} bits per dimension, not below Glow's {found['Glow'].bits:.3f}: a "
-                "step takes several passes of every network, so that fewer fit into the time; the picture shows both."
+                "step takes several passes of every network, so that fewer steps fit into the time (see the picture)."
             )
     return sentences
 

@@ -34,8 +34,8 @@ MODELS: dict[str, dict[str, Any]] = {
 _SHARES = {"RealNVP": 1, "NSF": 1, "residual": 3, "i-DenseNet": 3}
 _COLUMNS = [*(Column(name, name) for name in DRAWN), Column("parameters", "parameters", ".0f")]
 _SUMMARY = (
-    "Four densities in the plane, by a residual flow, an invertible DenseNet, RealNVP and a neural spline flow of as "
-    "many parameters."
+    "Four densities in the plane, by a residual flow, an invertible DenseNet, RealNVP and a neural spline flow with "
+    "about the same number of parameters."
 )
 _LIMIT = 4.2  # of the picture's axes; all densities lie within
 _GRID = 150
@@ -83,20 +83,21 @@ def _conditions(runs: Mapping[tuple[str, str], Run]) -> list[str]:
     examples = first.metrics["examples"]
     return [
         f"Data: {examples['train']} points to train, {examples['validation']} to choose the epoch and "
-        f"{examples['test']} to test, drawn from the seed, the same for all flows; standard error of a figure "
+        f"{examples['test']} to test, drawn from the seed, the same for all flows; standard errors "
         f"{min(errors):.3f} to {max(errors):.3f}.",
-        f"No flow can be below {_CHECKERBOARD:.3f} on the checkerboard, its entropy, but by the draw of test points.",
+        f"The entropy of the checkerboard is {_CHECKERBOARD:.3f}: only by chance of the test points can a figure be "
+        "below it.",
         f"Training: {config.optimizer}, highest learning rate {config.lr:g}, batches of {config.batch_size}, at most "
-        f"{config.epochs} epochs along a half cosine, which follows the clock; kept is the epoch of the lowest "
-        "validation loss. The residual flows have three times the time of the others.",
+        f"{config.epochs} epochs along a half cosine over the time; the weights kept are those of the lowest "
+        "validation loss. The residual flows get three times the time of the others.",
         "Residual flow: 8 layers with two hidden layers of 38 units, LipSwish; i-DenseNet: 8 layers with three dense "
-        "layers that grow by 30, CLipSwish, learnable concatenation; log-determinants are exact. RealNVP: 8 couplings; "
+        "layers of growth 30, CLipSwish, learnable concatenation; log-determinants are exact. RealNVP: 8 couplings; "
         "NSF: 5 spline couplings of 8 bins with LU layers.",
         "Epochs: " + "; ".join(
             f"{model} {', '.join(str(runs[model, density].metrics['epochs']) for density in DRAWN)}" for model in MODELS
         ) + f" ({', '.join(DRAWN)}).",
-        "Published (Perugachi-Diaz et al. 2021, arXiv:2102.02694): figures on other draws of such densities, not "
-        "comparable; there i-DenseNets are below residual flows on all of them.",
+        "Published (Perugachi-Diaz et al. 2021, arXiv:2102.02694): figures on other samples of such densities, not "
+        "comparable; there, i-DenseNets are below residual flows on all of them.",
     ]  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def shortfalls(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _cut(runs: Mapping[tuple[str, str], Run]) -> list[str]:
     cut = [f"{m} on {d}" for (m, d), done in runs.items() if done.metrics["epochs"] < done.record.config.epochs]
-    return [f"The time ended the training before its last epoch: {', '.join(cut)}."] if cut else []
+    return [f"The time limit ended training before the last epoch: {', '.join(cut)}."] if cut else []
 
 
 def _picture(runs: Mapping[tuple[str, str], Run]) -> Figure:

@@ -19,7 +19,7 @@ from hybridkern.lab.recipes.images.results import Results
 from hybridkern.lab.recipes.images.task import ImageTask
 from hybridkern.lab.recipes.workflow import Run
 from hybridkern.lab.reproduce.experiment import Experiment, Request
-from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, described, of_images, trained
+from hybridkern.lab.reproduce.image_runs import IMAGE_SOURCES, check_sources, described, loss_of, of_images, trained
 from hybridkern.lab.reproduce.ordering import Ordering, sentences
 from hybridkern.lab.reproduce.panels import Curve, three_panels
 from hybridkern.lab.reproduce.result import Column, Result, Row, Table
@@ -31,11 +31,11 @@ COLUMNS = [
     Column("bits", "bits per dimension", ".2f"),
     Column("error", "error, %", ".2f"),
     Column("nll", "NLL of p(y|x), nats"),
-    Column("ood_bits", "other set: bits per dimension", ".2f"),
-    Column("ood_nll", "other set: NLL, nats", ".2f"),
-    Column("ood_entropy", "other set: entropy of p(y|x), nats"),
-    Column("ood_entropy_rejecting", "the same, p(y) where rejected"),
-    Column("ood_rejected", "other set rejected, %", ".1f"),
+    Column("ood_bits", "OOD set: bits per dimension", ".2f"),
+    Column("ood_nll", "OOD set: NLL, nats", ".2f"),
+    Column("ood_entropy", "OOD set: entropy of p(y|x), nats"),
+    Column("ood_entropy_rejecting", "the same, with p(y) where rejected"),
+    Column("ood_rejected", "OOD set rejected, %", ".1f"),
     Column("rejected", "test part rejected, %", ".1f"),
     Column("auroc", "AUROC of log p(x)"),
 ]
@@ -43,8 +43,8 @@ COLUMNS = [
 _ORDERINGS = (
     Ordering("error", "error", rising=True),
     Ordering("bits", "bits per dimension", rising=False),
-    Ordering("ood_entropy", "entropy of p(y|x) on the other set", rising=True, strict=False),
-    Ordering("ood_entropy_rejecting", "entropy on the other set, p(y) where rejected,", rising=True, strict=False),
+    Ordering("ood_entropy", "entropy of p(y|x) on the OOD set", rising=True, strict=False),
+    Ordering("ood_entropy_rejecting", "entropy on the OOD set, with p(y) where rejected,", rising=True, strict=False),
 )
 
 
@@ -165,15 +165,15 @@ def result(sweep: Sweep, models: dict[float, Judged], runs: dict[float, Run]) ->
     held, broken = sentences(_ORDERINGS, ours, "lambda")
     first = next(iter(runs.values()))
     conditions = [
-        f"Data: {first.metrics['data']}; other set: {first.results.metrics['ood']} ({sweep.other}).",
-        f"Loss: {first.metrics['lam_convention']}.",
+        f"Data: {first.metrics['data']}; OOD set: {first.results.metrics['ood']} ({sweep.other}).",
+        f"Loss: {loss_of(first.metrics)}.",
         f"Bits per dimension: {first.metrics['bits_per_dim_convention']}.",
         f"Every model: {described(first)}.",
         "Training steps: "
         + ", ".join(f"{run.metrics['steps']} (lambda {lam:g}/D)" for lam, run in runs.items())
         + f", {first.metrics['train_seconds'] / 60:.3g} minutes each.",
-        f"Rejected is what has a lower log p(x) than all of {_FITTED} training images (equations 9 and 10); the answer "
-        "is then the class prior p(y).",
+        f"An image is rejected where its log p(x) is below that of all {_FITTED} training images (equations 9 and 10 "
+        "of the paper); its prediction is then the class prior p(y).",
         *held,
     ]
     return Result(

@@ -38,11 +38,11 @@ _COLUMNS = [
     Column("std_near", "predictive std at x = 4", ".2f"),
     Column("std_far", "at x = 8", ".2f"),
 ]
-_HYBRID, _GP, _KDE, _TRUTH = "hybrid model", "Gaussian process", "kernel density", "the drawn distribution"
+_HYBRID, _GP, _KDE, _TRUTH = "hybrid model", "Gaussian process", "kernel density", "the true distribution"
 _SUMMARY = (
     "Regression on 250 points with three clusters of x and y = x^3 + noise: a flow of three planar maps with Bayesian "
-    "linear regression on its latent gives p(y|x) and p(x) at once; a Gaussian process and a kernel density estimate "
-    "give one of them each."
+    "linear regression on its latent gives both p(y|x) and p(x); a Gaussian process gives only the first, and a kernel "
+    "density estimate only the second."
 )
 
 
@@ -150,7 +150,7 @@ def _conditions(run: Run) -> list[str]:
     return [
         f"Data: {examples['train']} points to train all models, {examples['test']} to test; x from N(-4, 0.4), "
         "N(0, 0.6), N(4, 0.4) in equal parts, noise of standard deviation 3, 20, 3; all drawn from the seed.",
-        f"Hybrid model: three planar maps, Bayesian linear regression, {described(run)}; first weights the best of "
+        f"Hybrid model: three planar maps, Bayesian linear regression, {described(run)}; initial weights: the best of "
         f"{config.starts} tries.",
         f"Objective: {run.metrics['objective']}; log p(y|x) is the log marginal likelihood of the batch.",
         "Gaussian process: squared-exponential kernel and noise, by marginal likelihood (scikit-learn); kernel "
@@ -168,8 +168,9 @@ def _shortfalls(task: Regression, row: Row) -> list[str]:
     found = [
         f"The noise of the Bayesian linear head is one number ({noise:.1f}), so the band does not narrow where the "
         "noise is 3; the Gaussian process has the same limit.",
-        f"Away from the data the band of the hybrid model grows from {near:.2f} (x = 4) to {far:.2f} (x = 8) only: "
-        "with one latent and 250 points the weights are nearly certain, and it is p(x) that tells of the distance.",
+        f"Away from the data the band of the hybrid model grows only from {near:.2f} (x = 4) to {far:.2f} (x = 8): "
+        "with one latent and 250 points the weights are nearly certain. The distance from the data shows in p(x) "
+        "alone.",
     ]
     if row.values["modes"] != 3:
         found.append(f"p(x) of the hybrid model has {row.values['modes']} modes, not 3.")

@@ -34,9 +34,9 @@ _MINUTES_A_MODEL = 6.0
 _OPTIONS: dict[str, Any] = {}  # the recipe's own
 _SETTINGS = settings(_LAMS, convolutions=True)
 _DIFFERENCE = (
-    "The paper moves no images, draws black and white pixels anew from grey values, and trains for far longer; here "
-    "images are moved, pixels are white from half of the highest grey value on, and the classifier's loss weighs more. "
-    "Its classifiers are no convolutions, and that of M1+M2 sees M1's latents and not the image."
+    "The paper does not shift images, samples black and white pixels from grey values, and trains for far longer; here "
+    "images are shifted, pixels of at least half of the highest grey value are white, and the classifier's loss has "
+    "more weight. The paper's classifiers have no convolutions, and that of M1+M2 sees M1's latents and not the image."
 )
 
 
@@ -74,9 +74,7 @@ def shortfalls(errors: dict[str, float], request: Request) -> list[str]:
         for name, target in _TARGETS.items():
             for kind in (name, name + BY_CONVOLUTIONS):
                 if errors[kind] > target:
-                    found.append(
-                        f"{kind}: error {errors[kind]:.2f} %, above {target:g} %; the picture shows it over time."
-                    )
+                    found.append(f"{kind}: error {errors[kind]:.2f} %, above {target:g} % (see the picture).")
     return found
 
 

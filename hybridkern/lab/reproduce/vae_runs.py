@@ -11,7 +11,7 @@ from hybridkern.lab.recipes.images.plots import finish
 from hybridkern.lab.recipes.vae.config import VAEConfig
 from hybridkern.lab.recipes.workflow import Run, train
 from hybridkern.lab.reproduce.experiment import Request
-from hybridkern.lab.reproduce.image_runs import source_options
+from hybridkern.lab.reproduce.image_runs import shifts, source_options
 from hybridkern.lab.reproduce.result import Column
 
 COLUMNS = [
@@ -95,17 +95,17 @@ def conditions(runs: Mapping[str, Run]) -> list[str]:
     examples = metrics["examples"]
     return [
         f"Data: {metrics['data']}; {examples['train']} images to train, {config.labels} of them with labels, equally "
-        f"many of each class; {examples['validation']} for the curves alone, {examples['test']} to test.",
-        f"Every network but convolutions has one hidden layer of {config.hidden} units; {config.latent} latents "
-        f"(CCVAE: and one for each class); {config.optimizer}, one cycle of the learning rate up to {config.lr:g}, "
-        f"batches of {config.batch_size} with a share of {config.unlabelled:g} without labels, images moved by up to "
-        f"{config.translation} pixels.",
+        f"many per class; {examples['validation']} for the curves only, {examples['test']} to test.",
+        f"Every network except the convolutions has one hidden layer of {config.hidden} units; {config.latent} latents "
+        f"(CCVAE: and one per class); {config.optimizer}, one cycle of the learning rate up to {config.lr:g}, "
+        f"batches of {config.batch_size}, {100 * config.unlabelled:g} % of them without labels, "
+        f"{shifts(config.translation)}.",
         f"{metrics['nll_convention']}.",
         *(f"{name}: {run.metrics['lam_convention'].removeprefix('none; ')}." for name, run in runs.items()),
         "Steps (minutes): "
         + ", ".join(
             f"{name} {run.metrics['steps']} ({run.metrics['train_seconds'] / 60:.2f})" for name, run in runs.items()
-        ) + ". M1+M2 stands on the M1 of the line above it; the bound of its M2 is of M1's latents and is left out.",
+        ) + ". M1+M2 takes the M1 of the row above it; its bound is one of M1's latents, and is left out.",
     ]  # fmt: skip
 
 
@@ -116,8 +116,9 @@ def against_lambda(runs: Mapping[str, Run]) -> str:
     own = figures(runs[CC])["error"]
     near = own <= hybrids[best] + 0.5
     return (
-        f"CCVAE, without lambda: {own:.2f} %; best of {len(hybrids)} hybrids ({best.removeprefix('hybrid VAE, ')}): "
-        f"{hybrids[best]:.2f} %. Lambda-free is {'' if near else 'not '}within 0.5 points of it or better."
+        f"CCVAE, which has no lambda: {own:.2f} %; the best of {len(hybrids)} hybrid VAEs "
+        f"({best.removeprefix('hybrid VAE, ')}): {hybrids[best]:.2f} %. CCVAE is {'' if near else 'not '}better than "
+        "it or within 0.5 points of it."
     )
 
 

@@ -42,8 +42,8 @@ def described(run: Run) -> str:
     steps = metrics["epochs"] * -(-metrics["examples"]["train"] // config.batch_size)
     return (
         f"{metrics['parameters']} parameters, {config.optimizer}, learning rate {config.lr:g}, batches of "
-        f"{config.batch_size}, {steps} steps; kept are the weights of epoch {metrics['best_epoch']} of "
-        f"{metrics['epochs']}, {'the last one' if config.keep == 'last' else 'that of the lowest validation loss'}"
+        f"{config.batch_size}, {steps} steps; weights kept: epoch {metrics['best_epoch']} of "
+        f"{metrics['epochs']}, {'the last one' if config.keep == 'last' else 'the one of the lowest validation loss'}"
     )
 
 
@@ -52,4 +52,4 @@ def out_of_time(run: Run) -> list[str]:
     config, metrics = of_vectors(run), run.metrics
     patient = config.keep == "last" or metrics["epochs"] - metrics["best_epoch"] <= config.patience
     stopped = metrics["epochs"] < config.epochs and patient
-    return [f"The time ended the training after {metrics['epochs']} of {config.epochs} epochs."] if stopped else []
+    return [f"The time limit ended training after {metrics['epochs']} of {config.epochs} epochs."] if stopped else []

@@ -42,7 +42,7 @@ def markdown(result: Result, name: str, summary: str, pictures: list[Path]) -> s
         rows = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
         blocks += [f"## {table.title}", rows]
     blocks += [f"![{path.stem}]({path.name})" for path in pictures]
-    for title, sentences in (("Conditions", result.conditions), ("What falls short", result.shortfalls)):
+    for title, sentences in (("Conditions", result.conditions), ("Limitations", result.shortfalls)):
         if sentences:
             blocks += [f"## {title}", "\n".join(f"- {sentence}" for sentence in sentences)]
     return "\n\n".join(blocks) + "\n"

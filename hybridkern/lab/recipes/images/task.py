@@ -96,7 +96,7 @@ class ImageTask(Task):
         """What bits per dimension are of, averaged over so many dequantizations."""
         return (
             f"-log2 p(x + u) / D, grey values 0..{self.grey_levels - 1} with uniform noise u from [0, 1), mean over "
-            f"{draws} draws: an upper bound for the whole numbers; D = {self.dim}"
+            f"{draws} draw{'s' if draws > 1 else ''} of u: an upper bound for the whole numbers; D = {self.dim}"
         )
 
     def objective(self) -> objectives.Objective:

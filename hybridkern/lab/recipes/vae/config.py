@@ -84,9 +84,9 @@ class VAEConfig(TrainingConfig):
     def lam_record(self, dim: int) -> dict[str, Any]:
         if self.model == "hybrid":
             return super().lam_record(dim)
-        bound = "none; loss = minus the bound of log p(x, y), of log p(x) without label, nats per example"
+        bound = "none; loss = minus the bound of log p(x, y), or of log p(x) where there is no label, nats per example"
         if self.model == "m1":
-            bound = "none; loss = minus the bound of log p(x); -log p(y|z) for the classifier alone"
+            bound = "none; loss = minus the bound of log p(x), and -log p(y|z) for the classifier only"
         elif self.model != "ccvae":
-            bound += f"; minus log q(y|x), weighing {self.label_weight:g} in the mean over a batch"
+            bound += f"; minus {self.label_weight:g} log q(y|x) in the mean over a batch"
         return {"lam_convention": bound}

@@ -49,7 +49,7 @@ def _bound(task: VAETask, scores: Scores, draws: int) -> dict[str, Any]:
     return {
         "test_nll_nats": nll,
         "test_bits_per_dim": nll / (task.dim * math.log(2)),
-        "nll_convention": f"NLL: an upper bound, minus the bound of log P(x), mean over {draws} draws of the latents; "
+        "nll_convention": f"NLL: an upper bound: minus the bound of log P(x), mean over {draws} draws of the latents; "
         f"{pixels}, D = {task.dim}",
     }
 
