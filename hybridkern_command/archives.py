@@ -17,11 +17,14 @@ def compress(
     paths: Annotated[list[Path], typer.Argument(metavar="PATHS...", help=".png, .webp, .npz files, or folders.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT.hk", help="The archive.")],
     float64: Annotated[
-        bool, typer.Option("--float64", help="Networks in float64: any network, but for this machine only.")
+        bool,
+        typer.Option("--float64", help="Networks in float64: works for any network, but decodes on this machine only."),
     ] = False,
-    compare: Annotated[bool, typer.Option(help="Also count PNG and lossless WebP of the same pixels.")] = True,
+    compare: Annotated[
+        bool, typer.Option(help="Also show the bytes of PNG and lossless WebP for these pixels.")
+    ] = True,
 ) -> None:
-    """Compress images without loss by a trained integer flow."""
+    """Compress images without loss, with a trained integer flow."""
     from hybridkern.lab.compress import workflow
 
     sizes = workflow.compress(run, paths, out, integers=not float64, compare=compare, say=_say)
@@ -39,17 +42,17 @@ def decompress(
     archive: Annotated[Path, typer.Argument(metavar="OUT.hk", help="An archive.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write into.")],
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="The run folder, where it has moved.", show_default="as recorded")
+        Path | None, typer.Option(metavar="RUN", help="The run folder, if it has moved.", show_default="as recorded")
     ] = None,
 ) -> None:
-    """Bring the images of an archive back, to the bit."""
+    """Restore the images of an archive, with exactly the same pixels."""
     from hybridkern.lab.compress import workflow
 
     workflow.decompress(archive, out, run=run, say=_say)
 
 
 def inspect(archive: Annotated[Path, typer.Argument(metavar="OUT.hk", help="An archive.")]) -> None:
-    """Say what an archive holds, and check its checksums; needs no model."""
+    """List what an archive holds and verify its checksums; needs no model."""
     from hybridkern.lab.compress import workflow
 
     head, entries = workflow.describe(archive)

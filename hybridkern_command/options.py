@@ -22,42 +22,49 @@ Recipe = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Data to train on in place of the recipe's: .npz; density: .csv too."),
+    typer.Option(metavar="FILE", help="Data to train on instead of the recipe's own: .npz; for density also .csv."),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Most passes over the training data.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Maximum number of passes over the training data.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")]
 Lam = Annotated[
     float | None,
     typer.Option(
-        help="Weight of -log p(x) in nats beside -log p(y|x); mnist and svhn: per dimension, lam / D.",
+        help="Weight of -log p(x) against -log p(y|x), in nats per example; for cifar10, mnist, svhn and the VAEs per "
+        "dimension: lam / D.",
         show_default="recipe's",
     ),
 ]
 Lattice = Annotated[
     str | None, typer.Option(help="exact: round(beta t), stays on integers; tutorial: beta round(t), leaves them.")
 ]
-Parts = Annotated[int | None, typer.Option(help="Parts a coupling updates (digits-tutorial: 1 or 4).")]
-DataRoot = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the official files (mnist, svhn).")]
+Parts = Annotated[int | None, typer.Option(help="Number of parts that a coupling updates (digits-tutorial: 1 or 4).")]
+DataRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the official files (cifar10, mnist, svhn).")
+]
 TestData = Annotated[
-    Path | None, typer.Option(metavar="FILE.npz", help="Test data in a file of their own (mnist, svhn, density).")
+    Path | None, typer.Option(metavar="FILE", help="A separate file of test data (recipes on images; density).")
 ]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the official files into --data-root.")]
-Flow = Annotated[str | None, typer.Option(help="Of a table: nsf, maf, realnvp or residual (density, toy-density).")]
+Flow = Annotated[str | None, typer.Option(help="nsf, maf, realnvp or residual (density, toy-density).")]
 Ood = Annotated[
     str | None,
-    typer.Option(metavar="FILE.npz", help="Another set to score; cifar10, mnist, svhn: official files."),
+    typer.Option(
+        metavar="FILE.npz",
+        help="Out-of-distribution data to score: a file, or cifar10, mnist or svhn for the official files.",
+    ),
 ]
 Minutes = Annotated[float | None, typer.Option(help="Wall time of training; the learning rate follows it.")]
-TrainSize = Annotated[int | None, typer.Option(min=1, help="Only the first so many training images.")]
-Validation = Annotated[int | None, typer.Option(min=0, help="Training images held out for the curves.")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32 or bf16, the precision of the networks (mnist, svhn).")]
-Memory = Annotated[str | None, typer.Option(help="store, recompute or invert: activations of the flow (mnist, svhn).")]
-Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one), cpu or cuda.")]
+TrainSize = Annotated[int | None, typer.Option(min=1, help="Number of training images, the first ones of the file.")]
+Validation = Annotated[int | None, typer.Option(min=0, help="Number of training images held out for the curves.")]
+Precision = Annotated[str | None, typer.Option(help="Precision of networks: auto, fp32 or bf16 (recipes on images).")]
+Memory = Annotated[str | None, typer.Option(help="What is kept of activations: store, recompute or invert (Glow).")]
+Device = Annotated[str | None, typer.Option(help="auto (a GPU if there is one), cpu or cuda.")]
 Devices = Annotated[
-    int | None, typer.Option(min=1, help="Processes, or GPUs, of a machine that share each batch (mnist, svhn).")
+    int | None, typer.Option(min=1, help="Processes, or GPUs, per machine that share each batch (recipes on images).")
 ]
 Nodes = Annotated[
-    int | None, typer.Option(min=1, help="Machines; torchrun or SLURM starts the processes (mnist, svhn).")
+    int | None,
+    typer.Option(min=1, help="Machines; torchrun or SLURM starts the processes (recipes on images)."),
 ]
 Option = Annotated[
     list[str] | None,

@@ -78,7 +78,7 @@ class Codec:
     """Lossless compression of images of one shape by an integer flow.
 
     Every image becomes a stream of its own, whose length is its negative log-probability under the model, within
-    0.01 bits a dimension where values lie within 2048 of their means, as those of 8 bits do; its checksum and framing
+    0.01 bits per dimension where values lie within 2048 of their means, as those of 8 bits do; its checksum and framing
     take about 6 bytes more. An image that would take more bytes so than as it is is stored raw. Masses are read from
     integer tables (:mod:`hybridkern.codec.reference`), and a checksum of the decoded values makes a wrong image an
     error. Images with fewer rows or columns than the model's are coded as images of its shape whose last row and

@@ -33,9 +33,9 @@ _CHANGE_STEPS = 64  # of the change of a log-scale, before it is bounded, in one
 def quantize(model: nn.Module, images: Tensor | np.ndarray) -> QuantizedIDF:
     """An integer flow whose networks are integers, which gives the same latents and masses on every machine.
 
-    Weights become 8-bit integers with a step an output channel, activations 8-bit integers with a step a layer chosen
-    from the images, and biases keep the mean of each channel. The flow stays a bijection whatever that costs in bits;
-    the cost is in ``bits`` of the result.
+    Weights become 8-bit integers with one step per output channel, activations 8-bit integers with one step per layer,
+    chosen from the images, and biases keep the mean of each channel. The flow stays a bijection. What this costs
+    in bits is in ``bits`` of the result.
 
     Args:
         model: an ``IDF`` on images, or a ``HybridModel`` on one, with networks ``nets.ConvNet`` or ``nets.ResNet``

@@ -147,7 +147,7 @@ class QuantizedIDF(nn.Module, Scheme):
 
     Attributes:
         shape: ``(C, H, W)`` of an image.
-        bits: bits a dimension of the images that it was made with: ``{"float": ..., "integers": ...}``, or empty.
+        bits: bits per dimension of the images that it was made with: ``{"float": ..., "integers": ...}``, or empty.
     """
 
     integers = True

@@ -137,7 +137,7 @@ class Glow(FormedFlow):
     Args:
         shape: ``(C, H, W)`` of one image; ``H`` and ``W`` divisible by ``2**levels``.
         levels: number of levels.
-        steps: steps a level.
+        steps: steps per level.
         hidden: width of the coupling networks named by ``net``.
         form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`: by default ``"bounded"``, whose scale
             lies between ``1/e`` and ``e``. The paper's ``"glow"`` bounds it from above only: on data with many equal

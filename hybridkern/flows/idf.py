@@ -73,7 +73,7 @@ class IDF(Flow):
             differ by at most one. A single dimension is one part.
         hidden: hidden sizes of each network; an ``int`` means two layers of it (for images: one number).
         lattice: ``"exact"``, or ``"tutorial"``, which is for vectors.
-        prior: ``"logistic"``, or ``"mixture"`` of ``components`` logistics a dimension.
+        prior: ``"logistic"``, or ``"mixture"`` of ``components`` logistics per dimension.
         components: number of logistics of the mixture.
         net: builds a network instead, ``net(in_features, out_features)``; its own initialization is kept. It must
             run in float64 as well and be deterministic in evaluation mode. For images also a name: ``"conv"`` (the

@@ -1,4 +1,4 @@
-"""A loss under float16 autocast whose gradient nobody scales: said once a model."""
+"""A loss under float16 autocast whose gradient nobody scales: said once per model."""
 
 from __future__ import annotations
 

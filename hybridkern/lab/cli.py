@@ -126,7 +126,7 @@ def evaluate(
     ood: options.Ood = None,
     threads: options.Threads = None,
 ) -> None:
-    """Evaluate a finished run again on its test data, beside the figures it was written with."""
+    """Evaluate a finished run again on its test data, and show the stored figures next to the new ones."""
     with errors_in_one_line():
         from hybridkern.lab.recipes.workflow import evaluate_run, stored_metrics
 
@@ -180,12 +180,10 @@ def reproduce(
         ),
     ],
     minutes: Annotated[
-        float | None, typer.Option(help="Wall time of all its training.", show_default="the experiment's")
+        float | None, typer.Option(help="Total wall time of training.", show_default="the experiment's")
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="Training data of the experiment.")] = None,
-    test_data: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="Test data, if in a file of their own.")
-    ] = None,
+    test_data: Annotated[Path | None, typer.Option(metavar="FILE.npz", help="A separate file of test data.")] = None,
     ood: Annotated[str | None, typer.Option(metavar="FILE.npz", help="Out-of-distribution set to score.")] = None,
     data_root: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of official files.")] = None,
     variant: Annotated[
@@ -199,11 +197,14 @@ def reproduce(
     ] = None,
     threads: options.Threads = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default="runs/reproduce-NAME, or the next free one")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder of the results.", show_default="runs/reproduce-NAME, or the next free one"
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the experiment in --out.")] = False,
 ) -> None:
-    """Rerun a published experiment: a table beside the published one, a picture and a JSON file."""
+    """Rerun a published experiment: a table with the published figures, a picture and a JSON file."""
     with errors_in_one_line():
         from hybridkern.lab.recipes.run_folder import free_folder
         from hybridkern.lab.reproduce.experiment import experiment_names
@@ -228,7 +229,7 @@ def reproduce(
 @app.command()
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(metavar="[RECIPE]", help="Show its settings.", show_default=False)
+        str | None, typer.Argument(metavar="[RECIPE]", help="Show the settings of this recipe.", show_default=False)
     ] = None,
 ) -> None:
     """List the recipes and experiments, or the settings of one recipe with their defaults and meanings."""
@@ -254,7 +255,7 @@ def recipes(
 
 @app.command()
 def backends() -> None:
-    """List the backends of the operators, and why one is missing."""
+    """List the backends of the operators, and say why one is not available."""
     import hybridkern
 
     table = table_of("", "backend", "available", "reason")

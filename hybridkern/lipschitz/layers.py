@@ -46,7 +46,7 @@ def _place(weight: Tensor) -> int:
 class LipschitzLayer(nn.Module, ABC):
     """A linear map with an approximate pair of its leading singular vectors, kept as buffers.
 
-    The map is applied with a weight that is handed over: dividing the weight by its norm once a step serves all of the
+    The map is applied with a weight that is handed over: dividing the weight by its norm once per step serves all
     calls in that step.
 
     Attributes:

@@ -33,7 +33,7 @@ _settled: WeakSet[LipschitzLayer] = WeakSet()
 def has_settled(layers: Sequence[LipschitzLayer]) -> bool:
     """Whether power iteration has run to its end once; where that cannot be looked at, taken for granted.
 
-    A device is waited for once a layer.
+    It waits for a device once per layer.
     """
     unknown = [layer for layer in layers if layer not in _settled]
     if not unknown or torch.compiler.is_compiling() or not is_plain(unknown[0].settled):

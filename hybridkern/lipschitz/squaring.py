@@ -1,6 +1,6 @@
 """Leading singular vectors of small matrices: high powers of iteration in a few products, and a proof of the norm.
 
-Power iteration multiplies by ``A = W^T W`` once a step, and takes hundreds of steps where the two largest singular
+Power iteration multiplies by ``A = W^T W`` once per step, and takes hundreds of steps where the two largest singular
 values are close, as they are in a trained layer. A Chebyshev polynomial of degree 64 of ``A`` holds all eigenvalues
 below what was reached before to the same size, and lifts those above by as much as thousands of steps do. Six products
 make it, since ``C_2k = C_k^2 - 2`` for ``C(x) = 2 T(x / 2)``. A product of ``n x n`` matrices costs as much as ``n``

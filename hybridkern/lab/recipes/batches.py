@@ -13,7 +13,7 @@ _DRAWS_AN_EPOCH = 3
 
 
 class Batches:
-    """Yields ``(x (B, D), y (B,))``, by one index a batch: collating 64 rows a step in Python costs more than the step.
+    """Yields ``(x (B, D), y (B,))``, by one index per batch: collating 64 rows in Python costs more than the step.
 
     The order is the one that a plain PyTorch loop has which builds its model after ``torch.manual_seed`` and then
     goes through a ``DataLoader(shuffle=True)`` and a validation loader an epoch. So a run can be compared with such a

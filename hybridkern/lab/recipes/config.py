@@ -1,4 +1,4 @@
-"""What a run is made of: one frozen dataclass a recipe, written to ``config.json`` and read back from it."""
+"""What a run is made of: one frozen dataclass per recipe, written to ``config.json`` and read back from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Config:
 
     Attributes:
         data: path of an ``.npz`` file (see :mod:`hybridkern.lab.data`), or ``None`` for the recipe's own data.
-        epochs: most passes over the training part.
+        epochs: maximum number of passes over the training part.
         batch_size: examples per step.
         lam: weight of the negative log-likelihood in nats per example: ``loss = -log p(y|x) - lam * log p(x)``.
             ``None``: ``1/D``, D being the dimensions of an example.

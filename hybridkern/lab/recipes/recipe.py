@@ -14,7 +14,7 @@ from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.task import Task
 
-# One line a recipe. Its module holds RECIPE and is imported only when that recipe is used.
+# One line per recipe. Its module holds RECIPE and is imported only when that recipe is used.
 _MODULES = {
     "cifar10": "hybridkern.lab.recipes.cifar10",
     "digits": "hybridkern.lab.recipes.digits",

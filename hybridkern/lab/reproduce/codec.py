@@ -33,7 +33,7 @@ SPEEDS = [
     Column("bits", "bits per dimension, without headers"),
 ]
 _GOALS = {"mnist": 1.30, "svhn": 2.50}  # bits per dimension
-_GOAL_SPEED = 100.0  # images a second
+_GOAL_SPEED = 100.0  # images per second
 _GOAL_LOSS = 0.05  # bits per dimension, of networks of integers
 _FLOAT_IMAGES = 50  # that networks in float64 are tried on
 _MINUTES = 30.0
@@ -44,7 +44,7 @@ OPTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 
-# of the networks by the least minutes of training: a wider one learns more a step, and has fewer of them
+# of the networks by the least minutes of training: a wider one learns more per step, and has fewer of them
 _WIDTHS = {0.0: 32, 60.0: 48, 180.0: 64}
 
 
@@ -159,7 +159,7 @@ def _conditions(done: Run, count: int, same: bool, error: float, loss: float, ot
 
 
 def shortfalls(variant: str, minutes: float, rows: list[Row], ours: Coded, loss: float, same: bool) -> list[str]:
-    """What the figures miss: the usual time, the aims in bits and images a second, and each format's bytes."""
+    """What the figures miss: the usual time, the targets in bits and images per second, and each format's bytes."""
     found = []
     if minutes < _MINUTES:
         found.append(f"The model had {minutes:.3g} minutes of training, not the usual {_MINUTES:g}.")

@@ -14,11 +14,11 @@ from hybridkern.codec.container import Header
 from hybridkern.lab.compress.formats import encoders, strips
 from hybridkern.lab.recipes.errors import RecipeError
 
-STRIP = 100  # images a file
+STRIP = 100  # images per file
 
 
 class Sizes(NamedTuple):
-    """Bytes of all files: one an image, and one for ``STRIP`` images."""
+    """Bytes of all files: one file per image, and one for ``STRIP`` images."""
 
     single: int
     strips: int
@@ -43,7 +43,7 @@ class Coded:
 
 
 def coded(codec: Codec, images: Tensor) -> Coded:
-    """Images ``(N, C, H, W)``, uint8, there and back, ``STRIP`` a file.
+    """Images ``(N, C, H, W)``, uint8, there and back, ``STRIP`` per file.
 
     Raises:
         RecipeError: an image came back with other pixels.

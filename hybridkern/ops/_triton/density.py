@@ -13,5 +13,5 @@ def is_shared(param: Tensor, x: Tensor) -> bool:
 
 
 def gradient_of(value: Tensor, order: Order, reduced: bool) -> Operand:
-    """The incoming gradient: one number an example, or one an element."""
+    """The incoming gradient: one number per example, or one per element."""
     return Operand(value, value.stride(0), 0, 0, False, per_example=True) if reduced else operand(value, order)

@@ -108,7 +108,7 @@ class Operand(NamedTuple):
     """A tensor and its strides in elements: between examples, outer and inner runs; 0 where it is broadcast.
 
     ``component`` is the stride of a dimension between examples and channels; ``None``: there is none. One that is
-    ``per_example`` holds a number an example, at its batch stride.
+    ``per_example`` holds a number per example, at its batch stride.
     """
 
     tensor: Tensor

@@ -68,7 +68,7 @@ def tile_of(rows: int, columns: int, vector: int, reduces: bool, shrink: int = 1
 def _grown(rows: int, columns: int, vector: int, warps: int) -> int:
     """Warps of a program that has an example for itself, where there are too few examples to fill a GPU.
 
-    Two steps remain, since each warp reads what there is once an example. One warp keeps its sums to itself, and stays
+    Two steps remain, since each warp reads what there is once per example. One warp keeps its sums to itself, and stays
     one.
     """
     while 1 < warps < MOST_WARPS and 4 * vector * 32 * warps <= columns and rows * warps * 32 < FULL * THREADS:

@@ -1,9 +1,9 @@
 """Coupling network as matrix products over pixels: the kernels around the products.
 
 With ``P`` pixels in all, a 3x3 convolution is a product with a matrix of ``P`` rows that holds the nine neighbors of
-each pixel (``spread``); or a product that gives nine numbers a pixel and channel, one for each neighbor it adds to, and
-a sum of nine shifted images (``collect``). The first convolution, which has few inputs, is the former, and the last,
-which has few outputs, is the latter; their gradients are the other one each.
+each pixel (``spread``); or a product that gives nine numbers per pixel and channel, one for each neighbor it adds to,
+and a sum of nine shifted images (``collect``). The first convolution, which has few inputs, is the former, and
+the last, which has few outputs, is the latter; their gradients are the other one each.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ def _narrowest(*values: Tensor) -> int:
     return min(value.element_size() for value in values)
 
 
-_EACH = 4  # numbers a thread holds of each array: one access of 16 bytes, in registers that half the threads find
+_EACH = 4  # numbers that a thread holds of each array: one access of 16 bytes, in registers that half the threads find
 
 
 def _tile(order: Order, components: int, narrowest: int, reduces: bool | None) -> Tile:

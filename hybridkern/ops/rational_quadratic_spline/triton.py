@@ -17,7 +17,7 @@ from hybridkern.ops._triton.tiles import batch_tile_of, power_of_two, tile_of
 from hybridkern.ops.rational_quadratic_spline.form import Spline, decoded
 from hybridkern.ops.rational_quadratic_spline.triton_kernels import backward_kernel, forward_kernel
 
-_EACH = 4  # numbers a thread holds of each array
+_EACH = 4  # numbers that a thread holds of each array
 
 
 def _constants(s: Spline, x: Tensor) -> dict[str, Any]:

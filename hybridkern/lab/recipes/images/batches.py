@@ -54,7 +54,7 @@ class TrainingBatches:
     Args:
         split: the images, whole numbers.
         shape: of one image, ``(H, W[, C])``.
-        batch_size: images a step, over all processes.
+        batch_size: images per step, over all processes.
         stretch: steps of the next one of Lightning's epochs; asked at the beginning of each, when ``done`` is known.
         seed: of order, moves and noise.
         translation: the most pixels an image is moved by, each way.

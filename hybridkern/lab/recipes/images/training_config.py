@@ -20,35 +20,38 @@ class TrainingConfig(Config):
     """Settings of data and training; ``lam`` is per dimension: the weight of ``-log p(x)`` is ``lam / D``.
 
     Attributes:
-        epochs: most passes over the training part; ``None``: ``minutes`` alone end the run, as they do where they are
-            given without ``epochs``.
+        lam: weight of ``-log p(x)`` per dimension: ``loss = -log p(y|x) - (lam / D) * log p(x)``, nats per example, D
+            being the dimensions of an example.
+        epochs: maximum number of passes over the training part; ``None``: only ``minutes`` end the run, as they do if
+            they are given without ``epochs``.
         data_root: folder with the data set's official files, instead of ``data``.
         test_data: an ``.npz`` file whose images are the test part; those of ``data`` are then all for training.
         ood: data to score beside the test part: an ``.npz`` file, or ``svhn``, ``mnist`` or ``cifar10`` for the test
             part of the official files under ``data_root``.
-        ood_size: only so many images of ``ood``, spread evenly over it.
-        train_size: only so many of the training images, the first ones.
-        validation: so many training images, the last ones, are held out for the curves; they choose nothing.
-        translation: training images are moved by up to so many pixels each way, edges repeated.
-        redrawn: share of the grey values of training images that are drawn anew, evenly from all there are: with it a
-            model learns the background of images and not what they show.
-        translation_until: share of the training after which they are no longer moved.
+        ood_size: number of images of ``ood`` that are scored, spread evenly over it; ``None``: all.
+        train_size: number of training images, the first ones; ``None``: all.
+        validation: number of training images, the last ones, that are held out for the curves; they choose nothing.
+        translation: largest shift of training images, in pixels in each direction; edges are repeated.
+        redrawn: share of the grey values of training images that are replaced by random ones: with it a model learns
+            the background of images and not what they show.
+        translation_until: share of the training after which images are no longer shifted.
         head_lr: factor on the learning rate of the classifier. head_weight_decay: its weight decay.
-        labels: only so many training images keep their label, equally many a class; ``None``: all do.
+        labels: number of training images that keep their label, equally many per class; ``None``: all do.
         unlabelled: share of each batch that is drawn from the images without label; with 0 they are left out.
-        consistency: weight of the cross-entropy, in nats, of images without label to what the model makes of the same
-            images moved otherwise, where it is sure of them; not 0: each is then in its batch twice.
-        distortion: strength, from 0 to 1, by which the second of the two is turned (up to 25 degrees), sheared (0.3)
-            and scaled (1.2).
-        boost: factor on ``lam`` at first; it falls to 1 geometrically. Gradients of the classifier are so much noisier
-            than those of the likelihood that under Adam they would hold it back.
-        boost_until: share of the training after which it is 1.
+        consistency: weight of a consistency term, in nats: the cross-entropy of a second view of each unlabelled image
+            to the class that the model gives the first one, where it is sure. If not 0, each of them is in its batch
+            twice.
+        distortion: strength, from 0 to 1, of the second view's rotation (up to 25 degrees), shear (0.3) and scale
+            (1.2).
+        boost: factor on ``lam`` at the start, which falls to 1 geometrically. Gradients of the classifier are so much
+            noisier than those of the likelihood that under Adam they would slow it down.
+        boost_until: share of the training after which this factor is 1.
         minutes: wall time of training; the schedule follows it.
         ema_every: steps between two updates of the running average.
         checkpoint_steps: steps between two checkpoints, each preceded by a validation; fewer in a short run, which has
             at least eight.
-        precision: ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: that where the CPU has instructions for it,
-            or the GPUs (sm_80 or newer).
+        precision: ``"fp32"``; ``"bf16"``: networks in bfloat16 (autocast); ``"auto"``: bf16 if the CPU, or the GPU
+            (sm_80 or newer), has instructions for it.
         devices: processes that share each batch, on each machine; each has a GPU of its own where they are on GPUs.
         nodes: machines; torchrun or SLURM starts the processes.
         draws: dequantizations over which the test figures are averaged.

@@ -19,21 +19,21 @@ class VAEConfig(TrainingConfig):
     """Settings of the model beside those of data and training.
 
     Attributes:
-        model: ``"m2"``; ``"m1"``: a VAE without labels, and a classifier that learns on its latents and does not change
+        model: ``"m2"``; ``"m1"``: a VAE without labels, and a classifier that learns on its latents without changing
             them; ``"m1m2"``: M2 on the latents of such a run, ``first``; ``"ccvae"``; ``"bayes"``: a VAE whose prior is
             a Gaussian for each class; ``"hybrid"``: a classifier on the latents of a VAE, trained together.
-        latent: latents; of ``"ccvae"`` those of the style, beside one for each class.
+        latent: number of latents; for ``"ccvae"`` those of the style, in addition to one per class.
         hidden: units of the hidden layer of each network.
-        likelihood: ``"bernoulli"``: of pixels that are black or white, those of at least half of the highest grey value
-            being white; ``"logistic"``, or a ``"mixture"`` of ``components`` logistics: of grey values as they are.
+        likelihood: ``"bernoulli"``, for black and white pixels (white from half of the highest grey value on);
+            ``"logistic"``, or a ``"mixture"`` of ``components`` logistics, for the grey values as they are.
         components: logistics of a ``"mixture"``.
-        label_weight: of ``log q(y|x)`` of the images with label in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
+        label_weight: weight of ``log q(y|x)`` of labelled images in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
             ``"bayes"``; published, for the first two: 0.1.
-        entropy_weight: of the entropy of ``p(y|x)``, in nats, of images without label, for ``"hybrid"``.
-        classifier: ``q(y|x)`` of ``"m2"`` and ``"m1m2"``: ``"mlp"``, a network as the others are, of ``"m1m2"`` on the
-            latents of ``first``; or ``"conv"``, two convolutions on the image.
-        first: folder of the run of ``"m1"`` that ``"m1m2"`` stands on, with the same ``latent`` and ``hidden``.
-        lam: for ``"hybrid"`` alone; the other models have no such weight.
+        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled images, for ``"hybrid"``.
+        classifier: ``q(y|x)`` of ``"m2"`` and ``"m1m2"``: ``"mlp"``, a network like the others (for ``"m1m2"`` on the
+            latents of ``first``), or ``"conv"``, two convolutions on the image.
+        first: folder of the ``"m1"`` run that ``"m1m2"`` builds on, with the same ``latent`` and ``hidden``.
+        lam: weight of ``-log p(x)`` per dimension, for ``"hybrid"`` only; the other models have no such weight.
     """
 
     lam: float | None = None
