@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     add("--levels", type=int, default=default.levels, help=f"default {default.levels}")
     add("--steps", type=int, default=default.steps, help=f"steps of flow a level (default {default.steps})")
     add("--hidden", type=int, default=default.hidden, help=f"channels in the networks (default {default.hidden})")
-    add("--batch", type=int, default=32, help="images a step (default 32)")
+    add("--batch", type=int, default=32, help="images per step (default 32)")
     add("--rounds", type=int, default=LEAST_ROUNDS, help=f"interleaved rounds, at least {LEAST_ROUNDS}")
     add("--threads", type=int, default=_environment.THREADS, help=f"default {_environment.THREADS}")
     add("--data", type=Path, help=".npz with uint8 'images' (N,H,W,C); without it, uniform noise")

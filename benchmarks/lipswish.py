@@ -15,7 +15,7 @@ from hybridkern import ops
 def _with_gradient(
     function: Callable[[Tensor, Tensor], Tensor], x: Tensor, beta: Tensor, v: Tensor
 ) -> tuple[Tensor, ...]:
-    """The value and ``v^T J``, as a residual flow takes them once a layer and step."""
+    """The value and ``v^T J``, as a residual flow takes them once per layer and step."""
     with torch.enable_grad():
         value = function(x, beta)
         return value, *torch.autograd.grad(value, x, v, create_graph=True)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.posteriors --estimators zuko_nsf zuko_maf --picture docs/images/two-moons-posterior.png
 
-Both train on the same simulations in the same order from the same weights. Printed are CPU seconds an epoch, those of
+Both train on the same simulations in the same order from the same weights. Printed are CPU seconds per epoch, those of
 10000 samples, and how far their log-probabilities lie apart in the end. Needs sbi (``pip install sbi``).
 """
 
@@ -41,7 +41,7 @@ class Trained:
 
     Attributes:
         epochs: how many it took.
-        seconds: CPU seconds an epoch.
+        seconds: CPU seconds per epoch.
         sampling: CPU seconds of :data:`SAMPLES` samples.
         samples: at the observation (0, 0).
         log_prob: of the validation data, mean.

@@ -41,7 +41,7 @@ class Tutorial(nn.Module):
     """The tutorial's ``HybridIDF`` with one kind of network; names of parameters as there.
 
     Args:
-        nets: one network a flow.
+        nets: one network per flow.
         classnet: gives class probabilities.
         alpha: weight of the likelihood.
         dim: dimensions of an example.

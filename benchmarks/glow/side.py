@@ -52,7 +52,7 @@ class Side:
         model: holds all parameters.
         log_prob: ``x (B, C, H, W)`` to nats ``(B,)``.
         sample: number of images to images.
-        networks: the coupling networks, modules that are called once a pass each.
+        networks: the coupling networks, modules that are called once per pass each.
         bf16: whether steps and sampling run under ``torch.autocast(..., torch.bfloat16)``.
         channels_last: whether the library is given its images in that memory format.
     """

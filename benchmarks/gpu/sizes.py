@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Step:
-    """Whole training steps of Glow: architecture, images a batch, sides in bfloat16 or in float32 (TF32)."""
+    """Whole training steps of Glow: architecture, images per batch, sides in bfloat16 or in float32 (TF32)."""
 
     glow: Architecture
     batch: int

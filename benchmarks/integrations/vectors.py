@@ -58,7 +58,7 @@ def nflows_maf(dim: int, hidden: int, layers: int) -> tuple[nn.Module, Loss]:
 
 
 def normflows_maf(dim: int, hidden: int, layers: int) -> tuple[nn.Module, Loss]:
-    """``MaskedAffineAutoregressive`` and permutations; its log-probability takes a pass through the network a number.
+    """``MaskedAffineAutoregressive`` and permutations; its log-probability takes a pass through the network per number.
 
     So that a step is one pass a layer, what is differentiated is the mean square of what the layers' ``forward`` gives,
     less its log-determinant.

@@ -101,7 +101,7 @@ def load(path: str | PathLike[str], *, allow: Iterable[Any] = (), device: str | 
 
     Returns:
         The model: of the class that was saved, such as :class:`~hybridkern.hybrid.HybridModel`. That of a run folder
-        sees what its recipe showed it: images ``(B, C, H, W)`` scaled to ``[-1/2, 1/2)``, vectors standardized.
+        expects what its recipe gave it: images ``(B, C, H, W)`` scaled to ``[-1/2, 1/2)``, vectors standardized.
 
     Raises:
         FileNotFoundError: there is no such file.

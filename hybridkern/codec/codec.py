@@ -79,15 +79,15 @@ class Codec:
 
     Every image becomes a stream of its own, whose length is its negative log-probability under the model, within
     0.01 bits per dimension where values lie within 2048 of their means, as those of 8 bits do; its checksum and framing
-    take about 6 bytes more. An image that would take more bytes so than as it is is stored raw. Masses are read from
-    integer tables (:mod:`hybridkern.codec.reference`), and a checksum of the decoded values makes a wrong image an
-    error. Images with fewer rows or columns than the model's are coded as images of its shape whose last row and
-    column are repeated, and cut when they are decoded.
+    take about 6 bytes more. An image that would become longer than its raw values is stored raw. Probabilities are read
+    from integer tables (:mod:`hybridkern.codec.reference`), and a checksum of the decoded values makes a wrong image an
+    error. Images with fewer rows or columns than the model's are padded by repeating the last ones, and cropped when
+    they are decoded.
 
-    A quantized model (:func:`quantize`) is computed in integers alone: its bytes decode to the same images on every
+    A quantized model (:func:`quantize`) is computed in integers only: its bytes decode to the same images on every
     machine. A model in float64 is evaluated one image at a time, so batches do not matter, and each image is decoded
-    once more before its bytes are given out; but another processor, or another version of torch, may round a sum in
-    another way, and then an image does not decode there, which its checksum tells.
+    before its bytes are returned. Another processor, or another version of torch, may round a sum differently; the image
+    then does not decode there, and its checksum makes that an error.
 
     Args:
         model: an ``IDF`` on images, a ``HybridModel`` on one, or what :func:`quantize` made of either. It is copied.

@@ -34,7 +34,7 @@ class IntegerCoupling(nn.Module):
     Args:
         order: a permutation of the channels.
         sizes: channels of each part.
-        nets: a network a part, or ``None`` for a part that stays.
+        nets: one network per part, or ``None`` for a part that stays.
         undone: whether the channels go back to where they stood.
     """
 

@@ -318,7 +318,7 @@ class Flow(Saved, nn.Module, ABC):
             temperature: latents are drawn with their scale multiplied by it; 0 gives the latents of greatest density.
             generator: source of randomness, on the flow's device; ``None`` is torch's default generator.
 
-        A sample that is not finite gives a warning, once a flow.
+        A sample that is not finite gives a warning, once per flow.
 
         Raises:
             TypeError, ValueError: a bad ``n`` or ``temperature``, or what :meth:`seen` raises.

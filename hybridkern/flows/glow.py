@@ -141,7 +141,7 @@ class Glow(FormedFlow):
         hidden: width of the coupling networks named by ``net``.
         form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`: by default ``"bounded"``, whose scale
             lies between ``1/e`` and ``e``. The paper's ``"glow"`` bounds it from above only: on data with many equal
-            values the inverse then comes to divide by next to nothing, and samples are infinite. The form is part of
+            values the inverse then divides by almost zero, and samples are infinite. The form is part of
             ``state_dict``; loading that of another form is an error.
         net: ``"conv"`` (:class:`~hybridkern.nets.ConvNet`), ``"highway"`` (:class:`~hybridkern.nets.HighwayNet`) or a
             callable ``(in_channels, out_channels) -> nn.Module``.

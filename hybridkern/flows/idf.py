@@ -63,12 +63,12 @@ class IDF(Flow):
     Given a shape ``(C, H, W)``, it is the multi-scale flow for images: on each level 2x2 pixels turned into channels,
     layers that permute and update the channels, half of the channels factored out. Networks are
     :class:`~hybridkern.nets.ConvNet`. Latents are ``(B, D)``, level by level, and those of all levels but the
-    coarsest have a prior whose parameters a network computes from the coarser latents, starting at none of it.
+    coarsest have a prior whose parameters a network computes from the coarser latents, whose influence starts at zero.
 
     Args:
         dim: dimensions of one example, or the shape ``(C, H, W)`` of an image, ``H`` and ``W`` divisible by
             ``2**levels``.
-        layers: number of layers (for images: on each level), each with one network a part.
+        layers: number of layers (for images: on each level), each with one network per part.
         parts: number of parts, from 2 to ``dim`` (for images: to ``4 C``, the channels of the first level); sizes
             differ by at most one. A single dimension is one part.
         hidden: hidden sizes of each network; an ``int`` means two layers of it (for images: one number).

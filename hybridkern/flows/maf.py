@@ -59,7 +59,7 @@ class MAF(Compose):
         context: width of a condition that the networks see, or a module that makes it from the condition given.
         form: affine form, a name or a :class:`~hybridkern.ops.CouplingForm`; its layout does not count.
         activation: builds the activations of the networks, element by element.
-        memory: what training keeps, see :class:`Compose`; ``"invert"`` takes ``dim`` passes a layer.
+        memory: what training keeps, see :class:`Compose`; ``"invert"`` takes ``dim`` passes per layer.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type or range.

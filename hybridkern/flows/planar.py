@@ -15,12 +15,12 @@ from hybridkern.transforms.planar import PlanarMap
 
 
 class Planar(Flow):
-    """Bumps along one direction each, ``x + u tanh(w x + b)``, over a standard Gaussian.
+    """Planar flow: layers ``x + u tanh(w x + b)``, over a standard Gaussian.
 
-    **There is no closed-form inverse.** ``inverse`` solves one scalar equation an example and layer, by Newton's method
-    between bounds, in float64 (80 evaluations of ``tanh``, whatever the dimension); ``sample`` and ``interpolate`` of a
-    hybrid model go through it. ``forward`` and ``log_prob`` are exact and cheap: ``O(dim)`` a layer. Gradients of both
-    directions are exact.
+    **There is no closed-form inverse.** ``inverse`` solves one scalar equation per example and layer in float64, by
+    Newton's method between bounds (80 evaluations of ``tanh``, whatever the dimension); ``sample`` and ``interpolate``
+    of a hybrid model go through it. ``forward`` and ``log_prob`` are exact and cheap: ``O(dim)`` per layer. Gradients
+    of both directions are exact.
 
     A layer changes the density along one direction only, so that the flow suits few dimensions; in one dimension it is
     a monotone map. The slope along a direction is at least 1e-3.

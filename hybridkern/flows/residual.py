@@ -54,17 +54,17 @@ class LipschitzError(ValueError):
 class Residual(Described, Flow):
     """Layers ``x + g(x)``, ``g`` with a Lipschitz constant below one, over a standard Gaussian.
 
-    Between the layers stand a scale and a shift for each channel, which :meth:`initialize`, or the first batch in
+    Between the layers there are a scale and a shift per channel, which :meth:`initialize`, or the first batch in
     training mode, starts from data. Power iteration keeps the spectral norm of every weight at ``lipschitz``; it runs
-    when the weights have changed since the last pass, as in each training step, and by :meth:`update_lipschitz`. On a
-    device values are not looked at, so that a write through ``.data`` is not seen; inside transforms of ``torch.func``
-    it does not run, which a warning says where weights are others.
+    when the weights have changed since the last pass, as in each training step, and by :meth:`update_lipschitz`.
+    Values on a device are not checked, so that a write through ``.data`` goes unnoticed. Inside transforms of
+    ``torch.func`` it does not run; a warning says so if the weights have changed.
 
     **The log-determinant is exact up to 8 dimensions, and estimated above**: a power series cut at random, without
     bias, in evaluation too, so that two calls of ``log_prob`` differ; ``trace="exact"`` computes it from the Jacobian,
-    ``D`` products an example and layer. **There is no closed-form inverse**: ``inverse`` iterates each example until
+    ``D`` products per example and layer. **There is no closed-form inverse**: ``inverse`` iterates each example until
     ``|x + g(x) - y|`` is at most 1e-6 (float64: 1e-10) in every layer. First derivatives of estimates and of the
-    inverse are supported, all derivatives of exact ones. ``torch.export`` takes exact densities alone.
+    inverse are supported, all derivatives of exact ones. ``torch.export`` takes exact densities only.
 
     Args:
         shape: dimensions of vectors, or ``(C, H, W)``.

@@ -61,7 +61,7 @@ _made: dict[tuple[_Rule, torch.device], tuple[Tensor, Tensor]] = {}
 
 
 def _nodes(rule: _Rule, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of a rule, once a device: a copy from the host in each step would wait for it."""
+    """Nodes and weights of a rule, once per device: a copy from the host in each step would wait for it."""
     if torch.compiler.is_compiling():
         return rule(device)
     found = _made.get((rule, device))

@@ -109,7 +109,7 @@ class HybridModel(Saved, nn.Module):
         Raises:
             TypeError, ValueError: what the flow and the head raise; ``x`` or ``y`` lies on another device.
 
-        Under float16 autocast a gradient that comes unscaled is warned of once.
+        Under float16 autocast an unscaled gradient gives a warning, once.
         """
         head, latents = self._own_head(), x if isinstance(x, FlowPass) else self.flow.run(x)
         if isinstance(y, Tensor):
@@ -149,7 +149,7 @@ class HybridModel(Saved, nn.Module):
 
     @torch.no_grad()
     def sample_with_prediction(self, n: int, *, generator: torch.Generator | None = None) -> HybridSample:
-        """``n`` samples of ``p(x)`` with what the head says of them, from one pass of the flow, without gradient.
+        """``n`` samples of ``p(x)`` and the head's predictions for them, from one pass of the flow, without gradient.
 
         The head reads the latents that were drawn, so that nothing is lost to the flow's round trip.
 

@@ -239,19 +239,19 @@ class Separate(Objective):
 
 @dataclass(frozen=True)
 class SemiSupervised(Objective):
-    """``base`` on labelled rows; on rows of label -1 its part in ``p(x)``, plus ``entropy_weight`` times the entropy.
+    """``base`` on labelled rows; on rows with label -1 its term in ``p(x)``, plus ``entropy_weight`` times the entropy.
 
-    Unlabelled rows teach the flow what data look like, and low entropy of ``p(y|x)`` moves the boundaries between
-    classes to where there are none. The mean of the loss over a batch is ``p(x)``'s part as a mean over all rows, the
-    labels' as a mean over the labelled and the entropy as a mean over the unlabelled ones. A batch without a label is
-    trained on ``p(x)`` and entropy alone, and its labels' part is 0, not undefined.
+    Unlabelled rows train ``p(x)``, and the entropy term pushes boundaries between classes to where there are no data.
+    In the mean of the loss over a batch, the term in ``p(x)`` is a mean over all rows, the term in ``p(y|x)`` one over
+    the labelled rows and the entropy one over the unlabelled rows. In a batch without a label the term in ``p(y|x)`` is
+    0, not undefined.
 
     Args:
         base: objective of labelled rows. Its unlabelled part is its value for ``log p(y|x) = 0``.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled rows; 0 leaves it out. It may be a
             tensor, as the weight of :class:`Weighted`.
         balanced: as said above, so that a few labels among many rows keep their weight; without it all parts are
-            sums over their rows divided by the rows of the batch. Few labels are then next to nothing beside the
+            sums over their rows divided by the rows of the batch. Few labels then have almost no weight beside the
             entropy, which is smallest where every answer is the same.
 
     Raises:

@@ -22,12 +22,12 @@ _ROUNDINGS = 16  # batches of other sizes differed by up to 3
 class SelectiveClassifier(nn.Module):
     """Predicts with ``p(y|x)`` where ``p(x)`` is high enough, and with the class prior ``p(y)`` elsewhere.
 
-    The threshold is the lowest ``log p(x)`` of the training data less a slack, so that without slack every training
-    example is just accepted, in whatever batch: what misses the threshold by rounding, 16 units in the last place of
+    The threshold is the lowest ``log p(x)`` of the training data minus a slack. Without slack every training example is
+    accepted, whatever batch it is in: a value that misses the threshold by rounding only, 16 units in the last place of
     the dtype for each nat of the threshold and each dimension of ``x`` (0.0001 nats at -50 and 20 dimensions in
-    float32), reaches it. The class prior is the share of each class among the labelled training examples. Both are
-    buffers, ``threshold`` ``()`` and ``class_prior`` ``(classes,)``, NaN until :meth:`fit`. They stay in float64 when
-    the module is converted to another dtype.
+    float32), counts as reaching it. The class prior is the share of each class among the labelled training examples.
+    Both are buffers, ``threshold`` ``()`` and ``class_prior`` ``(classes,)``, NaN until :meth:`fit`. They stay in
+    float64 when the module is converted to another dtype.
 
     Raw ``log p(x)`` is known to accept some kinds of outliers: see :mod:`hybridkern.hybrid.scores`.
 

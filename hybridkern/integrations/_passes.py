@@ -1,6 +1,6 @@
 """The outputs of a masked network of nflows or normflows feature by feature, each unit computed once.
 
-All passes together cost the arithmetic of about half a call of the network, where the libraries call it once a feature.
+All passes together cost the arithmetic of about half a call of the network; the libraries call it once per feature.
 What a layer sees is kept as rows ``(units, B)``, in the order in which they are found: what has been found lies in one
 piece then. The first row holds ones, and a layer's bias is the first column of its weights.
 """

@@ -45,7 +45,7 @@ class MaskedLinear(nn.Linear):
 
 
 class MADE(Built, nn.Module):
-    """Masked autoregressive network: ``outputs`` numbers a feature, computed from the features before it.
+    """Masked autoregressive network: ``outputs`` numbers per feature, computed from the features before it.
 
     The hidden units are sorted by their degree, the position of the last feature that they see. So the passes of an
     inverse (:class:`~hybridkern.transforms.Autoregressive`) compute each of them once, in blocks.

@@ -97,12 +97,12 @@ class Passes:
 
 
 class WholePasses:
-    """The same by a whole call of any network a feature.
+    """The same by a whole call of any network per feature.
 
     Args:
         net: ``(x, context)`` to ``(B, features * outputs)``, those of a feature together.
         order: the features in the order in which they are computed.
-        outputs: numbers a feature.
+        outputs: numbers per feature.
         like, context: as :class:`Passes` takes them.
     """
 

@@ -146,7 +146,7 @@ _told: list[str] = []
 
 
 def _saying_so(python: Callable[..., Any]) -> Callable[..., Any]:
-    """The Python Function, which says once a process why it stands in for the C++ node."""
+    """The Python Function, which says once per process why it stands in for the C++ node."""
 
     def run(backend: str, *args: Any) -> Any:
         if not _told and backend == "cpp" and not torch.compiler.is_compiling():

@@ -17,11 +17,11 @@ class Autoregressive(Built, OfElement):
 
     The slow direction computes in each pass what the next number needs and nothing else; of a
     :class:`~hybridkern.nets.MADE` each hidden unit once, so that its arithmetic is that of one pass. A network whose
-    layers are watched by hooks or have been replaced is called as a whole, once a number. The ``state_dict`` says of
+    layers are watched by hooks or have been replaced is called as a whole, once per number. The ``state_dict`` says of
     which element and direction it is, and that of another is refused.
 
     Args:
-        net: a :class:`~hybridkern.nets.MADE` of ``element.outputs`` numbers a feature.
+        net: a :class:`~hybridkern.nets.MADE` of ``element.outputs`` numbers per feature.
         element: the map of one number.
         inverted: the slow direction is data -> latent, as in inverse autoregressive flows, and not latent -> data.
 

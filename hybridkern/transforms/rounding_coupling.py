@@ -72,7 +72,7 @@ class RoundingCoupling(nn.Module):
 
     Args:
         sizes: dimensions of each part; at least two parts, or a single dimension.
-        net: builds a network: ``net(in_features, out_features)``, called once a part.
+        net: builds a network: ``net(in_features, out_features)``, called once per part.
         lattice: ``"exact"``: ``x + round(t)``; ``"tutorial"``: ``x + beta * round(t)`` with ``beta`` learnt from 0.
 
     Raises:

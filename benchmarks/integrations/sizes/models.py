@@ -170,7 +170,7 @@ def _zuko(kind: str, dim: int, **options: Any) -> nn.Module:
 
 
 def _elements(dim: int) -> nn.Module:
-    """Splines of trained parameters, one a feature."""
+    """Splines of trained parameters, one per feature."""
     import zuko
     from zuko.flows.gaussianization import ElementWiseTransform
 

@@ -24,7 +24,7 @@ def is_slower(record: Record) -> bool:
 
 
 def render(records: Sequence[Record]) -> str:
-    """Markdown: a line a model and kind, least and largest ratio over the batches for each number of dimensions; then
+    """Markdown: one line per model and kind, least and largest ratio over the batches per number of dimensions; then
     every row that is slower, and the conditions.
     """
     shown = [record for record in records if record["kind"] != CONTROL]

@@ -1,4 +1,4 @@
-"""Figures that are reported for hybrid models: likelihoods, calibration, detection of outliers, selective prediction.
+"""Metrics for hybrid models: likelihoods, calibration, detection of outliers, selective prediction.
 
 Everything is computed in float64, in any order of the examples.
 """

@@ -15,7 +15,7 @@ def auroc(in_scores: Tensor, out_scores: Tensor) -> float:
     models does (:mod:`hybridkern.hybrid.scores`).
 
     Args:
-        in_scores: of in-distribution examples, ``(N,)``, higher meaning more in distribution: ``log p(x)``, say.
+        in_scores: of in-distribution examples, ``(N,)``, higher meaning more in distribution, such as ``log p(x)``.
         out_scores: of others, ``(M,)``.
 
     Raises:
@@ -50,10 +50,10 @@ def aupr(in_scores: Tensor, out_scores: Tensor) -> float:
 
 
 def fpr95(in_scores: Tensor, out_scores: Tensor) -> float:
-    """Share of the others that is accepted at the highest threshold which accepts 95 % of the in-distribution.
+    """Share of the out-scores accepted at the highest threshold that accepts 95 % of the in-scores.
 
-    Accepted is a score of at least the threshold. Arguments and errors as for :func:`auroc`; 0 is perfect, chance is
-    0.95.
+    A score is accepted if it is at least the threshold. Arguments and errors as for :func:`auroc`; 0 is perfect,
+    chance is 0.95.
     """
     inside, outside = _check.scores("in_scores", in_scores), _check.scores("out_scores", out_scores)
     needed = -(-95 * len(inside) // 100)

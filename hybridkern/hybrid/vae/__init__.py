@@ -1,4 +1,4 @@
-"""Variational autoencoders in the place of a flow: ``log p(x)`` becomes a bound, everything else stays.
+"""Variational autoencoders in place of a flow: ``log p(x)`` becomes a bound, everything else stays.
 
 :class:`HybridVAE` is a :class:`hybridkern.hybrid.HybridModel` for every objective; :class:`M2`, :class:`M1M2`,
 :class:`CCVAE` and :class:`DIVA` learn ``p(x, y)`` from few labels by bounds of their own. Each ``loss`` takes the label

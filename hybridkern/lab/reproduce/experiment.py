@@ -14,7 +14,7 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.reproduce.budget import Budget
 from hybridkern.lab.reproduce.result import Result
 
-# One line an experiment. Its module holds EXPERIMENT and is imported only when that experiment is run.
+# One line per experiment. Its module holds EXPERIMENT and is imported only when that experiment is run.
 _MODULES: dict[str, str] = {
     "toy-regression": "hybridkern.lab.reproduce.toy_regression",
     "half-moons": "hybridkern.lab.reproduce.half_moons",

@@ -10,7 +10,7 @@ programs share the elements of one example.
 - A longer example is walked over by one program as long as the batch alone fills a GPU (``FULL`` programs: 16 on each
   of the 132 to 144 multiprocessors of a large one); else it is divided. Where the parts must be summed, a second launch
   then follows. So there the program first grows, to ``MOST_WARPS`` at most: few long examples want more loads at a
-  time, not more programs. What is divided all the same has ``LEAST`` steps a part.
+  time, not more programs. What is divided all the same has ``LEAST`` steps per part.
 - The choice hangs on shapes alone, never on the device: the same input gives the same order of summation anywhere.
 """
 

@@ -13,7 +13,7 @@ from hybridkern.ops.rational_quadratic_spline.form import LARGEST, MOST_BINS, Sp
 
 
 def parameter_shape(x: Tensor, count: int) -> tuple[Any, ...]:
-    """Shape of the raw parameters of ``x``, ``count`` numbers an element, with the batch axis."""
+    """Shape of the raw parameters of ``x``, ``count`` numbers per element, with the batch axis."""
     shape = tuple(x.shape)
     return (*shape, count) if len(shape) == 2 else (shape[0], shape[1] * count, *shape[2:])
 

@@ -84,7 +84,7 @@ def _validated(x: Tensor, params: Tensor, count: int) -> Tensor:
     raise ValueError(
         f"params: got shape {_tensors.shape_text(params.shape)}, expected {_tensors.shape_text(full)}, or "
         f"{_tensors.shape_text(full[1:])} for all of the batch, for x of shape {_tensors.shape_text(x.shape)}: "
-        f"{count} numbers an element"
+        f"{count} numbers per element"
     )
 
 
@@ -122,7 +122,7 @@ def rational_quadratic_spline(
 
     ``tails`` names what the derivatives at the ends are:
 
-    - ``"linear"``: 1, so that the map is smooth there; ``3*bins - 1`` numbers an element;
+    - ``"linear"``: 1, so that the map is smooth there; ``3*bins - 1`` numbers per element;
     - ``"box"``: trained, for data that lies in the interval; ``3*bins + 1`` numbers;
     - ``"circular"``: the same at both ends, for angles. Under ``"nflows"`` it is trained (``3*bins`` numbers; as in
       normflows). Under ``"zuko"`` it is 1 (``3*bins - 1``), and values are first turned by half a circle and brought

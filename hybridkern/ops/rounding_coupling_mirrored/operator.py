@@ -172,7 +172,7 @@ def rounding_coupling_mirrored(
         a: the half that stays, ``(B, H)``; float32 or float64.
         b: the half that is shifted, ``(B, H)``, dtype of ``a``.
         t: raw network output for ``b``, ``(B, H)``, dtype of ``a``.
-        beta: factors, one a coupling, ``(F,)``, dtype of ``a``.
+        beta: factors, one per coupling, ``(F,)``, dtype of ``a``.
         index: which of them is meant.
         lattice: ``"exact"``, or ``"tutorial"`` for ``y = b + beta[index] * round(t)``.
         join: return one tensor instead of two halves.
