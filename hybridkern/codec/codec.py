@@ -86,8 +86,8 @@ class Codec:
 
     A quantized model (:func:`quantize`) is computed in integers only: its bytes decode to the same images on every
     machine. A model in float64 is evaluated one image at a time, so batches do not matter, and each image is decoded
-    before its bytes are returned. Another processor, or another version of torch, may round a sum differently; the image
-    then does not decode there, and its checksum makes that an error.
+    before its bytes are returned. Another processor, or another version of torch, may round a sum differently; then the
+    image does not decode there, and its checksum makes that an error.
 
     Args:
         model: an ``IDF`` on images, a ``HybridModel`` on one, or what :func:`quantize` made of either. It is copied.
