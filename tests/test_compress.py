@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from hybridkern import codec
 from hybridkern.lab.cli import app
-from hybridkern.lab.compress import pictures, records, tiles
+from hybridkern.lab.compress import pictures, records, tiles, workflow
 from hybridkern.lab.compress.pictures import Pictures
 from tests.codec import cases
 
@@ -245,6 +245,20 @@ def test_a_run_and_an_archive_with_names_of_other_bytes(run: Path, tmp_path: Pat
     assert "udce9" in call("inspect", other / os.fsdecode(b"\xe9.hk"))
     call("decompress", other / os.fsdecode(b"\xe9.hk"), "-o", tmp_path / "again")
     assert (tmp_path / "again" / "x.png").exists()
+
+
+def test_an_archive_that_changes_is_no_other_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png"):
+        picture("L", 8, 8).save(tmp_path / name)
+        call("compress", run, tmp_path / name, "-o", tmp_path / f"{name}.hk", "--no-compare")
+    seen = workflow.describe(tmp_path / "b.png.hk")
+    monkeypatch.setattr(workflow, "describe", lambda path: seen)  # as it was before it became another
+    said = call("decompress", tmp_path / "a.png.hk", "-o", tmp_path / "again", code=1)
+    assert "changed while it was read" in said and not list((tmp_path / "again").glob("*.png"))
+    (tmp_path / "a.png.hk").write_bytes((tmp_path / "b.png.hk").read_bytes()[:-9])
+    assert "changed while it was read (truncated)" in call(
+        "decompress", tmp_path / "a.png.hk", "-o", tmp_path / "again", code=1
+    )
 
 
 def test_what_could_not_be_unpacked_is_refused(run: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -81,10 +81,13 @@ def decompress(archive: Path, out: Path, *, run: Path | None, say: Say) -> list[
     codec = codec_that_made(run or Path(head["run"]), head["integers"], head["fingerprint"])
     written: list[Path] = []
     with archive.open("rb") as file:
-        for record in records.read(file, size_of(archive)):
+        for record in _records(archive, file):
             if record.kind != records.ENTRY:
                 continue
-            path = names[len(written)]
+            at = len(written)
+            if at == len(names) or record.description["name"] != entries[at]["name"]:
+                raise DamagedFileError(f"{archive}: changed while it was read")
+            path = names[at]
             images = _decoded(archive, record.description, record.payload, codec)
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
@@ -94,6 +97,13 @@ def decompress(archive: Path, out: Path, *, run: Path | None, say: Say) -> list[
             written.append(path)
             say(f"[{len(written)}/{len(names)}] {path}")
     return written
+
+
+def _records(archive: Path, file: BinaryIO) -> Iterator[records.Record]:
+    try:
+        yield from records.read(file, size_of(archive))
+    except records.ArchiveError as error:  # it was whole when it was looked at
+        raise DamagedFileError(f"{archive}: changed while it was read ({one_line(error)})") from error
 
 
 def describe(archive: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
