@@ -44,7 +44,7 @@ def build(coupling):
 models = {"affine": build(lambda mask: AffineCouplingTransform(mask, network)), "spline": build(spline)}
 
 # %% [markdown]
-# What a training step costs: forward and backward of 512 rows, the least of several rounds.
+# What a training step costs: forward and backward of 512 rows, the fastest of several rounds.
 
 # %%
 x = torch.randn(512, DIM)
@@ -97,6 +97,6 @@ for model in models.values():
 print({type(layer).__module__.split(".")[0] for model in models.values() for layer in model.modules()})
 
 # %% [markdown]
-# These figures are of the machine that built this page, busy or not.
+# These figures are from the machine that built this page, which may have been busy.
 # [Benchmarks](../benchmarks.md#models-of-other-libraries-accelerated) has careful ones, and
-# [accelerate](../accelerate.md) the list of what it knows.
+# [accelerate](../accelerate.md) the list of what it supports.

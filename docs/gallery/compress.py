@@ -38,8 +38,8 @@ assert torch.equal(codec.Codec(quantized).decode(data), test)
 print(f"{len(test)} pictures in {len(data)} bytes, and back without a difference")
 
 # %% [markdown]
-# Beside it: general codes. They know nothing of digits, and need no model on the other side; the flow's weights are
-# such a model, and do not count here. Each picture is stored so that it can be read alone, which for the flow costs
+# For comparison: general-purpose codes. They know nothing about digits, and need no model to decode; the flow needs its
+# weights, which are not counted here. Each picture is stored so that it can be read alone, which for the flow costs
 # two bytes for its length and four for a checksum. The dashed line is what the model itself asks for, $-\log_2 P(x)$.
 
 # %% tags=["thumbnail"]
@@ -72,8 +72,8 @@ axes.spines[["top", "right"]].set_visible(False)
 axes.margins(x=0.12)
 
 # %% [markdown]
-# Pictures this small are hard on headers. All of them in one stream, general codes find what the pictures
-# have in common; then no picture can be read alone.
+# For pictures this small, headers matter. With all of them in one stream, general codes find what the pictures have
+# in common; but then no picture can be read alone.
 
 # %%
 whole = test.to(torch.uint8).numpy().tobytes()

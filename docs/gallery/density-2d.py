@@ -28,7 +28,7 @@ history = lab.fit(flow, x, epochs=45, batch_size=400, lr=5e-3, progress=False)
 print(history)
 
 # %% [markdown]
-# What it has learned: samples beside the data, and the density on a grid.
+# What it has learned: samples next to the data, and the density on a grid.
 
 # %% tags=["thumbnail"]
 side = torch.linspace(-3, 3, 240)
@@ -55,7 +55,7 @@ print(f"sum of p(x) times the area of a cell: {total:.3f}")
 assert abs(total - 1) < 0.03
 
 # %% [markdown]
-# The flow is a bijection, so each point has latents, and the way back gives the point again.
+# The flow is a bijection, so each point has latents, and the inverse gives the point back.
 
 # %%
 with torch.no_grad():

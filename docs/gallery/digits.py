@@ -2,7 +2,7 @@
 # # Digits: draw, classify, reject
 #
 # One model of scikit-learn's handwritten digits does three things: it draws digits of a class, it classifies, and it
-# says which pictures are no digits at all.
+# says which pictures are not digits at all.
 
 # %%
 import matplotlib.pyplot as plt
@@ -57,7 +57,7 @@ print(f"error on {len(test)} test pictures: {error:.1%}")
 # %% [markdown]
 # ## Reject
 #
-# What are no digits? Patches of a photograph, shrunk to the same size and the same sixteen grey values.
+# Pictures that are not digits are here patches of a photograph, shrunk to the same size and sixteen grey values.
 # `SelectiveClassifier` answers where $\log p(x)$ is above a threshold, which it takes from the training pictures.
 
 # %%

@@ -34,8 +34,8 @@ print("labels:", (y >= 0).sum().item(), "of", len(y))
 
 # %% [markdown]
 # `SemiSupervised` trains $\log p(y \mid x) + \log p(x)$ where there is a label and $\log p(x)$ elsewhere. There it
-# also asks for sure predictions (a low entropy of $p(y \mid x)$), which moves the boundary away from the points. The
-# points move a little in each step, so that six of them do not become six peaks.
+# also asks for confident predictions (a low entropy of $p(y \mid x)$), which moves the boundary away from the points.
+# A little noise on the points in each step keeps the six labelled ones from becoming six peaks.
 
 # %%
 STEPS = 450
@@ -82,5 +82,5 @@ for name, fitted in (("six labels alone", few), ("and 994 points without", model
     print(f"{name:>24}: error {(fitted.predict(new) != truth).double().mean():.1%}")
 
 # %% [markdown]
-# How much it helps depends on where the labels lie: six at random places may leave an end of a moon to guess.
-# [Objectives](../objectives.md#unlabelled-data) says what each part of the loop is worth.
+# How much it helps depends on where the labels lie: six at random places may leave one end of a moon to guesswork.
+# [Objectives](../objectives.md#unlabelled-data) says what each part of the loop contributes.

@@ -21,7 +21,7 @@ flow = flows.Glow((1, 8, 8), levels=2, steps=6, hidden=64)
 print(f"{sum(p.numel() for p in flow.parameters()):,} parameters")
 
 # %% [markdown]
-# `lab.fit` starts actnorm from the data, and keeps the weights of the best epoch.
+# `lab.fit` initializes actnorm from the data, and keeps the weights of the best epoch.
 
 # %%
 history = lab.fit(
@@ -30,7 +30,7 @@ history = lab.fit(
 print(history)
 
 # %% [markdown]
-# The likelihood as bits per dimension: what a perfect entropy coder would need for a pixel. Raw, a pixel takes 4.
+# The likelihood as bits per dimension: what a perfect entropy coder would need per pixel. A raw pixel takes 4.
 
 # %%
 with torch.no_grad():

@@ -35,8 +35,8 @@ history = lab.fit(flow, 2 * theta, context=x / x.std(0), epochs=30, batch_size=5
 print(history)
 
 # %% [markdown]
-# One training serves every observation. Here are three, and for the first one what is almost the exact posterior: of
-# two million simulations, the parameters of those whose data came closest.
+# Trained once, the flow serves every observation. Here are three, and for the first one an almost exact posterior: the
+# parameters of those of two million simulations whose data came closest.
 
 # %% tags=["thumbnail"]
 observations = torch.tensor([[0.0, 0.0], [-0.4, 0.3], [-0.2, -0.6]])

@@ -104,7 +104,7 @@ def test_the_published_rows_are_the_weights_that_are_trained():
 
 
 def test_another_set_is_asked_for_before_anything_is_written(tmp_path):
-    with pytest.raises(RecipeError, match="--ood: the experiment needs another set to score: CIFAR-10"):
+    with pytest.raises(RecipeError, match="--ood: the experiment needs out-of-distribution data: CIFAR-10"):
         done("svhn", tmp_path / "out", data=npz(tmp_path / "data.npz"))
     assert not (tmp_path / "out").exists()
 

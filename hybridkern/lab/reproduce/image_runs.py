@@ -35,7 +35,7 @@ def check_sources(
     def load(request: Request) -> None:
         found = get_recipe(recipe)
         if ood is not None and request.ood is None:
-            raise RecipeError(f"--ood: the experiment needs another set to score: {ood}, as an .npz file")
+            raise RecipeError(f"--ood: the experiment needs out-of-distribution data: {ood}, as an .npz file")
         found.load(found.config.updated(recipe, source_options(request) | dict(options(request))))
 
     return load
