@@ -13,7 +13,7 @@ from hybridkern.integrations._libraries import LIBRARIES, layers_of, library_of
 from hybridkern.integrations._network import network_reason
 from hybridkern.integrations._report import Entry, Report
 
-_ALONE = "nothing in the model gains that hybridkern computes, and without that this layer is as fast"
+_ALONE = "as fast in the library, where no coupling, spline, autoregressive or LU layer is replaced"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _decision(path: str, layer: nn.Module, library: ModuleType, options: Options
         return Decision(path, layer, None, *_why_left(layer, library))
     assert issubclass(target, Accelerated)
     own = [*own_methods(layer), *patched_methods(type(layer))]
-    obstacle = f"a method of its own: {', '.join(own)}" if own else target.obstacle(layer)
+    obstacle = f"a custom method: {', '.join(own)}" if own else target.obstacle(layer)
     if obstacle:
         return Decision(path, layer, None, obstacle, "unsupported")
     no_gain = target.no_gain(layer, options)
@@ -83,7 +83,7 @@ def _why_left(layer: nn.Module, library: ModuleType) -> tuple[str, str]:
     if _is_theirs(layer) and type(layer).__name__ in no_gain:
         return no_gain[type(layer).__name__], "no_gain"
     if type(layer).__name__ in library.CONTAINERS and _is_theirs(layer):
-        return "runs its parts, which are decided one by one", "unsupported"
+        return "only runs its parts, which are listed separately", "unsupported"
     if not isinstance(layer, library.ROOTS):
         return "not a layer", "unsupported"
     for base in type(layer).__mro__:

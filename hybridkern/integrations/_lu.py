@@ -21,7 +21,7 @@ class LULinear(Accelerated):
     The library fills them in five calls, by lists of indices that lie on the host.
     """
 
-    REPLACEMENT = "triangles filled in one pass, and multiplied before the batch is"
+    REPLACEMENT = "triangles filled in one pass, and multiplied with each other before the batch"
     CACHES = (_PLACES,)
     COUPLES = True
     features: int

@@ -53,7 +53,7 @@ def known_spline(bins: Any, bound: Any, tails: str, **form: Any) -> Spline | str
     ends = bound if isinstance(bound, tuple) else (bound,)
     numbers = [value for name, value in form.items() if name not in ("scheme", "identity")]
     if not all(isinstance(value, Real) for value in (bins, *ends, *numbers)):
-        return "it has numbers that are no plain numbers"
+        return "some of its settings are not plain numbers"
     interval = bound if isinstance(bound, tuple) else float(bound)
     plain: dict[str, Any] = {k: v if isinstance(v, (str, bool)) else float(v) for k, v in form.items()}
     try:
@@ -61,7 +61,7 @@ def known_spline(bins: Any, bound: Any, tails: str, **form: Any) -> Spline | str
         count, own = check_bins(int(bins), made), interval_of(interval)
         return Spline(made, count, interval, own, check_tails(tails), made.parameters(count, tails))
     except (TypeError, ValueError) as error:
-        return f"its numbers are not those of a spline with 2 to {MOST_BINS} bins that hybridkern computes ({error})"
+        return f"hybridkern has no spline with these settings, or it needs 2 to {MOST_BINS} bins ({error})"
 
 
 def by_element(x: Tensor, params: object, count: int) -> Tensor | None:

@@ -93,4 +93,4 @@ def test_a_method_of_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     model = transforms.AffineCouplingTransform([0, 1] * 3, _residual)
     report = accelerate(model)
-    assert [entry.reason for entry in report.unsupported] == ["a method of its own: _scale_and_shift"]
+    assert [entry.reason for entry in report.unsupported] == ["a custom method: _scale_and_shift"]

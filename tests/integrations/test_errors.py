@@ -87,20 +87,20 @@ def _patched(layer: nn.Module) -> nn.Module:
 
 LEFT = {
     "subclass": (lambda: _Softplus([0, 1], _residual), "a subclass of AffineCouplingTransform"),
-    "scale map of the user's": (_later_nflows, "a scale map of its own"),
+    "scale map of the user's": (_later_nflows, "a custom scale map"),
     "scale map": (lambda: nf.flows.AffineCoupling(mlp(1, 2), scale_map="tanh"), "the scale map 'tanh'"),
     "identity": (lambda: nf.flows.MaskedAffineFlow(torch.ones(2)), "neither scale nor shift"),
     "permutation": (lambda: nf.flows.Permute(2, mode="other"), "the mode 'other'"),
     "split of channels": (nf.flows.Split, "views"),
-    "actnorm": (lambda: transforms.ActNorm(2), "one operation of PyTorch"),
+    "actnorm": (lambda: transforms.ActNorm(2), "one PyTorch operation"),
     "mask": (lambda: nf.flows.MaskedAffineFlow(torch.tensor([0.5, 1.0]), mlp(2, 2)), "not of zeros and ones"),
-    "method": (lambda: _patched(nf.flows.AffineCoupling(mlp(1, 2))), "a method of its own: forward"),
+    "method": (lambda: _patched(nf.flows.AffineCoupling(mlp(1, 2))), "a custom method: forward"),
     "spline": (lambda: transforms.PiecewiseQuadraticCDF([2]), "not known to hybridkern"),
     "bins": (lambda: transforms.PiecewiseRationalQuadraticCDF([2], 1), "2 to 64 bins"),
     "gin": (lambda: modules.AllInOneBlock([(4,)], subnet_constructor=mlp, gin_block=True), "a GIN block"),
     "clamp": (
         lambda: modules.GLOWCouplingBlock([(4,)], subnet_constructor=mlp, clamp_activation=torch.sigmoid),
-        "a clamp activation of its own",
+        "a custom clamp activation",
     ),
     "negative clamp": (
         lambda: modules.GLOWCouplingBlock([(4,)], subnet_constructor=mlp, clamp=-1.0),

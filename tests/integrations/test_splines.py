@@ -336,7 +336,7 @@ def test_functions_put_in_place_of_the_librarys(monkeypatch: pytest.MonkeyPatch)
     own = splines.unconstrained_rational_quadratic_spline
     monkeypatch.setattr(splines, "unconstrained_rational_quadratic_spline", lambda **given: own(**given))
     report = accelerate(nn.ModuleList([LAYERS["nflows coupling"](), LAYERS["nflows maf"]()]))
-    assert "a function of its own" in report.unsupported[0].reason
+    assert "a custom function" in report.unsupported[0].reason
     assert [entry.path for entry in report.faster] == ["1"]
 
 

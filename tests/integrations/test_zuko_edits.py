@@ -96,9 +96,9 @@ LEFT = {
     "arguments": (_wide, "these shapes or options"),
     "bins": (lambda: flows.NSF(3, bins=65).transform.transforms[0], "these shapes or options"),
     "slope": (lambda: flows.NSF(3, slope=1.5).transform.transforms[0], "these shapes or options"),
-    "trained affine": (elementwise(), "those of all examples, and few"),
+    "trained affine": (elementwise(), "a few parameters, shared by all examples"),
     "addition": (elementwise(univariate=transforms.AdditiveTransform, shapes=[()]), "an addition"),
-    "rotation": (_rotation, "those of all"),
+    "rotation": (_rotation, "shared by all"),
     "base": (lambda: flows.NCSF(3).base, "a few operations of PyTorch"),
 }
 

@@ -23,8 +23,8 @@ LAYERS = {kind.library_class(): kind for kind in _CLASSES if issubclass(kind, Ac
 ROOTS = (InvertibleModule,)
 
 CONTAINERS = {"GraphINN", "SequenceINN", "ReversibleGraphNet", "ReversibleSequential"}
-_VIEW = "only views and copies already"
-_ONE_PASS = "each of its passes is one operation of PyTorch"
+_VIEW = "consists of views and copies only"
+_ONE_PASS = "already one PyTorch operation per pass over the data"
 NO_GAIN = {
     "Split": _VIEW,
     "Concat": _VIEW,

@@ -38,7 +38,7 @@ def _log_det(scale: Tensor, z: Tensor) -> Tensor:
 class AllInOneBlock(Accelerated, all_in_one_block.AllInOneBlock):
     """Global scale and offset run in the pass of the coupling, or on images are folded into the permutation."""
 
-    REPLACEMENT = "affine_coupling; global scale and offset in its pass, or in the permutation's product"
+    REPLACEMENT = "affine_coupling; global scale and offset in the same pass, or folded into the permutation"
     NETWORKS = ("subnet",)
     CACHES = (FORM,)
     COUPLES = True

@@ -49,7 +49,7 @@ class Clamped(Accelerated):
     @classmethod
     def obstacle(cls, layer: Any) -> str:
         """A clamp of the user's own."""
-        return "a clamp activation of its own" if clamp_name(layer.f_clamp) is None else no_clamp(layer.clamp)
+        return "a custom clamp activation" if clamp_name(layer.f_clamp) is None else no_clamp(layer.clamp)
 
     def call(self, network: Any, x: Tensor) -> Tensor:
         """The raw output of a network."""

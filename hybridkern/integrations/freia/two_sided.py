@@ -82,7 +82,7 @@ class RNVPCouplingBlock(_TwoSided, layers.RNVPCouplingBlock):
 class NICECouplingBlock(Accelerated, layers.NICECouplingBlock):
     """The library's sums; only its networks are called in another way."""
 
-    REPLACEMENT = "its sums stay; its networks are called as stated for them"
+    REPLACEMENT = "its sums stay as they are; its networks are called as listed below"
     NETWORKS = ("F", "G")
     COUPLES = True
 

@@ -33,7 +33,7 @@ CONTAINERS = {
     "MultiscaleCompositeTransform",
     "InverseTransform",
 }
-_ONE_PASS = "each of its passes is one operation of PyTorch"
+_ONE_PASS = "already one PyTorch operation per pass over the data"
 NO_GAIN = {
     "ActNorm": _ONE_PASS,
     "BatchNorm": _ONE_PASS,

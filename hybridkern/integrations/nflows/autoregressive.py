@@ -44,5 +44,5 @@ class MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
         """What the operator does not take."""
         for name in ("rational_quadratic_spline", "unconstrained_rational_quadratic_spline"):
             if getattr(autoregressive, name).__module__ != rational_quadratic.__name__:
-                return f"a function of its own: {name}"
+                return f"a custom function: {name}"
         return super().obstacle(layer)

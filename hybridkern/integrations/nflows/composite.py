@@ -23,7 +23,7 @@ _REVERSALS = "_hybridkern_reversals"
 class CompositeTransform(Accelerated, base.CompositeTransform):
     """Joins what a coupling gives only where the next layer needs it joined; permutes matrices instead of batches."""
 
-    REPLACEMENT = "features stay apart from coupling to coupling, permutations go into the linear layer after them"
+    REPLACEMENT = "features stay split between couplings, permutations are folded into the next linear layer"
     CACHES = (_REVERSALS,)
 
     def forward(self, inputs: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ class _Affine(MaskedCoupling):
     @classmethod
     def obstacle(cls, layer: Any) -> str:
         """A scale map of the user's own, which later versions of the library take."""
-        return "a scale map of its own" if hasattr(layer, "scale_activation") else ""
+        return "a custom scale map" if hasattr(layer, "scale_activation") else ""
 
     def coupled(self, x: Tensor, params: Any, inverse: bool) -> tuple[Tensor, Tensor] | None:
         """As :class:`MaskedCoupling` has it."""

@@ -59,7 +59,7 @@ CONTAINERS = {
     "CircularAutoregressiveRationalQuadraticSpline",
     "LULinearPermute",
 }
-_ONE_PASS = "each of its passes is one operation of PyTorch"
+_ONE_PASS = "already one PyTorch operation per pass over the data"
 NO_GAIN = {
     "ActNorm": _ONE_PASS + "; inside a GlowBlock it is folded into the convolution",
     "Invertible1x1Conv": _ONE_PASS + "; inside a GlowBlock actnorm is folded into it",

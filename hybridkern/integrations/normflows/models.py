@@ -19,7 +19,7 @@ from hybridkern.integrations.normflows._halves import run
 class _Flows(Accelerated):
     """A list of flows over one base."""
 
-    REPLACEMENT = "halves from layer to layer"
+    REPLACEMENT = "halves are passed on without joining them"
     flows: Any
     q0: nn.Module
 

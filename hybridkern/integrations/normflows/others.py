@@ -15,7 +15,7 @@ from hybridkern.integrations.normflows._halves import Pair
 class Permute(Accelerated, mixing.Permute):
     """One pass in each direction of autograd; a few numbers are permuted by the library."""
 
-    REPLACEMENT = "halves change places; gather in forward and backward"
+    REPLACEMENT = "halves swapped without a copy; gather in forward and backward"
 
     @classmethod
     def obstacle(cls, layer: mixing.Permute) -> str:

@@ -22,7 +22,7 @@ class Spline(Accelerated):
         """What the operator does not take."""
         names = ("rational_quadratic_spline", "unconstrained_rational_quadratic_spline")
         own = [name for name in names if getattr(splines, name).__module__ != splines.__name__]
-        return f"a function of its own: {', '.join(own)}" if own else super().obstacle(layer)
+        return f"a custom function: {', '.join(own)}" if own else super().obstacle(layer)
 
 
 class PiecewiseRationalQuadraticCoupling(Spline, SplineCoupling, coupling.PiecewiseRationalQuadraticCoupling):

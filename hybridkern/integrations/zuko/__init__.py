@@ -22,6 +22,6 @@ CONTAINERS = {
     *("LazyComposedTransform", "LazyInverse"),
 }
 NO_GAIN = {
-    "UnconditionalTransform": "its parameters are those of all examples, and few",
+    "UnconditionalTransform": "a few parameters, shared by all examples",
     "GMM": "its passes are products of matrices",
 }

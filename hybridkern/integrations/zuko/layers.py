@@ -91,7 +91,7 @@ def _are_same(values: Sequence[Any], others: Sequence[Any]) -> bool:
 class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTransform):
     """One call of the network forward; the inverse computes each of its units once."""
 
-    REPLACEMENT = "its map of one number as one operator; the inverse computes each unit of the network once"
+    REPLACEMENT = "elementwise map in one operator; the inverse computes each network unit once"
     passes: int
 
     def forward(self, c: Tensor | None = None) -> Transform:
@@ -145,7 +145,7 @@ def _reads(weight: Tensor, y: Tensor, context: Tensor | None) -> bool:
 class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):
     """The features that stay and the others by slices or one gather."""
 
-    REPLACEMENT = "its map of one number as one operator; features by slices or one gather"
+    REPLACEMENT = "elementwise map in one operator; features by slices or one gather"
     mask: Tensor
 
     def forward(self, c: Tensor | None = None) -> Transform:
@@ -176,7 +176,7 @@ class GeneralCouplingTransform(Lazy, coupling.GeneralCouplingTransform):
 class ElementWiseTransform(Lazy, gaussianization.ElementWiseTransform):
     """Without a network for the features."""
 
-    REPLACEMENT = "its map of one number as one operator"
+    REPLACEMENT = "elementwise map in one operator"
     phi: Any
 
     @classmethod
@@ -186,7 +186,7 @@ class ElementWiseTransform(Lazy, gaussianization.ElementWiseTransform):
         if isinstance(found, Shift):
             return "an addition"
         alone = not isinstance(found, str) and not found.shared and not hasattr(layer, "hyper")
-        return "its parameters are those of all examples, and few" if alone else ""
+        return "a few parameters, shared by all examples" if alone else ""
 
     def forward(self, c: Tensor | None = None) -> Transform:
         """As in the library."""

@@ -130,7 +130,7 @@ def recognized(univariate: object, shapes: Sequence[Sequence[int]]) -> Univariat
         return f"the univariate transform {name} is not known to hybridkern"
     own = patched_methods(function) if isinstance(function, type) else []
     if own:
-        return f"a method of its own: {', '.join(own)} of {name}"
+        return f"a custom method: {', '.join(own)} of {name}"
     found = build(sizes, options)
     return f"{name} with these shapes or options is not known to hybridkern" if found is None else found
 
