@@ -379,6 +379,14 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         "rounds by up to 1",
     ),
+    "width": ({"x": X[:, :1]}, ValueError, r"x: got shape \(240, 1\), expected \(N, 2\)"),
+    "held width": ({"validation": (X[:, :1], Y)}, ValueError, r"validation\[0\]: got shape \(240, 1\), expected"),
+    "no context": (
+        {"model": flows.NSF(2, context=1), "y": None},
+        ValueError,
+        r"context: got none, expected \(N, width\)",
+    ),
+    "a context": ({"model": flows.NSF(2), "y": None, "context": X}, ValueError, "context: got shape .*, expected none"),
     "resume": ({"resume": True}, ValueError, "resume: got True without a folder"),
 }
 

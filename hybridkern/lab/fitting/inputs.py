@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import short
-from hybridkern.flows import IDF
+from hybridkern.flows import IDF, Flow
 from hybridkern.hybrid.heads import Classifier, Regressor
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
 
@@ -65,6 +65,24 @@ def as_rows(model: nn.Module, x: Any, y: Any, context: Any, names: Sequence[str]
         if part is not None and len(part) != len(rows):
             raise ValueError(f"{name}: got {len(part)} rows, expected {len(rows)}, as in {names[0]}")
     return Rows(rows, targets, given)
+
+
+def check_shapes(model: nn.Module, parts: dict[str, Rows]) -> None:
+    """Examples of the flow's shape, and conditions where it has them, in every part, by the name of its argument.
+
+    Raises:
+        ValueError: another shape, or a condition too many or too few.
+    """
+    flow = getattr(model, "flow", model)
+    first = next(iter(parts.values()))
+    shape = tuple(flow.shape) if isinstance(flow, Flow) else tuple(first.x.shape[1:])
+    for name, rows in parts.items():
+        if tuple(rows.x.shape[1:]) != shape:
+            expected = ", ".join(map(str, ("N", *shape)))
+            raise ValueError(f"{name}: got shape {tuple(rows.x.shape)}, expected ({expected})")
+    if isinstance(flow, Flow) and bool(flow.context_width) != (first.context is not None):
+        given = "none" if first.context is None else f"shape {tuple(first.context.shape)}"
+        raise ValueError(f"context: got {given}, expected {'(N, width)' if flow.context_width else 'none'}")
 
 
 def check_classes(model: nn.Module, rows: Rows, unlabelled: bool, name: str) -> None:

@@ -23,7 +23,7 @@ from hybridkern.hybrid.vae import VAE
 from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
 from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs
 from hybridkern.lab.fitting.history import History
-from hybridkern.lab.fitting.inputs import Rows, as_rows, check_classes, split
+from hybridkern.lab.fitting.inputs import Rows, as_rows, check_classes, check_shapes, split
 from hybridkern.lab.fitting.module import FitModule, observe
 from hybridkern.lab.fitting.settings import Settings, placed_on
 from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
@@ -119,6 +119,7 @@ def fit(
     train, held = _parts(model, rows, validation, seed)
     objective = _objective(model, rows, objective)
     own = isinstance(validation, (tuple, list))
+    check_shapes(model, {"x": rows} | ({"validation[0]": held} if own else {}))
     _check_can_learn(model, objective, {"y": rows} | ({"validation[1]": held} if own else {}))
     described = "-log p(x), nats per example" if objective is None else objective.describe()
     history = History(settings=settings.record() | {"objective": described})
