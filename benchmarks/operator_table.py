@@ -44,8 +44,8 @@ def _conditions(rows: Sequence[Row]) -> list[str]:
     span = f"{min(own):.2f} to {max(own):.2f} (must be 1 +- {SELF_TOLERANCE:.2f})"
     lines = [
         f"{first.cpu}, {first.threads} threads, kernels in {first.instruction_set}, torch {first.torch}, {first.date}.",
-        f"Medians of {first.rounds} rounds in one process, the sides in turn; a ratio above 1 says that hybridkern is",
-        f"faster. The same function against itself: {span}.",
+        f"Medians of {first.rounds} rounds in one process, alternating between the sides; a ratio above 1 means that",
+        f"hybridkern is faster. The same function against itself: {span}.",
         f"Targets met: {sum(not missed(row) for row in targets)} of {len(targets)}.",
     ]
     if disturbed:

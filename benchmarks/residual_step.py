@@ -123,8 +123,8 @@ def render(records: Sequence[Record]) -> str:
     first = records[0]
     text = (
         f"{first['cpu']}, {first['threads']} thread{'s' * (first['threads'] != '1')}, torch {first['torch']}, "
-        f"{first['date']}. Medians of {first['rounds']} rounds in one process, the sides in turn; ours against itself: "
-        f"{min(again):.2f} to {max(again):.2f} (must be 1 +- {SELF_TOLERANCE})."
+        f"{first['date']}. Medians of {first['rounds']} rounds in one process, alternating between the sides; ours "
+        f"against itself: {min(again):.2f} to {max(again):.2f} (must be 1 +- {SELF_TOLERANCE})."
     )
     return f"{_markdown.table(('work', PEER, '`flows.Residual`', 'ratio'), lines)}\n\n{text}"
 

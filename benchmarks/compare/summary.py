@@ -44,7 +44,7 @@ def render(records: Sequence[Record]) -> str:
         "",
         f"base: {first['base']}; head: {first['head']}. {first['cpu']}, {first['threads']} threads, kernels in "
         f"{first['instruction_set']}, torch {first['torch']}, {first['date']}.",
-        f"Medians of {rounds} rounds, processes in turn; a ratio above 1 says that the head is faster. Head against "
+        f"Medians of {rounds} rounds, processes in turn; a ratio above 1 means that the head is faster. Head against "
         f"head, in two processes, must be 1 +- {SELF_TOLERANCE:.2f}.",
     ]
     lines += [f"{record['benchmark']}: {record['problem']}" for record in records if record["problem"]]

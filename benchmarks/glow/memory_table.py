@@ -45,7 +45,7 @@ def render(records: Sequence[Record]) -> str:
     """The table in Markdown; under it the claims that its figures allow, and the conditions."""
     names = [name for name in dict.fromkeys(record["side"] for record in records) if name != AGAIN]
     peaks, times = _steps(records, "peak"), _steps(records, "time")
-    header = ["", *(f"peak, {n} steps a level" for n in peaks), *(f"time, {n} steps" for n in times)]
+    header = ["", *(f"peak, {n} steps per level" for n in peaks), *(f"time, {n} steps" for n in times)]
     lines = [
         [
             f"`{name}`" if name != "normflows" else name,
@@ -113,6 +113,6 @@ def _conditions(records: Sequence[Record]) -> str:
     own = ", ".join(f"{self_check_of(records, n):.2f}" for n in times)
     rounds = next(record["rounds"] for record in records if record["kind"] == "time")
     return (
-        f"{text} Times are\nmedians of {rounds} rounds in one process, the sides in turn; `store` against itself: "
-        f"{own} (must be 1 +- {SELF_TOLERANCE:.2f})."
+        f"{text} Times are\nmedians of {rounds} rounds in one process, alternating between the sides; `store` against "
+        f"itself: {own} (must be 1 +- {SELF_TOLERANCE:.2f})."
     )

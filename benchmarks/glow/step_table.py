@@ -72,7 +72,7 @@ def _conditions(records: Sequence[Record]) -> list[str]:
         f"{first['cpu']}{unit}, {first['threads']} threads, torch {first['torch']}, {first['date']}. {first['batch']} "
         f"images of {first['shape']},",
         f"{first['levels']} levels of {first['steps']} steps, {first['hidden']} hidden channels. Medians of "
-        f"{first['rounds']} rounds in one process, the sides in turn.",
+        f"{first['rounds']} rounds in one process, alternating between the sides.",
     ]
     if checks:
         own = ", ".join(f"{what} {ratio:.2f}" for what, ratio in checks.items())

@@ -28,7 +28,7 @@ def render(records: Sequence[Record]) -> str:
     found = checks(records)
     missed = sum(_missed(record) for record in records)
     first, rounds = records[0], [int(record["rounds"]) for record in records if record["rounds"]]
-    timed = f"medians of {min(rounds)} rounds or more in one process, the sides in turn; " if rounds else ""
+    timed = f"medians of {min(rounds)} rounds or more in one process, alternating between the sides; " if rounds else ""
     threads = f"{first['threads']} thread{'s' * (first['threads'] != '1')}"
     text = (
         f"{first['cpu']}, {threads}, kernels in {first['instruction_set']}, torch {first['torch']}, "

@@ -42,7 +42,7 @@ def render(records: Sequence[Record]) -> str:
         f"{first['instruction_set']}, torch {first['torch']}, "
         f"{', '.join(dict.fromkeys(record['date'] for record in records))}. Least and largest ratio of times, library "
         f"/ accelerated, over batches of {', '.join(map(str, batches))}; medians of {min(rounds)} to {max(rounds)} "
-        "rounds, the sides in turn."
+        "rounds, alternating between the sides."
     )
     if controls:
         text += f" The library against itself: {min(controls):.2f} to {max(controls):.2f}."
