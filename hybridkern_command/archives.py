@@ -33,7 +33,8 @@ def compress(
         table.add_column(column, justify="left" if column == "file" else "right")
     shown = sizes if len(sizes) <= 20 else []
     for one in [*shown, workflow.total(sizes)]:
-        others = (str(one.png), str(one.webp)) if compare else ("", "")
+        webp = "too long for it" if one.webp is None else str(one.webp)
+        others = (str(one.png), webp) if compare else ("", "")
         table.add_row(plain(one.name), str(one.file), *others, str(one.archive), f"{8 * one.archive / one.pixels:.3f}")
     Console().print(table)
 

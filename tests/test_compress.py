@@ -247,6 +247,13 @@ def test_a_run_and_an_archive_with_names_of_other_bytes(run: Path, tmp_path: Pat
     assert (tmp_path / "again" / "x.png").exists()
 
 
+def test_a_picture_too_long_for_webp(run: Path, tmp_path: Path) -> None:
+    picture("L", 1, pictures.LONGEST_WEBP + 1).save(tmp_path / "x.png")
+    assert "too long for it" in call("compress", run, tmp_path / "x.png", "-o", tmp_path / "x.hk")
+    call("decompress", tmp_path / "x.hk", "-o", tmp_path / "again")
+    assert np.array_equal(pictures.read(tmp_path / "again" / "x.png").pixels, pictures.read(tmp_path / "x.png").pixels)
+
+
 def test_an_archive_that_changes_is_no_other_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.png", "b.png"):
         picture("L", 8, 8).save(tmp_path / name)

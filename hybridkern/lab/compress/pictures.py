@@ -14,6 +14,7 @@ from hybridkern.lab.archive import DataError, array_names, one_line, read_arrays
 from hybridkern.lab.compress import chunks
 
 SUFFIXES = (".png", ".webp", ".npz")
+LONGEST_WEBP = 16383  # pixels of a side
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _ORIENTATION = 0x112  # the tag of EXIF
 _NO_METADATA = {"loop", "background", "timestamp", "duration", "interlace"}  # of animations, or how a file is written
@@ -67,7 +68,7 @@ def _read_npz(path: Path) -> Pictures:
     images = arrays.pop("images", None)
     if images is None or images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         got = "none" if images is None else f"{images.dtype} of shape {images.shape}"
-        raise DataError(f"{path}: images: got {got}, expected uint8 (N, H, W) or (N, H, W, C)")
+        raise DataError(f"{path}: images: got {got}, expected uint8 (N, H, W) or (N, H, W, C) with values in it")
     pixels = images[..., None] if images.ndim == 3 else images
     if pixels.shape[3] not in (1, 3):
         raise DataError(f"{path}: images: got {pixels.shape[3]} channels, expected 1 or 3")

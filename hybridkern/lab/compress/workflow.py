@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,12 +25,15 @@ Say = Callable[[str], None]
 
 @dataclass
 class Sizes:
-    """Bytes of a file, of its pixels as PNG and as lossless WebP (0: not asked for), and in the archive."""
+    """Bytes of a file, of its pixels as PNG and as lossless WebP (0: not asked for), and in the archive.
+
+    ``webp`` is ``None`` where a side is longer than WebP allows.
+    """
 
     name: str
     file: int
     png: int
-    webp: int
+    webp: int | None
     archive: int
     pixels: int
 
@@ -286,10 +288,12 @@ def _unpacked(data: bytes) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _compared(images: Pictures, compare: bool) -> tuple[int, int]:
+def _compared(images: Pictures, compare: bool) -> tuple[int, int | None]:
     if not compare:
         return 0, 0
-    return tuple(sum(len(pictures.to_bytes(one, kind)) for one in images.pixels) for kind in ("png", "webp"))  # type: ignore[return-value]
+    fits = max(images.pixels.shape[1:3]) <= pictures.LONGEST_WEBP
+    png = sum(len(pictures.to_bytes(one, "png")) for one in images.pixels)
+    return png, sum(len(pictures.to_bytes(one, "webp")) for one in images.pixels) if fits else None
 
 
 def _safe(archive: Path, name: str) -> Path:
@@ -302,5 +306,7 @@ def _safe(archive: Path, name: str) -> Path:
 
 def total(sizes: Sequence[Sizes]) -> Sizes:
     """The sums of all files."""
-    columns = [[s.file, s.png, s.webp, s.archive, s.pixels] for s in sizes]
-    return Sizes("all", *(sum(column) for column in zip(*chain(columns), strict=True)))
+    webp = [one.webp for one in sizes if one.webp is not None]
+    columns = [[s.file, s.png, s.archive, s.pixels] for s in sizes]
+    file, png, archive, values = (sum(column) for column in zip(*columns, strict=True))
+    return Sizes("all", file, png, sum(webp) if len(webp) == len(sizes) else None, archive, values)
