@@ -26,15 +26,15 @@ class Config:
         batch_size: examples per step.
         lam: weight of the negative log-likelihood in nats per example: ``loss = -log p(y|x) - lam * log p(x)``.
             ``None``: ``1/D``, D being the dimensions of an example.
-        seed: random seed of the first weights, the order of the data and the samples.
+        seed: random seed of the initial weights, the order of the data and the samples.
         patience: training stops after more than this many epochs without a lower validation loss.
         optimizer: ``"adamax"``, ``"adam"`` or ``"adamw"``.
-        lr: its learning rate, the highest one of the schedule.
+        lr: learning rate, the highest one of the schedule.
         weight_decay: decoupled weight decay.
         beta2: decay of the optimizer's running average of squared gradients.
         prior_lr: factor on the learning rate of the prior's parameters, which then have no weight decay; for models
             that say which those are.
-        schedule: of the learning rate: ``"constant"``, ``"onecycle"`` or ``"cosine"``.
+        schedule: schedule of the learning rate: ``"constant"``, ``"onecycle"`` or ``"cosine"``.
         warmup: share of the steps in which ``"onecycle"`` rises.
         clip: largest norm of the gradient, or ``None``.
         ema: decay of the running average of the weights that is validated and kept, or ``None`` for the weights

@@ -51,9 +51,9 @@ class DigitsConfig(Config):
         hidden: units, or channels, of the two hidden layers of every coupling network.
         prior: ``"logistic"`` or ``"mixture"``.
         components: logistics per dimension of a mixture.
-        dropout: in the coupling networks.
+        dropout: dropout probability in the coupling networks.
         head_hidden: units of the classifier's two hidden layers; 0 makes it linear.
-        head_dropout: of the classifier's inputs and hidden units.
+        head_dropout: dropout probability of the classifier's inputs and hidden units.
         shift: probability that the classifier is trained on an image shifted by up to one pixel in each direction,
             instead of the image itself; vectors (images of one row, see :mod:`hybridkern.lab.data`) are never shifted.
     """

@@ -22,13 +22,14 @@ class DensityConfig(Config):
     Attributes:
         test_data: a file whose rows are the test part; those of ``data`` are then all for training and validation.
         drop: names of columns to leave out, separated by commas.
-        noise: ``"auto"``: columns of values that repeat and lie on a grid get uniform noise as wide as its step, for
-            such values have no density; ``"none"``: none.
+        noise: ``"auto"``: columns whose values repeat and lie on a grid get uniform noise as wide as its step, since
+            such values have no density; ``"none"``: no noise.
         flow: ``"nsf"``, ``"maf"``, ``"realnvp"`` or ``"residual"``.
-        layers: of the flow; hidden: units of the two hidden layers of each network; for ``net="dense"`` its growth.
+        layers: number of layers of the flow.
+        hidden: units of the two hidden layers of each network; for ``net="dense"`` its growth.
         bins, bound: of ``"nsf"``, see :class:`hybridkern.flows.NSF`.
         net, activation, depth: of ``"residual"``, see :class:`hybridkern.flows.Residual`; depth: hidden layers.
-        minutes: wall time after which training ends, with the epoch it is in.
+        minutes: wall time after which training ends, at the end of an epoch.
     """
 
     epochs: int = 1000

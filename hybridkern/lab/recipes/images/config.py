@@ -33,12 +33,13 @@ class ImagesConfig(TrainingConfig):
         logit: of pixels ``x`` from 0 to 1 the flow sees the logits of ``a + (1 - 2a) x``, where ``a`` is this number,
             in place of ``x - 1/2``; 0: it does not.
         whiten: start the 1x1 convolutions from data, as :meth:`hybridkern.flows.Glow.initialize` says.
-        memory: ``"store"``, ``"recompute"`` or ``"invert"``: what the backward pass finds again.
+        memory: what is kept for the backward pass: ``"store"``, ``"recompute"`` or ``"invert"``.
         head: latents that the classifier sees: ``"all"``, or the ``"top"`` level's.
         head_hidden: units of the classifier's hidden layer; 0 makes it linear.
-        head_dropout: of the classifier's hidden units; head_input_dropout: of the latents it sees.
+        head_dropout: dropout probability of the classifier's hidden units.
+        head_input_dropout: dropout probability of the latents it sees.
         label_smoothing: share of the label that training spreads over all classes.
-        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of images without label.
+        entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled images.
     """
 
     flow: str = "glow"

@@ -35,9 +35,10 @@ class TrainingConfig(Config):
         redrawn: share of the grey values of training images that are replaced by random ones: with it a model learns
             the background of images and not what they show.
         translation_until: share of the training after which images are no longer shifted.
-        head_lr: factor on the learning rate of the classifier. head_weight_decay: its weight decay.
+        head_lr: factor on the learning rate of the classifier.
+        head_weight_decay: weight decay of the classifier.
         labels: number of training images that keep their label, equally many per class; ``None``: all do.
-        unlabelled: share of each batch that is drawn from the images without label; with 0 they are left out.
+        unlabelled: share of each batch that is drawn from the unlabelled images; with 0 they are left out.
         consistency: weight of a consistency term, in nats: the cross-entropy of a second view of each unlabelled image
             to the class that the model gives the first one, where it is sure. If not 0, each of them is in its batch
             twice.

@@ -19,15 +19,15 @@ class VectorConfig(Config):
 
     Attributes:
         flow: ``"realnvp"`` or ``"planar"``.
-        layers: couplings or maps. hidden: units of the two hidden layers of a coupling network.
-        dropout: in the coupling networks.
+        layers: number of couplings or maps. hidden: units of the two hidden layers of a coupling network.
+        dropout: dropout probability in the coupling networks.
         head: ``"gaussian"`` or ``"bayesian"`` (linear) for numbers, ``"categorical"`` for classes.
         head_hidden: units of the two hidden layers of the head; 0 makes it linear.
         noise: of the Gaussian head: ``"shared"``, or ``"input"`` where it depends on ``x``.
-        minutes: wall time after which training ends, with the epoch it is in.
+        minutes: wall time after which training ends, at the end of an epoch.
         keep: ``"best"``: the weights of the lowest validation loss; ``"last"``: validation chooses nothing.
-        starts: so many first weights are tried, the worse half dropped again and again (planar flow).
-        data_seed: of data that are drawn.
+        starts: number of initial weights that are tried; the worse half is dropped again and again (planar flow).
+        data_seed: random seed of generated data.
     """
 
     lam: float | None = 1.0
