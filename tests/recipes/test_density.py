@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from hybridkern.lab.recipes.density.toy import DRAWN
 from hybridkern.lab.recipes.density.training import ClockedCosine
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.recipe import get_recipe
 from hybridkern.lab.recipes.report import result_table
 from hybridkern.lab.recipes.sampling import sample_run
 from hybridkern.lab.recipes.workflow import evaluate_run, load_run, stored_metrics, train
@@ -354,6 +356,19 @@ def test_samples_keep_the_digits_of_large_numbers():
     """Identifiers of eleven digits, times in milliseconds, and steps of 0.1 as they are written."""
     text = results.as_csv(np.array([[12345678901.0, 1.7e12 + 3, 0.1 + 0.2]]), ["id", "time", "step"])
     assert text == "id,time,step\n12345678901,1700000000003,0.3\n"
+
+
+@pytest.mark.parametrize("name", ["height, cm", "", 'a "b"', "plain", "it's"])
+def test_the_option_of_an_error_leaves_the_column_out(tmp_path, name):
+    rows = np.c_[np.full(80, 3.0), table(80)[:, :2]]
+    with open(tmp_path / "t.csv", "w", newline="") as file:
+        csv.writer(file).writerows([[name, "x", "y"], *rows.tolist()])
+    error = call("train", "density", "--data", tmp_path / "t.csv", "--out", tmp_path / "out", code=1).stderr
+    option, setting = shlex.split(error.rpartition(" with ")[2])
+    assert option == "--set"
+    config = get_recipe("density").config
+    dropped = config.updated("density", config.parsed("density", [setting])).dropped
+    assert dropped == [name] and read_table(tmp_path / "t.csv", dropped).names == ("x", "y")
 
 
 def test_a_column_can_be_left_out(tmp_path):

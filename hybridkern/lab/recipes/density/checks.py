@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hybridkern.lab.archive import DataError
+from hybridkern.lab.recipes.density.csv_file import dropping
 from hybridkern.lab.recipes.density.table import Table, lacks
 
 FEWEST = 50
@@ -51,7 +52,7 @@ def check_constant(table: Table, rows: np.ndarray, part: str = "") -> None:
         if column.min() == column.max():
             raise DataError(
                 f"{table.path}: column '{name}': every value{part} is {column[0]:g}, expected at least two; leave the "
-                f"column out with --set drop={name}"
+                f"column out with {dropping(name)}"
             )
 
 
@@ -72,7 +73,7 @@ def _follows(table: Table, column: int, others: str) -> DataError:
     name = table.names[column]
     return DataError(
         f"{table.path}: column '{name}': is a linear function of {others}, so that the table has no density; leave it "
-        f"out with --set drop={name}"
+        f"out with {dropping(name)}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ class DensityConfig(Config):
 
     Attributes:
         test_data: a file whose rows are the test part; those of ``data`` are then all for training and validation.
-        drop: names of columns to leave out, separated by commas.
+        drop: names of columns to leave out, separated by commas; a name with a comma in quotes.
         noise: ``"auto"``: columns whose values repeat and lie on a grid get uniform noise as wide as its step, since
             such values have no density; ``"none"``: no noise.
         flow: ``"nsf"``, ``"maf"``, ``"realnvp"`` or ``"residual"``.
@@ -74,4 +75,5 @@ class DensityConfig(Config):
     @property
     def dropped(self) -> list[str]:
         """Names of columns to leave out."""
-        return [name.strip() for name in self.drop.split(",") if name.strip()]
+        names = next(csv.reader([self.drop], skipinitialspace=True), [])
+        return [name.strip() for name in names if name.strip() or '""' in self.drop]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
+import shlex
 from pathlib import Path
 
 from hybridkern.lab.archive import DataError, listed, one_line, size_of
@@ -122,3 +123,9 @@ def require_different(path: Path, names: list[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{path}: two columns are named '{twice[0]}'")
+
+
+def dropping(name: str) -> str:
+    """The option that leaves a column out, as it is typed."""
+    quoted = '"' + name.replace('"', '""') + '"' if not name or set(name) & set(',"') or name != name.strip() else name
+    return f"--set {shlex.quote(f'drop={quoted}')}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from hybridkern.lab.archive import DataError, array_names, listed, read_arrays
 from hybridkern.lab.recipes.density.csv_file import (
+    dropping,
     is_missing,
     is_number,
     is_whole,
@@ -113,7 +114,7 @@ def _column(path: Path, name: str, cells: list[tuple[int, str]]) -> np.ndarray:
         expected = "numbers with a decimal point and no other marks" if _DECIMAL_COMMA.fullmatch(text[1]) else "numbers"
         raise DataError(
             f"{path}: column '{name}': got text ('{text[1].strip()[:40]}' in line {text[0]}), expected {expected}; "
-            f"leave the column out with --set drop={name}"
+            f"leave the column out with {dropping(name)}"
         )
     missing = [number for number, cell in cells if is_missing(cell)]
     if missing:
@@ -127,7 +128,7 @@ def lacks(path: Path, name: str, count: int, first: str) -> DataError:
     values = "value is" if count == 1 else "values are"
     return DataError(
         f"{path}: column '{name}': {count} {values} missing (the first in {first}), expected none; leave the column "
-        f"out with --set drop={name}, or those rows out of the file"
+        f"out with {dropping(name)}, or those rows out of the file"
     )
 
 
