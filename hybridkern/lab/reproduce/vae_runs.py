@@ -93,10 +93,11 @@ def conditions(runs: Mapping[str, Run]) -> list[str]:
     config, metrics = first.record.config, first.metrics
     assert isinstance(config, VAEConfig)
     examples = metrics["examples"]
+    but = " except the convolutions" if any(name.endswith(BY_CONVOLUTIONS) for name in runs) else ""
     return [
         f"Data: {metrics['data']}; {examples['train']} images to train, {config.labels} of them with labels, equally "
         f"many per class; {examples['validation']} for the curves only, {examples['test']} to test.",
-        f"Every network except the convolutions has one hidden layer of {config.hidden} units; {config.latent} latents "
+        f"Every network{but} has one hidden layer of {config.hidden} units; {config.latent} latents "
         f"(CCVAE: and one per class); {config.optimizer}, one cycle of the learning rate up to {config.lr:g}, "
         f"batches of {config.batch_size}, {100 * config.unlabelled:g} % of them without labels, "
         f"{shifts(config.translation)}.",
