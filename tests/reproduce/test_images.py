@@ -156,7 +156,8 @@ def test_scores_of_the_known_failure(tmp_path, monkeypatch):
     test = model[0].recipe.load(model[0].config).test.x
     other = torch.from_numpy(np.load(model[0].config.ood)["images"]).flatten(1)
     ratio = [score(model[1], x, 1).log_px - score(background[1], x, 1).log_px for x in (test, other)]
-    higher = (ratio[0][:, None] > ratio[1]).double().mean().item()
+    margin = (ratio[0][:, None] - ratio[1]).sign()  # a tie counts half: on a busy machine neither model may train
+    higher = (0.5 + 0.5 * margin.double()).mean().item()
     assert rows["likelihood ratio to the background model"]["auroc"] == pytest.approx(higher)
 
 
