@@ -72,6 +72,10 @@ class Accelerated:
         """Layers inside this one that it computes beside its own work."""
         return ()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy reads its own tensors; and what was made inside a transform of torch.func cannot be copied
+        return {name: value for name, value in self.__dict__.items() if name not in self.CACHES}
+
     @classmethod
     def library_class(cls) -> type[nn.Module]:
         """The class that it was."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hybridkern._finite import is_plain, readable
-from hybridkern._values import version_of
+from hybridkern._values import unwrapped, version_of
 
 _LARGE = 4096  # bytes, from which eight at a time are compared sooner than one number at a time
 _WORD = 8
@@ -29,7 +29,8 @@ class Seen:
     def __init__(self, values: Sequence[Tensor]) -> None:
         self._values: tuple[Tensor | None, ...] = tuple(values)
         self._marks = tuple(map(_mark, values))
-        self._copies = tuple(value.detach().clone() if readable(value) else None for value in values)
+        # inside a transform of torch.func copies are wrapped, and outlive it
+        self._copies = tuple(unwrapped(value.detach().clone()) if readable(value) else None for value in values)
 
     def holds(self, values: Sequence[Tensor]) -> bool:
         """Whether these are the same numbers."""

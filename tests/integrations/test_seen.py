@@ -124,6 +124,14 @@ def test_copies_loaded(name: str) -> None:
         _agree(copied, other)
 
 
+@pytest.mark.parametrize("name", BUILDS)
+def test_copied_after_a_transform(name: str) -> None:
+    """What was read off inside of ``torch.func.grad`` stands in wrappers of that."""
+    ours, _ = _two(name)
+    torch.func.grad(lambda x: torch.stack([value.sum() for value in _calls(ours, x)]).sum())(_x())
+    _agree(copy.deepcopy(ours), ours)
+
+
 def test_written_in_inference_mode() -> None:
     with torch.inference_mode():
         ours, other = _two("nflows")
