@@ -83,6 +83,8 @@ ALLOWED = {
     "integrations/_features::arrange: tolist": TAKEN,
     "integrations/nflows/composite::_is_reversal: tolist": TAKEN,
     "lipschitz/power::norms: tolist": FIGURES,
+    "nets/prediction::_fitted: item": STARTING,
+    "nets/prediction::start_at_shift: item": STARTING,
     "ops/lipswish/sample::_arguments: full": "typical calls, for tests",
     "ops/rounding_coupling/sample::_with_beta: full": "typical calls, for tests",
     "optim::Adamax._counts: tensor": ON_CPU,

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_TABLE, IntegerNet, shifted
+from hybridkern.codec.rounding import covariances, fitted, rounded
 from hybridkern.codec.stages import Stage, stages_of, steps_of
 from hybridkern.codec.steps import best_step, input_bits, weight_steps
 
@@ -37,13 +38,18 @@ def _fraction(ratio: float) -> tuple[int, int]:
     return min(round(math.ldexp(ratio, shift)), (1 << 22) - 1), shift
 
 
-def _weights(stage: Stage, grid: _Grid, learned: Tensor | None) -> tuple[Tensor, Tensor]:
-    """int8 weights ``(out, in, k, k)`` as float64, and their step an output channel."""
+def _weights(stage: Stage, grid: _Grid, learned: Tensor | None, square: Tensor | None) -> tuple[Tensor, Tensor]:
+    """int8 weights ``(out, in, k, k)`` as float64, and their step per output channel.
+
+    Steps that were not learned are chosen, and the weights then rounded for inputs with this covariance.
+    """
     steps = weight_steps(stage.weight) if learned is None else learned
     steps = steps.maximum(stage.bias.abs() / (grid.step * _MOST_BIAS))
     empty = stage.weight.flatten(1).abs().amax(1) == 0  # nothing but a bias: its own step
     steps = torch.where(empty, (stage.bias.abs() / (grid.step * (1 << 20))).clamp(min=1e-12), steps)
-    return (stage.weight / steps[:, None, None, None]).round().clamp(-127, 127), steps
+    if square is None:
+        return (stage.weight / steps[:, None, None, None]).round().clamp(-127, 127), steps
+    return rounded(stage.weight, steps, square), steps
 
 
 class Converter:
@@ -92,7 +98,11 @@ class Converter:
             stream_step = self._stream_reach() / _STREAM_RANGE
         for i, stage in enumerate(self.stages):
             wanted = _conv(self.real, stage.weight, stage.bias)
-            w, steps, bias = self._fitted(i, wanted)
+            missing = wanted
+            if stage.mode == ADD_STREAM:  # with what the stream lacks so far
+                assert kept is not None and stream is not None
+                missing = kept + wanted - stream.double() * stream_step
+            w, steps, bias = self._fitted(i, missing)
             sums = _conv(self.a, w, None, pad=self.grid.zero) + bias[:, None, None]
             real_step = self.grid.step * steps
             if stage.mode in (SET_STREAM, ADD_STREAM):
@@ -136,10 +146,18 @@ class Converter:
         return most or 1.0
 
     def _fitted(self, i: int, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights, their steps, and biases; those of steps that were not learned leave the mean of each channel."""
-        stage, learned = self.stages[i], self.learned
-        given = Stage(stage.weight, stage.bias + self.offset * stage.weight.sum((1, 2, 3)), stage.mode)
-        w, steps = _weights(given, self.grid, None if learned is None else learned.weights[i])
+        """Weights, their steps, and biases.
+
+        Where no steps were learned, weights make up for what the integers before them have lost, and biases leave the
+        mean of each channel.
+        """
+        stage, learned, square = self.stages[i], self.learned, None
+        weight = stage.weight
+        if learned is None:
+            square, product = covariances(self.a - self.grid.zero, wanted, weight.shape[-1])
+            weight = fitted(weight * self.grid.step, square, product) / self.grid.step
+        given = Stage(weight, stage.bias + self.offset * weight.sum((1, 2, 3)), stage.mode)
+        w, steps = _weights(given, self.grid, None if learned is None else learned.weights[i], square)
         real_step = self.grid.step * steps
         if learned is not None:
             shift = self.offset * steps * w.sum((1, 2, 3))

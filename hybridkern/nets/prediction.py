@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from hybridkern._finite import is_plain
 from hybridkern._precision import wide
 from hybridkern._ranks import over_ranks
-from hybridkern.nets import Scaled
+from hybridkern.nets import ResNet, Scaled
 from hybridkern.nets.linear import LinearMap
 
 _RIDGE = 1e-6  # of the mean square of the inputs
@@ -49,7 +50,7 @@ def start_at_prediction(
     up, rest = (value.new_zeros(out_channels, *value.shape[1:]) for value in (found.up, found.rest))
     for rows in places:
         up[rows], rest[rows] = factor * found.up, factor * found.rest
-    net.start_at(found._replace(up=up, rest=rest))
+    cast("ResNet", net).start_at(found._replace(up=up, rest=rest))
 
 
 def start_at_shift(
@@ -85,7 +86,9 @@ def _fitted(x: Tensor, y: Tensor, rank: int) -> LinearMap | None:
         return None
     mean_x, mean_y, square, product = _moments(x, y, side, count)
     ridge = _RIDGE * square.diagonal().mean() + torch.finfo(square.dtype).tiny ** 0.5
-    weight = torch.linalg.solve(square + ridge * torch.eye(len(square)).to(square), product).mT
+    weight = torch.linalg.solve(
+        square + ridge * torch.eye(len(square), dtype=square.dtype, device=square.device), product
+    ).mT
     _, directions = torch.linalg.eigh(weight @ square @ weight.mT)
     up = directions[:, -rank:]
     down = up.mT @ weight

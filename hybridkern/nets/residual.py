@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,16 +59,20 @@ class ResNet(nn.Module):
         return y
 
     @property
+    def _blocks(self) -> list[ResidualBlock]:
+        return [cast("ResidualBlock", block) for block in self.blocks]
+
+    @property
     def linear_rank(self) -> int:
         """The highest rank of a linear map that the network can start at; 0 once it has learnt something."""
-        convs = [conv for block in self.blocks for conv in (block.conv1, block.conv2)]
+        convs = [conv for block in self._blocks for conv in (block.conv1, block.conv2)]
         return self.first.out_channels // 2 if may_start([self.first, *convs, self.last]) else 0
 
     @torch.no_grad()
     def start_at(self, linear: LinearMap) -> None:
         """Computes a linear map from now on; the blocks leave the units that it takes as they are."""
         start_at_pairs(self.first, self.last, linear)
-        for block in self.blocks:
+        for block in self._blocks:
             for value in block.conv2.parameters():
                 value[: 2 * len(linear.bias)] = 0
 

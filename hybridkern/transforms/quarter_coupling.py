@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class QuarterCouplings(nn.ModuleList):
         for i, coupling in enumerate(self):
             if i % 4 == 0:
                 order = torch.randperm(channels)
-            coupling.permutation.order.copy_(order.roll(-(i % 4 + 1) * (channels // 4)))
+            cast("QuarterCoupling", coupling).permutation.order.copy_(order.roll(-(i % 4 + 1) * (channels // 4)))
 
     def forward(self, x: Tensor, exact: bool = False, *, inverse: bool = False) -> Tensor:
         """Data -> latent, or back."""

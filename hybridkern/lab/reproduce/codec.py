@@ -38,7 +38,7 @@ _GOAL_LOSS = 0.05  # bits per dimension, of networks of integers
 _FLOAT_IMAGES = 50  # that networks in float64 are tried on
 _MINUTES = 30.0
 OPTIONS: dict[str, Any] = {
-    "flow": "idf", "levels": 3, "steps": 4, "net": "resnet", "coupling": "quarter", "components": 5, "quantized": 0.2,
+    "flow": "idf", "levels": 3, "steps": 4, "net": "resnet", "coupling": "quarter", "components": 5, "quantized": 0.0,
     "lam": 100.0, "boost": 1.0, "prior_lr": 10.0, "translation": 0, "draws": 1, "lr": 1e-3, "batch_size": 32,
     "checkpoint_steps": 200, "weight_decay": 0.0,
 }  # fmt: skip
