@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridkern.codec.equalize import equalized
 from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_TABLE, IntegerNet, shifted
 from hybridkern.codec.rounding import covariances, fitted, rounded
 from hybridkern.codec.stages import Stage, stages_of, steps_of
@@ -77,6 +78,8 @@ class Converter:
         self.numbers: list[Tensor] = []
         self.tables = torch.arange(256)  # a ReLU is the clamp of the index
         self._read(x, center, scale)
+        if self.learned is None:
+            self.stages = equalized(self.stages, self.real, _conv)
 
     def _read(self, x: Tensor, center: float, scale: float) -> None:
         middle = round(center)

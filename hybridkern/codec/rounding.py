@@ -9,6 +9,7 @@ from torch import Tensor
 _LIMIT = 127
 _TIED = 1e-4  # of the mean variance of inputs: below it directions keep the weights that were given
 _DAMPING = 1e-5  # of the mean variance
+_MOST_PIXELS = 1 << 15  # that covariances are computed from
 _BATCH = 1 << 22  # numbers of the matrix of all neighborhoods at a time
 
 
@@ -19,6 +20,8 @@ def covariances(x: Tensor, y: Tensor, side: int) -> tuple[Tensor, Tensor]:
         ``(C * side**2, C * side**2)`` and ``(C * side**2, K)``, float64.
     """
     width = x.shape[1] * side**2
+    every = max(1, len(x) * x.shape[2] * x.shape[3] // _MOST_PIXELS)
+    x, y = x[::every], y[::every]
     sums = x.new_zeros(width + 1, width + y.shape[1] + 1, dtype=torch.float64)
     size = max(1, _BATCH // (x[0].numel() * side**2))
     for part, wanted in zip(x.double().split(size), y.double().split(size), strict=True):
