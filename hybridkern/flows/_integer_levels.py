@@ -56,6 +56,10 @@ class IntegerLevels(nn.Module):
             )
         return join_latents(through_levels(x, len(self.levels), lambda i, state: self.levels[i](state, exact)))
 
+    def latents(self, x: Tensor) -> Tensor:
+        """Of many images ``(N, C, H, W)``, some at a time: ``(N, D)``."""
+        return torch.cat([self(part) for part in x.split(_BATCH)])
+
     def initialize(self, x: Tensor) -> Tensor:
         """Starts the networks from images ``(N, C, H, W)``, one after the other, and returns the latents.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
+from hybridkern._ranks import over_ranks
 from hybridkern._tensors import check_width
 from hybridkern.distributions import (
     DiscretizedLogistic,
@@ -126,6 +127,14 @@ class MultiScalePrior(Distribution):
             context = joined(context, latents[level]) if level else None
         assert total is not None
         return total
+
+    def mean_log_prob(self, x: Tensor) -> Tensor:
+        """The mean of :meth:`log_prob` over ``x`` ``(N, D)`` of all ranks, or some hundreds of them, evenly spaced."""
+        parts = [self.log_prob(part) for part in x[:: max(1, len(x) // _BATCH)].split(_BATCH)]
+        found = torch.cat(parts).double()
+        total, count = over_ranks(torch.stack([found.sum(), found.new_full((), float(len(found)))]))
+        mean: Tensor = total / count
+        return mean
 
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:

@@ -186,11 +186,12 @@ class IDF(Flow):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Starts the flow from a sample; draws no random numbers.
 
-        On images networks start at the best linear prediction of the channels that they shift, by least squares from
-        3x3 neighborhoods of the others, on each level for the channels that leave it; then the prior's start likewise.
-        That is so for :class:`~hybridkern.nets.ConvNet`, :class:`~hybridkern.nets.ResNet` and
-        :class:`~hybridkern.nets.DenseNet` whose last layer is still zero; all others stay as they are. Then the prior
-        starts from the latents, as its own ``initialize`` describes.
+        The prior starts from the latents, as its own ``initialize`` describes. On images networks start before that,
+        at the best linear prediction of the channels that they shift, by least squares from 3x3 neighborhoods of the
+        others, on each level for the channels that leave it; then the prior's networks likewise. Those are
+        :class:`~hybridkern.nets.ConvNet`, :class:`~hybridkern.nets.ResNet` and :class:`~hybridkern.nets.DenseNet`
+        whose last layer is still zero; all others stay as they are. All networks stay as they are where that makes
+        the sample no likelier, as on drawings, whose pixels are mostly the same number.
 
         Under ``torch.distributed`` every rank must call this, each with its own ``x``: all start from all of it.
 
@@ -207,9 +208,23 @@ class IDF(Flow):
                 self.seen(context, x)  # refuses one
                 if not x.is_meta:
                     check_integers("x", x)
-                self.base.initialize(self.couplings.initialize(x))
+                self._start(self.couplings, x)
             else:
                 self.base.initialize(self(x, context)[0])
+
+    def _start(self, couplings: IntegerLevels, x: Tensor) -> None:
+        """From images, with a linear prediction or without, whichever makes them likelier."""
+        assert isinstance(self.base, MultiScalePrior)
+        before = [(value, value.clone()) for value in self.parameters()]
+        latents = couplings.latents(x)
+        self.base.marginal.initialize(latents)
+        plain = self.base.mean_log_prob(latents)
+        predicted = couplings.initialize(x)
+        self.base.initialize(predicted)
+        if not x.is_meta and not self.base.mean_log_prob(predicted) > plain:
+            for value, old in before:
+                value.copy_(old)
+            self.base.marginal.initialize(latents)
 
     def marginal_parameters(self) -> list[nn.Parameter]:
         """The parameters of the prior that belong to one latent each: for images, those outside of its networks."""

@@ -79,43 +79,31 @@ def recorded(gradient: Gradient, node: str = "", options: Sequence[Option] = ())
         options: types of the options, which the C++ node hands over as numbers.
     """
     tensors = gradient.tensors
-    python: Callable[..., Any] = _on_subclasses(_function(gradient).apply, tensors)
+    apply: Callable[..., Any] = _function(gradient).apply
     floats = any(kind in (float, tuple) for kind, _ in options)
     native = getattr(nodes.module, node, None) if node else None
     if native is None:
-        python = _with_constants(python, tensors)
+        python = _called(apply, tensors)
         return _saying_so(python) if node and extension.module is not None else python
     _NATIVE[node] = gradient
     _OPTIONS[node] = tuple(options)
 
     def run(backend: str, *args: Any) -> Any:
         if floats and torch.compiler.is_compiling():
-            return python(backend, *args[:tensors], *map(_constant, args[tensors:]))
+            return apply(backend, *args[:tensors], *map(_constant, args[tensors:]))
         if _native and (floats or not torch.compiler.is_compiling()) and _is_registered(backend, node):
             out = native(*args)
             if out is not None:
                 return out
-        return python(backend, *args)
+        # as _called does: here, not by another call
+        return (
+            _given_over(apply, tensors, backend, args) if has_torch_function(args[:tensors]) else apply(backend, *args)
+        )
 
     return run
 
 
-def _on_subclasses(python: Callable[..., Any], tensors: int) -> Callable[..., Any]:
-    """The Python Function; tensors of classes with a ``__torch_function__`` are given to that, as PyTorch's own
-    functions do. Converted inside, its results would be views that may not be written into.
-    """
-
-    def run(backend: str, *args: Any) -> Any:
-        if not torch.compiler.is_compiling():
-            given = [value for value in args[:tensors] if value is not None]
-            if has_torch_function(given):
-                return handle_torch_function(python, given, backend, *args)
-        return python(backend, *args)
-
-    return run
-
-
-def _with_constants(python: Callable[..., Any], tensors: int) -> Callable[..., Any]:
+def _called(apply: Callable[..., Any], tensors: int) -> Callable[..., Any]:
     """The Python Function, called by ``torch.compile`` with floats that are constants of the graph.
 
     Under ``dynamic=True`` a float that a layer holds is a symbol to Dynamo, which it cannot hand to two Functions.
@@ -123,10 +111,21 @@ def _with_constants(python: Callable[..., Any], tensors: int) -> Callable[..., A
 
     def run(backend: str, *args: Any) -> Any:
         if torch.compiler.is_compiling():
-            return python(backend, *args[:tensors], *map(_constant, args[tensors:]))
-        return python(backend, *args)
+            return apply(backend, *args[:tensors], *map(_constant, args[tensors:]))
+        return (
+            _given_over(apply, tensors, backend, args) if has_torch_function(args[:tensors]) else apply(backend, *args)
+        )
 
     return run
+
+
+def _given_over(apply: Callable[..., Any], tensors: int, backend: str, args: tuple[Any, ...]) -> Any:
+    """What the ``__torch_function__`` of a tensor's class makes of the call, as of PyTorch's own functions.
+
+    Converted inside, its results would be views that may not be written into.
+    """
+    given = [value for value in args[:tensors] if value is not None]
+    return handle_torch_function(apply, given, backend, *args)
 
 
 def _constant(option: Any) -> Any:

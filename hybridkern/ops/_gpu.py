@@ -75,7 +75,11 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 
     def call(backend: str, *args: Any) -> Any:
         if backend == "triton" and _past_native(operator, args[0]):
-            return _launched(f"{operator.name}_{part}")(*_as_they_lie(args))
+            for value in args:  # here, not in a function: a call of one costs as much as the loop
+                if isinstance(value, torch.Tensor) and value.is_neg():
+                    args = _as_they_lie(args)
+                    break
+            return _launched(f"{operator.name}_{part}")(*args)
         return kernel(*args)
 
     return call
@@ -102,9 +106,9 @@ def _past_native(operator: Operator, x: Any) -> bool:
     return native and type(x) in (torch.Tensor, Parameter)
 
 
-def _as_they_lie(args: Sequence[Any]) -> list[Any]:
+def _as_they_lie(args: Sequence[Any]) -> tuple[Any, ...]:
     """Views whose numbers count as negated, negated: the dispatcher would do so, and a kernel does not look."""
-    return [value.resolve_neg() if isinstance(value, torch.Tensor) and value.is_neg() else value for value in args]
+    return tuple(value.resolve_neg() if isinstance(value, torch.Tensor) else value for value in args)
 
 
 def _stub(operator: Operator, part: str) -> Callable[..., Any]:

@@ -148,6 +148,22 @@ def test_a_flow_starts_where_training_would_need_long_to_come(prior: str, net: s
     assert flow.sample(2).isfinite().all()
 
 
+def test_drawings_start_without_a_prediction() -> None:
+    """Pixels that are mostly the same number: what is predicted of them would be another one each time."""
+    generator = torch.Generator().manual_seed(5)
+    images = 255.0 * (torch.rand(80, 1, 16, 16, generator=generator) < 0.04)
+    options = {"layers": 4, "hidden": 24, "net": "resnet", "coupling": "quarter", "prior": "mixture"}
+    torch.manual_seed(0)
+    flow = flows.IDF((1, 16, 16), center=127.5, scale=127.5, **options)
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    flow.initialize(images)
+    changed = {name for name, value in flow.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"base.marginal.mean", "base.marginal.log_scale"}
+    flow.base.marginal.initialize(flow.eval()(images)[0])
+    again = {name for name, value in flow.state_dict().items() if not torch.equal(value, before[name])}
+    assert again == changed
+
+
 def test_channels_that_go_on_are_not_predicted() -> None:
     """They are what the others, and the prior, are predicted from: the first level leaves them as they are."""
     images = _images()

@@ -91,4 +91,4 @@ def test_strips_are_images_one_below_the_other():
 
 
 def test_networks_are_wider_where_there_is_time():
-    assert [experiment.options(minutes)["hidden"] for minutes in (2, 59, 60, 200)] == [32, 32, 48, 64]
+    assert [experiment.options("svhn", minutes)["hidden"] for minutes in (2, 59, 60, 200)] == [32, 32, 48, 64]
