@@ -18,7 +18,12 @@ _PLAIN = (nn.Parameter, Tensor)
 
 def has_hooks(modules: Iterable[nn.Module]) -> bool:
     """Whether someone watches a module, or all modules: then it has to be called, not merely computed."""
-    if any(getattr(_torch_module, f"_global{name}") for name in _HOOKS):
+    if (  # by name, not in a loop: many a step asks this
+        _torch_module._global_forward_hooks
+        or _torch_module._global_forward_pre_hooks
+        or _torch_module._global_backward_hooks
+        or _torch_module._global_backward_pre_hooks
+    ):
         return True
     return any(getattr(module, name) for module in modules for name in _HOOKS)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from hybridkern._finite import is_plain, readable
 from hybridkern._values import unwrapped, version_of
 
-_LARGE = 4096  # bytes, from which eight at a time are compared sooner than one number at a time
+_LARGE = 512  # bytes, from which eight at a time are compared sooner than one number at a time
 _WORD = 8
 
 
@@ -31,14 +31,48 @@ class Seen:
         self._marks = tuple(map(_mark, values))
         # inside a transform of torch.func copies are wrapped, and outlive it
         self._copies = tuple(unwrapped(value.detach().clone()) if readable(value) else None for value in values)
+        self._pairs: tuple[Any, ...] = tuple(map(_pair, values, self._copies))
 
     def holds(self, values: Sequence[Tensor]) -> bool:
         """Whether these are the same numbers."""
-        return len(values) == len(self._copies) and all(map(_is_same, values, self._values, self._marks, self._copies))
+        if len(values) != len(self._copies):
+            return False
+        seen = zip(values, self._values, self._marks, self._copies, self._pairs, strict=True)
+        for value, held, mark, copy, pair in seen:
+            # the same tensor as it lay then: its numbers are those of the views that were made of it
+            if pair is not None and value is held and _lies(value) == pair[2]:
+                if not torch.equal(pair[0], pair[1]):
+                    return False
+            elif not _is_same(value, held, mark, copy):
+                return False
+        return True
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy has tensors of its own, with other versions and places
-        return self.__dict__ | {"_values": (None,) * len(self._copies)}
+        nothing = (None,) * len(self._copies)
+        return self.__dict__ | {"_values": nothing, "_pairs": nothing}
+
+
+def _lies(value: Tensor) -> tuple[Any, ...]:
+    return value.data_ptr(), value.dtype, value.shape, value.stride()
+
+
+def _pair(value: Tensor, copy: Tensor | None) -> tuple[Tensor, Tensor, tuple[Any, ...]] | None:
+    """Views of a tensor and of its copy that are compared soonest, and how the tensor lies."""
+    if copy is None or not value.numel():
+        return None
+    views = _words(value, copy)
+    return views[0], views[1], _lies(value)
+
+
+def _words(value: Tensor, copy: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as words of eight bytes, where they are large and lie so."""
+    size = value.element_size()
+    large = value.numel() * size >= _LARGE and value.is_contiguous() and copy.is_contiguous()
+    if not large or value.numel() * size % _WORD or value.storage_offset() * size % _WORD:
+        return value.detach(), copy
+    first, second = (one.detach().view(-1).view(torch.int64) for one in (value, copy))
+    return first, second
 
 
 def _mark(value: Tensor) -> tuple[int, int]:
@@ -50,9 +84,4 @@ def _is_same(value: Tensor, held: Tensor | None, mark: tuple[int, int], copy: Te
         return value is held and _mark(value) == mark
     if value.dtype is not copy.dtype or value.shape != copy.shape:
         return False
-    size = value.element_size()
-    if value.numel() * size < _LARGE:
-        return torch.equal(value, copy)
-    words = value.is_contiguous() and copy.is_contiguous()
-    words = words and not (value.numel() * size % _WORD or value.storage_offset() * size % _WORD)
-    return torch.equal(*(one.detach().view(-1).view(torch.int64) for one in (value, copy)) if words else (value, copy))
+    return torch.equal(*_words(value, copy))
