@@ -37,13 +37,19 @@ class Seen:
         """Whether these are the same numbers."""
         if len(values) != len(self._copies):
             return False
-        seen = zip(values, self._values, self._marks, self._copies, self._pairs, strict=True)
-        for value, held, mark, copy, pair in seen:
+        for i, (value, pair) in enumerate(zip(values, self._pairs, strict=True)):
             # the same tensor as it lay then: its numbers are those of the views that were made of it
-            if pair is not None and value is held and _lies(value) == pair[2]:
-                if not torch.equal(pair[0], pair[1]):
+            if (
+                pair is not None
+                and value is pair[0]
+                and value.data_ptr() == pair[3]
+                and value.dtype is pair[4]
+                and value.shape == pair[5]
+                and value.stride() == pair[6]
+            ):
+                if not torch.equal(pair[1], pair[2]):
                     return False
-            elif not _is_same(value, held, mark, copy):
+            elif not _is_same(value, self._values[i], self._marks[i], self._copies[i]):
                 return False
         return True
 
@@ -53,16 +59,11 @@ class Seen:
         return self.__dict__ | {"_values": nothing, "_pairs": nothing}
 
 
-def _lies(value: Tensor) -> tuple[Any, ...]:
-    return value.data_ptr(), value.dtype, value.shape, value.stride()
-
-
-def _pair(value: Tensor, copy: Tensor | None) -> tuple[Tensor, Tensor, tuple[Any, ...]] | None:
-    """Views of a tensor and of its copy that are compared soonest, and how the tensor lies."""
+def _pair(value: Tensor, copy: Tensor | None) -> tuple[Any, ...] | None:
+    """A tensor, views of it and of its copy that are compared soonest, and how it lies."""
     if copy is None or not value.numel():
         return None
-    views = _words(value, copy)
-    return views[0], views[1], _lies(value)
+    return value, *_words(value, copy), value.data_ptr(), value.dtype, value.shape, value.stride()
 
 
 def _words(value: Tensor, copy: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -53,11 +53,12 @@ class Lazy(Accelerated):
     def known(self) -> Univariate | None:
         """The map of one number; ``None`` where someone put another one in its place."""
         # keywords of a partial and shapes may be written into
-        given = self.univariate, *map(tuple, self.shapes), *getattr(self.univariate, "keywords", {}).items()
+        keywords = getattr(self.univariate, "keywords", None)
         kept: Any = self.__dict__.get(_KNOWN)
-        if kept is None or not _are_same(kept[0], given):
+        if kept is None or kept[0] is not self.univariate or kept[2] != self.shapes or not _is_same(kept[3], keywords):
             found = recognized(self.univariate, self.shapes)
-            kept = self.__dict__[_KNOWN] = (given, None if isinstance(found, str) else found)
+            known = None if isinstance(found, str) else found
+            kept = self.__dict__[_KNOWN] = (self.univariate, known, copy(self.shapes), copy(keywords))
         univariate: Univariate | None = kept[1]
         return univariate
 
@@ -80,12 +81,12 @@ class Lazy(Accelerated):
         return has_own_parts(self) or self.known() is None
 
 
-def _are_same(values: Sequence[Any], others: Sequence[Any]) -> bool:
-    """Whether these are the same objects, or equal shapes, or equal pairs of a name and one object."""
-    return len(values) == len(others) and all(
-        a is b or (type(a) is type(b) is tuple and len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True)))
-        for a, b in zip(values, others, strict=True)
-    )
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether keywords are the same objects, or equal numbers."""
+    try:
+        return bool(first == second)
+    except RuntimeError:  # of other tensors, which are no truth
+        return False
 
 
 class MaskedAutoregressiveTransform(Lazy, autoregressive.MaskedAutoregressiveTransform):
