@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from hybridkern.nets.neighborhoods import moments, summed
 
 _LIMIT = 127
 _TIED = 1e-4  # of the mean variance of inputs: below it directions keep the weights that were given
 _DAMPING = 1e-5  # of the mean variance
 _MOST_PIXELS = 1 << 15  # that covariances are computed from
-_BATCH = 1 << 22  # numbers of the matrix of all neighborhoods at a time
 
 
 def covariances(x: Tensor, y: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -19,18 +19,9 @@ def covariances(x: Tensor, y: Tensor, side: int) -> tuple[Tensor, Tensor]:
     Returns:
         ``(C * side**2, C * side**2)`` and ``(C * side**2, K)``, float64.
     """
-    width = x.shape[1] * side**2
     every = max(1, len(x) * x.shape[2] * x.shape[3] // _MOST_PIXELS)
-    x, y = x[::every], y[::every]
-    sums = x.new_zeros(width + 1, width + y.shape[1] + 1, dtype=torch.float64)
-    size = max(1, _BATCH // (x[0].numel() * side**2))
-    for part, wanted in zip(x.double().split(size), y.double().split(size), strict=True):
-        seen = F.unfold(part, side, padding=side // 2).transpose(0, 1).flatten(1)
-        one = torch.ones_like(seen[:1])
-        sums += torch.cat([seen, one]) @ torch.cat([seen, wanted.transpose(0, 1).flatten(1), one]).mT
-    sums /= sums[-1, -1].clone()
-    sums -= torch.outer(sums[:, -1], sums[-1])
-    return sums[:-1, :width], sums[:-1, width:-1]
+    _, _, square, product = moments(summed(x[::every].double(), y[::every].double(), side))
+    return square, product
 
 
 def fitted(weight: Tensor, square: Tensor, product: Tensor) -> Tensor:

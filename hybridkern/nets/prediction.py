@@ -14,11 +14,11 @@ from hybridkern._precision import wide
 from hybridkern._ranks import over_ranks
 from hybridkern.nets import ResNet, Scaled
 from hybridkern.nets.linear import LinearMap
+from hybridkern.nets.neighborhoods import moments, summed
 
 _RIDGE = 1e-6  # of the mean square of the inputs
 _MOST_PIXELS = 1 << 18  # that a prediction is fitted to
 _LEAST_PIXELS = 10  # per weight: with fewer it would fit their noise
-_BATCH = 1 << 22  # numbers of the matrix of all neighborhoods at a time
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def start_at_prediction(
     """
     center, scale, net = (net.center, net.scale, net.net) if isinstance(net, Scaled) else (0.0, 1.0, net)
     rank = min(getattr(net, "linear_rank", 0), y.shape[1])
-    if not (rank and factor and is_plain(x) and y.numel()):
+    if not (rank and factor and is_plain(x) and y.shape[1]):
         return
     found = _fitted((wide(x) - center) / scale, (wide(y) - center) / scale, rank)
     if found is None:
@@ -84,7 +84,7 @@ def _fitted(x: Tensor, y: Tensor, rank: int) -> LinearMap | None:
     side = next((side for side in (3, 1) if count >= _LEAST_PIXELS * channels * side**2), 0)
     if not side:
         return None
-    mean_x, mean_y, square, product = _moments(x, y, side, count)
+    mean_x, mean_y, square, product = moments(over_ranks(summed(x, y, side)))
     ridge = _RIDGE * square.diagonal().mean() + torch.finfo(square.dtype).tiny ** 0.5
     weight = torch.linalg.solve(
         square + ridge * torch.eye(len(square), dtype=square.dtype, device=square.device), product
@@ -96,18 +96,3 @@ def _fitted(x: Tensor, y: Tensor, rank: int) -> LinearMap | None:
         return None
     bias, kernel = -(down @ mean_x), down.unflatten(1, (channels, side, side))
     return LinearMap(F.pad(kernel, (1, 1, 1, 1)) if side == 1 else kernel, bias, up, mean_y)
-
-
-def _moments(x: Tensor, y: Tensor, side: int, count: float) -> tuple[Tensor, ...]:
-    """Means of neighborhoods and of ``y``, and second moments about them, over ``count`` pixels of all ranks."""
-    width = x.shape[1] * side**2
-    sums = x.new_zeros(width + 1, width + 1 + y.shape[1])
-    size = max(1, _BATCH // (x[0].numel() * side**2)) if len(x) else 1
-    for part, wanted in zip(x.split(size), y.split(size), strict=True):
-        seen = F.unfold(part, side, padding=side // 2)
-        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1).transpose(0, 1).flatten(1)
-        sums += seen @ torch.cat([seen, wanted.flatten(2).transpose(0, 1).flatten(1)]).mT
-    sums = over_ranks(sums) / count
-    mean_x, mean_y = sums[-1, :width], sums[-1, width + 1 :]
-    square = sums[:-1, :width] - torch.outer(mean_x, mean_x)
-    return mean_x, mean_y, square, sums[:-1, width + 1 :] - torch.outer(mean_x, mean_y)
