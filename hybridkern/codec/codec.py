@@ -12,7 +12,7 @@ from hybridkern._arguments import short
 from hybridkern.codec import coder, container
 from hybridkern.codec.container import DamagedError, Header, OtherModelError
 from hybridkern.codec.reference import Parameters
-from hybridkern.codec.scheme import FloatScheme, Scheme, array, by_level
+from hybridkern.codec.scheme import FloatScheme, Scheme, array, by_slice
 from hybridkern.flows import IDF
 from hybridkern.hybrid import HybridModel
 
@@ -179,20 +179,20 @@ class Codec:
         if not is_within(header.shape, self.shape):
             raise DamagedError(f"data: got images {header.shape}, expected at most {self.shape}, those of the model")
 
-    def _parameters(self, level: int, coarser: list[Tensor]) -> Parameters:
-        return self._scheme.parameters_of(level, coarser)
+    def _parameters(self, i: int, known: list[Tensor]) -> Parameters:
+        return self._scheme.parameters_of(i, known)
 
     def _coded(self, x: Tensor) -> list[bytes | None]:
         """A stream an image; ``None`` where the model cannot code it."""
         z = self._scheme.latents(x)
         fits = ((z >= -_LIMIT) & (z < _LIMIT)).all(1)
         z = torch.where(fits[:, None], z, 0)
-        latents = by_level(z, self._scheme.shapes)
+        latents = by_slice(z, self._scheme.shapes)
         parts, symbols = [], []
-        for level in reversed(range(len(latents))):
-            found = self._parameters(level, latents[level + 1 :])
+        for i in reversed(range(len(latents))):
+            found = self._parameters(i, latents[i + 1 :])
             parts.append(Parameters(*(np.broadcast_to(p, (len(x), *p.shape[1:])) for p in found)))
-            symbols.append(array(_flat(latents[level])).astype(np.int32))
+            symbols.append(array(_flat(latents[i])).astype(np.int32))
         joined = Parameters(*(np.concatenate(tables, 2) for tables in zip(*parts, strict=True)))
         seeds = np.array([container.checksum(image) for image in x.numpy()], np.uint32)
         streams: list[bytes | None] = list(coder.encode(np.concatenate(symbols, 1), seeds, joined))
@@ -226,14 +226,14 @@ class Codec:
         shapes = self._scheme.shapes
         latents: list[Tensor] = []
         flat: list[Tensor] = []
-        for level in reversed(range(len(shapes))):
-            parameters = self._parameters(level, latents)
+        for i in reversed(range(len(shapes))):
+            parameters = self._parameters(i, latents)
             values = torch.from_numpy(decoders.pop(parameters).astype(np.int64))
             flat.insert(0, values.reshape(count, -1))
-            latents.insert(0, by_level(flat[0], [shapes[level]])[0])
+            latents.insert(0, by_slice(flat[0], [shapes[i]])[0])
         return torch.cat(flat, 1)
 
 
 def _flat(latent: Tensor) -> Tensor:
-    """One level as joined latents have it."""
+    """One slice as joined latents have it."""
     return latent.permute(0, 2, 3, 1).flatten(1)

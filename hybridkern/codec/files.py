@@ -18,6 +18,7 @@ from hybridkern.codec.integers import FIELDS, IntegerNet
 from hybridkern.codec.quantized import IntegerCoupling, IntegerPrior, QuantizedIDF
 from hybridkern.codec.scheme import array
 from hybridkern.flows._latents import latent_shapes
+from hybridkern.flows._slices import Slices
 
 _VERSION = 1
 
@@ -35,6 +36,7 @@ def save(model: QuantizedIDF, path: str | Path) -> None:
         "version": _VERSION,
         "shape": model.shape,
         "levels": [[[c.sizes, c.moved, c.undone] for c in level] for level in model.couplings()],
+        "slices": model.prior.slices.count,
         "bits": model.bits,
         "fingerprint": model.fingerprint().hex(),
     }
@@ -85,8 +87,8 @@ def _built(description: dict[str, Any], arrays: dict[str, Tensor]) -> QuantizedI
             couplings.append(IntegerCoupling(arrays[f"levels.{i}.{j}.order"], sizes, nets, undone))
         levels.append(couplings)
     tables = [arrays[f"prior.{name}"] for name in ("logits", "means", "scales", "change")]
-    nets_of_prior = [_empty_net() for _ in range(len(levels) - 1)]
-    prior = IntegerPrior(latent_shapes((c, h, w), len(levels)), tables[:3], tables[3], nets_of_prior)
+    slices = Slices(latent_shapes((c, h, w), len(levels)), description.get("slices", 1))  # older files have one
+    prior = IntegerPrior(slices, tables[:3], tables[3], [_empty_net() for _ in slices.shapes[1:]])
     return QuantizedIDF((c, h, w), levels, prior, description["bits"])
 
 

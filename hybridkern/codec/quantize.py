@@ -15,14 +15,15 @@ from hybridkern.codec import coder
 from hybridkern.codec.codec import Codec, as_flow, as_images, enlarged
 from hybridkern.codec.convert import Converter
 from hybridkern.codec.integers import IntegerNet
-from hybridkern.codec.quantized import _CHANGES, IntegerCoupling, IntegerPrior, QuantizedIDF, context_of
+from hybridkern.codec.quantized import _CHANGES, IntegerCoupling, IntegerPrior, QuantizedIDF
 from hybridkern.codec.scheme import array
 from hybridkern.codec.tables import LOGIT_STEPS, MEAN_STEPS, SCALE_STEPS
 from hybridkern.distributions import DiscretizedLogisticMixture
 from hybridkern.flows import IDF
 from hybridkern.flows._integer_levels import IntegerLevels
-from hybridkern.flows._latents import through_levels
+from hybridkern.flows._latents import split_latents, through_levels
 from hybridkern.flows._multi_scale_prior import REACH, MultiScalePrior
+from hybridkern.flows._slices import Known
 from hybridkern.transforms import QuarterCoupling, RoundingCoupling
 
 _MOST_IMAGES = 256  # that activations are looked at of
@@ -57,7 +58,8 @@ def quantize(model: nn.Module, images: Tensor | np.ndarray) -> QuantizedIDF:
     assert isinstance(flow.couplings, IntegerLevels) and isinstance(flow.base, MultiScalePrior)
     with torch.no_grad():
         levels, latents = _levels(flow.couplings, x)
-        prior = _prior(flow.base, latents)
+        slices = split_latents(flow.couplings.slices.join(latents), flow.base.shapes)
+        prior = _prior(flow.base, slices)
         c, h, w = flow.shape
         found = QuantizedIDF((c, h, w), levels, prior, {})
         found.bits = _bits(flow, found, x)
@@ -101,7 +103,7 @@ def _parts(coupling: RoundingCoupling, state: Tensor) -> IntegerCoupling:
     return IntegerCoupling(coupling.permutation.order, coupling.sizes, nets, undone=False)
 
 
-def _prior(prior: MultiScalePrior, latents: list[Tensor]) -> IntegerPrior:
+def _prior(prior: MultiScalePrior, slices: list[Tensor]) -> IntegerPrior:
     marginal = prior.marginal
     logits = array(marginal.logits) if isinstance(marginal, DiscretizedLogisticMixture) else None
     on_grid = coder.on_grid(
@@ -111,12 +113,14 @@ def _prior(prior: MultiScalePrior, latents: list[Tensor]) -> IntegerPrior:
     raw = (np.arange(_CHANGES) - _CHANGES // 2) / _CHANGE_STEPS
     change = torch.from_numpy(np.rint(SCALE_STEPS * REACH * np.tanh(raw / REACH)).astype(np.int64))
     nets = []
-    for level, net in enumerate(prior.nets):
-        channels = 4 * prior.shapes[level][0] * prior.components
+    for i, net in enumerate(prior.nets):
+        channels = prior.slices.width(i) * prior.components
         kinds = ([LOGIT_STEPS] if prior.is_mixture else []) + [MEAN_STEPS * prior.scale, _CHANGE_STEPS]
         factors = torch.tensor(kinds, dtype=torch.float64).repeat_interleave(channels)
-        nets.append(Converter(net, context_of(latents[level + 1 :]), factors, prior.center, prior.scale).convert())
-    return IntegerPrior(prior.shapes, tables, change, nets)
+        seen = Known(prior.slices, slices[i + 1 :]).seen()
+        assert seen is not None
+        nets.append(Converter(net, seen, factors, prior.center, prior.scale).convert())
+    return IntegerPrior(prior.slices, tables, change, nets)
 
 
 def _bits(flow: IDF, found: QuantizedIDF, x: Tensor) -> dict[str, float]:

@@ -14,15 +14,8 @@ from hybridkern.codec.integers import IntegerNet
 from hybridkern.codec.reference import Parameters
 from hybridkern.codec.scheme import Scheme, array, digest
 from hybridkern.codec.tables import SCALES
-from hybridkern.flows._latents import (
-    Shape,
-    back_through_levels,
-    join_latents,
-    latent_shapes,
-    split_latents,
-    through_levels,
-)
-from hybridkern.flows._multi_scale_prior import joined, unsqueezed_parameters
+from hybridkern.flows._latents import Shape, back_through_levels, through_levels
+from hybridkern.flows._slices import Known, Slices
 
 _CHANGES = 1024  # entries of the table of changes of a log-scale
 _MOST_MEAN = 1 << 30
@@ -73,10 +66,10 @@ class IntegerPrior(nn.Module):
     """Distributions of the latents on the coder's grid.
 
     Args:
-        shapes: ``(C, H, W)`` of each level's latents, finest first.
+        slices: of the latents of all levels.
         marginal: logits, means and scale indices, int64 ``(K, D)`` each.
         change: table of the change of a scale index.
-        nets: a network a level but the coarsest.
+        nets: a network for each slice but the last.
     """
 
     logits: Tensor
@@ -84,18 +77,16 @@ class IntegerPrior(nn.Module):
     scales: Tensor
     change: Tensor
 
-    def __init__(
-        self, shapes: Sequence[Shape], marginal: Sequence[Tensor], change: Tensor, nets: Sequence[IntegerNet]
-    ) -> None:
+    def __init__(self, slices: Slices, marginal: Sequence[Tensor], change: Tensor, nets: Sequence[IntegerNet]) -> None:
         super().__init__()
-        self.shapes = list(shapes)
+        self.slices = slices
         for name, value in zip(("logits", "means", "scales", "change"), (*marginal, change), strict=True):
             self.register_buffer(name, value)
         self.nets = nn.ModuleList(nets)
 
     def check(self) -> None:
         """Looks at what a file may have made: raises ValueError where tables and networks do not fit the latents."""
-        dim, components = sum(c * h * w for c, h, w in self.shapes), len(self.means)
+        dim, components = sum(c * h * w for c, h, w in self.slices.shapes), len(self.means)
         wanted = dict.fromkeys(("logits", "means", "scales"), (components, dim)) | {"change": (_CHANGES,)}
         for name, shape in wanted.items():
             value = self.get_buffer(name)
@@ -103,22 +94,22 @@ class IntegerPrior(nn.Module):
                 raise ValueError(f"{name}: got {value.dtype} of shape {tuple(value.shape)}, expected int64 of {shape}")
         if not 1 <= components <= MOST_COMPONENTS:
             raise ValueError(f"means: got {components} components, expected 1 to {MOST_COMPONENTS}")
-        for net, (c, _, _) in zip(self.nets, self.shapes[:-1], strict=True):
-            own, each = cast("IntegerNet", net), 4 * c * components
-            own.check(4 * c, 2 * each if components == 1 and own.outputs == 2 * each else 3 * each)
+        for i, net in enumerate(self.nets):
+            own, each = cast("IntegerNet", net), self.slices.width(i) * components
+            own.check(self.slices.inputs(i), 2 * each if components == 1 and own.outputs == 2 * each else 3 * each)
 
-    def forward(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
-        """The distributions of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
-        begin = sum(c * h * w for c, h, w in self.shapes[:level])
-        c, h, w = self.shapes[level]
+    def forward(self, i: int, known: Sequence[Tensor]) -> Parameters:
+        """The distributions of a slice; see :class:`~hybridkern.codec.scheme.Scheme`."""
+        begin = sum(c * h * w for c, h, w in self.slices.shapes[:i])
+        c, h, w = self.slices.shapes[i]
         logits, means, scales = (t[None, :, begin : begin + c * h * w] for t in (self.logits, self.means, self.scales))
-        if coarser:
+        seen = Known(self.slices, known).seen()
+        if seen is not None:
             components = self.means.shape[0]
-            found = self.nets[level](context_of(coarser))
-            kinds = found.shape[1] // (4 * c * components)  # of a mixture, be it of one, a logit is the first
-            *by_logit, by_mean, by_scale = (
-                unsqueezed_parameters(found, kinds * components).unflatten(1, (kinds, components)).unbind(1)
-            )
+            found = self.nets[i](seen)
+            kinds = found.shape[1] // (self.slices.width(i) * components)  # of a mixture a logit is the first
+            rows = self.slices.rows(i, found, kinds * components)
+            *by_logit, by_mean, by_scale = rows.unflatten(1, (kinds, components)).unbind(1)
             logits = logits + by_logit[0] if by_logit else logits.expand(len(found), -1, -1)
             means = means + by_mean
             scales = scales + self.change[(by_scale + _CHANGES // 2).clamp(0, _CHANGES - 1)]
@@ -129,15 +120,6 @@ class IntegerPrior(nn.Module):
                 for t in (logits, means.clamp(-_MOST_MEAN, _MOST_MEAN), scales.clamp(0, SCALES - 1))
             )
         )
-
-
-def context_of(coarser: Sequence[Tensor]) -> Tensor:
-    """What the network of a level sees: the latents of the coarser ones as one image."""
-    context: Tensor | None = None
-    for latent in reversed(coarser):
-        context = joined(context, latent)
-    assert context is not None
-    return context
 
 
 class QuantizedIDF(nn.Module, Scheme):
@@ -156,7 +138,7 @@ class QuantizedIDF(nn.Module, Scheme):
         self, shape: Shape, levels: Sequence[Sequence[IntegerCoupling]], prior: IntegerPrior, bits: dict[str, float]
     ) -> None:
         super().__init__()
-        self.shape, self.shapes, self.bits = shape, latent_shapes(shape, len(levels)), dict(bits)
+        self.shape, self.shapes, self.bits = shape, prior.slices.shapes, dict(bits)
         self.levels = nn.ModuleList(nn.ModuleList(couplings) for couplings in levels)
         self.prior = prior
 
@@ -203,7 +185,7 @@ class QuantizedIDF(nn.Module, Scheme):
                 state = coupling(state)
             return state
 
-        return join_latents(through_levels(x.to(self.device), len(couplings), run)).to(x.device)
+        return self.prior.slices.join(through_levels(x.to(self.device), len(couplings), run)).to(x.device)
 
     @torch.no_grad()
     def images(self, z: Tensor) -> Tensor:
@@ -215,12 +197,12 @@ class QuantizedIDF(nn.Module, Scheme):
                 state = coupling(state, inverse=True)
             return state
 
-        return back_through_levels(split_latents(z.to(self.device), self.shapes), undo).to(z.device)
+        return back_through_levels(self.prior.slices.split(z.to(self.device)), undo).to(z.device)
 
     @torch.no_grad()
-    def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
-        """Distributions of the latents of a level; see :class:`~hybridkern.codec.scheme.Scheme`."""
-        found: Parameters = self.prior(level, [latent.to(self.device) for latent in coarser])
+    def parameters_of(self, i: int, known: Sequence[Tensor]) -> Parameters:
+        """Distributions of the latents of a slice; see :class:`~hybridkern.codec.scheme.Scheme`."""
+        found: Parameters = self.prior(i, [latent.to(self.device) for latent in known])
         return found
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ from hybridkern.flows._multi_scale_prior import MultiScalePrior
 
 
 class Scheme(ABC):
-    """A bijection between images and the latents of several levels, finest first, and what they are coded with.
+    """A bijection between images and latents in slices, those of the finest level first, and what they are coded with.
 
     Attributes:
         shape: ``(C, H, W)`` of an image.
-        shapes: of the latents of each level.
+        shapes: of the latents of each slice.
         integers: whether nothing of it is computed in floating point.
     """
 
@@ -46,16 +46,16 @@ class Scheme(ABC):
         """Undoes :meth:`latents`."""
 
     @abstractmethod
-    def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
-        """Distributions of the latents of a level.
+    def parameters_of(self, i: int, known: Sequence[Tensor]) -> Parameters:
+        """Distributions of the latents of a slice.
 
         Args:
-            level: counted from the finest, 0.
-            coarser: latents ``(N, C_l, H_l, W_l)``, int64, of the levels ``level + 1, ...``.
+            i: counted from the first slice of the finest level, 0.
+            known: latents ``(N, C, H, W)``, int64, of the slices ``i + 1, ...``.
 
         Returns:
-            In the order of the level's part of joined latents; one row for all images where they do not depend on
-            ``coarser``.
+            In the order of the slice's part of joined latents; one row for all images where they do not depend on
+            ``known``.
         """
 
 
@@ -111,19 +111,19 @@ class FloatScheme(Scheme):
         return torch.cat([self._flow.inverse(row.double())[0] for row in z.split(1)]).long()
 
     @torch.no_grad()
-    def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
-        """Distributions of the latents of a level; see :class:`Scheme`."""
-        rows = zip(*(latent.double().split(1) for latent in coarser), strict=True) if coarser else [()]
-        found = [self._one(level, row) for row in rows]
+    def parameters_of(self, i: int, known: Sequence[Tensor]) -> Parameters:
+        """Distributions of the latents of a slice; see :class:`Scheme`."""
+        rows = zip(*(latent.double().split(1) for latent in known), strict=True) if known else [()]
+        found = [self._one(i, row) for row in rows]
         return Parameters(*(np.concatenate(tables) for tables in zip(*found, strict=True)))
 
-    def _one(self, level: int, coarser: Sequence[Tensor]) -> Parameters:
+    def _one(self, i: int, known: Sequence[Tensor]) -> Parameters:
         dims = 3 if self._base.is_mixture else 2
-        found = self._base.parameters_of(level, coarser)
+        found = self._base.parameters_of(i, known)
         *logits, mean, log_scale = (table if table.ndim == dims else table[None] for table in found)
         return on_grid(array(logits[0]) if logits else None, array(mean), array(log_scale))
 
 
-def by_level(z: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
-    """Joined latents ``(N, D)`` as images, level by level."""
+def by_slice(z: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
+    """Joined latents ``(N, D)`` as images, slice by slice."""
     return split_latents(z, shapes)

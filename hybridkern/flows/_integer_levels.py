@@ -7,14 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from hybridkern.flows._latents import (
-    Shape,
-    back_through_levels,
-    join_latents,
-    latent_shapes,
-    split_latents,
-    through_levels,
-)
+from hybridkern.flows._latents import Shape, back_through_levels, latent_shapes, through_levels
+from hybridkern.flows._slices import Slices
 from hybridkern.flows.base import NetBuilder
 from hybridkern.transforms.quarter_coupling import QuarterCouplings
 from hybridkern.transforms.rounding_coupling import RoundingCouplings
@@ -32,13 +26,16 @@ class IntegerLevels(nn.Module):
         parts: parts of the channels that a coupling updates in turn, from 2 to ``4 C``; sizes differ by at most one.
             ``None``: couplings that update a quarter.
         net: builds a network: ``net(in_channels, out_channels)``.
+        slices: of each level's latents, as they are joined.
 
     Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.2 and figure 4.
     """
 
-    def __init__(self, shape: Shape, levels: int, layers: int, parts: int | None, net: NetBuilder) -> None:
+    def __init__(
+        self, shape: Shape, levels: int, layers: int, parts: int | None, net: NetBuilder, slices: int = 1
+    ) -> None:
         super().__init__()
-        self.shapes = latent_shapes(shape, levels)
+        self.slices = Slices(latent_shapes(shape, levels), slices)
         self.levels = nn.ModuleList()
         for i in range(levels):
             channels = 4 * shape[0] * 2**i
@@ -52,9 +49,9 @@ class IntegerLevels(nn.Module):
         """Images ``(B, C, H, W)`` -> latents ``(B, D)``, or back; ``exact`` as for its couplings."""
         if inverse:
             return back_through_levels(
-                split_latents(x, self.shapes), lambda i, state: self.levels[i](state, exact, inverse=True)
+                self.slices.split(x), lambda i, state: self.levels[i](state, exact, inverse=True)
             )
-        return join_latents(through_levels(x, len(self.levels), lambda i, state: self.levels[i](state, exact)))
+        return self.slices.join(through_levels(x, len(self.levels), lambda i, state: self.levels[i](state, exact)))
 
     def latents(self, x: Tensor) -> Tensor:
         """Of many images ``(N, C, H, W)``, some at a time: ``(N, D)``."""
@@ -76,4 +73,4 @@ class IntegerLevels(nn.Module):
                 state = torch.cat([coupling(part) for part in state.split(_BATCH)])
             return state
 
-        return join_latents(through_levels(x, last + 1, run))
+        return self.slices.join(through_levels(x, last + 1, run))

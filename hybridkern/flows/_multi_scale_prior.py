@@ -1,4 +1,4 @@
-"""Prior of the latents of an integer flow on images: each level given those of the coarser ones."""
+"""Prior of the latents of an integer flow on images: each slice given those after it and the coarser levels."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from hybridkern.distributions import (
     sample_logistic,
     sample_logistic_mixture,
 )
-from hybridkern.flows._latents import Shape, join_latents, split_latents
+from hybridkern.flows._latents import join_latents, split_latents
+from hybridkern.flows._slices import Known, Slices
 from hybridkern.flows.base import NetBuilder
 from hybridkern.nets.prediction import start_at_prediction
-from hybridkern.transforms import squeeze, unsqueeze
 
 # The most that a network changes a log-scale by: beyond a factor of 20 a step that overshoots takes training apart.
 REACH = 3.0
@@ -29,37 +29,41 @@ _BATCH = 256  # images that a network sees at a time, when it starts from data
 
 
 class MultiScalePrior(Distribution):
-    """``p(z_L) prod_l p(z_l | z_{l+1}, ..., z_L)``, level 1 the finest: discretized logistics or mixtures of them.
+    """``p(z_S) prod_i p(z_i | z_{i+1}, ..., z_S)`` over slices, those of the finest level first: discretized logistics
+    or mixtures of them.
 
-    The coarsest level follows ``marginal``. Parameters of the other levels are those of ``marginal`` plus what a
-    network computes from all coarser latents: means move, log-scales change by ``3 tanh(r / 3)`` and so by less than
-    3, weights of a mixture change. The networks see the coarser latents as one image of the level below, which is
-    where the level's own latents would stand: with couplings at their start it is the half of the channels that went
-    on. So the prior depends on the latents alone, and not on the couplings. In the paper the networks see the half
-    itself, which is the image of these latents under the coarser levels' inverse.
+    The last slice follows ``marginal``. Parameters of the others are those of ``marginal`` plus what a network computes
+    from the slices after it: means move, log-scales change by ``3 tanh(r / 3)`` and so by less than 3, weights of a
+    mixture change. With one slice a level, levels are given the coarser ones; with more, channels of a level are given
+    channels of the same level too. Networks see all coarser latents as one image of the level below, which is where the
+    level's own latents would stand: with couplings at their start it is the half of the channels that went on. So the
+    prior depends on the latents alone, and not on the couplings. In the paper the networks see the half itself, which
+    is the image of these latents under the coarser levels' inverse.
 
     Args:
-        shapes: ``(C, H, W)`` of each level's latents, finest first.
-        marginal: over all ``D`` latents, in the order of :func:`~hybridkern.flows._latents.join_latents`.
+        slices: of the latents of all levels.
+        marginal: over all ``D`` latents, in the order of :meth:`~hybridkern.flows._slices.Slices.join`.
         net: builds a network: ``net(in_channels, out_channels)``, on images. One that starts at zero leaves
             ``marginal`` as it is.
         center, scale: networks see ``(z - center) / scale``, and means move in units of ``scale``.
 
-    Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.2: factored-out latents under a conditional prior.
+    Source: Hoogeboom et al. 2019 (arXiv:1905.07376), section 3.2: factored-out latents under a conditional prior;
+    slices: Minnen and Singh 2020 (arXiv:2007.08739), section 2.
     """
 
     _is_chosen = False
 
     def __init__(
         self,
-        shapes: Sequence[Shape],
+        slices: Slices,
         marginal: DiscretizedLogistic | DiscretizedLogisticMixture,
         net: NetBuilder,
         center: float = 0.0,
         scale: float = 1.0,
     ) -> None:
-        super().__init__(sum(map(math.prod, shapes)))
-        self.shapes = list(shapes)
+        super().__init__(sum(map(math.prod, slices.shapes)))
+        self.slices = slices
+        self.shapes = slices.shapes
         self.marginal = marginal
         self.center, self.scale = float(center), float(scale)
         self.is_mixture = isinstance(marginal, DiscretizedLogisticMixture)
@@ -67,7 +71,7 @@ class MultiScalePrior(Distribution):
         # logits, means, log-scales of each component; a single logistic has no logit
         self._kinds = 3 if self.is_mixture else 2
         outputs = self._kinds * self.components
-        self.nets = nn.ModuleList(net(4 * c, outputs * 4 * c) for c, _, _ in self.shapes[:-1])
+        self.nets = nn.ModuleList(net(slices.inputs(i), outputs * slices.width(i)) for i in range(len(self.shapes) - 1))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,35 +86,37 @@ class MultiScalePrior(Distribution):
     def initialize(self, x: Tensor) -> None:
         """Starts from latents ``x`` ``(N, dim)``; draws no random numbers.
 
-        Networks that give zeros start at the best linear prediction of a level's latents, as its means, from the
-        coarser ones. Then ``marginal`` starts from what is left, as its own ``initialize`` describes.
+        Networks that give zeros start at the best linear prediction of a slice's latents, as its means, from those
+        after it. Then ``marginal`` starts from what is left, as its own ``initialize`` describes.
         """
         if not (isinstance(x, Tensor) and x.ndim == 2 and x.shape[1] == self.dim):
             return self.marginal.initialize(x)  # which says what is wrong
-        latents = split_latents(x.to(self.dtype), self.shapes)
-        left = [latents[-1].permute(0, 2, 3, 1).flatten(1)]
-        context = latents[-1]
-        for level in reversed(range(len(self.shapes) - 1)):
-            seen = (context - self.center) / self.scale
-            self._start(level, seen, latents[level])
-            left.insert(0, join_latents(latents[level : level + 1]) - self._moved(level, seen))
-            context = joined(context, latents[level]) if level else context
+        left: list[Tensor] = []
+        known = Known(self.slices)
+        for i, image in reversed(list(enumerate(split_latents(x.to(self.dtype), self.shapes)))):
+            rows, context = join_latents([image]), known.seen()
+            if context is not None:
+                seen = (context - self.center) / self.scale
+                self._start(i, seen, image)
+                rows = rows - self._moved(i, seen)
+            left.insert(0, rows)
+            known.add(image)
         self.marginal.initialize(torch.cat(left, 1))
 
-    def _start(self, level: int, seen: Tensor, latent: Tensor) -> None:
-        wanted = (torch.cat(squeeze(latent), 1) - self.center) / self.scale
+    def _start(self, i: int, seen: Tensor, image: Tensor) -> None:
+        wanted = (self.slices.blocks(i, image) - self.center) / self.scale
         kinds, channels = self._kinds * self.components, wanted.shape[1]
-        outputs = torch.arange(kinds * channels, device=latent.device).view(kinds, channels)
+        outputs = torch.arange(kinds * channels, device=image.device).view(kinds, channels)
         first = kinds - 2 * self.components  # logits come before the means
         places = list(outputs[first : first + self.components])
-        start_at_prediction(self.nets[level], seen, wanted, outputs.numel(), places)
+        start_at_prediction(self.nets[i], seen, wanted, outputs.numel(), places)
 
-    def _moved(self, level: int, seen: Tensor) -> Tensor:
-        """By how much the network moves the means of a level's latents, over the components: ``(N, D_l)``."""
+    def _moved(self, i: int, seen: Tensor) -> Tensor:
+        """By how much the network moves the means of a slice's latents, over the components: ``(N, D_i)``."""
         kinds = self._kinds * self.components
         first = kinds - 2 * self.components
         moved = [
-            unsqueezed_parameters(self.nets[level](part), kinds)[:, first : first + self.components].mean(1)
+            self.slices.rows(i, self.nets[i](part), kinds)[:, first : first + self.components].mean(1)
             for part in seen.split(_BATCH)
         ]
         return self.scale * torch.cat(moved)
@@ -118,13 +124,13 @@ class MultiScalePrior(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
         check_width("x", x, self.dim)
-        flat, latents = self._split(x), split_latents(x, self.shapes)
-        context: Tensor | None = None
+        flat, images = self._split(x), split_latents(x, self.shapes)
+        known = Known(self.slices)
         total: Tensor | None = None
-        for level in reversed(range(len(self.shapes))):
-            part = self._log_prob(flat[level], self._parameters_of(level, context))
+        for i in reversed(range(len(images))):
+            part = self._log_prob(flat[i], self._parameters_of(i, known.seen()))
             total = part if total is None else total + part
-            context = joined(context, latents[level]) if level else None
+            known.add(images[i])
         assert total is not None
         return total
 
@@ -139,47 +145,41 @@ class MultiScalePrior(Distribution):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient: the coarsest level first."""
-        context: Tensor | None = None
+        known = Known(self.slices)
         drawn: list[Tensor] = []
-        for level in reversed(range(len(self.shapes))):
-            values = self._sample(n, self._parameters_of(level, context), generator, temperature)
-            drawn.append(values)
-            if level:
-                (image,) = split_latents(values, self.shapes[level : level + 1])
-                context = joined(context, image)
+        for i in reversed(range(len(self.shapes))):
+            drawn.append(self._sample(n, self._parameters_of(i, known.seen()), generator, temperature))
+            known.add(split_latents(drawn[-1], self.shapes[i : i + 1])[0])
         return torch.cat(drawn[::-1], 1)
 
-    def parameters_of(self, level: int, coarser: Sequence[Tensor]) -> list[Tensor]:
-        """Parameters of the distribution of a level's latents given those of the levels beyond it.
+    def parameters_of(self, i: int, known: Sequence[Tensor]) -> list[Tensor]:
+        """Parameters of the distribution of a slice's latents given those of the slices after it.
 
         Args:
-            level: counted from the finest, 0.
-            coarser: latents ``(B, C_l, H_l, W_l)`` of the levels ``level + 1, ...``.
+            i: counted from the first slice of the finest level, 0.
+            known: latents ``(B, C, H, W)`` of the slices ``i + 1, ...``.
 
         Returns:
-            Means and log-scales, of mixtures logits before them, in the order of the level's part of joined latents:
-            ``(D_l,)`` (mixtures ``(1, K, D_l)``) for the coarsest level, ``(B, D_l)`` (``(B, K, D_l)``) for others.
+            Means and log-scales, of mixtures logits before them, in the order of the slice's part of joined latents:
+            ``(D_i,)`` (mixtures ``(1, K, D_i)``) for the last slice, ``(B, D_i)`` (``(B, K, D_i)``) for others.
         """
-        context: Tensor | None = None
-        for latent in reversed(coarser):
-            context = joined(context, latent)
-        return self._parameters_of(level, context)
+        return self._parameters_of(i, Known(self.slices, known).seen())
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         parts: tuple[Tensor, ...] = x.split([math.prod(shape) for shape in self.shapes], -1)
         return parts
 
-    def _marginal_of(self, level: int) -> list[Tensor]:
+    def _marginal_of(self, i: int) -> list[Tensor]:
         names = ("logits", "mean", "log_scale")[-self._kinds :]
-        return [self._split(getattr(self.marginal, name))[level] for name in names]
+        return [self._split(getattr(self.marginal, name))[i] for name in names]
 
-    def _parameters_of(self, level: int, context: Tensor | None) -> list[Tensor]:
-        """Parameters of the level's latents ``(B, D_l)``: ``(D_l,)`` or ``(B, D_l)``, of mixtures ``(., K, D_l)``."""
-        marginal = self._marginal_of(level)
+    def _parameters_of(self, i: int, context: Tensor | None) -> list[Tensor]:
+        """Parameters of the slice's latents ``(B, D_i)``: ``(D_i,)`` or ``(B, D_i)``, of mixtures ``(., K, D_i)``."""
+        marginal = self._marginal_of(i)
         if context is None:
             return marginal
-        change = self.nets[level]((context - self.center) / self.scale)
-        change = unsqueezed_parameters(change, self._kinds * self.components)
+        change = self.nets[i]((context - self.center) / self.scale)
+        change = self.slices.rows(i, change, self._kinds * self.components)
         if self._kinds == 2:
             mean, log_scale = change.unbind(1)
             return [marginal[0] + self.scale * mean, marginal[1] + _bounded(log_scale)]
@@ -204,19 +204,3 @@ class MultiScalePrior(Distribution):
 
 def _bounded(change: Tensor) -> Tensor:
     return REACH * torch.tanh(change / REACH)
-
-
-def joined(context: Tensor | None, latent: Tensor) -> Tensor:
-    """All latents from this level on as one image of the level: coarser ones in place of the half that went on."""
-    if context is None:
-        return latent
-    first, second = context.chunk(2, 1)
-    return torch.cat([unsqueeze(first, second), latent], 1)
-
-
-def unsqueezed_parameters(x: Tensor, kinds: int) -> Tensor:
-    """``(B, kinds * 4c, h, w)`` -> ``(B, kinds, 2h * 2w * c)``, in the order of joined latents ``(c, 2h, 2w)``."""
-    b, channels, h, w = x.shape
-    # row and column within a block before the channel, as squeeze has them
-    x = x.reshape(b, kinds, 2, 2, channels // (4 * kinds), h, w)
-    return x.permute(0, 1, 5, 2, 6, 3, 4).flatten(2)

@@ -88,6 +88,8 @@ class IDF(Flow):
         coupling: ``"parts"``, or for images ``"quarter"``, that of IDF++: a layer has one network, which updates a
             quarter of the channels with a learnt factor before the rounding, and its permutation is undone
             (:class:`~hybridkern.transforms.QuarterCoupling`). ``parts`` has no meaning then.
+        slices: of the channels that leave a level, for images: each is coded given those after it, and the coarser
+            levels. More make the prior stronger and decoding slower.
         shape: another name for ``dim`` where it is the shape of an image; one of the two must be given.
         context: width of a condition that the networks see as it is, or a module that makes it from the condition
             given; for vectors. That module too must run in float64 and be deterministic in evaluation mode.
@@ -126,6 +128,7 @@ class IDF(Flow):
         scale: float = 1.0,
         levels: int = 2,
         coupling: str = "parts",
+        slices: int = 1,
         shape: Sequence[int] | None = None,
         context: int | nn.Module = 0,
     ) -> None:
@@ -134,7 +137,7 @@ class IDF(Flow):
         name, size = ("dim", dim) if shape is None else ("shape", shape)
         images = is_sizes(size) or shape is not None
         levels, layers = check_count("levels", levels, 1), check_count("layers", layers, 1)
-        parts = check_count("parts", parts, 2)
+        parts, slices = check_count("parts", parts, 2), check_count("slices", slices, 1)
         center, scale = as_center_and_scale(center, scale)
         if images:
             sizes: tuple[int, ...] = check_shape(name, size, 2**levels, f"2**levels = {2**levels}")
@@ -148,6 +151,8 @@ class IDF(Flow):
         as_name("lattice", lattice, LATTICES)
         if as_name("coupling", coupling, COUPLINGS) == "quarter" and not images:
             raise ValueError("coupling: got 'quarter', expected 'parts' for vectors")
+        if slices > 1 and not images:
+            raise ValueError(f"slices: got {slices}, expected 1 for vectors")
         if isinstance(net, str) and not images:
             raise TypeError(f"net: got {short(net)}, expected a callable for vectors")
         if lattice == "tutorial" and images:
@@ -176,8 +181,8 @@ class IDF(Flow):
         build = plain if (center, scale) == (0.0, 1.0) else _scaled(plain, center, scale)
         if len(sizes) == 3:
             updated = None if coupling == "quarter" else parts
-            self.couplings: nn.Module = IntegerLevels(sizes, levels, layers, updated, build)
-            self.base = MultiScalePrior(self.couplings.shapes, self.base, plain, center, scale)
+            self.couplings: nn.Module = IntegerLevels(sizes, levels, layers, updated, build, slices)
+            self.base = MultiScalePrior(self.couplings.slices, self.base, plain, center, scale)
         else:
             parted = [most // parts + (i < most % parts) for i in range(parts)]
             self.couplings = RoundingCouplings(parted, layers, with_context(build, self.context_width), lattice=lattice)

@@ -20,6 +20,7 @@ OPTIONS = {
     "logistic": {},
     "mixture": {"prior": "mixture", "components": 3},
     "quarter": {"prior": "mixture", "coupling": "quarter", "net": "resnet"},
+    "slices": {"prior": "mixture", "coupling": "quarter", "net": "resnet", "slices": 3},
 }
 
 

@@ -168,6 +168,7 @@ DISCRETE: dict[str, Callable[[], nn.Module]] = {
     "idf-images-mixture": lambda: flows.IDF(
         (3, 8, 8), layers=1, parts=3, hidden=4, levels=3, prior="mixture", components=2, center=8.0, scale=5.0
     ),
+    "idf-images-slices": lambda: flows.IDF((1, 4, 4), layers=2, hidden=4, slices=2),
     "idf-1": lambda: flows.IDF(1, layers=2),
     "idf-1-context": lambda: Given(flows.IDF(1, layers=2, hidden=4, context=2, center=8.0, scale=5.0), 2),
     "idf-5-embedding": lambda: Given(flows.IDF(5, layers=2, hidden=8, context=embedding()), 3),

@@ -11,6 +11,7 @@ from torch import nn
 from hybridkern import distributions, flows, transforms
 from hybridkern.flows._latents import latent_shapes
 from hybridkern.flows._multi_scale_prior import MultiScalePrior
+from hybridkern.flows._slices import Slices
 from hybridkern.hybrid import heads
 from hybridkern.nets import ConvNet
 
@@ -46,7 +47,7 @@ def test_another_width_is_refused(name: str, dim: int) -> None:
 
 def test_another_width_of_images_is_refused() -> None:
     shapes = latent_shapes((1, 4, 4), 1)
-    prior = MultiScalePrior(shapes, distributions.DiscretizedLogistic(16), ConvNet)
+    prior = MultiScalePrior(Slices(shapes), distributions.DiscretizedLogistic(16), ConvNet)
     with pytest.raises(ValueError, match=r"x: got shape \(2, 15\), expected \(B, 16\)"):
         prior(torch.zeros(2, 15))
 

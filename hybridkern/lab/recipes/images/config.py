@@ -26,7 +26,7 @@ class ImagesConfig(TrainingConfig):
             :class:`hybridkern.flows.Residual` the scales, the blocks of each, the width (or growth) and the network,
             ``"conv"`` or ``"dense"``; of :class:`hybridkern.flows.IDF` the levels, layers of each, width and network.
             Sides that ``2**levels`` does not divide are made longer for it by repeating the last pixels.
-        coupling, prior, components: of :class:`hybridkern.flows.IDF`.
+        coupling, prior, components, slices: of :class:`hybridkern.flows.IDF`.
         quantized: share of the training, its end, in which the networks of an integer flow learn steps of 8-bit weights
             and activations (:func:`hybridkern.codec.learn_steps`); they must be ``"conv"`` or ``"resnet"`` then.
         activation: of the residual flow's networks, ``"lipswish"`` or ``"clipswish"``.
@@ -55,6 +55,7 @@ class ImagesConfig(TrainingConfig):
     coupling: str = "quarter"
     prior: str = "mixture"
     components: int = 5
+    slices: int = 1
     quantized: float = 0.0
     activation: str = "lipswish"
     logit: float = 0.0
@@ -70,7 +71,7 @@ class ImagesConfig(TrainingConfig):
         named = {"flow": FLOWS, "memory": MEMORIES, "head": HEADS, "coupling": COUPLINGS, "prior": PRIORS}
         for name, choices in named.items():
             self.require_one_of(name, choices)
-        for name in ("levels", "steps", "hidden", "components"):
+        for name in ("levels", "steps", "hidden", "components", "slices"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
         self._require("logit", 0 <= self.logit < 0.5, "a number from 0 to below 1/2")
         self._require("quantized", 0 <= self.quantized < 1, "a share from 0 to below 1")

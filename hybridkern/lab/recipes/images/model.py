@@ -104,6 +104,7 @@ def _integer_flow(config: ImagesConfig, shape: tuple[int, int, int], grey_levels
         coupling=config.coupling,
         prior=config.prior,
         components=config.components,
+        slices=config.slices,
         center=half,
         scale=half,
     )
