@@ -86,6 +86,9 @@ class IntegerPrior(nn.Module):
 
     def check(self) -> None:
         """Looks at what a file may have made: raises ValueError where tables and networks do not fit the latents."""
+        count = self.slices.count
+        if type(count) is not int or count < 1:
+            raise ValueError(f"slices: got {count!r}, expected a whole number from 1 on")
         dim, components = sum(c * h * w for c, h, w in self.slices.shapes), len(self.means)
         wanted = dict.fromkeys(("logits", "means", "scales"), (components, dim)) | {"change": (_CHANGES,)}
         for name, shape in wanted.items():

@@ -29,7 +29,7 @@ _ONE_BY_ONE = 8
 
 def model(seed: int = 0) -> codec.QuantizedIDF:
     """A small quantized flow with mixtures and residual networks."""
-    flow = cases.flow(seed, SHAPE, prior="mixture", coupling="quarter", net="resnet")
+    flow = cases.flow(seed, SHAPE, prior="mixture", coupling="quarter", net="resnet", slices=3)
     return codec.quantize(flow, cases.images(seed + 3, 60, SHAPE))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,7 +84,9 @@ def test_quantized_models_cost_little(options: dict) -> None:
     assert abs(found.bits["integers"] - found.bits["float"] - half_a_byte) < 0.05
 
 
-@pytest.mark.parametrize("options", [{"levels": 1}, {"levels": 3}, {"prior": "mixture", "components": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"levels": 1}, {"levels": 3}, {"prior": "mixture", "components": 1}, {"slices": 3}], ids=str
+)
 def test_models_of_any_levels_and_components(options: dict, tmp_path: Path) -> None:
     x = cases.images(5, 4)
     model = codec.quantize(cases.flow(**options), x)
@@ -107,6 +111,30 @@ def test_files(tmp_path: Path) -> None:
             codec.load(tmp_path / "damaged.npz")
     with pytest.raises(TypeError, match="model: got"):
         codec.save(cases.flow(), tmp_path / "other.npz")
+
+
+def _described(path: Path, **changes: object) -> Path:
+    """The file with another description; ``None`` leaves a part of it out."""
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    found = json.loads(arrays.pop("description").tobytes()) | changes
+    text = json.dumps({name: value for name, value in found.items() if value is not None})
+    np.savez(path, **arrays, description=np.frombuffer(text.encode(), np.uint8))
+    return path
+
+
+def test_files_without_a_number_of_slices_have_one(tmp_path: Path) -> None:
+    """As versions before slices wrote them."""
+    model = codec.quantize(cases.flow(), cases.images(5, 4))
+    codec.save(model, tmp_path / "model.npz")
+    assert codec.load(_described(tmp_path / "model.npz", slices=None)).fingerprint() == model.fingerprint()
+
+
+@pytest.mark.parametrize("slices", [0, -1, 1, 2, 4, 2.0, "3"])
+def test_files_with_another_number_of_slices_are_refused(slices: object, tmp_path: Path) -> None:
+    codec.save(codec.quantize(cases.flow(slices=3), cases.images(5, 4)), tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=r"model.npz: got a file that holds no quantized model"):
+        codec.load(_described(tmp_path / "model.npz", slices=slices))
 
 
 @pytest.mark.parametrize("what", ["order", "sizes", "change", "means", "dtype", "table", "channels"])
