@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from hybridkern import codec, flows, nets
+from hybridkern.flows._slices import Slices
 from tests.codec import cases
 
 
@@ -137,7 +138,7 @@ def test_files_with_another_number_of_slices_are_refused(slices: object, tmp_pat
         codec.load(_described(tmp_path / "model.npz", slices=slices))
 
 
-@pytest.mark.parametrize("what", ["order", "sizes", "change", "means", "dtype", "table", "channels"])
+@pytest.mark.parametrize("what", ["order", "sizes", "change", "means", "dtype", "table", "channels", "slices"])
 def test_files_that_fit_nowhere_are_refused(tmp_path: Path, what: str) -> None:
     """Made by hand, with the fingerprint of what they hold."""
     model = codec.quantize(cases.flow(), cases.images(5, 4))
@@ -154,6 +155,9 @@ def test_files_that_fit_nowhere_are_refused(tmp_path: Path, what: str) -> None:
         prior.means = prior.means.double()
     elif what == "table":
         coupling.nets[0].tables = coupling.nets[0].tables[:100]
+    elif what == "slices":  # none of them, nor numbers for any
+        prior.slices, prior.nets = Slices([(2, 4, 4), (8, 2, 2)], 0), torch.nn.ModuleList()
+        prior.logits, prior.means, prior.scales = (t[:, :0] for t in (prior.logits, prior.means, prior.scales))
     else:
         coupling.nets[0] = prior.nets[0]
     codec.save(model, tmp_path / "made.npz")
