@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hybridkern.codec.equalize import equalized
 from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_TABLE, IntegerNet, shifted
 from hybridkern.codec.rounding import covariances, fitted, rounded
+from hybridkern.codec.splitting import split
 from hybridkern.codec.stages import Stage, stages_of, steps_of
 from hybridkern.codec.steps import best_step, input_bits, weight_steps
 
@@ -78,8 +79,10 @@ class Converter:
         self.numbers: list[Tensor] = []
         self.tables = torch.arange(256)  # a ReLU is the clamp of the index
         self._read(x, center, scale)
+        self.limits = torch.empty(0)
         if self.learned is None:
-            self.stages = equalized(self.stages, self.real, _conv)
+            self.stages, self.limits = split(self.stages, self.real, _conv)
+            self.stages = equalized(self.stages, self.real, _conv, self.limits)
 
     def _read(self, x: Tensor, center: float, scale: float) -> None:
         middle = round(center)
@@ -113,14 +116,13 @@ class Converter:
                 self._write(stage, w, bias, real_step / stream_step)
                 moved = self._rounded(sums)
                 stream = (moved if stream is None else stream + moved).clamp(-32768, 32767)
-                value, step, self.real = stream.double() * stream_step, stream_step, kept.relu()
+                value, step, self.real = stream.double() * stream_step, stream_step, self._passed(kept)
             elif stage.mode == TO_TABLE:
                 value, step, self.real = sums * real_step[:, None, None], 0.0, wanted.relu()
             else:
                 self._write(stage, w, bias, real_step)
                 break
-            pre = value.relu()
-            new = best_step(pre, pre.max().item(), 255) if self.learned is None else self.learned.activations[i]
+            new = self._step(i, value, stage.mode)
             if stage.mode == TO_TABLE:
                 self._write(stage, w, bias, real_step / new)
                 index = self._rounded(sums)
@@ -137,6 +139,20 @@ class Converter:
             self.tables.to(torch.uint8),
         )
 
+    def _passed(self, stream: Tensor) -> Tensor:
+        """What a stage sees of the stream."""
+        return stream.relu().minimum(self.limits[:, None, None]) if len(self.limits) else stream.relu()
+
+    def _step(self, i: int, value: Tensor, mode: int) -> float:
+        """Of the activations that a stage makes of these values."""
+        if self.learned is not None:
+            return self.learned.activations[i]
+        limit = self.limits.min().item() if len(self.limits) else math.inf
+        if mode != TO_TABLE and limit < math.inf:  # the largest activation is where a channel is cut off
+            return limit / 255
+        pre = value.relu()
+        return best_step(pre, pre.max().item(), 255)
+
     def _stream_reach(self) -> float:
         """The largest magnitude of the stream in the network itself."""
         x, stream, most = self.real, torch.zeros(()), 0.0
@@ -144,8 +160,9 @@ class Converter:
             y = _conv(x, stage.weight, stage.bias)
             if stage.mode in (SET_STREAM, ADD_STREAM):
                 stream = stream + y
-                most, y = max(most, stream.abs().max().item()), stream
-            x = y.relu()
+                most, x = max(most, stream.abs().max().item()), self._passed(stream)
+            else:
+                x = y.relu()
         return most or 1.0
 
     def _fitted(self, i: int, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:

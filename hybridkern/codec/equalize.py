@@ -14,7 +14,9 @@ _EXPONENT = 0.5  # of how much less far a channel reaches; 1 would leave the nex
 _LEAST = 1e-3  # of the farthest reach: channels beyond it are scaled as one there
 
 
-def equalized(stages: Sequence[Stage], x: Tensor, conv: Callable[[Tensor, Tensor, Tensor], Tensor]) -> list[Stage]:
+def equalized(
+    stages: Sequence[Stage], x: Tensor, conv: Callable[[Tensor, Tensor, Tensor], Tensor], limits: Tensor
+) -> list[Stage]:
     """The same network, whose hidden channels are multiplied by positive numbers, and what reads them divided by these.
 
     A ReLU passes positive factors on, and a residual stream has one for each channel in all of its layers.
@@ -23,6 +25,7 @@ def equalized(stages: Sequence[Stage], x: Tensor, conv: Callable[[Tensor, Tensor
         stages: of the network.
         x: what it sees, ``(N, C, H, W)``.
         conv: ``conv(x, weight, bias)``, with zeros beyond the edges.
+        limits: at which the channels of the stream are cut off; those that reach theirs are not multiplied.
 
     Source: Nagel et al. 2019 (arXiv:1906.04721), section 4.1, by the reach of activations.
     """
@@ -32,7 +35,7 @@ def equalized(stages: Sequence[Stage], x: Tensor, conv: Callable[[Tensor, Tensor
         y = conv(x, stage.weight, stage.bias)
         if stage.mode in (SET_STREAM, ADD_STREAM):
             stream = y if stream is None else stream + y
-            y = stream
+            y = stream.minimum(limits[:, None, None])
         x = y.relu()
         reaches.append(x.amax((0, 2, 3)))
     joint = [reach for reach, stage in zip(reaches, stages, strict=False) if stage.mode in (SET_STREAM, ADD_STREAM)]

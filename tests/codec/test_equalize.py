@@ -38,7 +38,7 @@ def test_the_network_stays_the_same_and_its_channels_reach_more_alike(name: str)
             )
     x = torch.randn(6, 3, 5, 5, dtype=torch.float64)
     stages, _, _ = stages_of(net)
-    before, found = _hidden(stages, x), equalized(stages, x, _conv)
+    before, found = _hidden(stages, x), equalized(stages, x, _conv, torch.full((8,), torch.inf).double())
     after = _hidden(found, x)
     torch.testing.assert_close(after[-1], net(x).detach(), rtol=1e-10, atol=1e-8)
     torch.testing.assert_close(after[-1], before[-1], rtol=1e-10, atol=1e-8)
@@ -53,7 +53,7 @@ def test_channels_that_are_never_on_stay() -> None:
         Stage(torch.ones(2, 1, 1, 1).double(), torch.tensor([-100.0, -50]).double(), 1),
         Stage(torch.ones(1, 2, 1, 1).double(), torch.ones(1).double(), TO_OUTPUT),
     ]
-    found = equalized(stages, torch.rand(3, 1, 4, 4).double(), _conv)
+    found = equalized(stages, torch.rand(3, 1, 4, 4).double(), _conv, torch.full((2,), torch.inf).double())
     assert all(
         torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias) for a, b in zip(found, stages, strict=True)
     )
