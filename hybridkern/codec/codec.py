@@ -145,7 +145,7 @@ class Codec:
                 payloads.append(values if stream is None or raw[-1] else stream)
         c, h, w = x.shape[1:]
         header = Header(self.integers, self.fingerprint, (c, h, w), [len(p) for p in payloads], raw)
-        return container.pack(header, payloads)
+        return container.pack(header, payloads, self.shape)
 
     def decode(self, data: bytes) -> Tensor:
         """What :meth:`encode` was given, int64 ``(N, C, h, w)``.
@@ -157,7 +157,7 @@ class Codec:
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: got {short(data)}, expected bytes")
-        header, payloads = container.unpack(bytes(data))
+        header, payloads = container.unpack(bytes(data), self.shape)
         self._check(header)
         found = [torch.empty(0, *header.shape, dtype=torch.int64)]
         for begin in range(0, len(payloads), _BATCH):
@@ -174,7 +174,7 @@ class Codec:
             made = header.fingerprint.hex()
             raise OtherModelError(
                 f"data: got fingerprint {made} for images {header.shape}, expected {self.fingerprint.hex()} for "
-                f"{self.shape}: another model compressed them"
+                f"{self.shape}: another model compressed them, or they are damaged"
             )
         if not is_within(header.shape, self.shape):
             raise DamagedError(f"data: got images {header.shape}, expected at most {self.shape}, those of the model")

@@ -13,6 +13,9 @@ payloads              one after the other: a stream of the coder, or, raw, a byt
                       values, and their checksum, little-endian
 ====================  =====================================================================================
 
+One image of the model's own shape that is not raw needs no more than eight bytes before its stream: versions 5, of
+integers, and 4, in float64, end with the fingerprint. The stream's own checksum finds a damaged one.
+
 Bytes of version 1 are read too: they begin with ``89 48 4B 43 0D 0A 1A 0A 01``, a byte that is 1 for networks of
 integers, and 16 bytes of fingerprint.
 
@@ -32,6 +35,7 @@ MAGIC = b"\x89HK"
 FINGERPRINT_BYTES = 16
 _FIRST_VERSION = b"C\r\n\x1a\n\x01"  # after the magic bytes
 _IN_FLOAT64, _OF_INTEGERS = 2, 3
+_ALONE = 2  # added to these: one stream, of an image of the model's own shape
 _STORED_BYTES = 4  # of a fingerprint: the checksum of an image tells the models apart that these do not
 _CRC_BYTES = 4
 _MOST_VARINT_BYTES = 6
@@ -117,10 +121,13 @@ class Reader:
         raise DamagedError("data: got a damaged header, with a number of impossible length")
 
 
-def pack(header: Header, payloads: list[bytes]) -> bytes:
-    """Header and payloads as bytes."""
+def pack(header: Header, payloads: list[bytes], own: tuple[int, int, int]) -> bytes:
+    """Header and payloads as bytes; ``own`` is the shape of the model's images."""
     version = _OF_INTEGERS if header.integers else _IN_FLOAT64
-    head = bytearray(MAGIC + bytes([version]) + header.fingerprint[:_STORED_BYTES])
+    fingerprint = header.fingerprint[:_STORED_BYTES]
+    if header.raw == [False] and header.shape == own:
+        return MAGIC + bytes([version + _ALONE]) + fingerprint + payloads[0]
+    head = bytearray(MAGIC + bytes([version]) + fingerprint)
     for number in (*header.shape, len(payloads)):
         head += _varint(number)
     for size, raw in zip(header.sizes, header.raw, strict=True):
@@ -128,29 +135,33 @@ def pack(header: Header, payloads: list[bytes]) -> bytes:
     return bytes(head) + zlib.crc32(head).to_bytes(_CRC_BYTES, "little") + b"".join(payloads)
 
 
-def _model(reader: Reader) -> tuple[bool, bytes]:
-    """Whether the networks are those of integers, and the fingerprint, as far as it is there."""
+def _model(reader: Reader) -> tuple[bool, bytes, bool]:
+    """Whether networks are those of integers, the fingerprint, as far as it is there, and whether a stream follows."""
     if reader.take(len(MAGIC)) != MAGIC:
         raise DamagedError("data: got another or a damaged header, expected one that begins with 89 48 4B")
     (version,) = reader.take(1)
-    if version in (_IN_FLOAT64, _OF_INTEGERS):
-        return version == _OF_INTEGERS, reader.take(_STORED_BYTES)
+    for alone in (0, _ALONE):
+        if version - alone in (_IN_FLOAT64, _OF_INTEGERS):
+            return version - alone == _OF_INTEGERS, reader.take(_STORED_BYTES), bool(alone)
     if version != _FIRST_VERSION[0] or reader.take(len(_FIRST_VERSION) - 1) != _FIRST_VERSION[1:]:
-        raise DamagedError(f"data: got a damaged header, or version {version} of the format, expected 2 or 3")
+        raise DamagedError(f"data: got a damaged header, or version {version} of the format, expected 2 to 5")
     (integers,) = reader.take(1)
     if integers > 1:
         raise DamagedError("data: got a damaged header, with networks of an unknown kind")
-    return bool(integers), reader.take(FINGERPRINT_BYTES)
+    return bool(integers), reader.take(FINGERPRINT_BYTES), False
 
 
-def unpack(data: bytes) -> tuple[Header, list[bytes]]:
-    """Header and payloads of :func:`pack`.
+def unpack(data: bytes, own: tuple[int, int, int]) -> tuple[Header, list[bytes]]:
+    """Header and payloads of :func:`pack`, by a model whose images have the shape ``own``.
 
     Raises:
         DamagedError: not in this format, of a version that is not known, damaged or truncated.
     """
     reader = Reader(data)
-    integers, fingerprint = _model(reader)
+    integers, fingerprint, alone = _model(reader)
+    if alone:
+        stream = data[reader.at :]
+        return Header(integers, fingerprint, own, [len(stream)], [False]), [stream]
     c, h, w, count = (reader.varint() for _ in range(4))
     if count > len(data) - reader.at:
         raise DamagedError("data: got a damaged or truncated header, with more images than bytes")

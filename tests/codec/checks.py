@@ -62,7 +62,7 @@ def _ways(
     quantized: codec.QuantizedIDF, x: torch.Tensor, expected: bytes, elsewhere: bool
 ) -> Iterator[tuple[list[bool], torch.Tensor]]:
     """For each way to compute: which images it gives the expected streams of and gets back, and the images."""
-    _, streams = container.unpack(expected)
+    _, streams = container.unpack(expected, quantized.shape)
     for _ in cases.everywhere():
         yield _agrees(Codec(quantized), x, streams), x
     with hybridkern.use_backend("reference"):
@@ -75,7 +75,7 @@ def _ways(
 
 def _agrees(one: Codec, x: torch.Tensor, streams: list[bytes]) -> list[bool]:
     data = one.encode(x)
-    _, found = container.unpack(data)
+    _, found = container.unpack(data, one.shape)
     back = one.decode(data)
     return [a == b and torch.equal(c, d) for a, b, c, d in zip(found, streams, back, x, strict=True)]
 
@@ -87,7 +87,7 @@ def _in_another_process(quantized: codec.QuantizedIDF, x: torch.Tensor, streams:
         np.save(folder / "images.npy", x.numpy())
         subprocess.run([sys.executable, "-m", "tests.codec.checks", "encode", str(folder)], check=True)
         data = (folder / "streams").read_bytes()
-    _, found = container.unpack(data)
+    _, found = container.unpack(data, quantized.shape)
     back = Codec(quantized).decode(data)
     return [a == b and torch.equal(c, d) for a, b, c, d in zip(found, streams, back, x, strict=True)]
 
@@ -98,13 +98,14 @@ def _encode(folder: Path) -> None:
 
 
 def damage(count: int) -> tuple[int, list[str]]:
-    """Decodes so many damaged batches; returns how many, and what was wrong: a batch that decoded."""
+    """Decodes so many damaged batches and single images; returns how many, and what was wrong: one that decoded."""
     quantized = codec.quantize(cases.flow(prior="mixture"), cases.images(3, 60))
     one, x = Codec(quantized), cases.images(1, 3)
     x[2] = torch.randint(-(2**31), 2**31, x[2].shape, generator=torch.Generator().manual_seed(0))  # stored raw
-    data, rng, wrong = one.encode(x), np.random.default_rng(0), []
+    sound, rng, wrong = [(of, one.encode(of)) for of in (x, x[:1])], np.random.default_rng(0), []
     done = 0
     while done < count:
+        of, data = sound[done // 6 % 2]
         damaged = _damaged(data, done % 6, rng)
         if damaged == data:
             continue
@@ -113,7 +114,7 @@ def damage(count: int) -> tuple[int, list[str]]:
             back = one.decode(damaged)
         except (codec.DamagedError, codec.OtherModelError):
             continue
-        wrong.append(f"{done}: decoded, to {'the same' if torch.equal(back, x) else 'OTHER'} images")
+        wrong.append(f"{done}: decoded, to {'the same' if torch.equal(back, of) else 'OTHER'} images")
     return done, wrong
 
 
@@ -153,7 +154,7 @@ def main() -> int:
         print(f"{compared} values compared, {differences} in streams or images that differ")
         return int(differences > 0)
     done, wrong = damage(options.count)
-    print(f"{done} damaged batches, {len(wrong)} without an error", *wrong, sep="\n")
+    print(f"{done} damaged batches and images, {len(wrong)} without an error", *wrong, sep="\n")
     return int(bool(wrong))
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hybridkern.codec import Codec, container
-from hybridkern.codec.container import Header
 from hybridkern.lab.compress.formats import encoders, strips
 from hybridkern.lab.recipes.errors import RecipeError
 
@@ -61,11 +60,11 @@ def coded(codec: Codec, images: Tensor) -> Coded:
         if not torch.equal(back, part.long()):
             raise RecipeError("an image came back with other pixels: this is a fault of the codec")
         decoded.append(back.to(torch.uint8))
-        header, payloads = container.unpack(data)
+        header, payloads = container.unpack(data, codec.shape)
         in_strips += len(data)
         streams += sum(header.sizes)
         single += sum(
-            len(container.pack(Header(header.integers, header.fingerprint, header.shape, [len(one)], [raw]), [one]))
+            len(container.pack(replace(header, sizes=[len(one)], raw=[raw]), [one], codec.shape))
             for one, raw in zip(payloads, header.raw, strict=True)
         )
     return Coded(Sizes(single, in_strips), streams, torch.cat(decoded), encoding, decoding)
