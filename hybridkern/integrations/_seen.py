@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from hybridkern._values import unwrapped, version_of
 
 _LARGE = 512  # bytes, from which eight at a time are compared sooner than one number at a time
 _WORD = 8
+_MOST = 1 << 17  # bytes, up to which memory is compared sooner as a whole than by an operator
 
 
 class Seen:
@@ -38,7 +41,7 @@ class Seen:
         if len(values) != len(self._copies):
             return False
         for i, (value, pair) in enumerate(zip(values, self._pairs, strict=True)):
-            # the same tensor as it lay then: its numbers are those of the views that were made of it
+            # the same tensor as it lay then: its numbers are those at that place
             if (
                 pair is not None
                 and value is pair[0]
@@ -47,7 +50,7 @@ class Seen:
                 and value.shape == pair[5]
                 and value.stride() == pair[6]
             ):
-                if not torch.equal(pair[1], pair[2]):
+                if pair[1]() != pair[2]:
                     return False
             elif not _is_same(value, self._values[i], self._marks[i], self._copies[i]):
                 return False
@@ -60,10 +63,17 @@ class Seen:
 
 
 def _pair(value: Tensor, copy: Tensor | None) -> tuple[Any, ...] | None:
-    """A tensor, views of it and of its copy that are compared soonest, and how it lies."""
+    """A tensor, what is asked of it and its answer now, and how it lies."""
     if copy is None or not value.numel():
         return None
-    return value, *_words(value, copy), value.data_ptr(), value.dtype, value.shape, value.stride()
+    size = value.numel() * value.element_size()
+    if value.is_contiguous() and size <= _MOST:
+        # A tenth of the time of torch.equal. NumPy's view would do the same, but fixes the size of the storage.
+        read = memoryview((ctypes.c_char * size).from_address(value.data_ptr())).tobytes
+        asked: tuple[Any, Any] = (read, read())
+    else:
+        asked = (partial(torch.equal, *_words(value, copy)), True)
+    return value, *asked, value.data_ptr(), value.dtype, value.shape, value.stride()
 
 
 def _words(value: Tensor, copy: Tensor) -> tuple[Tensor, Tensor]:

@@ -211,7 +211,7 @@ def test_a_mask_of_fractions_compiled(to_data: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.int64])
-@pytest.mark.parametrize("size", [3, 65, 72])
+@pytest.mark.parametrize("size", [3, 65, 72, 200])
 def test_seen(dtype: torch.dtype, size: int) -> None:
     """Small and large tensors, contiguous or not, at any place in memory."""
     base = torch.zeros(size, size + 1, dtype=dtype)
