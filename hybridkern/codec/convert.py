@@ -169,13 +169,14 @@ class Converter:
         """Weights, their steps, and biases.
 
         Where no steps were learned, weights make up for what the integers before them have lost, and biases leave the
-        mean of each channel.
+        mean of each channel. Outputs that are always zero stay so.
         """
         stage, learned, square = self.stages[i], self.learned, None
-        weight = stage.weight
+        weight, says = stage.weight, _says_something(stage)
         if learned is None:
             square, product = covariances(self.a - self.grid.zero, wanted, weight.shape[-1])
-            weight = fitted(weight * self.grid.step, square, product) / self.grid.step
+            made = fitted(weight * self.grid.step, square, product) / self.grid.step
+            weight = torch.where(says[:, None, None, None], made, 0)
         given = Stage(weight, stage.bias + self.offset * weight.sum((1, 2, 3)), stage.mode)
         w, steps = _weights(given, self.grid, None if learned is None else learned.weights[i], square)
         real_step = self.grid.step * steps
@@ -183,7 +184,7 @@ class Converter:
             shift = self.offset * steps * w.sum((1, 2, 3))
             return w, steps, ((stage.bias + shift) / real_step).round() - self.grid.zero * w.sum((1, 2, 3))
         plain = _conv(self.a, w, None, pad=self.grid.zero) - self.grid.zero * w.sum((1, 2, 3))[:, None, None]
-        bias = (wanted - plain * real_step[:, None, None]).mean((0, 2, 3))
+        bias = torch.where(says, (wanted - plain * real_step[:, None, None]).mean((0, 2, 3)), 0)
         return w, steps, (bias / real_step).round() - self.grid.zero * w.sum((1, 2, 3))
 
     def _write(self, stage: Stage, w: Tensor, bias: Tensor, ratios: Tensor) -> None:
@@ -201,6 +202,11 @@ class Converter:
         """The sums of the row that was written last, as the network of integers shifts them."""
         _, factor, shift = self.numbers[-1].view(3, -1, 1, 1)
         return shifted(sums.long(), factor, shift)
+
+
+def _says_something(stage: Stage) -> Tensor:
+    """Which outputs have a weight or a bias."""
+    return (stage.weight.flatten(1) != 0).any(1) | (stage.bias != 0)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, pad: float = 0.0) -> Tensor:

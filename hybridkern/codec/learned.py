@@ -27,8 +27,8 @@ def learn_steps(model: nn.Module, images: Tensor | np.ndarray | None = None) -> 
     adapt to 8 bits. ``quantize`` then takes the learned steps.
 
     Args:
-        model: as for ``quantize``. Its networks are replaced, in place; parameters keep their values, and there are new
-            ones, which an optimizer that was built before does not know.
+        model: as for ``quantize``, without a ``nets.DenseNet``. Its networks are replaced, in place; parameters keep
+            their values, and there are new ones, which an optimizer that was built before does not know.
         images: some of the data, from which the first steps are chosen; the first 64 are used. ``None``: networks are
             replaced, and compute as before until they are :func:`calibrated <calibrate>`.
 

@@ -41,8 +41,8 @@ def quantize(model: nn.Module, images: Tensor | np.ndarray) -> QuantizedIDF:
     instead. The flow stays a bijection. What this costs in bits is in ``bits`` of the result.
 
     Args:
-        model: an ``IDF`` on images, or a ``HybridModel`` on one, with networks ``nets.ConvNet`` or ``nets.ResNet``
-            (``net="conv"`` or ``"resnet"``). It stays as it is.
+        model: an ``IDF`` on images, or a ``HybridModel`` on one, with networks ``nets.ConvNet``, ``nets.ResNet`` or
+            ``nets.DenseNet`` without a norm (``net="conv"``, ``"resnet"`` or ``"densenet"``). It stays as it is.
         images: some of the data, integers ``(N, C, H, W)`` or with fewer rows or columns; the first 256 are used.
 
     Raises:

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._arguments import short
+from hybridkern.codec import dense
 from hybridkern.codec.integers import ADD_STREAM, SET_STREAM, TO_OUTPUT, TO_TABLE
 from hybridkern.codec.steps import best_step, input_bits, weight_steps
-from hybridkern.nets import ConvNet, ResNet, Scaled
+from hybridkern.nets import ConvNet, DenseNet, ResNet, Scaled
 from hybridkern.nets.linear import LinearMap
 
 
@@ -31,7 +32,7 @@ def layers_of(net: nn.Module) -> list[tuple[nn.Conv2d, int]]:
     """The convolutions of a network in their order, and what becomes of the sums of each, as in :class:`Stage`.
 
     Raises:
-        TypeError: a network of another kind.
+        TypeError: a network of another kind than ``ConvNet`` and ``ResNet``.
     """
     found: list[tuple[Any, int]]
     if type(net) is ConvNet:
@@ -43,13 +44,26 @@ def layers_of(net: nn.Module) -> list[tuple[nn.Conv2d, int]]:
         found.append((net.last, TO_OUTPUT))
     else:
         raise TypeError(
-            f"model: got the network {short(type(net).__name__)}, expected nets.ConvNet or nets.ResNet: others have no "
-            "form in integers; Codec takes them in float64"
+            f"model: got the network {short(type(net).__name__)}, expected nets.ConvNet or nets.ResNet (nets.DenseNet, where "
+            "no steps are learned): others have no form in integers; Codec takes them in float64"
         )
     for conv, _ in found:
-        if type(conv) is not nn.Conv2d or conv.bias is None:
-            raise TypeError(f"model: got the layer {short(type(conv).__name__)}, expected nn.Conv2d with a bias")
+        _check(conv)
     return found
+
+
+def _check(conv: nn.Module) -> None:
+    if type(conv) is not nn.Conv2d or conv.bias is None:
+        raise TypeError(f"model: got the layer {short(type(conv).__name__)}, expected nn.Conv2d with a bias")
+
+
+def _dense(net: DenseNet) -> list[Stage]:
+    """A DenseNet's stages: all of them write the one stream, or read it."""
+    for conv in dense.convolutions(net):
+        _check(conv)
+    pairs = list(dense.weights(net))
+    modes = [SET_STREAM, *[TO_TABLE, ADD_STREAM] * len(net.layers), TO_OUTPUT]
+    return [Stage(weight, bias, mode) for (weight, bias), mode in zip(pairs, modes, strict=True)]
 
 
 def stages_of(net: nn.Module) -> tuple[list[Stage], float, float]:
@@ -67,6 +81,8 @@ def stages_of(net: nn.Module) -> tuple[list[Stage], float, float]:
         return stages, net.center, net.scale
     if isinstance(net, QuantizedNet):
         net = net.net
+    if type(net) is DenseNet:
+        return _dense(net), 0.0, 1.0
     found = []
     for conv, mode in layers_of(net):
         assert conv.bias is not None

@@ -16,6 +16,7 @@ _C = extension.module
 NETS = {
     "conv": lambda i, o: nets.ConvNet(i, o, 20),
     "resnet": lambda i, o: nets.ResNet(i, o, 36, blocks=2),
+    "densenet": lambda i, o: nets.DenseNet(i, o, 20, layers=3),
     "wide": lambda i, o: nets.ConvNet(i, o, 130),
 }
 
@@ -56,8 +57,10 @@ def test_every_kernel_gives_the_same_integers(name: str, size: tuple[int, ...]) 
 
 
 @pytest.mark.skipif(_C is None, reason="no compiled kernels")
-def test_every_kernel_gives_the_same_bytes() -> None:
-    model = codec.quantize(cases.flow(prior="mixture", coupling="quarter", net="resnet"), cases.images(0, 40))
+@pytest.mark.parametrize("net", ["resnet", "densenet"])
+def test_every_kernel_gives_the_same_bytes(net: str) -> None:
+    model = codec.quantize(cases.flow(prior="mixture", coupling="quarter", net=net), cases.images(0, 40))
+    assert model.bits["integers"] < model.bits["float"] + 0.08  # whole bytes of 64 values, too
     x = cases.images(1, 70)
     with hybridkern.use_backend("reference"):
         expected = codec.Codec(model).encode(x[:3])
@@ -156,5 +159,9 @@ def test_zero_networks_convert() -> None:
 
 
 def test_another_network_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"DenseNet.*expected nets.ConvNet or nets.ResNet"):
-        codec.quantize(cases.flow(net="densenet", hidden=12), cases.images(0, 4))
+    with pytest.raises(TypeError, match=r"DenseNet whose layers are normalized, expected one with norm=False"):
+        codec.quantize(cases.flow(net="groupnorm-swish", hidden=12), cases.images(0, 4))
+    flow = cases.flow()
+    flow.base.nets[-1] = torch.nn.Identity()
+    with pytest.raises(TypeError, match=r"Identity.*expected nets.ConvNet or nets.ResNet"):
+        codec.quantize(flow, cases.images(0, 4))
