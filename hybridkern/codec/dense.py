@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridkern.nets import DenseNet
+
+
+def layers_of(net: DenseNet) -> list[Any]:
+    """Its layers, which are modules of one kind."""
+    return list(net.layers)
 
 
 def convolutions(net: DenseNet) -> list[nn.Conv2d]:
@@ -16,13 +22,13 @@ def convolutions(net: DenseNet) -> list[nn.Conv2d]:
     Raises:
         TypeError: its layers are normalized, or not followed by ReLUs.
     """
-    found = []
-    for layer in net.layers:
+    found: list[nn.Conv2d] = []
+    for layer in layers_of(net):
         plain = type(layer.norm1) is type(layer.norm2) is nn.Identity and type(layer.activation) is nn.ReLU
         if not plain:
             raise TypeError(
-                "model: got a nets.DenseNet whose layers are normalized, expected one with norm=False: a norm has no form "
-                "in integers; Codec takes it in float64"
+                "model: got a nets.DenseNet whose layers are normalized, expected one with norm=False: a norm has no "
+                "form in integers; Codec takes it in float64"
             )
         found += [layer.conv1, layer.conv2]
     return [*found, net.last]
@@ -35,8 +41,8 @@ class Places:
     """
 
     def __init__(self, net: DenseNet) -> None:
-        self.inputs = int(net.last.in_channels - sum(layer.conv2.out_channels for layer in net.layers))
-        self.channels = int(net.last.in_channels) + self.inputs
+        self.inputs = net.last.in_channels - sum(layer.conv2.out_channels for layer in layers_of(net))
+        self.channels = net.last.in_channels + self.inputs
 
     def input(self) -> Tensor:
         """The weight ``(channels, inputs, 1, 1)`` that writes the input."""

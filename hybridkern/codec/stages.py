@@ -44,8 +44,8 @@ def layers_of(net: nn.Module) -> list[tuple[nn.Conv2d, int]]:
         found.append((net.last, TO_OUTPUT))
     else:
         raise TypeError(
-            f"model: got the network {short(type(net).__name__)}, expected nets.ConvNet or nets.ResNet (nets.DenseNet, where "
-            "no steps are learned): others have no form in integers; Codec takes them in float64"
+            f"model: got the network {short(type(net).__name__)}, expected nets.ConvNet or nets.ResNet "
+            "(nets.DenseNet, where no steps are learned): others have no form in integers; Codec takes them in float64"
         )
     for conv, _ in found:
         _check(conv)
