@@ -62,7 +62,7 @@ class IntegerNetwork {
     const NetworkKernels& kernels = network_kernels();
     pack(kernels);
     net.layers = layers_.data();
-    const int64_t bytes = padded_pixels(net) * padded_channels(net.widest) * kernels.activation_bytes + 2 * alignment;
+    const int64_t bytes = activation_bytes(net, kernels.activation_bytes) + alignment;
     torch::stable::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
       std::vector<char> first(bytes), second(bytes);
       std::vector<int16_t> stream(area * net.stream + 1);
@@ -139,7 +139,7 @@ class IntegerNetwork {
 
 void set_integer_products(const std::string& name) {
   if (!choose_integer_products(name.c_str()))
-    throw py::value_error("name: got '" + name + "', expected 'vnni' or 'widened', and a processor that has it");
+    throw py::value_error("name: got '" + name + "', expected 'amx', 'vnni' or 'widened', and a processor that has it");
 }
 
 }  // namespace
@@ -149,7 +149,7 @@ void bind_network(py::module_& m) {
       .def(py::init<const Array<int64_t>&, const Array<int8_t>&, const Array<int32_t>&, const Array<uint8_t>&>())
       .def("run", &IntegerNetwork::run);
   m.def("integer_products", &integer_products,
-        "How products of 8-bit integers are computed: 'vnni', or 'widened' to 16 bits.");
+        "How products of 8-bit integers are computed: 'amx', 'vnni', or 'widened' to 16 bits.");
   m.def("set_integer_products", &set_integer_products, py::arg("name"), "Compute them otherwise; for tests.");
 }
 

@@ -5,41 +5,49 @@
 #include <cstring>
 
 #include "../cpu/kernels.h"
+#include "../cpu/tiles.h"
 
 namespace hk::codec {
 namespace {
 
-bool has_vnni() {
+// nullptr: this processor, or its chosen instruction set, has no products of that name; without one, the best it has.
+const NetworkKernels* best(const char* name) {
+  const auto wanted = [name](const char* products) { return !name || !strcmp(name, products); };
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  return !strcmp(instruction_set(), "avx512") && __builtin_cpu_supports("avx512vnni");
-#else
-  return false;
+  const char* level = instruction_set();
+  if (!strcmp(level, "avx512")) {
+    const bool vnni = __builtin_cpu_supports("avx512vnni");
+    if (wanted("amx") && vnni && has_tiles(TileProducts::int8)) return &amx_network();
+    if (wanted("vnni") && vnni) return &vnni_network();
+    return wanted("widened") ? &avx512_network() : nullptr;
+  }
+  if (!strcmp(level, "avx2")) return wanted("widened") ? &avx2_network() : nullptr;
 #endif
+  return wanted("widened") ? &baseline_network() : nullptr;
 }
 
-std::atomic<bool> wants_vnni{true};
+std::atomic<const char*> chosen{nullptr};
 
 }  // namespace
 
 const NetworkKernels& network_kernels() {
-#if defined(__x86_64__)
-  const char* level = instruction_set();
-  if (wants_vnni.load(std::memory_order_relaxed) && has_vnni()) return vnni_network();
-  if (!strcmp(level, "avx512")) return avx512_network();
-  if (!strcmp(level, "avx2")) return avx2_network();
-#endif
-  return baseline_network();
+  const NetworkKernels* found = best(chosen.load(std::memory_order_relaxed));
+  return found ? *found : *best(nullptr);
 }
 
-const char* integer_products() { return strcmp(network_kernels().name, "vnni") ? "widened" : "vnni"; }
+const char* integer_products() {
+  const char* name = network_kernels().name;
+  return strcmp(name, "amx") && strcmp(name, "vnni") ? "widened" : name;
+}
 
 bool choose_integer_products(const char* name) {
-  const bool vnni = !strcmp(name, "vnni");
-  if (!vnni && strcmp(name, "widened")) return false;
-  if (vnni && !has_vnni()) return false;
-  wants_vnni.store(vnni, std::memory_order_relaxed);
-  return true;
+  for (const char* known : {"amx", "vnni", "widened"})
+    if (!strcmp(name, known) && best(known)) {
+      chosen.store(known, std::memory_order_relaxed);
+      return true;
+    }
+  return false;
 }
 
 }  // namespace hk::codec

@@ -53,14 +53,20 @@ const NetworkKernels& baseline_network();
 const NetworkKernels& avx2_network();
 const NetworkKernels& avx512_network();
 const NetworkKernels& vnni_network();
+const NetworkKernels& amx_network();
 #endif
 
 const NetworkKernels& network_kernels();
-const char* integer_products();                  // "vnni", or "widened": to 16 bits
+const char* integer_products();                  // "amx", "vnni", or "widened": to 16 bits
 bool choose_integer_products(const char* name);  // false: this processor, or its chosen instruction set, has none
 
 // (pixels + border) of an image, each with channels rounded up so that any kernel's group divides them.
 HK_INLINE int64_t padded_channels(int64_t channels) { return (channels + 3) / 4 * 4; }
 HK_INLINE int64_t padded_pixels(const Network& net) { return (net.height + 2) * (net.width + 2); }
+
+// Memory of activations. Tiles read up to 31 pixels and 63 bytes beyond the image.
+HK_INLINE int64_t activation_bytes(const Network& net, int64_t of_each) {
+  return (padded_pixels(net) + 31) * padded_channels(net.widest) * of_each + 63;
+}
 
 }  // namespace hk::codec

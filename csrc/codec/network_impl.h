@@ -152,17 +152,23 @@ struct Runner {
     }
   }
 
-  static void run(const Network& net, const int32_t* x, int32_t* y, const Work& work) {
-    const Runner runner{net, work, y};
+  // `self`: this, as what has its own `convolve`.
+  template <class Self>
+  void through(const int32_t* x, const Self& self) const {
     Activation *from = static_cast<Activation*>(work.activations[0]),
                *to = static_cast<Activation*>(work.activations[1]);
-    runner.read(x, from);
+    read(x, from);
     for (int64_t i = 0; i < net.count; ++i) {
-      runner.clear(from, net.layers[i].in, net.layers[i].pad);
-      runner.convolve(net.layers[i], from, to);
+      clear(from, net.layers[i].in, net.layers[i].pad);
+      self.convolve(net.layers[i], from, to);
       Activation* const read = from;
       from = to, to = read;
     }
+  }
+
+  static void run(const Network& net, const int32_t* x, int32_t* y, const Work& work) {
+    const Runner runner{net, work, y};
+    runner.through(x, runner);
   }
 };
 

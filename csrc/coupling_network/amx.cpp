@@ -11,6 +11,7 @@ HK_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16,amx-tile
 
 #define HK_ISA amx
 #define HK_LANES 16
+#include "../cpu/tile_session.h"
 #include "network_impl.h"
 #include "pairs.h"
 
@@ -18,27 +19,7 @@ namespace hk::HK_ISA {
 
 // Four tiles of sums, two of each operand: 32 x 32 numbers at a time.
 struct Tiles : Pairs {
-  // The tile configuration is the thread's; what stood there before is put back.
-  struct Session {
-    struct alignas(64) Configuration {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    };
-    Session() {
-      _tile_storeconfig(&before);
-      const Configuration whole;
-      _tile_loadconfig(&whole);
-    }
-    ~Session() {
-      if (before.palette)
-        _tile_loadconfig(&before);
-      else
-        _tile_release();
-    }
-    Configuration before;
-  };
-
+  using Session = TileSession;
   using Columns = TransposedColumns<Tiles>;
 
   static void product(const E* a, const E* b, int64_t depth, T* c, bool accumulate, int64_t = side) {

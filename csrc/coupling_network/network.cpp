@@ -13,11 +13,7 @@
 #include <utility>
 
 #include "../cpu/kernels.h"
-
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
+#include "../cpu/tiles.h"
 
 namespace hk::network {
 
@@ -40,20 +36,6 @@ Slices::Slices(int64_t batch_, int64_t height_, int64_t width_) : batch(batch_),
 
 namespace {
 
-bool has_tiles() {
-#if defined(__x86_64__) && defined(__linux__)
-  unsigned int a = 7, b = 0, c = 0, d = 0;
-  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  constexpr unsigned int amx_bf16 = 1u << 22, amx_tile = 1u << 24;
-  if (!(d & amx_bf16) || !(d & amx_tile)) return false;
-  constexpr int request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  static const bool granted = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-  return granted;
-#else
-  return false;
-#endif
-}
-
 const Kernels* best_bf16(const char* name) {
   const auto wanted = [name](const char* set) { return !name || !strcmp(name, set); };
 #if defined(__x86_64__)
@@ -61,7 +43,7 @@ const Kernels* best_bf16(const char* name) {
   const char* level = instruction_set();
   if (!strcmp(level, "avx512")) {
     const bool dot_products = __builtin_cpu_supports("avx512bf16");
-    if (wanted("amx") && dot_products && has_tiles()) return &amx_kernels();
+    if (wanted("amx") && dot_products && has_tiles(TileProducts::bf16)) return &amx_kernels();
     if (wanted("avx512_bf16") && dot_products) return &avx512_bf16_kernels();
     return wanted("widened") ? &avx512_widened_kernels() : nullptr;
   }

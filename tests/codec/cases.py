@@ -66,7 +66,7 @@ def everywhere() -> Iterator[str]:
     before = compiled.instruction_set(), compiled.integer_products()
     try:
         for level in ("baseline", "avx2", "avx512"):
-            for products in ("widened", "vnni"):
+            for products in ("widened", "vnni", "amx"):
                 try:
                     compiled.set_instruction_set(level)
                     compiled.set_integer_products(products)
