@@ -95,6 +95,7 @@ class IntegerNetwork {
     layer.bias = part(numbers_, f[9], 3 * layer.out);
     layer.factor = layer.bias + layer.out, layer.shift = layer.factor + layer.out;
     layer.table = last ? nullptr : part(tables_, f[10], 256);
+    for (int i = 0; layer.table && i < 256; ++i) layer.is_clamp = (i == 0 || layer.is_clamp) && layer.table[i] == i;
     for (int64_t o = 0; o < layer.out; ++o) check_channel(layer, o);
     if (layer.mode == set_stream || layer.mode == add_stream) {
       check_rounding(layer.stream_factor, layer.stream_shift);

@@ -22,6 +22,7 @@ struct Layer {
   const int8_t* weights;                 // [out][taps][in]
   const int32_t *bias, *factor, *shift;  // an output channel
   const uint8_t* table;                  // 256 entries
+  bool is_clamp;                         // they are 0 to 255
   const void* packed;                    // as the kernels of one instruction set read them
 };
 

@@ -11,6 +11,7 @@ HK_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,amx-tile,amx
 
 #define HK_ISA amx_int8
 #include "../cpu/tile_session.h"
+#include "finish_avx512.h"
 #include "network_impl.h"
 
 namespace hk::codec {
@@ -21,6 +22,7 @@ struct Bytes {
   using Weight = int8_t;
   using Vector = __m512i;
   static constexpr int64_t lanes = 16, group = 4, blocks = 2, pixels = 32;
+  static constexpr bool finishes_lanes = true;
 };
 
 // Sums for 32 places by 32 output channels, in four tiles. Places are counted through the border of the image, so that

@@ -21,6 +21,7 @@ struct Pairs {
   using Weight = int16_t;
   using Vector = __m256i;
   static constexpr int64_t lanes = 8, group = 2, blocks = 2, pixels = 6;
+  static constexpr bool finishes_lanes = false;
 
   static HK_INLINE Vector zero() { return _mm256_setzero_si256(); }
   static HK_INLINE Vector load(const Weight* p) { return _mm256_loadu_si256(reinterpret_cast<const Vector*>(p)); }

@@ -17,6 +17,7 @@ struct Pairs {
   using Weight = int16_t;
   using Vector = __m128i;
   static constexpr int64_t lanes = 4, group = 2, blocks = 2, pixels = 4;
+  static constexpr bool finishes_lanes = false;
 
   static HK_INLINE Vector zero() { return _mm_setzero_si128(); }
   static HK_INLINE Vector load(const Weight* p) { return _mm_loadu_si128(reinterpret_cast<const Vector*>(p)); }
@@ -36,6 +37,7 @@ struct Pairs {
   using Activation = int16_t;
   using Weight = int16_t;
   static constexpr int64_t lanes = 4, group = 2, blocks = 2, pixels = 2;
+  static constexpr bool finishes_lanes = false;
 
   static HK_INLINE Vector zero() { return {}; }
   static HK_INLINE Vector load(const Weight* p) {

@@ -11,7 +11,8 @@ HK_INLINE int64_t clamped(int64_t value, int64_t least, int64_t most) {
   return value < least ? least : value > most ? most : value;
 }
 
-// Dot: `lanes` sums of 32 bits, to each of which a dot product of `group` activations with as many weights is added.
+// Dot: `lanes` sums of 32 bits, to each of which a dot product of `group` activations with as many weights is added;
+// with `finishes_lanes` a function of that name does the work of `finish`.
 template <class Dot>
 struct Runner {
   using Activation = typename Dot::Activation;
@@ -69,6 +70,10 @@ struct Runner {
   // What becomes of the sums of `count` output channels of a pixel, from `first` on.
   HK_INLINE void finish(const Layer& layer, int64_t pixel, int64_t first, int64_t count, const int32_t* sums,
                         Activation* to) const {
+    Activation* const target = layer.mode == to_output ? to : place(to, pixel, padded_channels(layer.out)) + first;
+    int16_t* const stream = work.stream + pixel * net.stream + first;
+    if constexpr (Dot::finishes_lanes)
+      if (layer.is_clamp && layer.mode != to_output) return finish_lanes(layer, first, count, sums, stream, target);
     int32_t values[most_blocks * lanes];
     for (int64_t c = 0; c < count; ++c) {
       const int64_t sum = static_cast<int64_t>(sums[c]) + layer.bias[first + c];
@@ -80,7 +85,6 @@ struct Runner {
       return;
     }
     if (layer.mode != to_table) {
-      int16_t* stream = work.stream + pixel * net.stream + first;
       for (int64_t c = 0; c < count; ++c) {
         const int64_t before = layer.mode == add_stream ? stream[c] : 0;
         stream[c] = static_cast<int16_t>(clamped(before + values[c], -32768, 32767));
@@ -89,7 +93,6 @@ struct Runner {
             clamped(shifted(stream[c], layer.stream_factor, layer.stream_shift), -(1 << 30), 1 << 30));
       }
     }
-    Activation* target = place(to, pixel, padded_channels(layer.out)) + first;
     for (int64_t c = 0; c < count; ++c) {
       const int32_t index = values[c] + static_cast<int32_t>(layer.offset);
       target[c] = layer.table[index < 0 ? 0 : index > 255 ? 255 : index];

@@ -10,6 +10,7 @@
 HK_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2")
 
 #define HK_ISA vnni
+#include "finish_avx512.h"
 #include "network_impl.h"
 
 namespace hk::codec {
@@ -21,6 +22,7 @@ struct Quads {
   using Weight = int8_t;
   using Vector = __m512i;
   static constexpr int64_t lanes = 16, group = 4, blocks = 4, pixels = 6;
+  static constexpr bool finishes_lanes = true;
 
   static HK_INLINE Vector zero() { return _mm512_setzero_si512(); }
   static HK_INLINE Vector load(const Weight* p) { return _mm512_loadu_si512(p); }
