@@ -93,7 +93,7 @@ struct Tiles : Runner<Bytes> {
     alignas(64) int32_t sums[2 * side * width];
     const int64_t left = layer.out - first, count = left < width ? left : width;
     const int64_t end = net.height * row + net.width + 1;
-    int64_t column = 0, pixel = 0;
+    Place writing{net.width};
     for (int64_t begin = row + 1; begin < end; begin += 2 * side) {
       const uint8_t* at = from + begin * padded_channels(layer.in);
       const int64_t places = end - begin < 2 * side ? end - begin : 2 * side;
@@ -101,10 +101,8 @@ struct Tiles : Runner<Bytes> {
         tile<true, SecondBlock>(layer, at, weights, sums);
       else
         tile<false, SecondBlock>(layer, at, weights, sums);
-      for (int64_t p = 0; p < places; ++p) {
-        if (column < net.width) finish(layer, pixel++, first, count, sums + p * width, to);
-        if (++column == row) column = 0;
-      }
+      for (; writing.at < begin + places; writing.next())
+        finish(layer, writing, first, count, sums + (writing.at - begin) * width, to);
     }
   }
 

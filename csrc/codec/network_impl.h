@@ -43,9 +43,16 @@ struct Runner {
     }
   }
 
-  Activation* place(Activation* image, int64_t pixel, int64_t channels) const {
-    return image + ((pixel / net.width + 1) * row + pixel % net.width + 1) * channels;
-  }
+  // A pixel, and where it lies between those of the border.
+  struct Place {
+    const int64_t width;
+    int64_t pixel = 0, at = width + 3, column = 0;
+
+    void next() {
+      ++pixel, ++at;
+      if (++column == width) column = 0, at += 2;
+    }
+  };
 
   // The border, and channels beyond those of the image, which weights of 0 meet.
   void clear(Activation* image, int64_t channels, int64_t value) const {
@@ -61,17 +68,18 @@ struct Runner {
   void read(const int32_t* x, Activation* image) const {
     const int64_t padded = padded_channels(net.in);
     for (int64_t c = 0; c < net.in; ++c)
-      for (int64_t p = 0; p < area; ++p) {
-        const int64_t value = shifted(static_cast<int64_t>(x[c * area + p]) - net.center, net.factor, net.shift);
-        place(image, p, padded)[c] = static_cast<Activation>(clamped(value + net.zero, 0, 255));
+      for (Place place{net.width}; place.pixel < area; place.next()) {
+        const int64_t from = static_cast<int64_t>(x[c * area + place.pixel]) - net.center;
+        const int64_t value = shifted(from, net.factor, net.shift) + net.zero;
+        image[place.at * padded + c] = static_cast<Activation>(clamped(value, 0, 255));
       }
   }
 
   // What becomes of the sums of `count` output channels of a pixel, from `first` on.
-  HK_INLINE void finish(const Layer& layer, int64_t pixel, int64_t first, int64_t count, const int32_t* sums,
+  HK_INLINE void finish(const Layer& layer, const Place& place, int64_t first, int64_t count, const int32_t* sums,
                         Activation* to) const {
-    Activation* const target = layer.mode == to_output ? to : place(to, pixel, padded_channels(layer.out)) + first;
-    int16_t* const stream = work.stream + pixel * net.stream + first;
+    Activation* const target = layer.mode == to_output ? to : to + place.at * padded_channels(layer.out) + first;
+    int16_t* const stream = work.stream + place.pixel * net.stream + first;
     if constexpr (Dot::finishes_lanes)
       if (layer.is_clamp && layer.mode != to_output) return finish_lanes(layer, first, count, sums, stream, target);
     int32_t values[most_blocks * lanes];
@@ -81,7 +89,7 @@ struct Runner {
           clamped(shifted(sum, layer.factor[first + c], layer.shift[first + c]), -(1 << 30), 1 << 30));
     }
     if (layer.mode == to_output) {
-      for (int64_t c = 0; c < count; ++c) y[(first + c) * area + pixel] = values[c];
+      for (int64_t c = 0; c < count; ++c) y[(first + c) * area + place.pixel] = values[c];
       return;
     }
     if (layer.mode != to_table) {
@@ -126,15 +134,16 @@ struct Runner {
   void band(const Layer& layer, const Activation* from, Activation* to, int64_t first, const Weight* weights) const {
     alignas(64) int32_t sums[pixels * Blocks * lanes];
     const int64_t left = layer.out - first, count = left < Blocks * lanes ? left : Blocks * lanes;
-    for (int64_t begin = 0; begin < area; begin += pixels) {
+    Place reading{net.width}, writing{net.width};
+    while (writing.pixel < area) {
       const Activation* places[pixels];
       for (int64_t p = 0; p < pixels; ++p) {
-        const int64_t pixel = begin + p < area ? begin + p : area - 1;
-        places[p] = place(const_cast<Activation*>(from), pixel, padded_channels(layer.in));
+        places[p] = from + reading.at * padded_channels(layer.in);
+        if (reading.pixel + 1 < area) reading.next();
       }
       tile<Blocks>(layer, places, weights, sums);
-      for (int64_t p = 0; p < pixels && begin + p < area; ++p)
-        finish(layer, begin + p, first, count, sums + p * Blocks * lanes, to);
+      for (int64_t p = 0; p < pixels && writing.pixel < area; ++p, writing.next())
+        finish(layer, writing, first, count, sums + p * Blocks * lanes, to);
     }
   }
 
