@@ -72,6 +72,7 @@ format: $(STAMPS)/dev ## rewrite the sources in the project's format
 docs: $(STAMPS)/docs ## the documentation, into build/site; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@! grep -rlE '<script[^>]*src="?https?:' build/site --include='*.html' || { echo "make: these pages fetch a script" >&2; exit 1; }
+	@! grep -rl '\]\[hybridkern' build/site --include='*.html' || { echo "make: links of these pages lead nowhere" >&2; exit 1; }
 	@! grep -rl 'class="arithmatex"' build/site --include='*.html' || { echo "make: formulas of these pages were not converted" >&2; exit 1; }
 	@echo "open build/site/index.html, or serve it: $(BIN)/python -m http.server -d build/site"
 
