@@ -18,10 +18,11 @@ HK_INLINE __m512i shifted_halves(__m512i value, __m512i factor, __m512i shift) {
   return _mm512_max_epi64(_mm512_min_epi64(moved, most), least);
 }
 
+HK_INLINE __m512i upper_halves(__m512i v) { return _mm512_srli_epi64(v, 32); }
+
 HK_INLINE __m512i shifted_lanes(__m512i value, __m512i factor, __m512i shift) {
-  const auto odd = [](__m512i v) { return _mm512_srli_epi64(v, 32); };
   const __m512i even = shifted_halves(value, factor, _mm512_and_si512(shift, _mm512_set1_epi64(0xffffffff)));
-  const __m512i others = shifted_halves(odd(value), odd(factor), odd(shift));
+  const __m512i others = shifted_halves(upper_halves(value), upper_halves(factor), upper_halves(shift));
   return _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(others, 32));
 }
 
