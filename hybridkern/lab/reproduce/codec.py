@@ -202,7 +202,9 @@ def _picture(done: Run, figures: dict[str, Any]) -> Figure:
         axes.axhline(
             value, linestyle=style, linewidth=1.2, color=colour, label=f"{name}, one file per image: {value:.2f}"
         )
-    axes.set_ylim(0, 1.3 * max(value for value in (*figures.values(), *bits[-1:]) if math.isfinite(value)))
+    shown = [value for value in (*figures.values(), *bits[-1:]) if math.isfinite(value)]
+    least = 0.9 * min(shown)
+    axes.set_ylim(least, max(shown) + 0.7 * (max(shown) - least))  # room for the legend
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("bits per dimension")
     finish(axes)
