@@ -65,6 +65,22 @@ def test_the_inverse_under_functional_call(part: str) -> None:
     torch.testing.assert_close(found, torch.autograd.grad(other(z), z)[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-4, 1e-8, 1e-30])
+def test_gradients_of_the_inverse_have_their_digits_whatever_their_size(dtype: torch.dtype, scale: float) -> None:
+    """Those of a mean over a large batch are small; 0 in some rows is 0."""
+    model = Inverse().to(dtype)
+    z = latents().detach().to(dtype).requires_grad_()
+    x = model.flow.inverse(z)[0]
+    weights = torch.tensor([[1.0], [0.0], [1e-3]], dtype=dtype) * torch.arange(1.0, 5.0, dtype=dtype)
+    tracked = [z, *(p for p in model.parameters() if p.ndim)]
+    expected = torch.autograd.grad((weights * x).sum(), tracked, retain_graph=True)
+    found = torch.autograd.grad((scale * weights * x).sum(), tracked)
+    for ours, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours / scale, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
+    assert not found[0][1].any()
+
+
 @pytest.mark.parametrize("trace", ["exact", "estimate"])
 def test_inference_mode(trace: str) -> None:
     flow, x = Inverse().flow.eval(), latents().detach()

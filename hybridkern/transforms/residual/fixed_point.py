@@ -70,7 +70,16 @@ class _Solved(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("the inverse of a residual flow has first derivatives only")
         read = ctx.saved_tensors  # raises where one was written to since
-        return solve(ctx.pull, grads[0]), None, None, *(None for _ in read)
+        return _scaled_solution(ctx.pull, grads[0]), None, None, *(None for _ in read)
+
+
+def _scaled_solution(pull: Map, grad: Tensor) -> Tensor:
+    """:func:`solve` of a gradient, to the same digits whatever its size: that of a mean over a batch is a small one."""
+    if grad.numel() == 0:
+        return grad
+    size = grad.abs().flatten(1).amax(1)
+    size = torch.where(size > 0, size, 1.0).view(-1, *(1,) * (grad.ndim - 1))
+    return size * solve(pull, grad / size)
 
 
 def differentiable(g: Map, y: Tensor, again: Map, read: Sequence[Tensor]) -> Tensor:
