@@ -28,6 +28,12 @@ def has_hooks(modules: Iterable[nn.Module]) -> bool:
     return any(getattr(module, name) for module in modules for name in _HOOKS)
 
 
+def is_watched(modules: Iterable[nn.Module]) -> bool:
+    """:func:`has_hooks`, or whether someone gave one of them a ``forward`` of its own."""
+    watched = list(modules)
+    return has_hooks(watched) or any("forward" in module.__dict__ for module in watched)
+
+
 def is_plain_conv(module: nn.Module, size: int) -> bool:
     """Whether calling ``module`` is a convolution by ``size x size`` weights, as the fused network computes it.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import as_number, built, short
-from hybridkern._calls import has_hooks
+from hybridkern._calls import is_watched
 from hybridkern._finite import readable
 from hybridkern._precision import wide
 from hybridkern._saved.built import Saved
@@ -149,8 +149,8 @@ class HybridIDF(Saved, nn.Module):
 
     def _class_log_probs(self, z: Tensor) -> Tensor:
         net = self.classnet
-        # the softmax is left out, and the sequence not called: not where someone watches the two
-        if type(net) is nn.Sequential and len(net) and _is_softmax(net[-1]) and not has_hooks((net, net[-1])):
+        # the softmax is left out, and the sequence not called: not where someone watches or changed the two
+        if type(net) is nn.Sequential and len(net) and _is_softmax(net[-1]) and not is_watched((net, net[-1])):
             for layer in list(net)[:-1]:
                 z = layer(z)
             return torch.log_softmax(z, 1)
@@ -237,9 +237,9 @@ def _as(t: Tensor, like: Tensor) -> Tensor:
 
 
 def _ends_in_log_softmax(net: nn.Module) -> bool:
-    while type(net) is nn.Sequential and len(net):
+    while type(net) is nn.Sequential and len(net) and "forward" not in net.__dict__:
         net = net[-1]
-    return type(net) is nn.LogSoftmax and net.dim in (1, -1, None)
+    return type(net) is nn.LogSoftmax and net.dim in (1, -1, None) and "forward" not in net.__dict__
 
 
 def _check_probabilities(p: Tensor) -> None:

@@ -58,6 +58,9 @@ class Plan:
         """Whether the network is what it was, and drops and counts nothing."""
         if self.activation < 0 or not self.unwatched.holds(net):
             return False
+        known = ACTIVATIONS[self.activation]  # numbers of a module, as alpha of an ELU, may be written into
+        if any(name_of(function) != known for function in (*self.functions, self.own)):
+            return False
         if net.__dict__.get("activation", self.own) is not self.own:
             return False
         for block, function in zip(self.blocks, self.functions, strict=True):

@@ -8,6 +8,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from hybridkern._autocast import without_autocast
 from hybridkern._finite import is_plain, readable
 from hybridkern._tensors import total_dtype
 from hybridkern.lipschitz.layers import LipschitzLayer, LipschitzLinear
@@ -56,7 +57,9 @@ def iterate(layers: Sequence[LipschitzLayer], *, most: int = MOST_ITERATIONS, to
     weights = torch.stack([layer.weight.detach() for layer in layers])
     start = torch.stack([layer.left for layer in layers]), torch.stack([layer.right for layer in layers])
     asks = readable(weights)
-    left, right = _iterated(layers[0], weights, *start, most if asks or not has_settled(layers) else 5, tolerance, asks)
+    most = most if asks or not has_settled(layers) else 5
+    with without_autocast(weights.device):  # in bfloat16 nothing would be within a bound of a few thousandths of one
+        left, right = _iterated(layers[0], weights, *start, most, tolerance, asks)
     for layer, new_left, new_right in zip(layers, left, right, strict=True):
         layer.follow(new_left, new_right)
 
@@ -97,8 +100,9 @@ def norms(weights: Weights) -> dict[LipschitzLayer, float]:
         given = torch.stack([weights[layer] for layer in group])
         left, right = (torch.stack([getattr(layer, side) for layer in group]) for side in ("left", "right"))
         start = torch.randn_like(left), unit(torch.randn_like(right))
-        left, right = _iterated(group[0], given, *start, 5 * MOST_ITERATIONS, TOLERANCE / 10, True)
-        sigma = (left * group[0].images(given, right)).flatten(1).sum(1)
+        with without_autocast(given.device):
+            left, right = _iterated(group[0], given, *start, 5 * MOST_ITERATIONS, TOLERANCE / 10, True)
+            sigma = (left * group[0].images(given, right)).flatten(1).sum(1)
         found.update(zip(group, sigma.tolist(), strict=True))
     return found
 
@@ -113,7 +117,8 @@ def bounded_weights(groups: Iterable[Sequence[LipschitzLayer]], bound: float) ->
         weights = torch.stack([layer.weight for layer in group])
         left = torch.stack([layer.left for layer in group])
         right = torch.stack([layer.right for layer in group])
-        sigma = (left * group[0].images(weights, right)).flatten(1).sum(1)
+        with without_autocast(weights.device):
+            sigma = (left * group[0].images(weights, right)).flatten(1).sum(1)
         factors = (sigma / bound).clamp_min(1.0)
         bounded = weights / factors.view(-1, *(1,) * (weights.ndim - 1))
         found.update(zip(group, bounded.unbind(0), strict=True))

@@ -45,7 +45,7 @@ class Rows:
 
 class Passes:
     """The outputs of a :class:`MADE` one feature at a time; each hidden unit is computed once, in the first pass that
-    needs it. All passes together cost the arithmetic of one call of the network, or less: no zero is multiplied.
+    needs it. All passes together cost the arithmetic of one call of the network, or less.
 
     Args:
         net: the network; see :func:`in_blocks`.
@@ -58,8 +58,9 @@ class Passes:
         self.values = Rows(like, net.features)
         self.hidden = [Rows(like, sum(counts)) for counts in net.units]
         layers = [layer for layer in net.layers if isinstance(layer, MaskedLinear)]
-        first = _picked(layers[0].weight, 1, net.order)
-        weights = [first, *(layer.weight for layer in layers[1:])]
+        # under their masks, as a call has them: someone may have left out more than the order does
+        masked = [layer.masked_weight() for layer in layers]
+        weights = [_picked(masked[0], 1, net.order), *masked[1:]]
         self._blocks = [
             _split(weight, layer.bias, counts)
             for weight, layer, counts in zip(weights[:-1], layers[:-1], net.units, strict=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hybridkern import ops
 from hybridkern._arguments import as_number, as_size
+from hybridkern._autocast import without_autocast
 from hybridkern._tensors import total_dtype
 from hybridkern._values import transformed
 from hybridkern.ops.affine_coupling.form import CouplingForm
@@ -234,9 +235,10 @@ class GlowStep(nn.Module):
 
 
 def _normalized(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrix and offset with ``(x - mean) / sqrt(var)`` folded in."""
+    """Matrix and offset with ``(x - mean) / sqrt(var)`` folded in, in the flow's own precision."""
     scaled = weight * var.rsqrt()
-    return scaled, bias - torch.mv(scaled, mean)
+    with without_autocast(weight.device):
+        return scaled, bias - torch.mv(scaled, mean)
 
 
 def _batch_norm_log_det(first: Tensor, var: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_size
+from hybridkern._autocast import without_autocast
 from hybridkern._saved.built import Built
 from hybridkern._tensors import check_width, total_dtype
 
@@ -70,7 +71,8 @@ class PlanarMap(Built, nn.Module):
             return self.u, self.w, self.b
         check_width("context", context, self.condition.in_features)
         dim = len(self.u)
-        u, w, b = self.condition(context).split((dim, dim, 1), 1)
+        assert context is not None
+        u, w, b = self.condition(context.to(self.u.dtype)).split((dim, dim, 1), 1)
         return self.u + u, self.w + w, self.b + b[:, 0]
 
     def direction(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -95,6 +97,10 @@ class PlanarMap(Built, nn.Module):
             TypeError, ValueError: ``x`` or ``context`` is no tensor, or has another shape.
         """
         check_width("x", x, len(self.u))
+        with without_autocast(x.device):  # w x loses all that the inverse needs
+            return self._run(x, log_det, context, inverse)
+
+    def _run(self, x: Tensor, log_det: Tensor | None, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         u, w, b = self.parameters_of(context)
         u, c = _direction(u, w)
         a = _dot(x, w.to(x.dtype)) + b

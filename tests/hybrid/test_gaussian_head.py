@@ -88,6 +88,23 @@ def test_noise_from_a_network_is_bounded() -> None:
     assert std.isfinite().all() and (std > 0).all()
 
 
+@every_noise
+def test_autocast_leaves_means_their_digits(noise: str) -> None:
+    """The network is lowered, and not what it is added to: bfloat16 has numbers 8 apart beyond 1024."""
+    torch.manual_seed(0)
+    z, y = (value.float() for value in _data())
+    y = 0.01 * y + 2000
+    head = heads.Gaussian(3, noise=noise)
+    head.initialize(z, y)
+    expected = head(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head(z)
+        log_p = head.log_prob(found, y)
+    assert found.dtype is log_p.dtype is torch.float32
+    torch.testing.assert_close(head.mean(found), head.mean(expected), rtol=0, atol=0.02 * float(y.std()))
+    torch.testing.assert_close(head.std(found), head.std(expected), rtol=0.02, atol=0)
+
+
 def test_low_precision_predictions_count_in_float32() -> None:
     head = heads.Gaussian(3)
     assert head.log_prob(torch.zeros(2, 2, dtype=torch.bfloat16), torch.ones(2)).dtype == torch.float32

@@ -158,6 +158,19 @@ def test_classifier_that_gives_no_probabilities(last: nn.Module) -> None:
             call(*_batch(8))
 
 
+@pytest.mark.parametrize("where", ["softmax", "sequence", "logarithms"])
+def test_a_classifier_with_a_forward_of_its_own_is_called(where: str) -> None:
+    last = nn.LogSoftmax(dim=1) if where == "logarithms" else nn.Softmax(dim=1)
+    net = nn.Sequential(nn.Linear(4, 3), last)
+    model = HybridIDF([lambda: nn.Linear(2, 2)], net, 1, D=4)
+    shares = torch.tensor([0.25, 0.5, 0.25])
+    changed = last if where == "softmax" else net
+    changed.forward = lambda z: shares.expand(len(z), -1)
+    x = torch.arange(8.0).view(2, 4)
+    assert model.classify(x).tolist() == [1, 1]
+    torch.testing.assert_close(model.class_loss(x, torch.tensor([0, 1])), -shares[:2].log())
+
+
 def test_float64() -> None:
     model, _ = _pair(8, 4, 2, "exact")
     x, y = _batch(8)

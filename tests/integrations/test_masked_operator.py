@@ -211,6 +211,19 @@ def test_another_activation_is_seen(build: Callable[[], nn.Module], uses: list[i
     assert len(uses) == 2
 
 
+@pytest.mark.parametrize("build", [_nflows, _normflows, _zuko])
+def test_an_activation_that_was_written_into_is_seen(build: Callable[..., nn.Module], uses: list[int]) -> None:
+    theirs, ours = pair(lambda: build(activation=nn.ELU if build is _zuko else nn.ELU()))
+    x = torch.randn(4, DIM)
+    assert_same(theirs, ours, x)
+    for layer in (theirs, ours):
+        for module in layer.modules():
+            if isinstance(module, nn.ELU):
+                module.alpha = 3.0
+    assert_same(theirs, ours, x)
+    assert len(uses) == 1
+
+
 @pytest.mark.parametrize("options", [{"dropout_probability": 0.5}, {"use_batch_norm": True}, {"context_features": 3}])
 @pytest.mark.parametrize("build", [_nflows, _normflows])
 def test_what_draws_counts_or_has_a_context_is_called(

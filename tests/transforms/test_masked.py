@@ -237,3 +237,18 @@ def test_autoregressive_arguments() -> None:
         transforms.Autoregressive(nn.Linear(2, 4), affine)
     with pytest.raises(ValueError, match="net: got 3 outputs a feature, expected 2"):
         transforms.Autoregressive(nets.MADE(2, 3), affine)
+
+
+@every_case
+def test_what_masks_leave_out_is_left_out_of_the_inverse(name: str) -> None:
+    """Someone may take more connections away than the order does."""
+    torch.manual_seed(0)
+    net = nets.MADE(**{"hidden": (8, 8)} | CASES[name] | {"outputs": 2}).double()
+    layer = transforms.Autoregressive(net, transforms.AffineElement("realnvp"))
+    for buffer in net.buffers():
+        buffer.mul_(torch.rand_like(buffer) < 0.5)
+    x, context = inputs(net)
+    y, log_det = layer(x, context=context)
+    back, log_det_back = layer(y, context=context, inverse=True)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(log_det_back, -log_det)

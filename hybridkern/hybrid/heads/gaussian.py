@@ -12,7 +12,7 @@ from hybridkern._finite import check_finite_values, is_plain
 from hybridkern._ranks import rows_over_ranks
 from hybridkern._tensors import check_width
 from hybridkern.hybrid._targets import check_targets
-from hybridkern.hybrid.heads.base import Regressor, standardization
+from hybridkern.hybrid.heads.base import Regressor, at_least_float32, standardization
 from hybridkern.nets import mlp
 
 NOISES = ("shared", "input")
@@ -112,11 +112,14 @@ class Gaussian(Regressor):
     def forward(self, z: Tensor) -> Tensor:
         """Mean and log standard deviation ``(B, 2)`` for latents ``z`` ``(B, dim)``, in the units of ``y``.
 
+        At least float32, under autocast too.
+
         Raises:
             TypeError, ValueError: ``z`` is no tensor, or has another shape.
         """
         check_width("z", z, self.dim)
-        out: Tensor = self.net((z - self.center) / self.scale)
+        # what a network gives in half precision has too few digits for a mean far from 0
+        out = at_least_float32(self.net((z - self.center) / self.scale))
         mean = out[:, 0] * self.target_scale + self.target_center
         if self.log_noise is not None:
             log_scale = self.log_noise.expand(len(out)).to(mean.dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern._arguments import as_number, as_size, short
-from hybridkern._calls import has_hooks
+from hybridkern._calls import is_watched
 from hybridkern._saved.built import Arguments
 from hybridkern._tensors import shape_text
 from hybridkern.distributions import DiagonalGaussian
@@ -24,11 +24,6 @@ from hybridkern.hybrid.vae.semi import SemiSupervisedVAE, log_shares, one_hot
 from hybridkern.nets import mlp
 
 _LEAST_DEVIATION = 0.1  # features of M1 whose means vary less say nothing of the data
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether calling it may do more than its layers say."""
-    return has_hooks((module,)) or "forward" in module.__dict__
 
 
 def as_classifier(value: object) -> nn.Module | None:
@@ -137,7 +132,7 @@ class M2(SemiSupervisedVAE):
         classes, many = self.classes, x.repeat_interleave(self.classes, 0)
         first = self.encoder[0] if type(self.encoder) is nn.Sequential else None
         replaced = type(self).bound_of is not M2.bound_of or "bound_of" in self.__dict__
-        if replaced or type(first) is not nn.Linear or _is_watched(self.encoder) or _is_watched(first):
+        if replaced or type(first) is not nn.Linear or is_watched((self.encoder, first)):
             labels = torch.arange(classes, device=x.device).repeat(len(x))
             return self.bound_of(many, labels).view(len(x), classes)
         given = torch.eye(classes, dtype=x.dtype, device=x.device).repeat(len(x), 1)
