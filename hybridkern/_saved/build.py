@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from itertools import chain
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
@@ -114,7 +115,14 @@ def _structure(model: nn.Module) -> dict[str, Any]:
         name: f"a tensor of shape {tuple(value.shape)} in {value.dtype}" for name, value in model.state_dict().items()
     }
     settings = {name: value for path, part in model.named_modules() for name, value in _settings_of(part, path)}
-    return modules | tensors | settings
+    return modules | tensors | _shared(model) | settings
+
+
+def _shared(model: nn.Module) -> dict[str, str]:
+    """Parameters and buffers that stand elsewhere too: loaded as two tensors, they would be trained apart."""
+    first: dict[int, str] = {}
+    every = chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    return {name: f"{known} once more" for name, value in every if (known := first.setdefault(id(value), name)) != name}
 
 
 def _settings_of(owner: object, path: str) -> Iterator[tuple[str, Any]]:

@@ -315,7 +315,8 @@ class Flow(Saved, nn.Module, ABC):
         Args:
             n: number of samples, 0 or more.
             context: condition, ``(width,)`` for ``n`` samples or ``(B, width)`` for ``B * n``.
-            temperature: latents are drawn with their scale multiplied by it; 0 gives the latents of greatest density.
+            temperature: latents are drawn with their scale multiplied by it; 0 gives the latents of greatest density,
+                of a base of several components the middle of one that is drawn.
             generator: source of randomness, on the flow's device; ``None`` is torch's default generator.
 
         A sample that is not finite gives a warning, once per flow.

@@ -324,6 +324,20 @@ def test_other_attributes_that_were_changed_are_refused(tmp_path: Path) -> None:
         flow.save(tmp_path)
 
 
+def test_parameters_that_were_made_one_are_refused(tmp_path: Path) -> None:
+    """A loaded model would train them apart; a module that stands twice is one again."""
+    flow = flows.RealNVP(2, layers=2, hidden=4)
+    first, second = (coupling.net[0] for coupling in flow.couplings)
+    second.weight = first.weight
+    with pytest.raises(
+        ValueError, match=r"changed after.* couplings.1.net.0.weight: got couplings.0.net.0.weight once"
+    ):
+        flow.save(tmp_path)
+    layer = transforms.LULinear(2)
+    loaded = again(flows.Compose(2, [layer, transforms.ActNorm(2), layer]), tmp_path)
+    assert loaded.layers[0] is loaded.layers[2]
+
+
 def test_nothing_else_is_touched(tmp_path: Path) -> None:
     """Neither the random numbers of the process nor the model."""
     flow = flows.IDF(3, layers=1, parts=2, hidden=4)
