@@ -135,7 +135,7 @@ class MADE(Built, nn.Module):
         return [later[:, None] >= before for before, later in pairwise([*degrees, last])]
 
     def check_state(self, state_dict: dict[str, Tensor], prefix: str) -> None:
-        """The masks must be those of this network: the order of its inverse is that of its masks.
+        """The masks may have no more ones than those of this network: the order of its inverse is that of its masks.
 
         Raises:
             ValueError: ``state_dict`` holds others under ``prefix``.
@@ -145,7 +145,7 @@ class MADE(Built, nn.Module):
             given = state_dict.get(f"{prefix}layers.{i}.mask")
             if given is None or given.shape != mask.shape or not is_plain(given):
                 continue
-            if not (given.cpu() == mask).all():
+            if (given.cpu().bool() & ~mask).any():  # fewer ones are those of someone who took connections away
                 raise ValueError(f"order: got a state_dict of masks of another order, expected {short(self.order)}")
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:

@@ -23,8 +23,9 @@ class PairStatistics(nn.Module):
     """Batch normalization of a pair of halves, as a mean and a standard deviation for each channel.
 
     In training mode they are those of the batch, and running averages are kept as :class:`torch.nn.BatchNorm2d` keeps
-    them, but of the variance that the batch is normalized by; in evaluation mode they are the running ones. A channel of a batch whose statistics are not finite leaves the
-    averages as they are: the batch itself gives NaN, and one of them must not stay in the model.
+    them, but of the variance that the batch is normalized by; in evaluation mode they are the running ones. A channel
+    of a batch whose statistics are not finite leaves the averages as they are: the batch itself gives NaN, and one of
+    them must not stay in the model.
 
     Inside a transform of ``torch.func``, training mode raises RuntimeError where these averages cannot be kept.
 

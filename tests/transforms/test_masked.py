@@ -252,3 +252,6 @@ def test_what_masks_leave_out_is_left_out_of_the_inverse(name: str) -> None:
     back, log_det_back = layer(y, context=context, inverse=True)
     torch.testing.assert_close(back, x)
     torch.testing.assert_close(log_det_back, -log_det)
+    loaded = nets.MADE(**{"hidden": (8, 8)} | CASES[name] | {"outputs": 2}).double()
+    loaded.load_state_dict(net.state_dict())
+    assert torch.equal(loaded(x, context), net(x, context))
