@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -86,6 +87,22 @@ def test_noise_from_a_network_is_bounded() -> None:
     head = heads.Gaussian(1, noise="input")
     std = head.std(head(torch.tensor([[1e30], [-1e30]])))
     assert std.isfinite().all() and (std > 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_converted_heads_leave_means_their_digits(dtype: torch.dtype) -> None:
+    """Float16 ends at 65504, and bfloat16 has numbers 512 apart there."""
+    torch.manual_seed(0)
+    z, y = (value.float() for value in _data())
+    y = y + 1e5
+    head = heads.Gaussian(3)
+    head.initialize(z, y)
+    expected = head.mean(head(z))
+    lowered = copy.deepcopy(head).to(dtype)
+    found = lowered.mean(lowered(z.to(dtype)))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.05 * float(y.std()))
+    assert lowered.double().target_center.dtype is torch.float64
+    assert copy.deepcopy(head).to("meta").to(dtype).target_scale.dtype is torch.float32
 
 
 @every_noise

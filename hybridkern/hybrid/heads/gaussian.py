@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from hybridkern._arguments import as_name
 from hybridkern._finite import check_finite_values, is_plain
 from hybridkern._ranks import rows_over_ranks
-from hybridkern._tensors import check_width
+from hybridkern._tensors import LOW, check_width
 from hybridkern.hybrid._targets import check_targets
 from hybridkern.hybrid.heads.base import Regressor, at_least_float32, standardization
 from hybridkern.nets import mlp
@@ -26,7 +27,8 @@ class Gaussian(Regressor):
 
     The prediction ``(B, 2)`` holds mean and log standard deviation in the units of ``y``. The network sees
     ``(z - center) / scale`` and gives the mean in units of ``target_scale`` around ``target_center``; these buffers
-    start at 0 and 1, and :meth:`initialize` sets them from a sample.
+    start at 0 and 1, and :meth:`initialize` sets them from a sample. Those of the targets stay in float32 at least when
+    the module is converted to another dtype.
 
     Args:
         dim: dimensions of the latents.
@@ -76,6 +78,17 @@ class Gaussian(Regressor):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("target_center", torch.zeros(()))
         self.register_buffer("target_scale", torch.ones(()))
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Gaussian:
+        # in half precision a mean far from 0 would move all predictions, by more than the targets vary
+        kept = {name: getattr(self, name) for name in ("target_center", "target_scale")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in kept.items():
+            now = getattr(self, name)
+            if now.dtype in LOW:
+                # from the meta device there is nothing to take along (to_empty)
+                setattr(self, name, now.float() if value.is_meta else value.to(now.device))
+        return self
 
     @torch.no_grad()
     def initialize(self, z: Tensor, y: Tensor | None = None) -> None:
