@@ -18,6 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from hybridkern import codec
+from hybridkern.lab.archive import DataError
 from hybridkern.lab.cli import app
 from hybridkern.lab.compress import pictures, records, tiles, workflow
 from hybridkern.lab.compress.pictures import Pictures
@@ -205,6 +206,51 @@ def test_chunks_that_pillow_passes_over_are_named(run: Path, tmp_path: Path) -> 
     said = call("compress", run, tmp_path / "x.png", tmp_path / "y.webp", "-o", tmp_path / "x.hk", "--no-compare")
     assert "metadata dropped: bytes behind its end, cICP, exif (with orientation 6), vpAg" in said
     assert "metadata dropped: abcd, exif (with orientation 6)" in said
+
+
+WORDS = {
+    "loop": chunk(b"tEXt", b"loop\0by hand"),  # words that are also properties of animations
+    "timestamp": chunk(b"iTXt", b"timestamp\0\0\0\0\0noon"),
+    "Comment": chunk(b"iTXt", b"Comment\0\1\0\0\0not deflated"),  # which Pillow leaves out
+    "Title": chunk(b"iTXt", b"Title\0\0\0\0\0\xff\xfe"),
+    "tEXt": chunk(b"tEXt", b"\0without keyword"),
+    "pHYs": chunk(b"pHYs", bytes((0, 0, 0, 1, 0, 0, 0, 2, 9))),  # in another unit
+}
+
+
+def test_texts_and_properties_that_pillow_leaves_out_are_named(tmp_path: Path) -> None:
+    picture("RGB", 8, 8).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    at = content.index(b"IDAT") - 4
+    (tmp_path / "x.png").write_bytes(content[:at] + b"".join(WORDS.values()) + content[at:])
+    assert pictures.read(tmp_path / "x.png").dropped == sorted(WORDS)
+
+
+def test_chunks_of_webp_that_its_header_does_not_announce_are_named(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    picture("RGB", 8, 8).save(out, "WEBP", lossless=True)
+    riff = out.getvalue() + b"".join(name + (4).to_bytes(4, "little") + b"data" for name in (b"EXIF", b"XMP "))
+    (tmp_path / "x.webp").write_bytes(riff[:4] + (len(riff) - 8).to_bytes(4, "little") + riff[8:])
+    assert pictures.read(tmp_path / "x.webp").dropped == ["EXIF", "XMP "]
+
+
+def test_sixteen_bits_behind_another_chunk_are_no_eight(tmp_path: Path) -> None:
+    head = (2).to_bytes(4, "big") * 2 + bytes((16, 2, 0, 0, 0))
+    rows = zlib.compress((b"\0" + bytes(range(12))) * 2)
+    chunks = chunk(b"IHDR", head), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    for before, reason in ((b"", "got 16 bits per value"), (chunk(b"teSt", b"\x08" * 20), "another chunk than IHDR")):
+        (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + before + b"".join(chunks))
+        with pytest.raises(DataError, match=reason):
+            pictures.read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("alpha", [0, 200, 255])
+def test_a_plane_of_alpha_comes_back_whatever_it_holds(tmp_path: Path, alpha: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 9, 7, 4), dtype=np.uint8)
+    pixels[..., 3] = alpha
+    for kind in ("png", "webp"):
+        pictures.write(tmp_path / f"x.{kind}", Pictures(pixels, kind))
+        np.testing.assert_array_equal(pictures.read(tmp_path / f"x.{kind}").pixels, pixels)
 
 
 @pytest.mark.parametrize("damage", ["checksum", "end", "other"])

@@ -1,32 +1,44 @@
 """What stands in a PNG or WebP file beside its pixels, from the file itself: Pillow names a part of it alone.
 
+Pillow leaves out text that it cannot read, chunks of WebP that the header does not announce, and a text under the name
+of a property of its own cannot be told from that.
+
 Pillow reads pixels whose checksum is wrong, too, and files without an end.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BEHIND = "bytes behind its end"
-# pixels, animations (which are refused elsewhere), and what Pillow names in the ``info`` of an image
-_PNG_KNOWN = frozenset(
-    ("IHDR", "IDAT", "IEND", "tRNS", "acTL", "fcTL", "fdAT")
-    + ("cHRM", "eXIf", "gAMA", "iCCP", "iTXt", "pHYs", "sRGB", "tEXt", "zTXt")
-)
-_WEBP_KNOWN = frozenset(("VP8 ", "VP8L", "VP8X", "ALPH", "ANIM", "ANMF", "ICCP", "EXIF", "XMP "))
+_PIXELS = frozenset(("IHDR", "IDAT", "IEND", "tRNS", "VP8 ", "VP8L", "VP8X", "ALPH"))
+_ANIMATIONS = frozenset(("acTL", "fcTL", "fdAT", "ANIM", "ANMF"))  # which are refused elsewhere
+_TEXTS = frozenset(("iTXt", "tEXt", "zTXt"))
+# names that Pillow may have for what a chunk holds
+_NAMED = {
+    "cHRM": ("chromaticity",), "eXIf": ("exif",), "gAMA": ("gamma",), "iCCP": ("icc_profile",),
+    "pHYs": ("dpi", "aspect"), "sRGB": ("srgb",),
+    "EXIF": ("exif",), "ICCP": ("icc_profile",), "XMP ": ("xmp",),
+}  # fmt: skip
 
 
-def others(content: bytes) -> list[str]:
-    """Names of the chunks of a file that Pillow passes over, and a word on bytes behind its end.
+def others(content: bytes, named: Collection[str]) -> set[str]:
+    """Names of what a file holds and Pillow passes over, keywords of all texts, and a word on bytes behind its end.
+
+    Args:
+        content: of the file.
+        named: what Pillow has found beside pixels, by its names.
 
     Raises:
         ValueError: a chunk of a PNG file is not what its checksum says, or the file is truncated.
     """
-    return _of_png(content) if content.startswith(_PNG) else _of_webp(content)
+    found = _of_png(content) if content.startswith(_PNG) else _of_webp(content)
+    return {one for one in found - _PIXELS - _ANIMATIONS if not any(name in named for name in _NAMED.get(one, ()))}
 
 
-def _of_png(content: bytes) -> list[str]:
+def _of_png(content: bytes) -> set[str]:
     found: set[str] = set()
     at, name = len(_PNG), ""
     while name != "IEND":
@@ -37,12 +49,13 @@ def _of_png(content: bytes) -> list[str]:
         name = content[at + 4 : at + 8].decode("latin-1")
         if zlib.crc32(content[at + 4 : end - 4]).to_bytes(4, "big") != content[end - 4 : end]:
             raise ValueError(f"the checksum of its chunk {name} is another")
-        found.add(name)
+        keyword = content[at + 8 : end - 4].partition(b"\0")[0].decode("latin-1")
+        found.add(keyword if name in _TEXTS and keyword else name)
         at = end
-    return sorted(found - _PNG_KNOWN) + [_BEHIND] * (at < len(content))
+    return found | ({_BEHIND} if at < len(content) else set())
 
 
-def _of_webp(content: bytes) -> list[str]:
+def _of_webp(content: bytes) -> set[str]:
     found: set[str] = set()
     end = 8 + int.from_bytes(content[4:8], "little")
     at = 12
@@ -50,4 +63,4 @@ def _of_webp(content: bytes) -> list[str]:
         size = int.from_bytes(content[at + 4 : at + 8], "little")
         found.add(content[at : at + 4].decode("latin-1"))
         at += 8 + size + size % 2
-    return sorted(found - _WEBP_KNOWN) + [_BEHIND] * (end < len(content))
+    return found | ({_BEHIND} if end < len(content) else set())

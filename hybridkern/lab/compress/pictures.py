@@ -17,6 +17,8 @@ SUFFIXES = (".png", ".webp", ".npz")
 LONGEST_WEBP = 16383  # pixels of a side
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _ORIENTATION = 0x112  # the tag of EXIF
+_OPAQUE = 255
+_ALPHA_BYTE, _ALPHA_BIT = 24, 1 << 4  # behind RIFF and the head of VP8L: a signature, two sides of 14 bits, this bit
 _NO_METADATA = {"loop", "background", "timestamp", "duration", "interlace"}  # of animations, or how a file is written
 
 
@@ -81,9 +83,9 @@ def _read_image(path: Path) -> Pictures:
         with Image.open(io.BytesIO(content)) as image:
             _refuse_what_changes(path, image, content)
             pixels = np.asarray(image)
-            dropped = [_metadata(image, str(key)) for key in image.info if key not in _NO_METADATA]
+            dropped = {_metadata(image, str(key)) for key in image.info if key not in _NO_METADATA}
             kind = str(image.format).lower()
-        dropped += chunks.others(content)
+            dropped |= chunks.others(content, image.info)
     except DataError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -113,6 +115,8 @@ def _refuse_what_changes(path: Path, image: Image.Image, content: bytes) -> None
         raise DataError(f"{path}: got a file of the format {image.format}, expected PNG or WebP")
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path}: got an animation, expected one image")
+    if image.format == "PNG" and content[12:16] != b"IHDR":  # Pillow looks for it further on
+        raise DataError(f"{path}: begins with another chunk than IHDR: damaged")
     if image.format == "PNG" and content[24] != 8:
         raise DataError(f"{path}: got {content[24]} bits per value, expected 8")
     if image.mode == "P":
@@ -129,14 +133,23 @@ def as_image(pixels: np.ndarray) -> Image.Image:
 
 
 def to_bytes(pixels: np.ndarray, kind: str) -> bytes:
-    """Pixels ``(H, W, P)`` as a PNG or a lossless WebP file."""
+    """Pixels ``(H, W, P)`` as a PNG or a lossless WebP file, of as many planes."""
     out = io.BytesIO()
     image = as_image(pixels)
     if kind == "png":
         image.save(out, "PNG", optimize=True)
     else:
         image.save(out, "WEBP", lossless=True, quality=100, method=4, exact=True)
+        if pixels.shape[2] == 4 and (pixels[..., 3] == _OPAQUE).all():
+            return _with_alpha(out.getvalue())
     return out.getvalue()
+
+
+def _with_alpha(content: bytes) -> bytes:
+    """A lossless WebP file that says it has alpha: of an opaque picture libwebp says it has none, and stores it."""
+    if content[12:16] != b"VP8L":
+        raise ValueError(f"got a WebP file that begins with {content[12:16]!r}, expected VP8L")
+    return content[:_ALPHA_BYTE] + bytes([content[_ALPHA_BYTE] | _ALPHA_BIT]) + content[_ALPHA_BYTE + 1 :]
 
 
 def write(path: Path, pictures: Pictures) -> None:
