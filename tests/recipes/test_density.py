@@ -221,6 +221,21 @@ def test_numpy_files_that_would_be_read_otherwise(tmp_path, arrays, message):
         read_table(tmp_path / "t.npz")
 
 
+def test_test_rows_are_those_that_were_asked_for(tmp_path):
+    np.savez(tmp_path / "both.npz", X_train=table(80), X_test=table(60, seed=1))
+    np.savez(tmp_path / "one.npz", x=table(80))
+    np.savez(tmp_path / "none.npz", X_train=table(80), X_test=table(80)[:0])
+    for data, test, fault in (
+        ("both", "one", r"both\.npz: holds X_test, a test part of its own"),
+        ("one", "both", r"both\.npz: holds X_test, a test part of its own"),
+        ("one", "one", r"--test-data: got .*one\.npz, the file of --data, all of which is trained on"),
+        ("none", None, r"none\.npz: X_test: holds no row"),
+    ):
+        other = None if test is None else str(tmp_path / f"{test}.npz")
+        with pytest.raises((RecipeError, DataError), match=fault):
+            RECIPE.load(DensityConfig(data=str(tmp_path / f"{data}.npz"), test_data=other))
+
+
 def test_names_of_bytes(tmp_path):
     np.savez(tmp_path / "t.npz", x=np.ones((3, 2)), feature_names=np.array([b"a", b"b"]))
     assert read_table(tmp_path / "t.npz").names == ("a", "b")
@@ -243,6 +258,12 @@ def test_steps_of_rounded_columns():
     steps, loose = cells(np.stack([*columns.values()], 1))
     np.testing.assert_allclose(steps, list(columns), rtol=1e-6)
     assert not loose.any()
+    for first, step, digits in ((5412345.1, 0.1, 1), (1.7e9, 0.001, 3), (0.0, 0.1, 1)):
+        column = np.round(first + step * rng.integers(0, 200, 2000), digits)
+        (found,), _ = cells(column[:, None])
+        lowest, counts = column.min(), np.arange(200)
+        wanted = [f"{float(f'{lowest + step * count:.{digits}f}'):.15g}" for count in counts]
+        assert [f"{lowest + found * count:.15g}" for count in counts] == wanted
     irregular = rng.choice([0.0, 1.0, np.pi], 500)
     steps, loose = cells(irregular[:, None])
     assert steps[0] == 0 and loose[0]

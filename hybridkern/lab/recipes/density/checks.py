@@ -97,5 +97,9 @@ def _cell(column: np.ndarray) -> tuple[float, bool]:
     step = float(steps.min())
     if (values[-1] - values[0]) / step > _CELLS:
         return 0.0, True
-    on_grid = np.abs(steps / step - np.round(steps / step)).max() < _OFF_GRID
-    return (step, False) if on_grid else (0.0, True)
+    counts = np.round(steps / step)
+    if np.abs(steps / step - counts).max() >= _OFF_GRID:
+        return 0.0, True
+    # of the whole range: the smallest difference is off by the roundings of two values, and so are, many steps on,
+    # samples that are put on such a grid
+    return float((values[-1] - values[0]) / counts.sum()), False

@@ -35,13 +35,14 @@ def load_table(config: DensityConfig) -> TableSet:
     """The parts of a configuration's table.
 
     Raises:
-        RecipeError: no file is given.
+        RecipeError: no file is given, or one as both.
         DataError: a file cannot be read, or its table has no density that can be learnt.
     """
     if config.data is None:
         raise RecipeError("--data: the recipe 'density' needs a table, FILE.csv or FILE.npz")
     table = read_table(Path(config.data), config.dropped)
     if config.test_data is not None:
+        _require_another(Path(config.data), Path(config.test_data))
         table = _with_test(table, read_table(Path(config.test_data), config.dropped))
     check_table(table)
     train, validation, test = _parts(table)
@@ -57,7 +58,18 @@ def table_set(parts: tuple[np.ndarray, np.ndarray, np.ndarray], names: tuple[str
     return TableSet(train, validation, test, (len(names),), classes=0, grey_levels=0, source=source, names=names)
 
 
+def _require_another(data: Path, test: Path) -> None:
+    if test.exists() and data.samefile(test):
+        raise RecipeError(
+            f"--test-data: got {test}, the file of --data, all of which is trained on; expected another one, or none: "
+            "then a part of the file is the test"
+        )
+
+
 def _with_test(table: Table, other: Table) -> Table:
+    for one in (table, other):
+        if one.test is not None:  # either would be left out
+            raise DataError(f"{one.path}: holds X_test, a test part of its own; expected none beside --test-data")
     if other.names != table.names:
         raise DataError(f"{other.path}: got the columns {', '.join(other.names)}, expected {', '.join(table.names)}")
     if len(other.values) == 0:

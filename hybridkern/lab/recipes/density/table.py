@@ -150,6 +150,9 @@ def _read_npz(path: Path, drop: Sequence[str]) -> Table:
     columns = found[0].shape[1]
     if any(values.shape[1] != columns for values in found):
         raise DataError(f"{path}: X_test: got {found[1].shape[1]} columns, expected {columns} as in X_train")
+    for key, rows in zip(wanted, found, strict=True):
+        if not len(rows):
+            raise DataError(f"{path}: {key}: holds no row")
     given = [f"x{i + 1}" for i in range(columns)] if names is None else _given(path, names, columns)
     kept = _kept(path, given, drop)
     values, *test = [values[:, kept] for values in found]
