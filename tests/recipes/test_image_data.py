@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images import batches
 from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
 from hybridkern.lab.recipes.images.config import ImagesConfig
+from hybridkern.lab.recipes.images.module import ImageModule
 from hybridkern.lab.recipes.images.official import SVHN
 from hybridkern.lab.recipes.images.sources import load, load_ood
 from tests.recipes.images import arrays, npz
@@ -52,6 +55,12 @@ def test_a_file_is_not_tested_on_what_it_trains_on(tmp_path):
     path = npz(tmp_path / "a.npz")
     with pytest.raises(RecipeError, match=r"--test-data: got .*a\.npz, the file of --data, all of which is trained on"):
         load(config(path, test_data=str(tmp_path / "." / "a.npz")), SVHN)
+
+
+def test_official_files_have_a_test_part_and_take_no_other(tmp_path):
+    other = npz(tmp_path / "b.npz")
+    with pytest.raises(RecipeError, match=r"--test-data: got .*b\.npz, expected none: --data-root has a test part"):
+        load(ImagesConfig(data_root=str(tmp_path), test_data=str(other)), SVHN)
 
 
 def test_unused_images_are_not_scored(tmp_path):
@@ -93,6 +102,13 @@ def _made(tmp_path: Path, options: dict) -> ImagesConfig:
         ({"minutes": 0.0}, "--minutes: got 0.0, expected a positive number"),
         ({"translation": -1}, "--translation: got -1, expected a whole number from 0 on"),
         ({"head_dropout": 1.0}, "--head-dropout: got 1.0, expected a share from 0 to below 1"),
+        ({"clip": -1.0}, "--clip: got -1.0, expected a number that is not negative"),
+        ({"ema": 1.0}, "--ema: got 1.0, expected a number from 0 to below 1"),
+        ({"lr": math.nan}, "--lr: got nan, expected a finite number that is not negative"),
+        ({"head_lr": -1.0}, "--head-lr: got -1.0, expected a finite number that is not negative"),
+        ({"warmup": 2.0}, "--warmup: got 2.0, expected a share from 0 to 1"),
+        ({"slices": 4}, "--slices: got 4, expected 1 without --flow idf"),
+        ({"quantized": 0.2}, "--quantized: got 0.2, expected 0.0 without --flow idf"),
     ],
 )
 def test_settings_out_of_range_are_named(options, message):
@@ -105,10 +121,23 @@ def test_settings_are_parsed_by_name():
     assert start.parsed("svhn", ["hidden=512", "lr=1e-3", "ema=0.9", "head=top"]) == {
         "hidden": 512, "lr": 1e-3, "ema": 0.9, "head": "top",
     }  # fmt: skip
+    for text, value in {"False": False, "no": False, "0": False, "true": True, "1": True}.items():
+        assert start.parsed("svhn", [f"whiten={text}"]) == {"whiten": value}
+    with pytest.raises(RecipeError, match="--set: whiten: got 'maybe', expected true or false"):
+        start.parsed("svhn", ["whiten=maybe"])
     with pytest.raises(RecipeError, match="--set: hidden: got 'many', expected int"):
         start.parsed("svhn", ["hidden=many"])
     with pytest.raises(RecipeError, match="--set: got 'width=3', expected NAME=VALUE with one of svhn's names: data,"):
         start.parsed("svhn", ["width=3"])
+
+
+@pytest.mark.parametrize(("clip", "norm"), [(0.0, 5.0), (None, 5.0), (1.0, 1.0)])
+def test_a_gradient_that_is_not_clipped_stays(clip, norm):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    module = SimpleNamespace(config=ImagesConfig(clip=clip), parameters=lambda: [weight])
+    ImageModule.configure_gradient_clipping(module, None)
+    assert weight.grad.norm().item() == pytest.approx(norm, rel=1e-4)
 
 
 def test_other_set_may_lack_labels_and_must_have_the_shape(tmp_path):

@@ -13,6 +13,7 @@ from hybridkern.lab.recipes.errors import RecipeError
 OPTIMIZERS = ("adamax", "adam", "adamw")
 SCHEDULES = ("constant", "onecycle", "cosine")
 LATTICES = ("exact", "tutorial")
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _C = TypeVar("_C", bound="Config")
 
 
@@ -36,7 +37,7 @@ class Config:
             that say which those are.
         schedule: schedule of the learning rate: ``"constant"``, ``"onecycle"`` or ``"cosine"``.
         warmup: share of the steps in which ``"onecycle"`` rises.
-        clip: largest norm of the gradient, or ``None``.
+        clip: largest norm of the gradient; ``None`` or 0: any.
         ema: decay of the running average of the weights that is validated and kept, or ``None`` for the weights
             themselves.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU where there is one.
@@ -71,6 +72,11 @@ class Config:
             self._require(name, 0 <= getattr(self, name) < 2**32, "a whole number from 0 on")
         weighs = self.lam is None or (math.isfinite(self.lam) and self.lam >= 0)
         self._require("lam", weighs, "a finite number that is not negative")
+        self._require_finite("lr", "weight_decay", "prior_lr")
+        self._require("beta2", 0 <= self.beta2 < 1, "a number from 0 to below 1")
+        self._require("warmup", 0 <= self.warmup <= 1, "a share from 0 to 1")
+        self._require("clip", self.clip is None or self.clip >= 0, "a number that is not negative")
+        self._require("ema", self.ema is None or 0 <= self.ema < 1, "a number from 0 to below 1")
         self.require_one_of("optimizer", OPTIMIZERS)
         self.require_one_of("schedule", SCHEDULES)
         self.require_one_of("device", DEVICES)
@@ -78,6 +84,10 @@ class Config:
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected {expected}")
+
+    def _require_finite(self, *names: str) -> None:
+        for name in names:
+            self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
 
     def require_one_of(self, name: str, choices: tuple[Any, ...]) -> None:
         """Raises RecipeError where the field holds none of the choices."""
@@ -112,9 +122,10 @@ class Config:
                 raise RecipeError(f"--set: got '{setting}', expected NAME=VALUE with one of {recipe}'s names: {listed}")
             kinds = [kind for kind in (get_args(types[name]) or (types[name],)) if kind is not type(None)]
             try:
-                values[name] = kinds[0](text)
+                values[name] = _truth(text) if kinds[0] is bool else kinds[0](text)
             except ValueError as error:
-                raise RecipeError(f"--set: {name}: got '{text}', expected {kinds[0].__name__}") from error
+                expected = "true or false" if kinds[0] is bool else kinds[0].__name__
+                raise RecipeError(f"--set: {name}: got '{text}', expected {expected}") from error
         return values
 
     def weight(self, dim: int) -> float:
@@ -149,6 +160,13 @@ class Config:
                 listed = " or ".join(kind.__name__ for kind in kinds)
                 raise RecipeError(f"{name}: got {value!r}, expected {listed}")
         return cls(**values)
+
+
+def _truth(text: str) -> bool:
+    """What a word says; Python's own ``bool`` takes every word for true, "false" too."""
+    if text.strip().lower() not in _WORDS:
+        raise ValueError(text)
+    return _WORDS[text.strip().lower()]
 
 
 def _flag(name: str) -> str:

@@ -13,6 +13,7 @@ from hybridkern.lab.recipes.images.training_config import TrainingConfig
 FLOWS = ("glow", "residual", "idf")
 MEMORIES = ("store", "recompute", "invert")
 HEADS = ("all", "top")
+_OF_IDF = ("coupling", "prior", "components", "slices", "quantized")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class ImagesConfig(TrainingConfig):
         self._require("head_hidden", self.head_hidden >= 0, "a whole number from 0 on")
         for name in ("head_dropout", "head_input_dropout", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
+        for name in () if self.flow == "idf" else _OF_IDF:
+            usual = getattr(ImagesConfig, name)
+            self._require(name, getattr(self, name) == usual, f"{usual} without --flow idf")
         self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
 
     @classmethod

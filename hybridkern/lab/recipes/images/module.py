@@ -67,7 +67,7 @@ class ImageModule(HybridModule):
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         # Lightning's own clipping refuses fused optimizers under mixed precision: those could unscale gradients, which
         # bfloat16 does not need.
-        if self.config.clip is not None:
+        if self.config.clip:
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.config.clip, foreach=True)
 
     def configure_optimizers(self) -> Any:

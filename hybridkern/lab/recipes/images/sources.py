@@ -40,7 +40,7 @@ def files(config: TrainingConfig, official: Official) -> list[Path]:
     """The files that a configuration trains and tests on.
 
     Raises:
-        RecipeError: neither ``data`` nor ``data_root`` is set, or both.
+        RecipeError: neither ``data`` nor ``data_root`` is set, or both; ``test_data`` beside ``data_root``.
         DataError: a file is missing.
     """
     if (config.data is None) == (config.data_root is None):
@@ -49,6 +49,10 @@ def files(config: TrainingConfig, official: Official) -> list[Path]:
             + ("" if config.data is None else ", not both")
         )
     if config.data_root is not None:
+        if config.test_data is not None:
+            raise RecipeError(
+                f"--test-data: got {config.test_data}, expected none: --data-root has a test part of its own"
+            )
         root = Path(config.data_root)
         return official.paths(root, "train") + official.paths(root, "test")
     named = [Path(path) for path in (config.data, config.test_data) if path is not None]

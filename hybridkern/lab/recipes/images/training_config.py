@@ -117,7 +117,7 @@ class TrainingConfig(Config):
         self._require("boost", math.isfinite(self.boost) and self.boost >= 1, "a finite number from 1 on")
         self._require("boost_until", 0 <= self.boost_until <= 1, "a share from 0 to 1")
         self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
-        self._require("consistency", 0 <= self.consistency < math.inf, "a finite number that is not negative")
+        self._require_finite("consistency", "head_lr", "head_weight_decay")
         self._require("distortion", 0 <= self.distortion <= 1, "a number from 0 to 1")
         if self.consistency and self.processes > 1:
             raise RecipeError(
@@ -132,8 +132,6 @@ class TrainingConfig(Config):
         if self.batch_size % self.processes:
             text = f"--devices {self.devices}" + (f" x --nodes {self.nodes}" if self.nodes > 1 else "")
             raise RecipeError(f"--batch-size: got {self.batch_size}, expected a multiple of {text}")
-        if self.data is not None and self.data_root is not None and self.test_data is not None:
-            raise RecipeError("--test-data: the test part is in --data-root already")
 
     @property
     def semi_supervised(self) -> bool:
