@@ -386,6 +386,11 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         ValueError,
         r"context: got none, expected \(N, width\)",
     ),
+    "condition": (
+        {"model": flows.NSF(2, context=64), "y": None, "context": X[:, 0]},
+        ValueError,
+        r"context: got shape \(240,\), expected \(N, width\); of one column, \(N, 1\)",
+    ),
     "a context": ({"model": flows.NSF(2), "y": None, "context": X}, ValueError, "context: got shape .*, expected none"),
     "resume": ({"resume": True}, ValueError, "resume: got True without a folder"),
 }

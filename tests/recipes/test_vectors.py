@@ -104,6 +104,7 @@ def test_the_best_of_several_first_weights_is_taken(monkeypatch):
         ({"flow": "glow"}, "--flow: got 'glow', expected one of realnvp, planar"),
         ({"minutes": 0.0}, "--minutes: got 0.0, expected a positive number"),
         ({"dropout": 1.0}, "--dropout: got 1.0, expected a share from 0 to below 1"),
+        ({"flow": "realnvp"}, "--starts: got 32, expected 1 without --flow planar"),
     ],
 )
 def test_settings_out_of_range_are_named(tmp_path, options, message):
@@ -187,6 +188,25 @@ def test_flights_are_learned_and_their_density_is_of_cells(tmp_path, head):
     assert done.metrics["test_class_nll_nats"] == pytest.approx(-scores.log_py.mean().item())
     if head == "bayesian":
         assert float(done.task.model.head.rows) == len(data.train)
+
+
+def test_a_start_that_diverges_is_not_the_best(monkeypatch):
+    losses = iter([math.nan, 3.0, 1.0, 2.0, 5.0, 4.0])  # of four starts, and of the two that are left
+
+    class Start(training._Start):
+        def go_on(self, steps: int) -> None:
+            first, self.loss = self.loss == math.inf, next(losses)
+            if first:
+                with torch.no_grad():
+                    self.task.model.head.log_noise.fill_(self.loss)  # by which it is known
+
+    monkeypatch.setattr(training, "_Start", Start)
+    config = CUBIC_RECIPE.config.updated("cubic", {"starts": 4, "size": 50})
+    data = CUBIC_RECIPE.load(config)
+    task = CUBIC_RECIPE.build(config, DataShape.of(data))
+    task.initialize(data.train.x, data.train.y)
+    training.best_start(task, data.train, config, Console(file=io.StringIO()))
+    assert task.model.head.log_noise.item() == 2.0
 
 
 def test_moons_use_no_label_but_those_given(tmp_path):

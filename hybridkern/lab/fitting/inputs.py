@@ -60,6 +60,8 @@ def as_rows(model: nn.Module, x: Any, y: Any, context: Any, names: Sequence[str]
     if rows.ndim < 2 or len(rows) == 0:
         raise ValueError(f"{names[0]}: got shape {tuple(rows.shape)}, expected (N, ...) with at least one row")
     given = None if context is None else _numbers(names[2], context, dtype)
+    if given is not None and given.ndim < 2:  # a flow takes a vector for the condition of all rows
+        raise ValueError(f"{names[2]}: got shape {tuple(given.shape)}, expected (N, width); of one column, (N, 1)")
     targets = None if y is None else _targets(names[1], y, model, dtype)
     for name, part in ((names[1], targets), (names[2], given)):
         if part is not None and len(part) != len(rows):

@@ -52,6 +52,7 @@ class VectorConfig(Config):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
         for name in ("head_hidden", "data_seed"):
             self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
+        self._require("starts", self.starts == 1 or self.flow == "planar", "1 without --flow planar")
         self._require("dropout", 0 <= self.dropout < 1, "a share from 0 to below 1")
         timed = self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0)
         self._require("minutes", timed, "a positive number")

@@ -62,7 +62,8 @@ def best_start(task: VectorTask, train: Split, config: VectorConfig, console: Co
             for run in runs:
                 run.go_on(_START_STEPS if time.monotonic() < end else 0)
                 progress.advance(line, _START_STEPS)
-            runs = sorted(runs, key=lambda run: run.loss)[: len(runs) // 2]
+            # NaN is neither below nor above a number, and could come first
+            runs = sorted(runs, key=lambda run: run.loss if math.isfinite(run.loss) else math.inf)[: len(runs) // 2]
     task.load_state_dict(runs[0].task.state_dict())
 
 
