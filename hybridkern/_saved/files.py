@@ -24,6 +24,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _MODEL = "model"
 _SUFFIX = ".safetensors"
 _LARGEST_JSON = 64 * 2**20
+_HEAD, _SIGNS = 4096, (b'"hybridkern"', b'"checksum":"sha256:')  # which stand at the begin of a file
 
 
 def describe(model: nn.Module, prefix: str = "") -> dict[str, Any]:
@@ -59,7 +60,17 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
         others = sorted(p.name for p in target.iterdir() if p.name not in known and not is_temporary(p))
         if others:
             raise ValueError(f"path: got a folder with '{others[0]}' in it, expected an empty one, or a saved model")
+        for name in known:  # names that other libraries have for models, too
+            if (target / name).exists() and not _is_own(target / name):
+                raise ValueError(f"path: got a folder whose {name} is not hybridkern's, expected that of a saved model")
     write_folder(model, target, described)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether hybridkern wrote the file: it holds a checksum, or says so itself. Damage does not matter."""
+    with open(path, "rb") as file:
+        head = file.read(_HEAD)
+    return any(sign in head for sign in _SIGNS)
 
 
 def write_folder(model: nn.Module, folder: Path, described: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,22 @@ def test_a_finished_training_goes_on(tmp_path: Path) -> None:
     assert fewer["epoch"] == [1, 2, 3, 4, 5] and fewer.stopped == "5 epochs were done"
     with pytest.raises(ValueError, match=r"out: got .* which is not empty"):
         lab.fit(model, x, y, epochs=6, **settings)
+
+
+def test_nothing_is_resumed_over_what_is_no_training(tmp_path: Path) -> None:
+    x, y = clouds(60)
+    options: dict[str, Any] = {"epochs": 1, "resume": True} | QUIET
+    hybrid().save(tmp_path / "saved")
+    before = {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
+    with pytest.raises(ValueError, match=r"out: got .*saved, which holds no training but 'config\.json'"):
+        lab.fit(hybrid(), x, y, out=tmp_path / "saved", **options)
+    assert {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()} == before
+    lab.fit(hybrid(), x, y, out=tmp_path / "run", **options)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match="run holds a finished training, and no checkpoint to go on from"):
+        lab.fit(hybrid(), x, y, out=tmp_path / "run", **options)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
 def test_a_training_goes_on_with_its_own_validation_rows(tmp_path: Path) -> None:

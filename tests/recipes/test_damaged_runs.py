@@ -303,6 +303,16 @@ def test_the_advice_given_helps(base, copy):
     assert_same_run(base, copy)
 
 
+def test_a_finished_run_without_checkpoints_is_not_trained_anew(copy):
+    shutil.rmtree(copy / "checkpoints")
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    error = call("train", NAME, "--out", copy, "--resume", "--threads", 1, code=1)
+    assert f"--resume: {copy} is finished, and holds no checkpoint to go on from any more" in error
+    assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
+    (copy / "metrics.json").unlink()  # as it advises
+    call("train", NAME, "--out", copy, "--resume", "--threads", 1, code=0)
+
+
 @pytest.mark.parametrize("place", [0, 7, 0.1, 0.3, 0.5, 0.7, 0.9, -1, -40, -70, -71, -72, -73, -93])
 @pytest.mark.parametrize("name", ["config.json", "metrics.json", "model.safetensors", "checkpoints/last.ckpt"])
 def test_no_flipped_byte_goes_unseen(copy, name, place):

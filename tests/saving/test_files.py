@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import hybridkern
 from hybridkern import flows
@@ -31,6 +32,23 @@ def test_folders(tmp_path: Path) -> None:
         assert len(hybridkern.load(tmp_path / "model").maps) == layers
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
         hybridkern.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_models_of_other_libraries_are_not_written_over(tmp_path: Path, name: str) -> None:
+    others = {"config.json": b'{"architectures": ["ViT"]}', "model.safetensors": save({"w": torch.ones(3)})}
+    (tmp_path / name).write_bytes(others[name])
+    with pytest.raises(ValueError, match=f"path: got a folder whose {name} is not hybridkern's"):
+        flows.Planar(2).save(tmp_path)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [others[name]]
+
+
+def test_a_damaged_model_may_be_replaced(tmp_path: Path) -> None:
+    flows.Planar(2).save(tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    flows.Planar(2, layers=2).save(tmp_path)
+    assert len(hybridkern.load(tmp_path).maps) == 2
 
 
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])

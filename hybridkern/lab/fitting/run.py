@@ -16,6 +16,7 @@ from torch import nn
 
 from hybridkern._arguments import as_number, short
 from hybridkern._saved.files import describe, read_json, write_folder, write_json
+from hybridkern._temporary import is_temporary
 from hybridkern.flows import Flow
 from hybridkern.hybrid import HybridModel
 from hybridkern.hybrid.objectives import Convex, JacobianWeighted, Joint, Objective, Separate, Weighted
@@ -26,7 +27,7 @@ from hybridkern.lab.fitting.history import History
 from hybridkern.lab.fitting.inputs import Rows, as_rows, check_classes, check_shapes, split
 from hybridkern.lab.fitting.module import FitModule, observe
 from hybridkern.lab.fitting.settings import Settings, placed_on
-from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, newest
+from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, has_any, newest
 from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.interrupts import interruptible
 from hybridkern.lab.recipes.lock import locked
@@ -264,7 +265,7 @@ def _begun(
     """Holds the folder; the checkpoint to go on from, where there is one and it is asked for.
 
     Raises:
-        ValueError: the folder holds something, or another training than this one.
+        ValueError: the folder holds something, another training than this one, or no checkpoint of a finished one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(locked(folder))
@@ -272,8 +273,14 @@ def _begun(
     if not resume:
         if any(folder.iterdir()):
             raise ValueError(f"out: got {folder}, which is not empty; expected another folder, or resume=True")
-    elif begun.exists():
-        before = read_json(begun)["settings"]
+    elif not begun.exists():
+        if others := sorted(p.name for p in folder.iterdir() if p.name != CHECKPOINTS and not is_temporary(p)):
+            raise ValueError(f"out: got {folder}, which holds no training but '{others[0]}'; expected another folder")
+    else:
+        written = read_json(begun)
+        if written["epochs"] and not has_any(folder / CHECKPOINTS):
+            raise ValueError(f"resume: {folder} holds a finished training, and no checkpoint to go on from any more")
+        before = written["settings"]
         for name, value in history.settings.items():
             known = before.get(name, value if name == _HELD else None)  # older folders do not hold it
             if name in _ROWS and known != value:

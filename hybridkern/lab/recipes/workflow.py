@@ -22,7 +22,7 @@ from hybridkern._saved.files import describe
 from hybridkern._saved.seals import seal_tensors
 from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.data import DataSet
-from hybridkern.lab.recipes.checkpoints import say, seal_all
+from hybridkern.lab.recipes.checkpoints import has_any, say, seal_all
 from hybridkern.lab.recipes.config import Config
 from hybridkern.lab.recipes.device import CPU, chosen, follows, placed, require_processes
 from hybridkern.lab.recipes.errors import DamagedFileError, RecipeError
@@ -134,7 +134,16 @@ def _described(task: Task) -> dict[str, Any] | None:
 
 
 def _go_on(folder: RunFolder, before: RunRecord | None, record: RunRecord, console: Console) -> None:
-    """A finished run that is to train longer is unfinished again, from before its settings change on."""
+    """A finished run that is to train longer is unfinished again, from before its settings change on.
+
+    Raises:
+        RecipeError: it has no checkpoint any more, so that it would be trained from the start, and its model replaced.
+    """
+    if not has_any(folder.checkpoints):
+        raise RecipeError(
+            f"--resume: {folder.root} is finished, and holds no checkpoint to go on from any more; 'hybridkern "
+            f"evaluate' evaluates it again. To train it from the start, remove {folder.metrics.name} too"
+        )
     if before is not None and before.config != record.config:
         folder.metrics.unlink(missing_ok=True)
     else:
