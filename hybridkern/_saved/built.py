@@ -90,8 +90,8 @@ class Saved(Built):
         Raises:
             TypeError: an argument of the model's constructor cannot be named in a file: a lambda, a function inside of
                 another, a module whose arguments nobody knows. The error says which argument.
-            ValueError: the model was changed after it was built, or ``path`` is a folder with other files in it, or with
-                the model of another library.
+            ValueError: the model was changed after it was built, or ``path`` is a folder with other files in it, or
+                with the model of another library.
             OSError: the files cannot be written; what was there before stays.
 
         Modules of hybridkern and of ``torch.nn`` can be saved, also as arguments of others. A module of your own can

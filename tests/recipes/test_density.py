@@ -355,6 +355,22 @@ def test_a_first_line_of_numbers_may_be_one_of_names(tmp_path, caplog, first, ro
 
 
 @pytest.mark.parametrize(
+    ("text", "names", "rows"),
+    [
+        ('"2019","2020"\n5,7\n3,2\n', ("2019", "2020"), 2),  # as R writes counts by year
+        ('\n"1.5"; "2,5"\n5;7\n', ("1.5", "2,5"), 1),
+        ('"","2019"\n"1",5\n"2",7\n', ("2019",), 2),  # beside the numbers of its rows
+        ('"2019","2020"\n"5","7"\n"3","2"\n', ("x1", "x2"), 3),  # everything is in quotes
+        ('"2019",2020\n5,7\n3,2\n', ("x1", "x2"), 3),
+    ],
+)
+def test_numbers_in_quotes_above_others_are_names(tmp_path, text, names, rows):
+    (tmp_path / "t.csv").write_text(text)
+    found = read_table(tmp_path / "t.csv")
+    assert found.names == names and len(found.values) == rows
+
+
+@pytest.mark.parametrize(
     ("head", "numbers", "names"),
     [
         (",a,b", range(4), ("a", "b")),  # as pandas writes a table

@@ -24,7 +24,7 @@ _NAMED = {
 }  # fmt: skip
 
 
-def others(content: bytes, named: Collection[str]) -> set[str]:
+def others(content: bytes, named: Collection[object]) -> set[str]:
     """Names of what a file holds and Pillow passes over, keywords of all texts, and a word on bytes behind its end.
 
     Args:

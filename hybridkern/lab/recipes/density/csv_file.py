@@ -6,6 +6,8 @@ import csv
 import logging
 import re
 import shlex
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from hybridkern.lab.archive import DataError, listed, one_line, size_of
@@ -29,7 +31,8 @@ def read_csv(path: Path) -> tuple[list[str], Lines]:
     size_of(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            delimiter = _delimiter(file.readline())
+            heads = _first_two(file)
+            delimiter = _delimiter(heads[0])
             file.seek(0)
             # strict: a quote that nothing closes would make one cell of many lines
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -43,11 +46,22 @@ def read_csv(path: Path) -> tuple[list[str], Lines]:
     if not lines:
         raise DataError(f"{path}: is empty, expected rows of numbers")
     _cut_empty_columns([row for _, row in lines])
-    names = _header(path, lines)
+    names = _header(path, lines, _in_quotes(heads[0], delimiter) and not _in_quotes(heads[1], delimiter))
     for number, row in lines:
         if len(row) != len(names):
             raise DataError(f"{path}: line {number}: got {len(row)} values, expected {len(names)}")
     return names, lines
+
+
+def _first_two(file: Iterable[str]) -> tuple[str, str]:
+    """The first lines that hold something, as they stand in the file; empty where there are none."""
+    found = [*islice((line for line in file if line.strip()), 2), "", ""]
+    return found[0], found[1]
+
+
+def _in_quotes(line: str, delimiter: str) -> bool:
+    """Whether all cells of a line are in quotes, as programs write text, and do not write numbers."""
+    return '"' in line and all(set(cell.strip()) <= {'"'} for cell in _QUOTED.sub('"', line).split(delimiter))
 
 
 def _delimiter(first: str) -> str:
@@ -67,11 +81,11 @@ def _cut_empty_columns(rows: list[list[str]]) -> None:
             row.pop()
 
 
-def _header(path: Path, lines: Lines) -> list[str]:
-    """Names of the columns; a first line that has any takes leave of ``lines``."""
+def _header(path: Path, lines: Lines, quoted: bool) -> list[str]:
+    """Names of the columns; a first line that has any, or alone is in quotes, takes leave of ``lines``."""
     _, first = lines[0]
     names = [cell.strip() for cell in first]
-    if all(is_number(cell) or is_missing(cell) for cell in first):
+    if not quoted and all(is_number(cell) or is_missing(cell) for cell in first):
         if not _are_names(names, lines):
             return [f"x{index + 1}" for index in range(len(first))]
         logging.getLogger("hybridkern").warning(

@@ -48,7 +48,8 @@ class Table:
 def read_table(path: Path, drop: Sequence[str] = ()) -> Table:
     """The table in a ``.csv`` file (comma, semicolon or tab; with or without a line of names) or an ``.npz`` file.
 
-    A first line of different whole numbers is one of names, with a note, where the columns below hold fractions, or
+    A first line that alone has all of its cells in quotes is one of names, whatever they are. Without quotes, a first
+    line of different whole numbers is one of names, with a note, where the columns below hold fractions, or
     where it counts the columns from 0 or 1 and some hold fractions or they are four or more. A first column that has no
     name where others have, and holds different whole numbers, is left out, with a note: it numbers the rows.
 
