@@ -243,6 +243,23 @@ def test_nothing_is_resumed_over_what_is_no_training(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
 
 
+def test_a_training_goes_on_with_a_model_that_is_built_as_it_was(tmp_path: Path) -> None:
+    x, _ = clouds(60)
+    options: dict[str, Any] = {"out": tmp_path, "schedule": "constant"} | QUIET
+    lab.fit(flows.NSF(2, layers=1, hidden=(8,), bound=3.0), x, epochs=1, **options)
+    other = flows.NSF(2, layers=1, hidden=(8,), bound=5.0)  # whose parameters have the same shapes
+    before = weights(other)
+    with pytest.raises(ValueError, match="model: got one that is built otherwise than that of the training in"):
+        lab.fit(other, x, epochs=2, resume=True, **options)
+    assert all(torch.equal(value, before[name]) for name, value in weights(other).items())
+    history = read_json(tmp_path / "history.json")
+    del history["settings"]["model_sha256"]  # as older versions wrote it
+    write_json(tmp_path / "history.json", history)
+    same = flows.NSF(2, layers=1, hidden=(8,), bound=3.0)
+    assert len(lab.fit(same, x, epochs=2, resume=True, **options).epochs) == 2
+    assert len(lab.fit(same, x, epochs=3, resume=True, **options).epochs) == 3
+
+
 def test_a_training_goes_on_with_its_own_validation_rows(tmp_path: Path) -> None:
     x, y = clouds()
     lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), epochs=1, out=tmp_path / "run", **QUIET)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
@@ -34,7 +36,7 @@ from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.training import quiet_lightning
 
 HISTORY, CHECKPOINTS = "history.json", "checkpoints"
-_HELD, _DATA = "validation_sha256", "data_sha256"
+_HELD, _DATA, _MODEL = "validation_sha256", "data_sha256", "model_sha256"
 _ROWS = {_DATA: "x, y, context", _HELD: "validation"}
 _MAY_CHANGE = ("epochs", "minutes", "patience", "device")
 _LABELLED = (Convex, JacobianWeighted, Joint, Separate, Weighted)  # which learn from labelled rows only
@@ -171,6 +173,7 @@ def _fit(
         resumed = None
         if folder is not None:
             model_written = describe(model)  # before anything is trained: what cannot be saved says so now
+            history.settings[_MODEL] = hashlib.sha256(json.dumps(model_written, sort_keys=True).encode()).hexdigest()
             resumed = _begun(stack, folder, history, module, resume, console)
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
         stack.enter_context(torch.random.fork_rng())
@@ -282,9 +285,11 @@ def _begun(
             raise ValueError(f"resume: {folder} holds a finished training, and no checkpoint to go on from any more")
         before = written["settings"]
         for name, value in history.settings.items():
-            known = before.get(name, value if name == _HELD else None)  # older folders do not hold it
+            known = before.get(name, value if name in (_HELD, _MODEL) else None)  # older folders do not hold these
             if name in _ROWS and known != value:
                 raise ValueError(f"{_ROWS[name]}: got other rows than those of the training in {folder}")
+            if name == _MODEL and known != value:  # weights of the same shapes may mean something else
+                raise ValueError(f"model: got one that is built otherwise than that of the training in {folder}")
             if name not in _MAY_CHANGE and known != value:
                 raise ValueError(f"{name}: got {value!r}, but the training in {folder} has {known!r}")
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
