@@ -192,8 +192,11 @@ def test_unpacked_files_are_verified(tmp_path, monkeypatch):
         tar.add(tmp_path / "batch", "inside/batch")
     monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(tmp_path / "a.tar.gz"))
     unpacked = {"inside/batch": f"sha256:{hashlib.sha256(b'good').hexdigest()}"}
-    made_up = official.Official("made-up", ("https://a/",), {"a.tar.gz": "sha256:"}, (), (), read_cifar10, unpacked)
+    sums = {"a.tar.gz": f"sha256:{hashlib.sha256((tmp_path / 'a.tar.gz').read_bytes()).hexdigest()}"}
+    made_up = official.Official("made-up", ("https://a/",), sums, (), (), read_cifar10, unpacked)
     official.fetch(made_up, tmp_path)
+    official.fetch(made_up, tmp_path)  # all of it is there
+    (tmp_path / "inside/batch").unlink()
     unpacked["inside/batch"] = f"sha256:{hashlib.sha256(b'bad').hexdigest()}"
     with pytest.raises(RecipeError, match="inside/batch: not the published file"):
         official.fetch(made_up, tmp_path)
@@ -253,6 +256,19 @@ def test_download_verifies_falls_back_and_unpacks(tmp_path, monkeypatch):
     wrong = official.Official("made-up", (f"file:{bad}/",), sums, (), (), read_cifar10)
     with pytest.raises(RecipeError, match=r"cannot fetch a\.tar\.gz of made-up: hash of file:.* does not match"):
         official.fetch(wrong, root)
+
+
+@pytest.mark.parametrize("name", ["a.tar.gz", "inside/batch"])
+def test_download_leaves_files_of_ones_own(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: pytest.fail("fetched"))
+    made_up = official.Official(
+        "made-up", ("file:/",), {"a.tar.gz": "sha256:0"}, (), (), read_cifar10, {"inside/batch": "sha256:0"}
+    )
+    (tmp_path / "inside").mkdir()
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(RecipeError, match=f"--download: .*{name} is there, and is not the file of made-up"):
+        official.fetch(made_up, tmp_path)
+    assert (tmp_path / name).read_bytes() == b"mine"
 
 
 def test_every_official_file_has_a_checksum():

@@ -1,9 +1,9 @@
 """The data sets in the files that their authors published: where they are, their checksums, and how they are read.
 
 Nothing is downloaded unless :func:`fetch` is called, and then by https. What is downloaded must have the SHA-256 that
-stands here. Files that lie there already are held against it too: :func:`fetch` replaces those that differ, and reading
-them says that they are not the published ones. Source of the checksums: tensorflow-datasets, Keras and torchvision; for
-MNIST's unpacked files, the pixels themselves.
+stands here. Files that lie there already are held against it too: :func:`fetch` refuses those that differ, which may be
+somebody's own, and reading them says that they are not the published ones. Source of the checksums:
+tensorflow-datasets, Keras and torchvision; for MNIST's unpacked files, the pixels themselves.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from hybridkern.lab.archive import DataError, one_line
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.formats import Part, read_cifar10, read_mnist, read_svhn
 from hybridkern.lab.recipes.run_folder import hash_of
+
+_PACKED = ".tar.gz"
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,20 @@ def has_checksum(path: Path, expected: str) -> bool:
 
 
 def fetch(official: Official, root: Path) -> None:
-    """Downloads what is missing under ``root`` and verifies its checksum; a wrong file is downloaded again.
+    """Downloads what is missing under ``root`` and verifies its checksum.
 
     Raises:
-        RecipeError: a file cannot be had, or is not what the checksum says.
+        RecipeError: a file cannot be had, or is not what the checksum says; another one lies in its place.
     """
     import pooch
 
+    packed = any(name.endswith(_PACKED) for name in official.checksums)
+    for name, checksum in (official.checksums | (official.unpacked if packed else {})).items():
+        if (root / name).exists() and not has_checksum(root / name, checksum):  # in the same format, perhaps
+            raise RecipeError(
+                f"--download: {root / name} is there, and is not the file of {official.name} that was published, by "
+                "its checksum; remove or rename it to fetch that"
+            )
     for name, checksum in official.checksums.items():
         failure = ""
         for base in official.base_urls:
@@ -90,7 +99,7 @@ def fetch(official: Official, root: Path) -> None:
                 failure = one_line(error)
         else:
             raise RecipeError(f"--download: cannot fetch {name} of {official.name}: {failure}")
-        if name.endswith(".tar.gz"):
+        if name.endswith(_PACKED):
             _unpack(official, Path(path), root)
 
 
