@@ -9,6 +9,7 @@ from hybridkern.nets.neighborhoods import moments, summed
 
 _LIMIT = 127
 _TIED = 1e-4  # of the mean variance of inputs: below it directions keep the weights that were given
+_LEAST = 2.0**-20  # of the variance of integers from 0 to 255: what is below is what rounding left of a constant
 _DAMPING = 1e-5  # of the mean variance
 _MOST_PIXELS = 1 << 15  # that covariances are computed from
 
@@ -25,8 +26,11 @@ def covariances(x: Tensor, y: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def fitted(weight: Tensor, square: Tensor, product: Tensor) -> Tensor:
-    """Weights ``(out, in, k, k)`` that make of inputs with these covariances what is wanted, close to those given."""
-    tied = _TIED * square.diagonal().mean() + torch.finfo(square.dtype).tiny ** 0.5
+    """Weights ``(out, in, k, k)`` that make of inputs with these covariances what is wanted, close to those given.
+
+    Inputs are integers. Those that do not vary have the weights that were given.
+    """
+    tied = (_TIED * square.diagonal().mean()).clamp(min=_LEAST)
     matrix = square + tied * torch.eye(len(square), dtype=square.dtype, device=square.device)
     found: Tensor = torch.linalg.solve(matrix, product + tied * weight.flatten(1).mT)
     return found.mT.reshape(weight.shape)

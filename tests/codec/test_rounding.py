@@ -76,3 +76,12 @@ def test_fitted_weights_make_up_for_inputs_that_lost_something() -> None:
 def test_fitted_weights_stay_where_no_input_moves() -> None:
     weight = _weight()
     assert torch.equal(fitted(weight, torch.zeros(27, 27).double(), torch.zeros(27, 4).double()), weight)
+
+
+@pytest.mark.parametrize("value", [7.0, -121.0, 127.0])
+def test_fitted_weights_stay_where_inputs_are_a_constant(value: float) -> None:
+    """Whose covariances are what rounding leaves of them, not zero."""
+    y = torch.randn(1, 3, 1, 1, generator=torch.Generator().manual_seed(0)).double().expand(20, -1, -1, -1) / 3
+    square, product = covariances(torch.full((20, 4, 1, 1), value).double(), y, 3)
+    weight = torch.randn(3, 4, 3, 3, generator=torch.Generator().manual_seed(1)).double()
+    torch.testing.assert_close(fitted(weight, square, product), weight, rtol=0, atol=1e-4)
