@@ -58,8 +58,8 @@ def test_sources_that_a_page_names_exist(page: str) -> None:
 @pytest.mark.parametrize("page", sorted(page for page in TEXT if page.startswith("api/")))
 def test_api_pages_name_functions_and_not_the_modules_that_hold_them(page: str) -> None:
     """Where a module has the name of what it holds, the generator takes the module and leaves the function out."""
-    for module, members in re.findall(
-        r"^::: ([\w.]+)\n(?:    .*\n)*?      members: \[([^]]*)\]", TEXT[page], re.MULTILINE
-    ):
+    found = re.findall(r"^::: ([\w.]+)\n(?:    .*\n)*?      members: \[([^]]*)\]", TEXT[page], re.MULTILINE)
+    assert len(found) == TEXT[page].count("members: [")
+    for module, members in found:
         for name in re.split(r"[,\s]+", members.strip()):
             assert not (ROOT / module.replace(".", "/") / f"{name}.py").exists(), f"{module}.{name}.{name}"

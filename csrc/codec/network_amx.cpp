@@ -29,12 +29,14 @@ struct Bytes {
 // those of a tile lie equally far apart; what comes of the border is dropped. Taps of one row of a kernel lie side by
 // side in memory: a tile takes 64 bytes of them. What it reads beyond them meets weights of 0.
 struct Tiles : Runner<Bytes> {
-  static constexpr int64_t side = 16, depth = 64, area = side * depth;
+  static constexpr int64_t side = 16, depth = 64, tile_bytes = side * depth;
 
   static int64_t rows_of(const Layer& layer) { return layer.taps == 9 ? 3 : 1; }  // of its kernel, and taps in a row
   static int64_t row_bytes(const Layer& layer) { return rows_of(layer) * padded_channels(layer.in); }
   static int64_t depths(const Layer& layer) { return (row_bytes(layer) + depth - 1) / depth; }
-  static size_t packed_bytes(const Layer& layer) { return blocks_of(layer) * rows_of(layer) * depths(layer) * area; }
+  static size_t packed_bytes(const Layer& layer) {
+    return flag_bytes(layer) + blocks_of(layer) * rows_of(layer) * depths(layer) * tile_bytes;
+  }
 
   static int8_t weight(const Layer& layer, int64_t output, int64_t row, int64_t byte) {
     const int64_t channels = padded_channels(layer.in), channel = byte % channels;
@@ -44,12 +46,12 @@ struct Tiles : Runner<Bytes> {
 
   // [up to two blocks of outputs][row of taps][depth][block][four bytes][output][byte]
   static void pack(const Layer& layer, void* packed) {
-    int8_t* to = static_cast<int8_t*>(packed);
+    int8_t* to = flag(layer, packed);
     for (int64_t first = 0; first < blocks_of(layer); first += most_blocks)
       for (int64_t row = 0; row < rows_of(layer); ++row)
         for (int64_t k = 0; k < depths(layer); ++k)
           for (int64_t block = first; block < blocks_of(layer) && block < first + most_blocks; ++block)
-            for (int64_t at = 0; at < area; ++at) {
+            for (int64_t at = 0; at < tile_bytes; ++at) {
               const int64_t byte = k * depth + at / depth * group + at % group;
               *to++ = weight(layer, block * lanes + at % depth / group, row, byte);
             }
@@ -57,7 +59,7 @@ struct Tiles : Runner<Bytes> {
 
   template <bool SecondPlaces, bool SecondBlock>
   HK_INLINE void tile(const Layer& layer, const uint8_t* from, const int8_t* weights, int32_t* sums) const {
-    constexpr int64_t step = SecondBlock ? 2 * area : area, pitch = SecondBlock ? 2 * depth : depth;
+    constexpr int64_t step = SecondBlock ? 2 * tile_bytes : tile_bytes, pitch = SecondBlock ? 2 * depth : depth;
     const int64_t channels = padded_channels(layer.in), whole = depths(layer);
     _tile_zero(0);
     if constexpr (SecondBlock) _tile_zero(1);
@@ -70,7 +72,7 @@ struct Tiles : Runner<Bytes> {
         _tile_loadd(4, at, channels);
         _tile_dpbusd(0, 4, 6);
         if constexpr (SecondBlock) {
-          _tile_loadd(7, weights + area, depth);
+          _tile_loadd(7, weights + tile_bytes, depth);
           _tile_dpbusd(1, 4, 7);
         }
         if constexpr (SecondPlaces) {
@@ -90,25 +92,24 @@ struct Tiles : Runner<Bytes> {
   template <bool SecondBlock>
   void band(const Layer& layer, const uint8_t* from, uint8_t* to, int64_t first, const int8_t* weights) const {
     constexpr int64_t width = SecondBlock ? 2 * lanes : lanes;
-    alignas(64) int32_t sums[2 * side * width];
+    alignas(64) int32_t sums[2 * side * width] = {};
+    const bool empty = !flags(layer)[first / lanes];
     const int64_t left = layer.out - first, count = left < width ? left : width;
     const int64_t end = net.height * row + net.width + 1;
     Place writing{net.width};
     for (int64_t begin = row + 1; begin < end; begin += 2 * side) {
       const uint8_t* at = from + begin * padded_channels(layer.in);
       const int64_t places = end - begin < 2 * side ? end - begin : 2 * side;
-      if (places > side)
-        tile<true, SecondBlock>(layer, at, weights, sums);
-      else
-        tile<false, SecondBlock>(layer, at, weights, sums);
+      if (!empty && places > side) tile<true, SecondBlock>(layer, at, weights, sums);
+      if (!empty && places <= side) tile<false, SecondBlock>(layer, at, weights, sums);
       for (; writing.at < begin + places; writing.next())
         finish(layer, writing, first, count, sums + (writing.at - begin) * width, to);
     }
   }
 
   void convolve(const Layer& layer, const uint8_t* from, uint8_t* to) const {
-    const int8_t* weights = static_cast<const int8_t*>(layer.packed);
-    const int64_t step = rows_of(layer) * depths(layer) * area;
+    const int8_t* weights = Runner::weights(layer);
+    const int64_t step = rows_of(layer) * depths(layer) * tile_bytes;
     for (int64_t block = 0; block < blocks_of(layer); block += most_blocks, weights += most_blocks * step) {
       if (blocks_of(layer) - block > 1)
         band<true>(layer, from, to, block * lanes, weights);

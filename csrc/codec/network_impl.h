@@ -26,13 +26,30 @@ struct Runner {
   int64_t row = net.width + 2, area = net.height * net.width;
 
   static int64_t blocks_of(const Layer& layer) { return (layer.out + lanes - 1) / lanes; }
+
+  // Packed weights begin with a byte for each block of lanes, which of those that go together the first one has:
+  // whether any of their weights is not 0. A layer that writes a part of the stream has zeros for the others.
+  static size_t flag_bytes(const Layer& layer) { return (blocks_of(layer) + 63) / 64 * 64; }
+  static const char* flags(const Layer& layer) { return static_cast<const char*>(layer.packed); }
+  static const Weight* weights(const Layer& layer) {
+    return reinterpret_cast<const Weight*>(flags(layer) + flag_bytes(layer));
+  }
+  static Weight* flag(const Layer& layer, void* packed) {
+    char* const to = static_cast<char*>(packed);
+    for (int64_t block = 0; block < blocks_of(layer); ++block) to[block] = 0;
+    const int64_t each = layer.taps * layer.in;
+    for (int64_t i = 0; i < layer.out * each; ++i)
+      if (layer.weights[i]) to[i / each / lanes / most_blocks * most_blocks] = 1;
+    return reinterpret_cast<Weight*>(to + flag_bytes(layer));
+  }
+
   static size_t packed_bytes(const Layer& layer) {
-    return sizeof(Weight) * blocks_of(layer) * lanes * layer.taps * padded_channels(layer.in);
+    return flag_bytes(layer) + sizeof(Weight) * blocks_of(layer) * lanes * layer.taps * padded_channels(layer.in);
   }
 
   // [up to `most_blocks` blocks of lanes][tap][group of inputs][block][lane][input]
   static void pack(const Layer& layer, void* packed) {
-    Weight* to = static_cast<Weight*>(packed);
+    Weight* to = flag(layer, packed);
     for (int64_t first = 0; first < layer.out; first += most_blocks * lanes) {
       const int64_t left = blocks_of(layer) - first / lanes, blocks = left < most_blocks ? left : most_blocks;
       for (int64_t tap = 0; tap < layer.taps; ++tap)
@@ -132,7 +149,8 @@ struct Runner {
 
   template <int64_t Blocks>
   void band(const Layer& layer, const Activation* from, Activation* to, int64_t first, const Weight* weights) const {
-    alignas(64) int32_t sums[pixels * Blocks * lanes];
+    alignas(64) int32_t sums[pixels * Blocks * lanes] = {};
+    const bool empty = !flags(layer)[first / lanes];
     const int64_t left = layer.out - first, count = left < Blocks * lanes ? left : Blocks * lanes;
     Place reading{net.width}, writing{net.width};
     while (writing.pixel < area) {
@@ -141,14 +159,14 @@ struct Runner {
         places[p] = from + reading.at * padded_channels(layer.in);
         if (reading.pixel + 1 < area) reading.next();
       }
-      tile<Blocks>(layer, places, weights, sums);
+      if (!empty) tile<Blocks>(layer, places, weights, sums);
       for (int64_t p = 0; p < pixels && writing.pixel < area; ++p, writing.next())
         finish(layer, writing, first, count, sums + p * Blocks * lanes, to);
     }
   }
 
   void convolve(const Layer& layer, const Activation* from, Activation* to) const {
-    const Weight* weights = static_cast<const Weight*>(layer.packed);
+    const Weight* weights = Runner::weights(layer);
     const int64_t step = layer.taps * padded_channels(layer.in) * lanes;
     for (int64_t block = 0; block < blocks_of(layer); block += most_blocks) {
       const int64_t left = blocks_of(layer) - block, first = block * lanes;

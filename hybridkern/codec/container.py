@@ -13,8 +13,8 @@ payloads              one after the other: a stream of the coder, or, raw, a byt
                       values, and their checksum, little-endian
 ====================  =====================================================================================
 
-One image of the model's own shape that is not raw needs no more than eight bytes before its stream: versions 5, of
-integers, and 4, in float64, end with the fingerprint. The stream's own checksum finds a damaged one.
+One image of the model's own shape that is not raw needs no more than eight bytes before its stream: the header of
+versions 5, of integers, and 4, in float64, ends with the fingerprint. The stream's own checksum finds damage.
 
 Bytes of version 1 are read too: they begin with ``89 48 4B 43 0D 0A 1A 0A 01``, a byte that is 1 for networks of
 integers, and 16 bytes of fingerprint.

@@ -63,17 +63,17 @@ class Seen:
 
 
 def _pair(value: Tensor, copy: Tensor | None) -> tuple[Any, ...] | None:
-    """A tensor, what is asked of it and its answer now, and how it lies."""
+    """A tensor, what is asked of it and its answer now, how it lies, and what keeps its memory."""
     if copy is None or not value.numel():
         return None
     size = value.numel() * value.element_size()
     if value.is_contiguous() and size <= _MOST:
-        # A tenth of the time of torch.equal. NumPy's view would do the same, but fixes the size of the storage.
+        # Up to 1 KB a tenth of the time of torch.equal. NumPy's view would do so too, but fixes the storage's size.
         read = memoryview((ctypes.c_char * size).from_address(value.data_ptr())).tobytes
         asked: tuple[Any, Any] = (read, read())
     else:
         asked = (partial(torch.equal, *_words(value, copy)), True)
-    return value, *asked, value.data_ptr(), value.dtype, value.shape, value.stride()
+    return value, *asked, value.data_ptr(), value.dtype, value.shape, value.stride(), value.detach()
 
 
 def _words(value: Tensor, copy: Tensor) -> tuple[Tensor, Tensor]:

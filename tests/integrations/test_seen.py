@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -232,3 +233,13 @@ def test_seen_where_values_cannot_be_read() -> None:
     assert seen.holds((value,)) and not seen.holds((value.clone(),)) and not copy.deepcopy(seen).holds((value,))
     value.add_(1)
     assert not seen.holds((value,))
+
+
+def test_what_was_seen_keeps_its_memory() -> None:
+    """Another thread may exchange a tensor's storage between the look at where it lies and that at its numbers."""
+    value = torch.zeros(64)
+    seen, storage = Seen((value,)), weakref.ref(value.untyped_storage())
+    value.data = torch.ones(64)
+    assert storage() is not None and not seen.holds((value,))
+    del seen
+    assert storage() is None
