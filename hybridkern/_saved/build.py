@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from itertools import chain
 from types import BuiltinFunctionType, FunctionType
@@ -15,6 +16,7 @@ from torch import nn
 from hybridkern._saved.built import Built
 from hybridkern._saved.names import resolve
 
+_WHOLE = re.compile(r"\b(\d+)\.0\b")  # of a float, in what a module says of itself
 _DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -110,7 +112,8 @@ def difference(found: nn.Module, expected: nn.Module) -> str | None:
 
 
 def _structure(model: nn.Module) -> dict[str, Any]:
-    modules = {name: f"{type(part).__name__}({part.extra_repr()})" for name, part in model.named_modules()}
+    said = {name: f"{type(part).__name__}({part.extra_repr()})" for name, part in model.named_modules()}
+    modules = {name: _WHOLE.sub(r"\1", text) for name, text in said.items()}
     tensors = {
         name: f"a tensor of shape {tuple(value.shape)} in {value.dtype}" for name, value in model.state_dict().items()
     }

@@ -47,6 +47,19 @@ def describe(model: nn.Module, prefix: str = "") -> dict[str, Any]:
     return wanted
 
 
+def differs(model: nn.Module, described: Any) -> str | None:
+    """Where a model is built otherwise than one that :func:`describe` described, as a line; ``None``: nowhere.
+
+    Both are compared as they are built, whatever words describe them: other versions may have other ones.
+    """
+    description = Description()
+    description.of(model, "")
+    try:
+        return difference(model, _build(described, description.used))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError, RecursionError) as error:
+        return f"the one described cannot be built ({type(error).__name__}: {error})"
+
+
 def save(model: nn.Module, path: str | PathLike[str]) -> None:
     """See :meth:`hybridkern._saved.built.Saved.save`."""
     target = Path(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,20 @@ def test_nothing_is_resumed_over_what_is_no_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run holds a finished training, and no checkpoint to go on from"):
         lab.fit(hybrid(), x, y, out=tmp_path / "run", **options)
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    (tmp_path / "keras").mkdir()
+    (tmp_path / "keras" / "history.json").write_text('{"loss": [0.3, 0.2]}')
+    with pytest.raises(ValueError, match=r"history\.json: holds no training of hybridkern; expected another folder"):
+        lab.fit(hybrid(), x, y, out=tmp_path / "keras", **options)
+    assert (tmp_path / "keras" / "history.json").read_text() == '{"loss": [0.3, 0.2]}'
+
+
+def test_a_training_begins_beside_what_it_does_not_replace(tmp_path: Path) -> None:
+    x, y = clouds(60)
+    for name in ("train.log", ".gitkeep"):
+        (tmp_path / name).write_text("mine")
+    assert len(lab.fit(hybrid(), x, y, epochs=1, resume=True, out=tmp_path, **QUIET).epochs) == 1
+    assert (tmp_path / "train.log").read_text() == "mine"
+    assert hybridkern.load(tmp_path)
 
 
 def test_a_training_goes_on_with_a_model_that_is_built_as_it_was(tmp_path: Path) -> None:
@@ -252,12 +267,26 @@ def test_a_training_goes_on_with_a_model_that_is_built_as_it_was(tmp_path: Path)
     with pytest.raises(ValueError, match="model: got one that is built otherwise than that of the training in"):
         lab.fit(other, x, epochs=2, resume=True, **options)
     assert all(torch.equal(value, before[name]) for name, value in weights(other).items())
-    history = read_json(tmp_path / "history.json")
-    del history["settings"]["model_sha256"]  # as older versions wrote it
-    write_json(tmp_path / "history.json", history)
-    same = flows.NSF(2, layers=1, hidden=(8,), bound=3.0)
+    same = flows.NSF(2, layers=1, hidden=(8,), bound=3)
     assert len(lab.fit(same, x, epochs=2, resume=True, **options).epochs) == 2
+    history = read_json(tmp_path / "history.json")
+    del history["model"]["built"]["arguments"]["bins"]  # as of a version that did not have it, but its default
+    write_json(tmp_path / "history.json", history)
     assert len(lab.fit(same, x, epochs=3, resume=True, **options).epochs) == 3
+    history = read_json(tmp_path / "history.json")
+    del history["model"]  # as older versions wrote it
+    write_json(tmp_path / "history.json", history)
+    assert len(lab.fit(same, x, epochs=4, resume=True, **options).epochs) == 4
+
+
+def test_a_number_is_the_same_with_and_without_a_point_in_modules_of_torch_too(tmp_path: Path) -> None:
+    x, _ = clouds(60)
+    models = [flows.RealNVP(2, layers=1, hidden=4, activation=partial(nn.LeakyReLU, slope)) for slope in (1, 1.0, 0.5)]
+    lab.fit(models[0], x, epochs=1, out=tmp_path, schedule="constant", **QUIET)
+    options: dict[str, Any] = {"out": tmp_path, "resume": True, "schedule": "constant"} | QUIET
+    assert len(lab.fit(models[1], x, epochs=2, **options).epochs) == 2
+    with pytest.raises(ValueError, match=r"built otherwise than that of the training in .*negative_slope=0\.5"):
+        lab.fit(models[2], x, epochs=3, **options)
 
 
 def test_a_training_goes_on_with_its_own_validation_rows(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
@@ -17,8 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from hybridkern._arguments import as_number, short
-from hybridkern._saved.files import describe, read_json, write_folder, write_json
-from hybridkern._temporary import is_temporary
+from hybridkern._saved.files import CONFIG, WEIGHTS, describe, differs, read_json, write_folder, write_json
 from hybridkern.flows import Flow
 from hybridkern.hybrid import HybridModel
 from hybridkern.hybrid.objectives import Convex, JacobianWeighted, Joint, Objective, Separate, Weighted
@@ -36,7 +33,7 @@ from hybridkern.lab.recipes.lock import locked
 from hybridkern.lab.recipes.training import quiet_lightning
 
 HISTORY, CHECKPOINTS = "history.json", "checkpoints"
-_HELD, _DATA, _MODEL = "validation_sha256", "data_sha256", "model_sha256"
+_HELD, _DATA, _MODEL = "validation_sha256", "data_sha256", "model"
 _ROWS = {_DATA: "x, y, context", _HELD: "validation"}
 _MAY_CHANGE = ("epochs", "minutes", "patience", "device")
 _LABELLED = (Convex, JacobianWeighted, Joint, Separate, Weighted)  # which learn from labelled rows only
@@ -94,7 +91,7 @@ def fit(
         seed: of the held-out rows, the order and the noise. Torch's own generators are left as they were.
         out: a folder for the model, ``history.json`` and checkpoints; :func:`hybridkern.load` reads it.
         resume: go on with the training in ``out`` from its last whole epoch; with more ``epochs`` or ``minutes`` a
-            finished one too. Begins where ``out`` holds nothing.
+            finished one too. Begins where ``out`` holds no training and no model.
         progress: whether a line on standard error shows how far the training is.
 
     Returns:
@@ -173,8 +170,7 @@ def _fit(
         resumed = None
         if folder is not None:
             model_written = describe(model)  # before anything is trained: what cannot be saved says so now
-            history.settings[_MODEL] = hashlib.sha256(json.dumps(model_written, sort_keys=True).encode()).hexdigest()
-            resumed = _begun(stack, folder, history, module, resume, console)
+            resumed = _begun(stack, folder, history, module, model_written, resume, console)
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
         stack.enter_context(torch.random.fork_rng())
         stack.enter_context(_weights_cast_anew())
@@ -197,7 +193,7 @@ def _fit(
         history.stopped = history.stopped or f"{done} epoch{'s were' if done > 1 else ' was'} done"
         if folder is not None:
             write_folder(model, folder, model_written)
-            write_json(folder / HISTORY, history.record())
+            write_json(folder / HISTORY, history.record() | {_MODEL: model_written})
 
 
 @contextmanager
@@ -263,12 +259,19 @@ def _train(
 
 
 def _begun(
-    stack: ExitStack, folder: Path, history: History, module: FitModule, resume: bool, console: Console
+    stack: ExitStack,
+    folder: Path,
+    history: History,
+    module: FitModule,
+    model_written: dict[str, Any],
+    resume: bool,
+    console: Console,
 ) -> Resumed | None:
     """Holds the folder; the checkpoint to go on from, where there is one and it is asked for.
 
     Raises:
-        ValueError: the folder holds something, another training than this one, or no checkpoint of a finished one.
+        ValueError: the folder holds something, or where a training may go on, a model without one, another training
+            than this one, or no checkpoint of a finished one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(locked(folder))
@@ -277,26 +280,39 @@ def _begun(
         if any(folder.iterdir()):
             raise ValueError(f"out: got {folder}, which is not empty; expected another folder, or resume=True")
     elif not begun.exists():
-        if others := sorted(p.name for p in folder.iterdir() if p.name != CHECKPOINTS and not is_temporary(p)):
-            raise ValueError(f"out: got {folder}, which holds no training but '{others[0]}'; expected another folder")
+        for name in (CONFIG, WEIGHTS):  # which this training would replace; logs and the like it leaves alone
+            if (folder / name).exists():
+                raise ValueError(f"out: got {folder}, which holds no training but '{name}'; expected another folder")
     else:
-        written = read_json(begun)
-        if written["epochs"] and not has_any(folder / CHECKPOINTS):
-            raise ValueError(f"resume: {folder} holds a finished training, and no checkpoint to go on from any more")
-        before = written["settings"]
-        for name, value in history.settings.items():
-            known = before.get(name, value if name in (_HELD, _MODEL) else None)  # older folders do not hold these
-            if name in _ROWS and known != value:
-                raise ValueError(f"{_ROWS[name]}: got other rows than those of the training in {folder}")
-            if name == _MODEL and known != value:  # weights of the same shapes may mean something else
-                raise ValueError(f"model: got one that is built otherwise than that of the training in {folder}")
-            if name not in _MAY_CHANGE and known != value:
-                raise ValueError(f"{name}: got {value!r}, but the training in {folder} has {known!r}")
+        _require_same(folder, read_json(begun), history, module.model)
     (folder / CHECKPOINTS).mkdir(exist_ok=True)
     found = newest(folder / CHECKPOINTS, module, console) if resume else None
     if found is None:
-        write_json(begun, history.record())
+        write_json(begun, history.record() | {_MODEL: model_written})
     return found
+
+
+def _require_same(folder: Path, written: dict[str, Any], history: History, model: nn.Module) -> None:
+    """The training that ``history.json`` of a folder says was begun there must be this one, and able to go on.
+
+    Raises:
+        ValueError: it is another, is no training, or is finished and has no checkpoint.
+    """
+    epochs, before = written.get("epochs"), written.get("settings")
+    if not isinstance(epochs, list) or not isinstance(before, dict):
+        raise ValueError(f"{folder / HISTORY}: holds no training of hybridkern; expected another folder in out")
+    if epochs and not has_any(folder / CHECKPOINTS):
+        raise ValueError(f"resume: {folder} holds a finished training, and no checkpoint to go on from any more")
+    for name, value in history.settings.items():
+        known = before.get(name, value if name == _HELD else None)  # older folders do not hold it
+        if name in _ROWS and known != value:
+            raise ValueError(f"{_ROWS[name]}: got other rows than those of the training in {folder}")
+        if name not in _MAY_CHANGE and known != value:
+            raise ValueError(f"{name}: got {value!r}, but the training in {folder} has {known!r}")
+    # nor this; weights of the same shapes may mean something else
+    other = differs(model, written[_MODEL]) if _MODEL in written else None
+    if other:
+        raise ValueError(f"model: got one that is built otherwise than that of the training in {folder}: {other}")
 
 
 def _parts(model: nn.Module, rows: Rows, validation: Any, seed: int) -> tuple[Rows, Rows]:
