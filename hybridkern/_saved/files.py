@@ -80,10 +80,13 @@ def save(model: nn.Module, path: str | PathLike[str]) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether hybridkern wrote the file: it holds a checksum, or says so itself. Damage does not matter."""
+    """Whether hybridkern wrote the file: it holds a checksum, or says so itself. Damage does not matter.
+
+    An empty file, which a full disk may leave, is nobody's.
+    """
     with open(path, "rb") as file:
         head = file.read(_HEAD)
-    return any(sign in head for sign in _SIGNS)
+    return not head or any(sign in head for sign in _SIGNS)
 
 
 def write_folder(model: nn.Module, folder: Path, described: dict[str, Any]) -> None:

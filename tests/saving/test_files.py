@@ -51,6 +51,15 @@ def test_a_damaged_model_may_be_replaced(tmp_path: Path) -> None:
     assert len(hybridkern.load(tmp_path).maps) == 2
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_an_empty_file_may_be_replaced(tmp_path: Path, name: str) -> None:
+    """A full disk or a crash may leave one."""
+    flows.Planar(2).save(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    flows.Planar(2, layers=2).save(tmp_path)
+    assert len(hybridkern.load(tmp_path).maps) == 2
+
+
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_writers_at_the_same_time(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each stages files of its own: the second writes between the first one's writing and moving."""
