@@ -215,15 +215,37 @@ WORDS = {
     "Title": chunk(b"iTXt", b"Title\0\0\0\0\0\xff\xfe"),
     "tEXt": chunk(b"tEXt", b"\0without keyword"),
     "pHYs": chunk(b"pHYs", bytes((0, 0, 0, 1, 0, 0, 0, 2, 9))),  # in another unit
+    "iTXt": chunk(b"iTXt", b"no keyword \x1b[31m" + 5000 * b"."),
+    "zTXt": chunk(b"zTXt", b"a line\nof its own\0\0" + zlib.compress(b"text")),
 }
 
 
-def test_texts_and_properties_that_pillow_leaves_out_are_named(tmp_path: Path) -> None:
-    picture("RGB", 8, 8).save(tmp_path / "x.png")
-    content = (tmp_path / "x.png").read_bytes()
+def with_chunks(path: Path, *more: bytes) -> list[str]:
+    """What is dropped of a picture with these chunks before its pixels."""
+    picture("RGB", 8, 8).save(path)
+    content = path.read_bytes()
     at = content.index(b"IDAT") - 4
-    (tmp_path / "x.png").write_bytes(content[:at] + b"".join(WORDS.values()) + content[at:])
-    assert pictures.read(tmp_path / "x.png").dropped == sorted(WORDS)
+    path.write_bytes(content[:at] + b"".join(more) + content[at:])
+    return pictures.read(path).dropped
+
+
+def test_texts_and_properties_that_pillow_leaves_out_are_named(tmp_path: Path) -> None:
+    assert with_chunks(tmp_path / "x.png", *WORDS.values()) == sorted(WORDS)
+
+
+def test_texts_without_a_keyword_go_by_the_name_of_their_chunk(tmp_path: Path) -> None:
+    for name in (b"tEXt", b"iTXt"):
+        for content in (b"no keyword", b"\x1b[31mred\0text", 80 * b"k" + b"\0text"):
+            assert with_chunks(tmp_path / "x.png", chunk(name, content)) == [name.decode()]
+
+
+def test_texts_are_no_chunks_of_the_same_name(tmp_path: Path) -> None:
+    words = [chunk(b"tEXt", word + b"\0text") for word in (b"pHYs", b"IDAT", b"acTL", b"dpi")]
+    inches = chunk(b"pHYs", (2835).to_bytes(4, "big") * 2 + b"\1")
+    assert with_chunks(tmp_path / "x.png", *words) == ["IDAT", "acTL", "dpi", "pHYs"]
+    assert with_chunks(tmp_path / "x.png", inches, words[1]) == ["IDAT", "dpi"]
+    other = chunk(b"pHYs", bytes((0, 0, 0, 1, 0, 0, 0, 2, 9)))
+    assert with_chunks(tmp_path / "x.png", other, words[3]) == ["dpi", "pHYs"]
 
 
 def test_chunks_of_webp_that_its_header_does_not_announce_are_named(tmp_path: Path) -> None:

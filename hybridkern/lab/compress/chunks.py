@@ -13,6 +13,7 @@ from collections.abc import Collection
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BEHIND = "bytes behind its end"
+_LONGEST_KEYWORD = 79  # bytes of Latin-1, as the PNG specification has it
 _PIXELS = frozenset(("IHDR", "IDAT", "IEND", "tRNS", "VP8 ", "VP8L", "VP8X", "ALPH"))
 _ANIMATIONS = frozenset(("acTL", "fcTL", "fdAT", "ANIM", "ANMF"))  # which are refused elsewhere
 _TEXTS = frozenset(("iTXt", "tEXt", "zTXt"))
@@ -27,6 +28,9 @@ _NAMED = {
 def others(content: bytes, named: Collection[object]) -> set[str]:
     """Names of what a file holds and Pillow passes over, keywords of all texts, and a word on bytes behind its end.
 
+    A text without a keyword that can be printed, whole ones of which Pillow takes for keywords, goes by the name of its
+    chunk.
+
     Args:
         content: of the file.
         named: what Pillow has found beside pixels, by its names.
@@ -34,12 +38,24 @@ def others(content: bytes, named: Collection[object]) -> set[str]:
     Raises:
         ValueError: a chunk of a PNG file is not what its checksum says, or the file is truncated.
     """
-    found = _of_png(content) if content.startswith(_PNG) else _of_webp(content)
-    return {one for one in found - _PIXELS - _ANIMATIONS if not any(name in named for name in _NAMED.get(one, ()))}
+    found, keywords = _of_png(content) if content.startswith(_PNG) else (_of_webp(content), set())
+    known = set(named) - keywords  # Pillow keeps texts under their keywords, beside its own names
+    rest = {one for one in found - _PIXELS - _ANIMATIONS if not any(name in known for name in _NAMED.get(one, ()))}
+    return {_printable(one) for one in rest} | keywords
 
 
-def _of_png(content: bytes) -> set[str]:
+def _is_keyword(text: str) -> bool:
+    return 0 < len(text) <= _LONGEST_KEYWORD and text.isprintable()
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
+
+
+def _of_png(content: bytes) -> tuple[set[str], set[str]]:
+    """Names of chunks, those of texts with a keyword left out, and keywords; a text may have the name of a chunk."""
     found: set[str] = set()
+    keywords: set[str] = set()
     at, name = len(_PNG), ""
     while name != "IEND":
         size = int.from_bytes(content[at : at + 4], "big")
@@ -48,11 +64,14 @@ def _of_png(content: bytes) -> set[str]:
             raise ValueError("truncated")
         name = content[at + 4 : at + 8].decode("latin-1")
         if zlib.crc32(content[at + 4 : end - 4]).to_bytes(4, "big") != content[end - 4 : end]:
-            raise ValueError(f"the checksum of its chunk {name} is another")
-        keyword = content[at + 8 : end - 4].partition(b"\0")[0].decode("latin-1")
-        found.add(keyword if name in _TEXTS and keyword else name)
+            raise ValueError(f"the checksum of its chunk {_printable(name)} is another")
+        word, nul, _ = content[at + 8 : end - 4].partition(b"\0")
+        if name in _TEXTS and nul and _is_keyword(word.decode("latin-1")):
+            keywords.add(word.decode("latin-1"))
+        else:
+            found.add(name)
         at = end
-    return found | ({_BEHIND} if at < len(content) else set())
+    return found | ({_BEHIND} if at < len(content) else set()), keywords
 
 
 def _of_webp(content: bytes) -> set[str]:

@@ -83,7 +83,9 @@ def _read_image(path: Path) -> Pictures:
         with Image.open(io.BytesIO(content)) as image:
             _refuse_what_changes(path, image, content)
             pixels = np.asarray(image)
-            dropped = {_metadata(image, str(key)) for key in image.info if key not in _NO_METADATA}
+            keys = {str(key) for key in image.info if key not in _NO_METADATA}
+            keys -= set(getattr(image, "text", {})) - {"exif"}  # by keywords, which others() reads from the file
+            dropped = {_metadata(image, key) for key in keys}
             kind = str(image.format).lower()
             dropped |= chunks.others(content, image.info)
     except DataError:
