@@ -138,13 +138,15 @@ class MADE(Built, nn.Module):
         """The masks may have no more ones than those of this network: the order of its inverse is that of its masks.
 
         Raises:
-            ValueError: ``state_dict`` holds others under ``prefix``.
+            ValueError: ``state_dict`` holds others under ``prefix``, or such that are not ones and zeros.
         """
         masks = [] if self.features == 1 and not self.context_width else self._masks()
         for i, mask in enumerate(masks):
             given = state_dict.get(f"{prefix}layers.{i}.mask")
             if given is None or given.shape != mask.shape or not is_plain(given):
                 continue
+            if ((given != 0) & (given != 1)).any():
+                raise ValueError(f"{prefix}layers.{i}.mask: got other values than 0 and 1")
             if (given.cpu().bool() & ~mask).any():  # fewer ones are those of someone who took connections away
                 raise ValueError(f"order: got a state_dict of masks of another order, expected {short(self.order)}")
 

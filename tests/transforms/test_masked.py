@@ -128,6 +128,17 @@ def test_masks_of_another_order_are_refused() -> None:
     assert torch.equal(empty(x, context), net(x, context))
 
 
+@pytest.mark.parametrize("value", [0.5, 2.0, -1.0, float("nan")])
+def test_masks_of_other_values_than_0_and_1_are_refused(value: float) -> None:
+    """As numbers they would scale weights in one place, and count as connections in another."""
+    net, state = made("order"), made("order", seed=1).state_dict()
+    state["layers.1.mask"][state["layers.1.mask"].bool()] = value
+    before = {name: kept.clone() for name, kept in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"layers\.1\.mask: got other values than 0 and 1"):
+        net.load_state_dict(state)
+    assert all(torch.equal(kept, before[name]) for name, kept in net.state_dict().items() if "layers.1" in name)
+
+
 def test_other_weights_for_one_call() -> None:
     net, other = made("plain").eval(), made("plain", seed=3)
     x, _ = inputs(net)
