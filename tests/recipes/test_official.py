@@ -8,6 +8,7 @@ import hashlib
 import os
 import pickle
 import re
+import shutil
 import tarfile
 import tracemalloc
 import zlib
@@ -256,6 +257,35 @@ def test_download_verifies_falls_back_and_unpacks(tmp_path, monkeypatch):
     wrong = official.Official("made-up", (f"file:{bad}/",), sums, (), (), read_cifar10)
     with pytest.raises(RecipeError, match=r"cannot fetch a\.tar\.gz of made-up: hash of file:.* does not match"):
         official.fetch(wrong, root)
+
+
+def test_unpacking_that_is_interrupted_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    """Which the next download would take for somebody's own file."""
+    (tmp_path / "batch").write_bytes(b"a batch")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "batch", "inside/batch")
+    sums = [f"sha256:{hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}" for name in ("a.tar.gz", "batch")]
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy(tmp_path / "a.tar.gz", root)
+    made_up = official.Official(
+        "made-up", ("file:/",), {"a.tar.gz": sums[0]}, (), (), read_cifar10, {"inside/batch": sums[1]}
+    )
+    monkeypatch.setattr(pooch, "retrieve", lambda *_, **__: str(root / "a.tar.gz"))
+
+    def cut(tar: tarfile.TarFile, folder: Path, **_: object) -> None:
+        (Path(folder) / "inside").mkdir()
+        (Path(folder) / "inside/batch").write_bytes(b"a b")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", cut)
+        with pytest.raises(KeyboardInterrupt):
+            official.fetch(made_up, root)
+    assert [path.name for path in root.iterdir()] == ["a.tar.gz"]
+    official.fetch(made_up, root)
+    assert (root / "inside/batch").read_bytes() == b"a batch"
+    assert sorted(path.name for path in root.iterdir()) == ["a.tar.gz", "inside"]
 
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "inside/batch"])

@@ -8,7 +8,9 @@ tensorflow-datasets, Keras and torchvision; for MNIST's unpacked files, the pixe
 
 from __future__ import annotations
 
+import os
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,15 +106,24 @@ def fetch(official: Official, root: Path) -> None:
 
 
 def _unpack(official: Official, archive: Path, root: Path) -> None:
-    try:
-        with tarfile.open(archive) as tar:
-            # the filter refuses paths that lead out of the folder
-            tar.extractall(root, filter="data")
-    except (OSError, tarfile.TarError, EOFError) as error:
-        raise RecipeError(f"--download: cannot unpack {archive} ({one_line(error)})") from error
-    for name, checksum in official.unpacked.items():
-        if not has_checksum(root / name, checksum):
-            raise RecipeError(f"--download: {root / name}: not the published file, by its checksum {checksum}")
+    """Puts each file of an archive in its place whole: one that was cut off would be taken for somebody's own."""
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=root) as beside:
+        unpacked = Path(beside)
+        try:
+            with tarfile.open(archive) as tar:
+                # the filter refuses paths that lead out of the folder
+                tar.extractall(unpacked, filter="data")
+        except (OSError, tarfile.TarError, EOFError) as error:
+            raise RecipeError(f"--download: cannot unpack {archive} ({one_line(error)})") from error
+        for name, checksum in official.unpacked.items():
+            if not has_checksum(unpacked / name, checksum):
+                raise RecipeError(f"--download: {archive}: {name}: not the published file, by its checksum {checksum}")
+        for path in sorted(unpacked.rglob("*")):
+            place = root / path.relative_to(unpacked)
+            if path.is_dir():
+                place.mkdir(exist_ok=True)
+            else:
+                os.replace(path, place)
 
 
 def _gzipped_or_not(name: str) -> tuple[str, str]:
