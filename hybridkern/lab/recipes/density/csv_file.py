@@ -7,7 +7,6 @@ import logging
 import re
 import shlex
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 from hybridkern.lab.archive import DataError, listed, one_line, size_of
@@ -31,8 +30,10 @@ def read_csv(path: Path) -> tuple[list[str], Lines]:
     size_of(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            heads = _first_two(file)
-            delimiter = _delimiter(heads[0])
+            first = _next_line(file)
+            delimiter = _delimiter(first)
+            # quotes say nothing where rows are written in them too
+            quoted = _in_quotes(first, delimiter) and not any(_in_quotes(line, delimiter) for line in file)
             file.seek(0)
             # strict: a quote that nothing closes would make one cell of many lines
             reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -46,17 +47,16 @@ def read_csv(path: Path) -> tuple[list[str], Lines]:
     if not lines:
         raise DataError(f"{path}: is empty, expected rows of numbers")
     _cut_empty_columns([row for _, row in lines])
-    names = _header(path, lines, _in_quotes(heads[0], delimiter) and not _in_quotes(heads[1], delimiter))
+    names = _header(path, lines, quoted)
     for number, row in lines:
         if len(row) != len(names):
             raise DataError(f"{path}: line {number}: got {len(row)} values, expected {len(names)}")
     return names, lines
 
 
-def _first_two(file: Iterable[str]) -> tuple[str, str]:
-    """The first lines that hold something, as they stand in the file; empty where there are none."""
-    found = [*islice((line for line in file if line.strip()), 2), "", ""]
-    return found[0], found[1]
+def _next_line(file: Iterable[str]) -> str:
+    """The next line that holds something, as it stands in the file; empty where there is none."""
+    return next((line for line in file if line.strip()), "")
 
 
 def _in_quotes(line: str, delimiter: str) -> bool:
@@ -85,12 +85,13 @@ def _header(path: Path, lines: Lines, quoted: bool) -> list[str]:
     """Names of the columns; a first line that has any, or alone is in quotes, takes leave of ``lines``."""
     _, first = lines[0]
     names = [cell.strip() for cell in first]
-    if not quoted and all(is_number(cell) or is_missing(cell) for cell in first):
-        if not _are_names(names, lines):
+    if all(is_number(cell) or is_missing(cell) for cell in first):
+        if not quoted and not _are_names(names, lines):
             return [f"x{index + 1}" for index in range(len(first))]
         logging.getLogger("hybridkern").warning(
-            "%s: line %d (%s) is read as names of columns: whole numbers above others", path, lines[0][0], listed(names)
-        )
+            "%s: line %d (%s) is read as names of columns: %s", path, lines[0][0], listed(names),
+            "numbers in quotes above numbers without" if quoted else "whole numbers above others",
+        )  # fmt: skip
     require_different(path, names)
     del lines[0]
     return names
