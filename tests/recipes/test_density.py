@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -233,7 +234,23 @@ def test_test_rows_are_those_that_were_asked_for(tmp_path):
     ):
         other = None if test is None else str(tmp_path / f"{test}.npz")
         with pytest.raises((RecipeError, DataError), match=fault):
-            RECIPE.load(DensityConfig(data=str(tmp_path / f"{data}.npz"), test_data=other))
+            run("density", tmp_path / "run", data=str(tmp_path / f"{data}.npz"), test_data=other, **SMALL)
+        assert not (tmp_path / "run").exists()
+
+
+def test_runs_of_older_versions_with_two_test_parts_are_read_as_they_were(tmp_path, monkeypatch):
+    """The part in the file was left out."""
+    np.savez(tmp_path / "both.npz", X_train=table(80), X_test=table(60, seed=1))
+    np.savez(tmp_path / "one.npz", x=table(70, seed=2))
+    options = {"data": str(tmp_path / "both.npz"), "test_data": str(tmp_path / "one.npz"), **SMALL}
+    with pytest.raises(DataError, match=r"both\.npz: holds X_test"):
+        run("density", tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "RECIPE", dataclasses.replace(RECIPE, check=lambda config: None))
+        figures = run("density", tmp_path / "run", **options).metrics
+    assert figures["examples"]["test"] == 70
+    assert evaluate_run(tmp_path / "run")[1].items() <= figures.items()
 
 
 def test_names_of_bytes(tmp_path):
@@ -361,13 +378,16 @@ def test_a_first_line_of_numbers_may_be_one_of_names(tmp_path, caplog, first, ro
         ('\n"1.5"; "2,5"\n5;7\n', ("1.5", "2,5"), 1),
         ('"","2019"\n"1",5\n"2",7\n', ("2019",), 2),  # beside the numbers of its rows
         ('"2019","2020"\n"5","7"\n"3","2"\n', ("x1", "x2"), 3),  # everything is in quotes
+        ('"1","2"\n"5",7\n"3","2"\n', ("x1", "x2"), 3),  # or nearly so
         ('"2019",2020\n5,7\n3,2\n', ("x1", "x2"), 3),
     ],
 )
-def test_numbers_in_quotes_above_others_are_names(tmp_path, text, names, rows):
+def test_numbers_in_quotes_above_others_are_names(tmp_path, caplog, text, names, rows):
     (tmp_path / "t.csv").write_text(text)
     found = read_table(tmp_path / "t.csv")
     assert found.names == names and len(found.values) == rows
+    noted = "is read as names of columns: numbers in quotes above numbers without" in caplog.text
+    assert noted == names[0].isdecimal()
 
 
 @pytest.mark.parametrize(

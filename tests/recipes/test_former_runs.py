@@ -7,8 +7,10 @@ import dataclasses
 import pytest
 import torch
 
+from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.model import build
+from hybridkern.lab.recipes.mnist_vae import MnistVAEConfig
 from hybridkern.lab.recipes.recipe import DataShape
 from hybridkern.ops.affine_coupling.form import NAMED_FORMS
 
@@ -31,6 +33,31 @@ def test_a_run_keeps_the_form_in_its_config() -> None:
     assert torch.equal(loaded.eval().model.log_prob(images), task.eval().model.log_prob(images))
     with pytest.raises(ValueError, match="form: got a state_dict that does not say it"):
         build(ImagesConfig(**SMALL), SHAPE).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [{"components": 10}, {"slices": 2, "quantized": 0.1}, {"coupling": "parts", "prior": "logistic"}],
+)
+def test_settings_that_had_no_effect_are_read_as_their_defaults(ignored) -> None:
+    written = dataclasses.asdict(ImagesConfig(**SMALL))
+    assert ImagesConfig.from_json(written | ignored) == ImagesConfig(**SMALL, device="auto")
+    integers = ImagesConfig(flow="idf", components=10)
+    assert ImagesConfig.from_json(dataclasses.asdict(integers)) == integers
+
+
+def test_a_test_part_beside_official_files_was_ignored_and_is_none() -> None:
+    for kind in (ImagesConfig, MnistVAEConfig):
+        written = dataclasses.asdict(kind(data_root="svhn"))
+        assert kind.from_json(written | {"test_data": "b.npz"}) == kind(data_root="svhn")
+
+
+@pytest.mark.parametrize("former", [{"clip": -1.0}, {"warmup": 2.0}, {"ema": 1.0}, {"lr": -1.0}])
+def test_numbers_that_older_versions_took_can_be_read(former) -> None:
+    config = ImagesConfig.from_json(dataclasses.asdict(ImagesConfig(**SMALL)) | former)
+    assert dataclasses.asdict(config.updated("svhn", {"ood": "b.npz"})).items() >= former.items()
+    with pytest.raises(RecipeError, match="--seed: got -1"):
+        config.updated("svhn", {"seed": -1})
 
 
 def test_new_runs_are_bounded() -> None:

@@ -113,7 +113,7 @@ def _made(tmp_path: Path, options: dict) -> ImagesConfig:
 )
 def test_settings_out_of_range_are_named(options, message):
     with pytest.raises(RecipeError, match=message):
-        ImagesConfig(**options)
+        ImagesConfig().updated("svhn", options)
 
 
 def test_settings_are_parsed_by_name():

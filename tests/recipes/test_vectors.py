@@ -104,13 +104,19 @@ def test_the_best_of_several_first_weights_is_taken(monkeypatch):
         ({"flow": "glow"}, "--flow: got 'glow', expected one of realnvp, planar"),
         ({"minutes": 0.0}, "--minutes: got 0.0, expected a positive number"),
         ({"dropout": 1.0}, "--dropout: got 1.0, expected a share from 0 to below 1"),
-        ({"flow": "realnvp"}, "--starts: got 32, expected 1 without --flow planar"),
+        ({"flow": "realnvp", "starts": 4}, "--starts: got 4, expected 1 without --flow planar"),
     ],
 )
 def test_settings_out_of_range_are_named(tmp_path, options, message):
     with pytest.raises(RecipeError) as error:
         run("cubic", tmp_path / "a", **options)
     assert message in str(error.value) and not (tmp_path / "a").exists()
+
+
+def test_a_flow_that_starts_once_needs_no_word_of_it():
+    assert CUBIC_RECIPE.config.updated("cubic", {"flow": "realnvp"}).starts == 1
+    assert CUBIC_RECIPE.config.updated("cubic", {"flow": "planar"}).starts == 32
+    assert CUBIC_RECIPE.config.updated("cubic", {"starts": 4}).starts == 4
 
 
 def test_training_ends_by_the_clock(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -13,6 +14,15 @@ from hybridkern.lab.recipes.errors import RecipeError
 OPTIMIZERS = ("adamax", "adam", "adamw")
 SCHEDULES = ("constant", "onecycle", "cosine")
 LATTICES = ("exact", "tutorial")
+_FINITE = (lambda value: 0 <= value < math.inf, "a finite number that is not negative")
+# of options; older versions took others, and runs of theirs may hold them
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(("lr", "weight_decay", "prior_lr", "head_lr", "head_weight_decay"), _FINITE),
+    "beta2": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "warmup": (lambda value: 0 <= value <= 1, "a share from 0 to 1"),
+    "clip": (lambda value: value >= 0, "a number that is not negative"),
+    "ema": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+}
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _C = TypeVar("_C", bound="Config")
 
@@ -72,11 +82,6 @@ class Config:
             self._require(name, 0 <= getattr(self, name) < 2**32, "a whole number from 0 on")
         weighs = self.lam is None or (math.isfinite(self.lam) and self.lam >= 0)
         self._require("lam", weighs, "a finite number that is not negative")
-        self._require_finite("lr", "weight_decay", "prior_lr")
-        self._require("beta2", 0 <= self.beta2 < 1, "a number from 0 to below 1")
-        self._require("warmup", 0 <= self.warmup <= 1, "a share from 0 to 1")
-        self._require("clip", self.clip is None or self.clip >= 0, "a number that is not negative")
-        self._require("ema", self.ema is None or 0 <= self.ema < 1, "a number from 0 to below 1")
         self.require_one_of("optimizer", OPTIMIZERS)
         self.require_one_of("schedule", SCHEDULES)
         self.require_one_of("device", DEVICES)
@@ -85,9 +90,16 @@ class Config:
         if not holds:
             raise RecipeError(f"--{_flag(name)}: got {getattr(self, name)}, expected {expected}")
 
-    def _require_finite(self, *names: str) -> None:
-        for name in names:
-            self._require(name, 0 <= getattr(self, name) < math.inf, "a finite number that is not negative")
+    def _check_options(self, given: Collection[str]) -> None:
+        """Holds the options of these names to more than what can be read from an older run.
+
+        Raises:
+            RecipeError: one has a value that is out of range, or no effect.
+        """
+        for name in given:
+            if name in _RANGES:
+                holds, expected = _RANGES[name]
+                self._require(name, holds(getattr(self, name)), expected)
 
     def require_one_of(self, name: str, choices: tuple[Any, ...]) -> None:
         """Raises RecipeError where the field holds none of the choices."""
@@ -99,13 +111,15 @@ class Config:
         """This configuration with the options that were given (those not ``None``).
 
         Raises:
-            RecipeError: the recipe has no such option, or its value is out of range.
+            RecipeError: the recipe has no such option, or its value is out of range or has no effect.
         """
         given = {name: value for name, value in options.items() if value is not None}
         for name in given:
             if name not in self.names():
                 raise RecipeError(f"--{_flag(name)}: the recipe '{recipe}' has no such option")
-        return dataclasses.replace(self, **given)
+        updated = dataclasses.replace(self, **given)
+        updated._check_options(given)
+        return updated
 
     def parsed(self, recipe: str, settings: list[str]) -> dict[str, Any]:
         """Settings given as ``NAME=VALUE``, by name, in the type that the recipe's own value has.

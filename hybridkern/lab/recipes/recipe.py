@@ -68,6 +68,7 @@ class Recipe:
         build: makes the model of a configuration, with torch's global generator.
         likelihood: whether ``log p(x)`` of a configuration's model sums to 1 over all ``x``.
         published: figures to set beside the result, by the keys of ``metrics.json``, and where they are from.
+        check: raises where the data files of a new run's configuration do not go together, which an older run's may.
         files: the data files of a configuration, none for a recipe's own data.
         fetch: downloads them, where the recipe can.
         fit: trains, see :func:`hybridkern.lab.recipes.training.fit`, which ``None`` means.
@@ -86,6 +87,7 @@ class Recipe:
     build: Callable[[Any, DataShape], Task]
     likelihood: Callable[[Any], bool] = lambda config: True
     published: Callable[[Any], Published] = lambda config: Published()
+    check: Callable[[Any], None] = lambda config: None
     files: Callable[[Any], list[Path]] = lambda config: [] if config.data is None else [Path(config.data)]
     fetch: Callable[[Any], None] | None = None
     fit: Callable[..., Any] | None = None

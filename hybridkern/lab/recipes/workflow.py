@@ -96,6 +96,7 @@ def train(
             before = RunRecord.read(folder) if folder.config.exists() else None
         if before is None:
             config = recipe.config.updated(name, _absolute(options))
+            recipe.check(config)
         else:
             config = _resumed_config(recipe, before, options)
         chosen(config.device)

@@ -21,7 +21,7 @@ from hybridkern.lab.recipes.density.checks import cells, check_constant, check_t
 from hybridkern.lab.recipes.density.config import DensityConfig
 from hybridkern.lab.recipes.density.model import build_flow
 from hybridkern.lab.recipes.density.results import TableSet
-from hybridkern.lab.recipes.density.table import Table, read_table
+from hybridkern.lab.recipes.density.table import Table, holds_test, read_table
 from hybridkern.lab.recipes.density.task import DensityTask
 from hybridkern.lab.recipes.density.training import fit
 from hybridkern.lab.recipes.errors import RecipeError
@@ -35,14 +35,13 @@ def load_table(config: DensityConfig) -> TableSet:
     """The parts of a configuration's table.
 
     Raises:
-        RecipeError: no file is given, or one as both.
+        RecipeError: no file is given.
         DataError: a file cannot be read, or its table has no density that can be learnt.
     """
     if config.data is None:
         raise RecipeError("--data: the recipe 'density' needs a table, FILE.csv or FILE.npz")
     table = read_table(Path(config.data), config.dropped)
     if config.test_data is not None:
-        _require_another(Path(config.data), Path(config.test_data))
         table = _with_test(table, read_table(Path(config.test_data), config.dropped))
     check_table(table)
     train, validation, test = _parts(table)
@@ -58,18 +57,30 @@ def table_set(parts: tuple[np.ndarray, np.ndarray, np.ndarray], names: tuple[str
     return TableSet(train, validation, test, (len(names),), classes=0, grey_levels=0, source=source, names=names)
 
 
-def _require_another(data: Path, test: Path) -> None:
-    if test.exists() and data.samefile(test):
+def check_files(config: DensityConfig) -> None:
+    """One test part, which is no part of the training.
+
+    Older versions took two, and left those in the files out; runs of theirs are evaluated as they were.
+
+    Raises:
+        RecipeError: ``test_data`` is the file of ``data``.
+        DataError: one of the two files holds a test part, or cannot be read.
+    """
+    if config.data is None or config.test_data is None:
+        return
+    data, test = Path(config.data), Path(config.test_data)
+    if data.exists() and test.exists() and data.samefile(test):
         raise RecipeError(
             f"--test-data: got {test}, the file of --data, all of which is trained on; expected another one, or none: "
             "then a part of the file is the test"
         )
 
+    for path in (data, test):
+        if holds_test(path):  # either would be left out
+            raise DataError(f"{path}: holds X_test, a test part of its own; expected none beside --test-data")
+
 
 def _with_test(table: Table, other: Table) -> Table:
-    for one in (table, other):
-        if one.test is not None:  # either would be left out
-            raise DataError(f"{one.path}: holds X_test, a test part of its own; expected none beside --test-data")
     if other.names != table.names:
         raise DataError(f"{other.path}: got the columns {', '.join(other.names)}, expected {', '.join(table.names)}")
     if len(other.values) == 0:
@@ -105,6 +116,7 @@ RECIPE = Recipe(
     config=DensityConfig(),
     load=load_table,
     build=build,
+    check=check_files,
     files=lambda config: [Path(path) for path in (config.data, config.test_data) if path is not None],
     fit=fit,
     evaluate=results.evaluate,

@@ -48,7 +48,7 @@ class Table:
 def read_table(path: Path, drop: Sequence[str] = ()) -> Table:
     """The table in a ``.csv`` file (comma, semicolon or tab; with or without a line of names) or an ``.npz`` file.
 
-    A first line that alone has all of its cells in quotes is one of names, whatever they are. Without quotes, a first
+    A first line that alone has all of its cells in quotes is one of names, with a note where they are numbers. A first
     line of different whole numbers is one of names, with a note, where the columns below hold fractions, or
     where it counts the columns from 0 or 1 and some hold fractions or they are four or more. A first column that has no
     name where others have, and holds different whole numbers, is left out, with a note: it numbers the rows.
@@ -68,6 +68,11 @@ def read_table(path: Path, drop: Sequence[str] = ()) -> Table:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: expected a file ending in .csv or .npz")
     return readers[path.suffix.lower()](path, drop)
+
+
+def holds_test(path: Path) -> bool:
+    """Whether a file sets rows aside for the test; raises DataError where it cannot be read."""
+    return path.suffix.lower() == ".npz" and set(_PARTS) <= set(array_names(path))
 
 
 def _kept(path: Path, names: Sequence[str], drop: Sequence[str]) -> list[int]:

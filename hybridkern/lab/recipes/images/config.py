@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,12 +80,20 @@ class ImagesConfig(TrainingConfig):
         self._require("head_hidden", self.head_hidden >= 0, "a whole number from 0 on")
         for name in ("head_dropout", "head_input_dropout", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
+        self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
+
+    def _check_options(self, given: Collection[str]) -> None:
+        super()._check_options(given)
         for name in () if self.flow == "idf" else _OF_IDF:
             usual = getattr(ImagesConfig, name)
             self._require(name, getattr(self, name) == usual, f"{usual} without --flow idf")
-        self._require("entropy_weight", 0 <= self.entropy_weight < math.inf, "a finite number that is not negative")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ImagesConfig:
-        """As in the base class; where no form is named, it is that of version 0.1, whatever Glow's own is now."""
-        return super().from_json({"form": "glow"} | values)
+        """As in the base class; where no form is named, it is that of version 0.1, whatever Glow's own is now.
+
+        Settings that had no effect, which older versions took, are their defaults.
+        """
+        ignored = () if values.get("flow", cls.flow) == "idf" else _OF_IDF
+        effective = {name: value for name, value in values.items() if name not in ignored}
+        return super().from_json({"form": "glow"} | effective)

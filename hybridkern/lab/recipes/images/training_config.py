@@ -117,7 +117,7 @@ class TrainingConfig(Config):
         self._require("boost", math.isfinite(self.boost) and self.boost >= 1, "a finite number from 1 on")
         self._require("boost_until", 0 <= self.boost_until <= 1, "a share from 0 to 1")
         self._require("translation_until", 0 <= self.translation_until <= 1, "a share from 0 to 1")
-        self._require_finite("consistency", "head_lr", "head_weight_decay")
+        self._require("consistency", 0 <= self.consistency < math.inf, "a finite number that is not negative")
         self._require("distortion", 0 <= self.distortion <= 1, "a number from 0 to 1")
         if self.consistency and self.processes > 1:
             raise RecipeError(
@@ -146,9 +146,14 @@ class TrainingConfig(Config):
 
     @classmethod
     def from_json(cls: type[_C], values: dict[str, Any]) -> _C:
-        """As the base class, and the sign of older versions for any number of epochs."""
+        """As the base class, and the sign of older versions for any number of epochs.
+
+        A ``test_data`` beside ``data_root``, which they ignored, is none.
+        """
         if values.get("epochs") == _ANY_NUMBER_OF_EPOCHS and values.get("minutes") is not None:
             values = values | {"epochs": None}
+        if values.get("data_root") is not None:
+            values = values | {"test_data": None}
         return super().from_json(values)
 
     def weight(self, dim: int) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from hybridkern.lab.recipes.config import Config
 
@@ -11,6 +13,7 @@ FLOWS = ("realnvp", "planar")
 HEADS = ("gaussian", "bayesian", "categorical")
 NOISES = ("shared", "input")
 KEPT = ("best", "last")
+_C = TypeVar("_C", bound="VectorConfig")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,17 @@ class VectorConfig(Config):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1 on")
         for name in ("head_hidden", "data_seed"):
             self._require(name, getattr(self, name) >= 0, "a whole number from 0 on")
-        self._require("starts", self.starts == 1 or self.flow == "planar", "1 without --flow planar")
         self._require("dropout", 0 <= self.dropout < 1, "a share from 0 to below 1")
         timed = self.minutes is None or (math.isfinite(self.minutes) and self.minutes > 0)
         self._require("minutes", timed, "a positive number")
+
+    def _check_options(self, given: Collection[str]) -> None:
+        super()._check_options(given)
+        self._require("starts", self.starts == 1 or self.flow == "planar", "1 without --flow planar")
+
+    def updated(self: _C, recipe: str, options: dict[str, Any]) -> _C:
+        """As the base class; a recipe's own number of starts is for its planar flow only."""
+        flow = options.get("flow") or self.flow
+        if flow != "planar" and options.get("starts") is None:
+            options = options | {"starts": 1}
+        return super().updated(recipe, options)
