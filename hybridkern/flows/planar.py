@@ -50,7 +50,7 @@ class Planar(Flow):
         self.maps = nn.ModuleList(PlanarMap(dim, self.context_width) for _ in range(layers))
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, *, generator: torch.Generator | None = None) -> None:
+    def initialize(self, x: Tensor, context: Tensor | None = None, *, generator: torch.Generator | None = None) -> None:
         """Lays the maps over the data: each bends at a row of ``x`` drawn at random, over half their width.
 
         From its first random parameters every map bends at the origin; a density of several modes is then hard to find.
@@ -58,6 +58,7 @@ class Planar(Flow):
 
         Args:
             x: a sample of the data, ``(N, dim)`` with ``N >= 2``, as :meth:`forward` takes it.
+            context: its conditions, in a flow that has them.
             generator: source of the draw, on a CPU; ``None`` is torch's default generator.
 
         Raises:
@@ -65,12 +66,13 @@ class Planar(Flow):
                 that is not finite. Nothing is changed then.
         """
         check_vectors("x", x, self.dim, self.base.dtype, self.base.device)
+        seen = self.seen(context, x)
         if x.is_meta:
             return
-        x = rows_over_ranks(x)
+        x, seen = rows_over_ranks(x), None if seen is None else rows_over_ranks(seen.to(x.dtype))
         check_finite_values("x", x, "; nothing was changed")
         layers = [layer for layer in self.maps if isinstance(layer, PlanarMap)]
-        widths = [(x @ layer.w).std() if len(x) > 1 else x.new_zeros(()) for layer in layers]
+        widths = [layer.along(x, seen).std() if len(x) > 1 else x.new_zeros(()) for layer in layers]
         for width in widths:
             if not (width.isfinite() and width > 0):
                 raise ValueError(
@@ -79,8 +81,7 @@ class Planar(Flow):
         drawn = [int(torch.randint(len(x), (), generator=generator)) for _ in layers]
         rows = of_first_rank(torch.tensor(drawn, device=x.device))
         for layer, width, row in zip(layers, widths, rows.tolist(), strict=True):
-            layer.w.mul_(2 / width)
-            layer.b.copy_(-x[row] @ layer.w)
+            layer.bend_at(x[row : row + 1], None if seen is None else seen[row : row + 1], 2 / width)
 
     def _run(self, x: Tensor, context: Context, inverse: bool) -> tuple[Tensor, Tensor]:
         log_det: Tensor | None = None

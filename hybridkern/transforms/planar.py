@@ -75,6 +75,22 @@ class PlanarMap(Built, nn.Module):
         u, w, b = self.condition(context.to(self.u.dtype)).split((dim, dim, 1), 1)
         return self.u + u, self.w + w, self.b + b[:, 0]
 
+    def along(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``w' x`` of each row of ``x`` ``(B, dim)``: ``(B,)``."""
+        w = self.parameters_of(context)[1]
+        return _dot(x, w.to(x.dtype))
+
+    @torch.no_grad()
+    def bend_at(self, x: Tensor, context: Tensor | None, factor: Tensor) -> None:
+        """Multiplies ``w``, whatever the condition, by ``factor``, and lets the map bend at ``x`` ``(1, dim)``."""
+        self.w.mul_(factor)
+        if self.condition is not None:
+            dim = len(self.w)
+            self.condition.weight[dim : 2 * dim].mul_(factor)
+        self.b.zero_()
+        shift = self.parameters_of(context)[2]  # what the condition adds
+        self.b.copy_(-(self.along(x, context) + shift)[0])
+
     def direction(self, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``u'`` ``(dim,)`` and ``w u'`` ``()``, greater than -1; with a batch axis where there is a context."""
         return _direction(*self.parameters_of(context)[:2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mpmath
 import pytest
 import torch
+from torch import nn
 
 from hybridkern.flows import Planar
 from hybridkern.transforms.planar import LEAST_SLOPE, PlanarMap, _solve
@@ -115,6 +116,22 @@ def test_initialize_lays_the_bends_over_the_data() -> None:
     again.initialize(x, generator=torch.Generator().manual_seed(1))
     for mine, other in zip(flow.parameters(), again.parameters(), strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_initialize_lays_the_bends_over_the_data_under_their_conditions() -> None:
+    torch.manual_seed(0)
+    x, context = 3 + 2 * torch.randn(400, 2, dtype=torch.float64), torch.randn(400, 3, dtype=torch.float64)
+    for embedding in (3, nn.Sequential(nn.Linear(3, 4), nn.Tanh())):
+        flow = Planar(2, layers=5, context=embedding).double()
+        flow.initialize(x, context)
+        seen = context if flow.embedding is None else flow.embedding(context)
+        for layer in flow.maps:
+            _, w, b = layer.condition(seen).split((2, 2, 1), 1)
+            along = ((layer.w + w) * x).sum(1)
+            assert along.std().item() == pytest.approx(2)
+            assert (along + layer.b + b[:, 0]).abs().min().item() < 1e-12  # the bend is at a row, with its condition
+        with pytest.raises(ValueError, match="context: got None"):
+            flow.initialize(x)
 
 
 def test_initialize_needs_rows_that_vary() -> None:
