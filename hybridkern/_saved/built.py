@@ -57,12 +57,18 @@ class Built:
     _replaceable: tuple[str, ...] = ()  # attributes that may hold another module than the constructor made
     _settings: tuple[str, ...] = ()  # arguments by name that are attributes too, and may be set anew at any time
     _is_chosen = True  # as a part: not made by the whole for itself
+    _started = False  # of a module: trained by ``lab.fit`` or loaded, so that it does not start from data again
 
     def __new__(cls: type[_B], *args: Any, **kwargs: Any) -> _B:
         made = super().__new__(cls)
         # past nn.Module, which is not initialized yet; modules stay in tuples, so that they are registered once
         object.__setattr__(made, "_built_from", noted(args, kwargs))
         return made
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[misc]  # of nn.Module
+        if any(name.startswith(prefix) for name in state_dict):
+            mark_started(self)
 
     def built_from(self) -> Arguments:
         """The arguments of the constructor, as :func:`noted` keeps them, with the settings as they are now."""
@@ -75,6 +81,11 @@ class Built:
             for place in places:
                 place[name] = _noted(getattr(self, name))
         return Arguments(call.args, call.kwargs)
+
+
+def mark_started(module: object, started: bool = True) -> None:
+    """Says of a module that it need not start from data any more, or that it has yet to."""
+    object.__setattr__(module, "_started", started)
 
 
 class Saved(Built):

@@ -128,7 +128,9 @@ def load(path: str | PathLike[str], *, allow: Iterable[Any] = (), device: str | 
 
     Returns:
         The model: of the class that was saved, such as :class:`~hybridkern.hybrid.HybridModel`. That of a run folder
-        expects what its recipe gave it: images ``(B, C, H, W)`` scaled to ``[-1/2, 1/2)``, vectors standardized.
+        expects what its recipe gave it: images ``(B, C, H, W)`` scaled to ``[-1/2, 1/2)``, or of a run with ``logit``
+        their logits, or of an integer flow whole grey values; rows of grey values from 0 to 1 in an autoencoder's;
+        vectors standardized.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -160,7 +162,6 @@ def load(path: str | PathLike[str], *, allow: Iterable[Any] = (), device: str | 
         raise ValueError(f"{told}: got no entry {error}, expected that of a saved model{hint}") from error
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"{told}: {error}") from error
-    object.__setattr__(model, "_started", True)  # what starts from data has started
     return model.to(device).eval()
 
 

@@ -332,6 +332,54 @@ def test_it_starts_from_data_once() -> None:
     assert not torch.equal(model.head.center, center)
 
 
+def _loaded(flow: flows.Flow, tmp_path: Path) -> flows.Flow:
+    flow.save(tmp_path / "flow")
+    loaded = hybridkern.load(tmp_path / "flow")
+    assert isinstance(loaded, flows.Flow)
+    return loaded
+
+
+def _of_state_dict(flow: flows.Flow, tmp_path: Path) -> flows.Flow:
+    again = flows.Planar(2, layers=2)
+    again.load_state_dict(flow.state_dict())
+    return again
+
+
+@pytest.mark.parametrize("origin", [lambda flow, _: flow, _loaded, _of_state_dict], ids=["fit", "load", "state dict"])
+def test_a_trained_flow_keeps_what_it_has_learnt_under_a_new_head(origin: Any, tmp_path: Path) -> None:
+    """It was laid over the data anew, as if it were an untrained part of the new model."""
+    x, y = clouds(200)
+    torch.manual_seed(0)
+    flow = flows.Planar(2, layers=2)
+    lab.fit(flow, x, epochs=2, **QUIET)
+    flow = origin(flow, tmp_path)
+    before = weights(flow)
+    model = HybridModel(flow, heads.Categorical(2, classes=2))
+    lab.fit(model, x + 1, y, epochs=1, lr=1e-12, **QUIET)
+    torch.testing.assert_close(weights(flow), before, rtol=0, atol=1e-9)
+    assert model.head.center.abs().max() > 0, "the head is new, and starts from data"
+
+
+def test_a_head_starts_from_the_first_targets() -> None:
+    """Not before: where the density alone was trained, a later regression went without their mean and width."""
+    x, _ = clouds(100)
+    model = hybrid(heads.Gaussian(2))
+    lab.fit(model, x, epochs=1, **QUIET)
+    flow = weights(model.flow)
+    y = 1000 + 3 * x[:, 0]
+    lab.fit(model, x, y, epochs=1, lr=1e-12, validation=0, **QUIET)
+    assert model.head.target_center.item() == pytest.approx(y.mean(), rel=1e-6)
+    assert model.head.target_scale.item() == pytest.approx(y.std(), rel=1e-5)
+    torch.testing.assert_close(weights(model.flow), flow, rtol=0, atol=1e-9)
+
+
+def test_a_conditional_planar_flow() -> None:
+    x, _ = clouds(100)
+    context = np.random.default_rng(1).normal(size=(100, 3))
+    history = lab.fit(flows.Planar(2, context=3), x, context=context, epochs=2, **QUIET)
+    assert history.best >= 1
+
+
 def test_a_model_in_evaluation_mode_is_trained_in_training_mode() -> None:
     """As one that was fitted or loaded before is; what its owner put into evaluation mode alone stays there."""
     x, y = clouds(50)
@@ -468,7 +516,9 @@ def test_bad_input_is_named(name: str) -> None:
     with pytest.raises(error, match=message):
         lab.fit(model, arguments.pop("x"), arguments.pop("y"), **arguments, **QUIET)
     torch.testing.assert_close(weights(model), before, rtol=0, atol=0)
-    assert not getattr(model, "_started", False), "a later training starts from its data"
+    assert not any(getattr(part, "_started", False) for part in model.modules()), (
+        "a later training starts from its data"
+    )
 
 
 def test_what_cannot_be_saved_says_so_before_training(tmp_path: Path) -> None:

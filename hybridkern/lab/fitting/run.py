@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from hybridkern._arguments import as_number, short
+from hybridkern._saved.built import Built, mark_started
 from hybridkern._saved.files import CONFIG, WEIGHTS, describe, differs, read_json, write_folder, write_json
 from hybridkern.flows import Flow
 from hybridkern.hybrid import HybridModel
@@ -86,7 +87,8 @@ def fit(
         clip: largest norm of the gradient; ``None``: any.
         schedule: ``"cosine"``: the learning rate falls to 0 over ``epochs`` or ``minutes``; ``"constant"``.
         initialize: whether actnorm, priors and the normalization of heads, that of targets too, start from the data.
-            ``None``: where this model was neither trained by this function nor loaded before.
+            ``None``: a flow and a head each where it was neither trained by this function nor loaded before, a head
+            also where it was trained without targets. A loop of your own is not known here: give ``False`` after it.
         device: ``"auto"`` (a GPU where torch sees one), ``"cpu"`` or ``"cuda"``. The model comes back to where it was.
         seed: of the held-out rows, the order and the noise. Torch's own generators are left as they were.
         out: a folder for the model, ``history.json`` and checkpoints; :func:`hybridkern.load` reads it.
@@ -174,10 +176,12 @@ def _fit(
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
         stack.enter_context(torch.random.fork_rng())
         stack.enter_context(_weights_cast_anew())
-        if resumed is None and (initialize or (initialize is None and not getattr(model, "_started", False))):
+        if resumed is None and initialize is not False:
             torch.manual_seed(settings.seed)
-            _initialize(model, train)
-        object.__setattr__(model, "_started", True)
+            _initialize(model, train, again=initialize is True)
+        for part in _starting(model, train):
+            mark_started(part)
+        marks = [(part, part._started) for part in model.modules() if isinstance(part, Built)]
         batches = _Batches(train, settings.batch_size, settings.seed)
         if not model.training:  # trained or loaded before; else parts of it may be in evaluation mode for a reason
             model.train()
@@ -187,6 +191,8 @@ def _fit(
             model.to(home)
             if keep.weights is not None:
                 model.load_state_dict(keep.weights)
+            for part, started in marks:  # weights and checkpoints of its own say nothing of a head without targets
+                mark_started(part, started)
             model.eval()
         observe(model, train)
         done = len(history.epochs)  # of a training that went on, more than the epochs asked for
@@ -337,15 +343,24 @@ def _objective(model: nn.Module, rows: Rows, objective: Objective | None) -> Obj
     return Weighted(1.0, per_dimension=True) if objective is None else objective
 
 
-def _initialize(model: nn.Module, rows: Rows) -> None:
-    """Starts what starts from data: the flow, then its head, on a sample of the rows."""
+def _starting(model: nn.Module, rows: Rows) -> list[nn.Module]:
+    """What starts from these rows: the flow, or the model itself; and the head, which needs targets to be trained."""
+    head = getattr(model, "head", None)
+    return [getattr(model, "flow", model)] + ([] if head is None or rows.y is None else [head])
+
+
+def _initialize(model: nn.Module, rows: Rows, again: bool) -> None:
+    """Starts what starts from data: the flow, then its head, on a sample of the rows; what has started, ``again``.
+
+    Either may have come from another model: what a flow has learnt there would be lost.
+    """
     part = rows.at(slice(None, None, max(1, len(rows) // _SAMPLE)))
     flow: Any = getattr(model, "flow", model)
     given = {} if part.context is None else {"context": part.context}
-    if hasattr(flow, "initialize"):
+    if hasattr(flow, "initialize") and (again or not getattr(flow, "_started", False)):
         flow.initialize(part.x, **given)
-    head = getattr(model, "head", None)
-    if head is not None:
+    head: Any = getattr(model, "head", None)
+    if head is not None and (again or not getattr(head, "_started", False)):
         varied = part.y is not None and bool((part.y != part.y[0]).any())
         with evaluating(model), torch.random.fork_rng():
             head.initialize(flow(part.x)[0], part.y if varied else None)
