@@ -152,3 +152,18 @@ def test_bad_arguments(call: object, error: type[Exception], message: str) -> No
     with pytest.raises(error, match=message):
         call(head)
     assert head.scale == 1 and head.target_scale == 1, "nothing was written"
+
+
+def test_targets_keep_their_digits_beside_predictions_in_float32() -> None:
+    """1000000.1 is 1000000.125 in float32: half a deviation of 0.05 off."""
+    y = torch.tensor([1e6 + 0.1, 1e6 - 0.03], dtype=torch.float64, requires_grad=True)
+    prediction = torch.tensor([[1e6, math.log(0.05)]] * 2, requires_grad=True)
+    found = heads.Gaussian(1).log_prob(prediction, y)
+    mean, log_std = prediction.detach().double().unbind(1)
+    wanted = torch.distributions.Normal(mean, log_std.exp()).log_prob(y.detach())
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found.detach().double(), wanted, rtol=1e-6, atol=1e-6)
+    found.sum().backward()
+    slope = (mean - y.detach()) / log_std.exp().square()
+    torch.testing.assert_close(y.grad, slope, rtol=1e-5, atol=0)
+    torch.testing.assert_close(prediction.grad[:, 0].double(), -slope, rtol=1e-5, atol=0)

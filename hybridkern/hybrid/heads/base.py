@@ -148,7 +148,8 @@ class Regressor(Head):
         """
         check_targets(y, len(prediction))
         mean, log_std = at_least_float32(prediction).unbind(1)
-        residual = (y.to(mean.dtype) - mean) * torch.exp(-log_std)
+        wide = torch.promote_types(mean.dtype, y.dtype)  # a target far from 0 is rounded after the difference
+        residual = (y.to(wide) - mean.to(wide)).to(mean.dtype) * torch.exp(-log_std)
         return -0.5 * residual.square() - log_std - _HALF_LOG_TWO_PI
 
     def predict(self, prediction: Tensor) -> Tensor:
