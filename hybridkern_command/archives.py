@@ -32,7 +32,10 @@ def compress(
     for column in ("file", "as it was", "PNG", "lossless WebP", "archive", "bits per value"):
         table.add_column(column, justify="left" if column == "file" else "right")
     shown = sizes if len(sizes) <= 20 else []
-    for one in [*shown, workflow.total(sizes)]:
+    for one in [*shown, *workflow.summed(sizes, out)]:
+        if not one.pixels:
+            table.add_row(plain(one.name), "", "", "", str(one.archive), "")
+            continue
         webp = "too long for it" if one.webp is None else str(one.webp)
         others = (str(one.png), webp) if compare else ("", "")
         table.add_row(plain(one.name), str(one.file), *others, str(one.archive), f"{8 * one.archive / one.pixels:.3f}")

@@ -75,6 +75,10 @@ def test_files_come_back(run: Path, folder: Path, tmp_path: Path, options: tuple
     archive = tmp_path / "all.hk"
     said = call("compress", run, folder, "-o", archive, *options)
     assert "many.npz" in said and "notes.txt: left out" in said and ("PNG" in said)
+    rows = {line.split("│")[1].strip(): line.split("│")[5:7] for line in said.splitlines() if line.startswith("│")}
+    bytes_of = {name: int(row[0]) for name, row in rows.items()}
+    assert bytes_of.pop("all") == archive.stat().st_size == sum(bytes_of.values())
+    assert rows["header"][1].strip() == ""
     assert "deeper/LA.png" in call("inspect", archive)
     call("decompress", archive, "-o", tmp_path / "again")
     same(folder, tmp_path / "again")

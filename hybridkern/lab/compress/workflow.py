@@ -304,9 +304,11 @@ def _safe(archive: Path, name: str) -> Path:
     return path
 
 
-def total(sizes: Sequence[Sizes]) -> Sizes:
-    """The sums of all files."""
+def summed(sizes: Sequence[Sizes], archive: Path) -> list[Sizes]:
+    """What of the archive is of no file, its header and its end; and the sums of all, among them its whole size."""
     webp = [one.webp for one in sizes if one.webp is not None]
     columns = [[s.file, s.png, s.archive, s.pixels] for s in sizes]
-    file, png, archive, values = (sum(column) for column in zip(*columns, strict=True))
-    return Sizes("all", file, png, sum(webp) if len(webp) == len(sizes) else None, archive, values)
+    file, png, coded, values = (sum(column) for column in zip(*columns, strict=True))
+    whole = size_of(archive)
+    every = Sizes("all", file, png, sum(webp) if len(webp) == len(sizes) else None, whole, values)
+    return [Sizes("header", 0, 0, 0, whole - coded, 0), every]
