@@ -19,6 +19,9 @@ from hybridkern._values import can_look
 from hybridkern.ops._bounds import held
 
 _LOG_TWO_PI = math.log(2 * math.pi)
+# Of the sum of squares of the targets, what the features must leave: it is a difference of sums, each right to some
+# 1e-15 of itself, and half the number of rows times its error goes into the evidence.
+_LEAST_REST = 1e-11
 
 
 class Statistics(NamedTuple):
@@ -105,7 +108,7 @@ def evidence(z: Tensor, y: Tensor, precision: Tensor, noise: Tensor) -> Tensor:
 
 
 def evidence_of_statistics(known: Statistics, precision: Tensor, noise: Tensor) -> Tensor:
-    """``log p(y|Z)`` from sufficient statistics; the error is about 1e-16 of ``y'y / noise**2``."""
+    """``log p(y|Z)`` from sufficient statistics; the error is at most about 1e-14 of ``y'y / noise**2``."""
     if can_look() and not known.rows.is_meta and known.rows == 0:
         return 0 * precision
     weights = posterior(known, precision, noise)
@@ -126,7 +129,7 @@ def maximize(known: Statistics) -> tuple[float, float]:
 
     Raises:
         ValueError: no data, or data that the features explain without any error, so that the evidence grows without
-            bound as the noise vanishes.
+            bound as the noise vanishes; or with one that sums in float64 do not resolve beside large targets.
     """
     if known.rows == 0 or known.square == 0:
         raise ValueError("observed data: got no rows or targets that are all 0, expected data to fit")
@@ -139,10 +142,11 @@ def maximize(known: Statistics) -> tuple[float, float]:
     explained = (vectors.T @ known.moment).square() / values
     rest = float(known.square - explained.sum())
     count = float(known.rows)
-    if count <= len(values) or rest <= 1e-13 * float(known.square):
+    if count <= len(values) or rest <= _LEAST_REST * float(known.square):
         raise ValueError(
-            f"observed data: {int(count)} rows are explained without error by {len(values)} independent features; "
-            "expected more rows than features and noisy targets, or the evidence has no maximum"
+            f"observed data: {int(count)} rows are explained without error by {len(values)} independent features, "
+            "in the digits of sums in float64; expected more rows than features, noisy targets, and targets about 0 "
+            "(subtract their mean), or the evidence has no maximum that can be found"
         )
 
     def noise_variance(log_ratio: Tensor) -> Tensor:
