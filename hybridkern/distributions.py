@@ -93,9 +93,14 @@ def _quantiles(x: Tensor, q: Tensor) -> Tensor:
 class Distribution(Built, nn.Module, ABC):
     """A distribution over vectors ``(dim,)`` whose dtype and device are those of its parameters or buffers.
 
+    Attributes:
+        discrete: whether it is one of integers, and ``log_prob`` a log-probability and no log-density.
+
     Raises:
         TypeError, ValueError: ``dim`` is not a positive integer.
     """
+
+    discrete: bool = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -210,6 +215,8 @@ class DiscretizedLogistic(_Learnt):
     Source: see :func:`hybridkern.ops.discretized_logistic_log_prob`.
     """
 
+    discrete = True
+
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.mean = nn.Parameter(torch.zeros(self.dim))
@@ -255,6 +262,8 @@ class DiscretizedLogisticMixture(_Learnt):
 
     Source: see :func:`hybridkern.ops.discretized_logistic_mixture_log_prob`.
     """
+
+    discrete = True
 
     def __init__(self, dim: int, components: int = 5) -> None:
         super().__init__(dim)

@@ -52,6 +52,7 @@ class MultiScalePrior(Distribution):
     """
 
     _is_chosen = False
+    discrete = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,16 @@ from hybridkern.flows._later import watch_finite
 from hybridkern.flows.base import Context, Flow, check_count, check_vectors
 from hybridkern.flows.memory import check_mode, run_steps
 from hybridkern.nets import MADE
-from hybridkern.transforms import Permutation
+from hybridkern.transforms import (
+    ActNorm,
+    AffineElement,
+    Autoregressive,
+    Coupling,
+    LULinear,
+    Permutation,
+    PlanarMap,
+    SplineElement,
+)
 
 
 def _takes_context(layer: nn.Module) -> bool:
@@ -34,6 +43,17 @@ def _run(
     y: Tensor
     y, log_det = layer(x, log_det, inverse=inverse, **given)
     return y, log_det
+
+
+def _check_integers(base: Distribution, layers: Sequence[nn.Module]) -> None:
+    """Of real numbers a distribution of integers gives no density, and a log-determinant is none of its matter."""
+    for layer in layers:
+        element = layer.element if isinstance(layer, Coupling | Autoregressive) else None
+        if isinstance(layer, ActNorm | LULinear | PlanarMap) or isinstance(element, AffineElement | SplineElement):
+            raise ValueError(
+                f"base: got {type(base).__name__}, a distribution of integers, expected one of real numbers, which "
+                f"{type(layer).__name__} gives"
+            )
 
 
 class _Step(nn.Module):
@@ -73,7 +93,8 @@ class Compose(Flow):
         dim: dimensions of one example.
         layers: the layers; at least one.
         context: width of a condition that the layers see, or a module that makes it from the condition given.
-        base: distribution of the latents, of ``dim`` dimensions; by default a standard Gaussian.
+        base: distribution of the latents, of ``dim`` dimensions; by default a standard Gaussian. One of integers is for
+            layers of your own.
         memory: what training keeps: ``"store"``, ``"recompute"`` or ``"invert"``; see :mod:`hybridkern.flows.memory`.
 
     Raises:
@@ -113,6 +134,8 @@ class Compose(Flow):
         given = list(layers) if isinstance(layers, Iterable) else [layers]
         if not given or not all(isinstance(layer, nn.Module) for layer in given):
             raise TypeError(f"layers: got {short(layers)}, expected modules, at least one")
+        if self.base.discrete:
+            _check_integers(self.base, given)
         self.layers = nn.ModuleList(given)
         self.memory = check_mode(memory)
 

@@ -7,12 +7,13 @@ import importlib
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hybridkern import flows
+from hybridkern import flows, transforms
 from hybridkern.distributions import ClassGaussians, DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.hybrid import HybridModel, heads
 from hybridkern.hybrid.vae import M2, VAE
+from hybridkern.nets import MADE
 
 CONSTRUCTION = [
     (lambda: flows.IDF((1, 8)), TypeError, r"dim: got \(1, 8\), expected three integers \(C, H, W\)"),
@@ -215,3 +216,28 @@ def test_numbers_of_samples(n: object) -> None:
     for call in calls:
         with pytest.raises(error, match=f"n: got {n!r}, expected an integer of at least 0"):
             call()
+
+
+class Reversal(nn.Module):
+    """A bijection of the integers."""
+
+    def forward(self, x: Tensor, log_det: Tensor | None = None, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        return -x, x.new_zeros(len(x)) if log_det is None else log_det
+
+
+def test_layers_of_real_numbers_have_no_base_of_integers() -> None:
+    """The mass of an interval and a log-determinant make no density."""
+    base = DiscretizedLogistic(2)
+    net = MADE(2, 2, (4,))
+    for layer in (
+        transforms.ActNorm(2),
+        transforms.LULinear(2),
+        transforms.PlanarMap(2),
+        transforms.Autoregressive(net, transforms.AffineElement("exp")),
+        transforms.Coupling(nn.Linear(1, 8), transforms.SplineElement("nflows", 3, 1.0), 1),
+    ):
+        with pytest.raises(ValueError, match=f"base: got DiscretizedLogistic, .*which {type(layer).__name__} gives"):
+            flows.Compose(2, [transforms.Permutation(2), layer], base=base)
+    whole = flows.Compose(2, [transforms.Permutation(2), Reversal()], base=base)
+    numbers = torch.arange(-99.0, 100)
+    assert whole.log_prob(torch.cartesian_prod(numbers, numbers)).exp().sum().item() == pytest.approx(1, abs=1e-5)
