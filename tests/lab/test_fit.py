@@ -403,6 +403,32 @@ def test_a_model_in_evaluation_mode_is_trained_in_training_mode() -> None:
     assert set(modes) == {(True, False, True)}
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+def test_a_flow_of_an_earlier_training_is_trained_in_training_mode(frozen: bool) -> None:
+    """It was left in evaluation mode there, and trained without dropout in the new model; a frozen one stays so."""
+    x, y = clouds(50)
+    flow = flows.RealNVP(2, layers=2, hidden=8, dropout=0.5)
+    lab.fit(flow, x, epochs=1, **QUIET)
+    flow.requires_grad_(not frozen)
+    model = HybridModel(flow, heads.Categorical(2, classes=2, hidden=(4,), dropout=0.5))
+    dropouts = [module for module in flow.modules() if isinstance(module, nn.Dropout)]
+    modes: set[bool] = set()
+
+    def note(module: nn.Module, *_: Any) -> None:
+        if torch.is_grad_enabled():
+            modes.add(module.training)
+
+    for dropout in dropouts:
+        dropout.register_forward_hook(note)
+    lab.fit(model, x, y, epochs=1, **QUIET)
+    assert modes == {not frozen}
+    modes.clear()
+    model.train()
+    flow.eval()  # by its owner: this model has been seen
+    lab.fit(model, x, y, epochs=1, **QUIET)
+    assert modes == {False}
+
+
 def test_the_callers_random_numbers_are_left_alone() -> None:
     x, y = clouds(50)
     state = torch.get_rng_state()

@@ -179,12 +179,11 @@ def _fit(
         if resumed is None and initialize is not False:
             torch.manual_seed(settings.seed)
             _initialize(model, train, again=initialize is True)
-        for part in _starting(model, train):
+        _set_training(model)
+        for part in (model, *_starting(model, train)):
             mark_started(part)
         marks = [(part, part._started) for part in model.modules() if isinstance(part, Built)]
         batches = _Batches(train, settings.batch_size, settings.seed)
-        if not model.training:  # trained or loaded before; else parts of it may be in evaluation mode for a reason
-            model.train()
         try:
             _train(module, batches, callbacks, resumed, pace, settings)
         finally:
@@ -347,6 +346,21 @@ def _starting(model: nn.Module, rows: Rows) -> list[nn.Module]:
     """What starts from these rows: the flow, or the model itself; and the head, which needs targets to be trained."""
     head = getattr(model, "head", None)
     return [getattr(model, "flow", model)] + ([] if head is None or rows.y is None else [head])
+
+
+def _set_training(model: nn.Module) -> None:
+    """Training mode for what was left in evaluation mode by a training or by loading, of another model, too.
+
+    What is in it for a reason stays so: parts of a model that was seen before, and all that is frozen.
+    """
+    if not model.training:
+        model.train()
+    elif not getattr(model, "_started", False):
+        for name in ("flow", "head"):
+            part: Any = getattr(model, name, None)
+            left = getattr(part, "_started", False) and not part.training
+            if left and any(value.requires_grad for value in part.parameters()):
+                part.train()
 
 
 def _initialize(model: nn.Module, rows: Rows, again: bool) -> None:
