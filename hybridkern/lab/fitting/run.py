@@ -87,8 +87,9 @@ def fit(
         clip: largest norm of the gradient; ``None``: any.
         schedule: ``"cosine"``: the learning rate falls to 0 over ``epochs`` or ``minutes``; ``"constant"``.
         initialize: whether actnorm, priors and the normalization of heads, that of targets too, start from the data.
-            ``None``: a flow and a head each where it was neither trained by this function nor loaded before, a head
-            also where it was trained without targets. A loop of your own is not known here: give ``False`` after it.
+            ``None``: a flow and a head each where it was neither trained by this function nor loaded before, by
+            ``load_state_dict`` too; a head also where it was trained without targets. A loop of your own is not known
+            here: give ``False`` after it, and ``True`` where weights from before a training were loaded.
         device: ``"auto"`` (a GPU where torch sees one), ``"cpu"`` or ``"cuda"``. The model comes back to where it was.
         seed: of the held-out rows, the order and the noise. Torch's own generators are left as they were.
         out: a folder for the model, ``history.json`` and checkpoints; :func:`hybridkern.load` reads it.
