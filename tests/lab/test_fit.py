@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 import hybridkern
 from hybridkern import flows, lab, transforms
-from hybridkern._saved.files import read_json, write_json
 from hybridkern.hybrid import HybridModel, heads, objectives
 from hybridkern.hybrid.vae import M2, HybridVAE
-from hybridkern.lab.fitting.callbacks import WholeEpochs
-from tests.saving.own import Embedding
+from tests.lab.small import QUIET, clouds, hybrid, weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-QUIET: dict[str, Any] = {"progress": False}
-
-
-def clouds(n: int = 240, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two classes around (-2, 0) and (2, 0)."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, n)
-    return rng.normal(size=(n, 2)) * 0.5 + np.stack([4 * y - 2, 0 * y], 1), y
-
-
-def hybrid(head: heads.Head | None = None) -> HybridModel:
-    torch.manual_seed(0)
-    return HybridModel(flows.RealNVP(2, layers=2, hidden=16), heads.Categorical(2, classes=2) if head is None else head)
 
 
 def test_a_classifier_learns_and_the_history_says_so(tmp_path: Path) -> None:
@@ -173,132 +153,6 @@ def test_minutes_end_the_training_within_an_epoch() -> None:
     history = lab.fit(hybrid(), x, minutes=0.02, batch_size=4, **QUIET)
     assert history.stopped == "0.02 minutes were over" and history.epochs[-1]["seconds"] < 10
     assert history["val_loss"]
-
-
-class Break(Callback):
-    def __init__(self, epoch: int, error: type[BaseException]) -> None:
-        self.epoch, self.error = epoch, error
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch == self.epoch:
-            raise self.error
-
-
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-def test_a_resumed_training_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x, y = clouds()
-    settings: dict[str, Any] = {"epochs": 4, "lr": 5e-3, **QUIET}
-    whole, cut = hybrid(), hybrid()
-    expected = lab.fit(whole, x, y, **settings)
-    monkeypatch.setattr(WholeEpochs, "seconds", 0.0)
-    with monkeypatch.context() as patch:
-        patch.setattr("hybridkern.lab.fitting.run.Line", lambda *_: Break(2, ZeroDivisionError))
-        with pytest.raises(ZeroDivisionError):
-            lab.fit(cut, x, y, out=tmp_path, **settings)
-    torch.rand(7)
-    again = hybrid()
-    history = lab.fit(again, x, y, out=tmp_path, resume=True, **settings)
-    assert history["val_loss"] == expected["val_loss"] and history.best == expected.best
-    torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=0)
-    torch.testing.assert_close(weights(hybridkern.load(tmp_path)), weights(whole), rtol=0, atol=0)
-    assert json.loads((tmp_path / "history.json").read_text())["stopped"] == "4 epochs were done"
-
-
-def test_a_finished_training_goes_on(tmp_path: Path) -> None:
-    x, y = clouds(100)
-    model = hybrid()
-    settings: dict[str, Any] = {"schedule": "constant", "out": tmp_path, **QUIET}
-    lab.fit(model, x, y, epochs=2, **settings)
-    assert lab.fit(model, x, y, epochs=2, resume=True, **settings)["epoch"] == [1, 2]  # nothing was left to do
-    longer = lab.fit(model, x, y, epochs=5, resume=True, **settings)
-    assert longer["epoch"] == [1, 2, 3, 4, 5]
-    whole = lab.fit(hybrid(), x, y, epochs=5, schedule="constant", **QUIET)
-    assert longer["val_loss"] == whole["val_loss"]
-    for change, message in ((settings | {"lr": 0.1}, "lr: got 0.1, but"), (settings | {"seed": 3}, "seed: got 3, but")):
-        with pytest.raises(ValueError, match=message):
-            lab.fit(model, x, y, epochs=6, resume=True, **change)
-    with pytest.raises(ValueError, match="x, y, context: got other rows than those of the training in"):
-        lab.fit(model, x + 1, y, epochs=6, resume=True, **settings)
-    fewer = lab.fit(model, x, y, epochs=3, resume=True, **settings)
-    assert fewer["epoch"] == [1, 2, 3, 4, 5] and fewer.stopped == "5 epochs were done"
-    with pytest.raises(ValueError, match=r"out: got .* which is not empty"):
-        lab.fit(model, x, y, epochs=6, **settings)
-
-
-def test_nothing_is_resumed_over_what_is_no_training(tmp_path: Path) -> None:
-    x, y = clouds(60)
-    options: dict[str, Any] = {"epochs": 1, "resume": True} | QUIET
-    hybrid().save(tmp_path / "saved")
-    before = {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
-    with pytest.raises(ValueError, match=r"out: got .*saved, which holds no training but 'config\.json'"):
-        lab.fit(hybrid(), x, y, out=tmp_path / "saved", **options)
-    assert {path: path.read_bytes() for path in (tmp_path / "saved").iterdir()} == before
-    lab.fit(hybrid(), x, y, out=tmp_path / "run", **options)
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(ValueError, match="run holds a finished training, and no checkpoint to go on from"):
-        lab.fit(hybrid(), x, y, out=tmp_path / "run", **options)
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-    (tmp_path / "keras").mkdir()
-    (tmp_path / "keras" / "history.json").write_text('{"loss": [0.3, 0.2]}')
-    with pytest.raises(ValueError, match=r"history\.json: holds no training of hybridkern; expected another folder"):
-        lab.fit(hybrid(), x, y, out=tmp_path / "keras", **options)
-    assert (tmp_path / "keras" / "history.json").read_text() == '{"loss": [0.3, 0.2]}'
-
-
-def test_a_training_begins_beside_what_it_does_not_replace(tmp_path: Path) -> None:
-    x, y = clouds(60)
-    for name in ("train.log", ".gitkeep"):
-        (tmp_path / name).write_text("mine")
-    assert len(lab.fit(hybrid(), x, y, epochs=1, resume=True, out=tmp_path, **QUIET).epochs) == 1
-    assert (tmp_path / "train.log").read_text() == "mine"
-    assert hybridkern.load(tmp_path)
-
-
-def test_a_training_goes_on_with_a_model_that_is_built_as_it_was(tmp_path: Path) -> None:
-    x, _ = clouds(60)
-    options: dict[str, Any] = {"out": tmp_path, "schedule": "constant"} | QUIET
-    lab.fit(flows.NSF(2, layers=1, hidden=(8,), bound=3.0), x, epochs=1, **options)
-    other = flows.NSF(2, layers=1, hidden=(8,), bound=5.0)  # whose parameters have the same shapes
-    before = weights(other)
-    with pytest.raises(ValueError, match="model: got one that is built otherwise than that of the training in"):
-        lab.fit(other, x, epochs=2, resume=True, **options)
-    assert all(torch.equal(value, before[name]) for name, value in weights(other).items())
-    same = flows.NSF(2, layers=1, hidden=(8,), bound=3)
-    assert len(lab.fit(same, x, epochs=2, resume=True, **options).epochs) == 2
-    history = read_json(tmp_path / "history.json")
-    del history["model"]["built"]["arguments"]["bins"]  # as of a version that did not have it, but its default
-    write_json(tmp_path / "history.json", history)
-    assert len(lab.fit(same, x, epochs=3, resume=True, **options).epochs) == 3
-    history = read_json(tmp_path / "history.json")
-    del history["model"]  # as older versions wrote it
-    write_json(tmp_path / "history.json", history)
-    assert len(lab.fit(same, x, epochs=4, resume=True, **options).epochs) == 4
-
-
-def test_a_number_is_the_same_with_and_without_a_point_in_modules_of_torch_too(tmp_path: Path) -> None:
-    x, _ = clouds(60)
-    models = [flows.RealNVP(2, layers=1, hidden=4, activation=partial(nn.LeakyReLU, slope)) for slope in (1, 1.0, 0.5)]
-    lab.fit(models[0], x, epochs=1, out=tmp_path, schedule="constant", **QUIET)
-    options: dict[str, Any] = {"out": tmp_path, "resume": True, "schedule": "constant"} | QUIET
-    assert len(lab.fit(models[1], x, epochs=2, **options).epochs) == 2
-    with pytest.raises(ValueError, match=r"built otherwise than that of the training in .*negative_slope=0\.5"):
-        lab.fit(models[2], x, epochs=3, **options)
-
-
-def test_a_training_goes_on_with_its_own_validation_rows(tmp_path: Path) -> None:
-    x, y = clouds()
-    lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), epochs=1, out=tmp_path / "run", **QUIET)
-    options: dict[str, Any] = {"epochs": 2, "out": tmp_path / "run", "resume": True} | QUIET
-    with pytest.raises(ValueError, match="validation: got other rows than those of the training in"):
-        lab.fit(hybrid(), x, y, validation=(x[50:100], y[50:100]), **options)
-    history = read_json(tmp_path / "run" / "history.json")
-    del history["settings"]["validation_sha256"]  # as older versions wrote it
-    write_json(tmp_path / "run" / "history.json", history)
-    assert len(lab.fit(hybrid(), x, y, validation=(x[:50], y[:50]), **options).epochs) == 2
 
 
 class Cliff(nn.Module):
@@ -465,99 +319,7 @@ def hybrid_without_seed() -> HybridModel:
     return model
 
 
-def with_gap() -> np.ndarray:
-    x = clouds()[0]
-    x[7, 1] = np.nan
-    return x
-
-
-def masked() -> np.ma.MaskedArray:
-    x = np.ma.masked_array(clouds()[0])
-    x[7] = np.ma.masked
-    return x
-
-
-X, Y = clouds()
-UNKNOWN = np.r_[Y[:-1], -1]
-FAR = np.arange(480).reshape(240, 2) * 99 + 2**24  # whole numbers that float32 does not hold
-REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "model": ({"model": nn.Linear(2, 2)}, TypeError, "model: got Linear"),
-    "gap": ({"x": with_gap()}, ValueError, "x: got NaN in row 7 and 0 others, expected finite numbers"),
-    "words": ({"x": np.array([["a", "b"]])}, TypeError, "x: got an array of <U1, expected numbers"),
-    "one dimension": ({"x": X[:, 0]}, ValueError, r"x: got shape \(240,\), expected \(N, ...\)"),
-    "rows": ({"y": Y[:-1]}, ValueError, "y: got 239 rows, expected 240, as in x"),
-    "fractions": ({"y": Y + 0.5}, TypeError, "y: got numbers that are not whole, expected classes"),
-    "no head": ({"model": flows.Planar(2)}, TypeError, "y: got targets, but Planar has no head"),
-    "context": ({"context": X}, TypeError, "context: got one, but HybridModel takes none"),
-    "objective": ({"objective": "joint"}, TypeError, "objective: got 'joint'"),
-    "share": ({"validation": 1.0}, ValueError, "validation: got 1.0, expected a share"),
-    "parts": ({"validation": (X,)}, ValueError, "validation: got other kinds of rows"),
-    "held": ({"validation": (with_gap(), Y)}, ValueError, r"validation\[0\]: got NaN in row 7"),
-    "epochs": ({"epochs": 0}, ValueError, "epochs: got 0, expected a positive integer"),
-    "minutes": ({"minutes": -1.0}, ValueError, "minutes: got -1.0, expected a finite, positive number"),
-    "lr": ({"lr": None}, TypeError, "lr: got None"),
-    "schedule": ({"schedule": "step"}, ValueError, "schedule: got 'step'"),
-    "device": ({"device": "tpu"}, ValueError, "device: got 'tpu'"),
-    "complex": ({"x": torch.tensor(X) + 1j}, TypeError, "x: got torch.complex128 .* expected a dense tensor of real"),
-    "complex labels": ({"y": torch.tensor(Y) + 0j}, TypeError, "y: got torch.complex64"),
-    "sparse": ({"x": torch.tensor(X).to_sparse()}, TypeError, "x: got torch.float64 in layout torch.sparse_coo"),
-    "masked": ({"x": masked()}, ValueError, "x: got 2 masked values, expected none"),
-    "class": ({"y": Y + 1}, ValueError, r"y: got label 2 in row \d+, expected 0 to 1"),
-    "unlabelled": ({"y": UNKNOWN}, ValueError, "y: got label -1 in row 239, expected 0 to 1; objectives.SemiSup"),
-    "held class": ({"validation": (X, Y + 1)}, ValueError, r"validation\[1\]: got label 2"),
-    "frozen": ({"model": hybrid().requires_grad_(False)}, ValueError, "model: got parameters that are all frozen"),
-    "seed": ({"seed": -1}, ValueError, r"seed: got -1, expected an integer from 0 to 2\*\*40"),
-    "large seed": ({"seed": 2**63}, ValueError, "seed: got 9223372036854775808"),
-    "no seed": ({"seed": 1.5}, TypeError, "seed: got 1.5"),
-    "digits": ({"x": X + [0, 1.7e9]}, ValueError, r"x: got column 1 with values near 1.7e\+09 and a standard dev"),
-    "whole": ({"x": (X + [1.7e9, 0]).astype(np.int64)}, ValueError, "x: got column 0 .* which torch.float32 rounds"),
-    "lattice": (
-        {"model": flows.IDF(2, layers=2, parts=2, hidden=8), "x": FAR, "y": None},
-        ValueError,
-        "rounds by up to 1",
-    ),
-    "width": ({"x": X[:, :1]}, ValueError, r"x: got shape \(240, 1\), expected \(N, 2\)"),
-    "held width": ({"validation": (X[:, :1], Y)}, ValueError, r"validation\[0\]: got shape \(240, 1\), expected"),
-    "no context": (
-        {"model": flows.NSF(2, context=1), "y": None},
-        ValueError,
-        r"context: got none, expected \(N, width\)",
-    ),
-    "condition": (
-        {"model": flows.NSF(2, context=64), "y": None, "context": X[:, 0]},
-        ValueError,
-        r"context: got shape \(240,\), expected \(N, width\); of one column, \(N, 1\)",
-    ),
-    "a context": ({"model": flows.NSF(2), "y": None, "context": X}, ValueError, "context: got shape .*, expected none"),
-    "resume": ({"resume": True}, ValueError, "resume: got True without a folder"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_bad_input_is_named(name: str) -> None:
-    given, error, message = REFUSED[name]
-    arguments: dict[str, Any] = {"model": hybrid(), "x": X, "y": Y} | given
-    model = arguments.pop("model")
-    before = weights(model)
-    with pytest.raises(error, match=message):
-        lab.fit(model, arguments.pop("x"), arguments.pop("y"), **arguments, **QUIET)
-    torch.testing.assert_close(weights(model), before, rtol=0, atol=0)
-    assert not any(getattr(part, "_started", False) for part in model.modules()), (
-        "a later training starts from its data"
-    )
-
-
-def test_what_cannot_be_saved_says_so_before_training(tmp_path: Path) -> None:
-    flow = flows.RealNVP(2, layers=1, activation=lambda: nn.ReLU())
-    with pytest.raises(TypeError, match="activation: got <function"):
-        lab.fit(flow, X, out=tmp_path / "run", epochs=1, **QUIET)
-    assert not (tmp_path / "run").exists()
-    own = flows.RealNVP(2, layers=1, hidden=4, context=Embedding(2))
-    lab.fit(own, X, context=np.zeros((240, 3)), out=tmp_path / "own", epochs=1, **QUIET)
-    hybridkern.load(tmp_path / "own", allow=[Embedding])
-
-
 def test_progress_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    lab.fit(hybrid(), X, Y, epochs=1)
+    lab.fit(hybrid(), *clouds(), epochs=1)
     captured = capsys.readouterr()
     assert captured.out == "" and "val_loss" in captured.err
