@@ -55,7 +55,7 @@ class Keep(Callback):
         history: is filled.
         pace: of the training.
         train, validation: the rows; without any of the second the last epoch's weights are kept.
-        patience: epochs without a lower validation loss before training stops.
+        patience: training stops after more than this many epochs without a lower validation loss.
     """
 
     def __init__(self, history: History, pace: Pace, train: Rows, validation: Rows, patience: int) -> None:
@@ -92,8 +92,8 @@ class Keep(Callback):
         if score < self.best:
             self.best, self.history.best = score, int(entry["epoch"])
             self.weights = {name: value.detach().cpu().clone() for name, value in pl_module.model.state_dict().items()}
-        elif len(self.validation) and entry["epoch"] - self.history.best > self.patience:
-            self._stop(trainer, f"no lower validation loss in {self.patience} epochs")
+        elif len(self.validation) and (waited := int(entry["epoch"]) - self.history.best) > self.patience:
+            self._stop(trainer, f"no lower validation loss in {waited} epoch{'s' * (waited > 1)}")
 
     def _stop(self, trainer: pl.Trainer, why: str) -> None:
         trainer.should_stop = True

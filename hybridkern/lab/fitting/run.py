@@ -81,7 +81,7 @@ def fit(
             own, or 0 for none: then nothing stops the training early and the last weights are kept.
         epochs: the most passes over the data; 100 where ``minutes`` is ``None`` too.
         minutes: the most wall time.
-        patience: epochs without a lower validation loss after which training stops.
+        patience: training stops after more than this many epochs without a lower validation loss.
         batch_size: examples per step.
         lr, weight_decay: of AdamW.
         clip: largest norm of the gradient; ``None``: any.

@@ -75,8 +75,8 @@ def run(request: Request, loaded: Any) -> Result:
     conditions = [
         "Data: scikit-learn's digits (64 dimensions, values 0 to 16), 1000 to train, 350 to validate, 447 to test, in "
         f"file order; seeds {', '.join(map(str, _seeds(request)))}; ranges are from the lowest to the highest figure.",
-        "Two couplings, networks of two hidden layers of 256 units, Adamax at 1e-3, batches of 64, until 20 epochs "
-        "passed without a lower validation loss.",
+        "Two couplings, networks of two hidden layers of 256 units, Adamax at 1e-3, batches of 64, until more than "
+        "20 epochs passed without a lower validation loss.",
         "Loss: -log p(y|x) - lambda log p(x), nats per example; D = 64.",
         "Where latents leave the lattice, p(x) does not sum to 1 over the data, so that its NLL cannot be compared.",
     ]
