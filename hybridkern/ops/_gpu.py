@@ -71,15 +71,16 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 
     It goes through the dispatcher, or past the CUDA library's kernel to Triton's.
     """
-    kernel = operator.kernels[part]
+    # Closed over by names: Dynamo of torch 2.10 takes no object of ours from the closure of a function in a closure.
+    kernel, name, whole = operator.kernels[part], operator.name, f"{operator.name}_{part}"
 
     def call(backend: str, *args: Any) -> Any:
-        if backend == "triton" and _past_native(operator, args[0]):
+        if backend == "triton" and _past_native(name, args[0]):
             for value in args:  # here, not in a function: a call of one costs as much as the loop
                 if isinstance(value, torch.Tensor) and value.is_neg():
                     args = _as_they_lie(args)
                     break
-            return _launched(f"{operator.name}_{part}")(*args)
+            return _launched(whole)(*args)
         return kernel(*args)
 
     return call
@@ -87,22 +88,23 @@ def runner(operator: Operator, part: str) -> Callable[..., Any]:
 
 def run(operator: Operator, part: str, backend: str, *args: Any) -> Any:
     """What the :func:`runner` of that part does."""
-    if backend == "triton" and _past_native(operator, args[0]):
+    if backend == "triton" and _past_native(operator.name, args[0]):
         return _launched(f"{operator.name}_{part}")(*_as_they_lie(args))
     return operator.kernels[part](*args)
 
 
 def backward_of(operator: Operator) -> Callable[..., Any]:
     """A ``Gradient.backward`` that gives the part ``backward`` what most take: gradient, saved tensors and options."""
+    call = runner(operator, "backward")
 
     def backward(backend: str, saved: Any, grads: Any, options: Any, needs: Any) -> Any:
-        return run(operator, "backward", backend, grads[0], *saved, *options)
+        return call(backend, grads[0], *saved, *options)
 
     return backward
 
 
-def _past_native(operator: Operator, x: Any) -> bool:
-    native = operator.name in state.native and not torch.compiler.is_compiling()
+def _past_native(name: str, x: Any) -> bool:
+    native = name in state.native and not torch.compiler.is_compiling()
     return native and type(x) in (torch.Tensor, Parameter)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
 
 import pytest
 import torch
 
 from hybridkern import ops
+from hybridkern.ops._autograd import Gradient
+from hybridkern.ops._operator import OPERATORS
 from tests.conftest import COMPILED_BACKENDS
 from tests.ops import inputs, layouts
 from tests.ops.samples import FIRST, assert_near, assert_same_bits, run
@@ -101,3 +106,23 @@ def test_compiled_to_machine_code(backend: str, dynamic: bool) -> None:
         }
         args = {key: layouts.channels_last(value) for key, value in args.items()}
         assert_equal("reference", run(compiled, args), run(model, args))
+
+
+def _held(function: FunctionType) -> Iterator[Any]:
+    """What a function holds from where it was made, and the functions among it hold in turn."""
+    for cell in function.__closure__ or ():
+        held = cell.cell_contents
+        yield held
+        if isinstance(held, FunctionType):
+            yield from _held(held)
+
+
+def test_what_is_traced_holds_nothing_of_ours() -> None:
+    """Dynamo of torch 2.10 takes functions, operators, numbers and words from a closure within one, and no more."""
+    gradients = [found for found in gc.get_objects() if type(found) is Gradient]
+    assert len(gradients) >= len(OPERATORS) - 1  # a step of an optimizer has no derivative
+    for gradient in gradients:
+        for function in (gradient.forward, gradient.saves, gradient.backward):
+            assert isinstance(function, FunctionType)
+            for held in _held(function):
+                assert isinstance(held, FunctionType | torch._ops.OpOverload | str | int), (gradient.name, held)
