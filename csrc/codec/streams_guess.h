@@ -80,7 +80,9 @@ struct Guess {
       for (int64_t k = 0; k < components; ++k)
         for (int v = 0; v < V; ++v) {
           const Floats z = (y[v] - mean[k][v]) * inverse[k][v];
-          const Floats e = math::float_exp_of_negative(math::minus_absolute(z)), part = 1.0f / (1.0f + e);
+          // farther out nothing is left of a component, and subnormal numbers are slow
+          const Floats e = math::float_exp_of_moderate(math::at_least(math::minus_absolute(z), -60.0f));
+          const Floats part = 1.0f / (1.0f + e);
           const Floats large = weight[k][v] * part, small = e * large;
           const auto right = z > 0.0f;
           under[v] += right ? large : small, over[v] += right ? small : large;

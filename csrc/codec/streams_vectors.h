@@ -81,11 +81,13 @@ HK_INLINE Doubles gather(const double* from, HalfInts at) {
   return as<Doubles>(gather(reinterpret_cast<const uint64_t*>(from), at));
 }
 
+// By registers: a vector that is stored in halves and read as a whole waits for both.
 HK_INLINE Floats joined(HalfFloats first, HalfFloats second) {
-  Floats out;
-  memcpy(&out, &first, sizeof first);
-  memcpy(reinterpret_cast<char*>(&out) + sizeof first, &second, sizeof second);
-  return out;
+#if HK_LANES == 16
+  return as<Floats>(_mm512_insertf32x8(_mm512_castps256_ps512(as<__m256>(first)), as<__m256>(second), 1));
+#else
+  return as<Floats>(_mm256_set_m128(as<__m128>(second), as<__m128>(first)));
+#endif
 }
 
 HK_INLINE HalfFloats part(Floats of, int which) {

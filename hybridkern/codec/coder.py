@@ -33,9 +33,13 @@ def _checked(parameters: Parameters) -> Parameters:
     logits, means, scales = (np.ascontiguousarray(table, np.int32) for table in parameters)
     if not 1 <= means.shape[1] <= MOST_COMPONENTS:
         raise ValueError(f"parameters: got {means.shape[1]} components, expected 1 to {MOST_COMPONENTS}")
-    if means.size and (abs(means.astype(np.int64)).max() > _MOST_MEAN or scales.min() < 0 or scales.max() >= SCALES):
+    if not (_within(means, -_MOST_MEAN, _MOST_MEAN) and _within(scales, 0, SCALES - 1)):
         raise ValueError("parameters: got a mean or scale beyond the grid")
     return Parameters(logits, means, scales)
+
+
+def _within(table: np.ndarray, least: int, most: int) -> bool:
+    return not table.size or bool(least <= table.min() and table.max() <= most)
 
 
 def _compiled() -> Any:
