@@ -9,6 +9,7 @@
 
 #include "../layout.h"
 #include "kernels.h"
+#include "parallel.h"
 
 namespace hk {
 
@@ -70,20 +71,30 @@ inline int64_t grain_of(int64_t elements_per_unit) {
   return elements_per_unit >= worthwhile ? 1 : worthwhile / (elements_per_unit > 0 ? elements_per_unit : 1);
 }
 
-// Calls body(b, k, i, n) for every block of every row, in parallel.
+// Calls body(b, k, i, n) for every block of every row that begins in [begin, end) of all blocks.
+template <class F>
+void visit_blocks(int64_t begin, int64_t end, int64_t row, const F& body) {
+  if (begin == end) return;
+  const int64_t blocks = blocks_of(row);
+  int64_t b = begin / blocks, k = begin % blocks;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t i = k * block_size;
+    body(b, k, i, row - i < block_size ? row - i : block_size);
+    if (++k == blocks) ++b, k = 0;
+  }
+}
+
+// The same for all blocks, in parallel.
 template <class F>
 void for_blocks(int64_t rows, int64_t row, const F& body) {
-  const int64_t blocks = blocks_of(row);
-  torch::stable::parallel_for(0, rows * blocks, grain_of(row < block_size ? row : block_size),
-                              [&](int64_t begin, int64_t end) {
-                                if (begin == end) return;
-                                int64_t b = begin / blocks, k = begin % blocks;
-                                for (int64_t unit = begin; unit < end; ++unit) {
-                                  const int64_t i = k * block_size;
-                                  body(b, k, i, row - i < block_size ? row - i : block_size);
-                                  if (++k == blocks) ++b, k = 0;
-                                }
-                              });
+  torch::stable::parallel_for(0, rows * blocks_of(row), grain_of(row < block_size ? row : block_size),
+                              [&](int64_t begin, int64_t end) { visit_blocks(begin, end, row, body); });
+}
+
+template <class F>
+void for_blocks_of_density(int64_t rows, int64_t row, const F& body) {
+  parallel_for_density(0, rows * blocks_of(row), grain_of(row < block_size ? row : block_size),
+                       [&](int64_t begin, int64_t end) { visit_blocks(begin, end, row, body); });
 }
 
 // New tensors on the CPU. The C function behind them costs a fraction of a call through the dispatcher.

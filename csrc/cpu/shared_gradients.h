@@ -19,7 +19,7 @@ void sum_over_batch(int64_t rows, int64_t row, int64_t arrays, const Visit& visi
   const int64_t tile = arrays * tile_columns;
   std::vector<double> partial(down * across * tile, 0.0);
   const int64_t per_tile = (rows < tile_rows ? rows : tile_rows) * (row < tile_columns ? row : tile_columns);
-  torch::stable::parallel_for(0, down * across, grain_of(per_tile), [&](int64_t begin, int64_t end) {
+  parallel_for_density(0, down * across, grain_of(per_tile), [&](int64_t begin, int64_t end) {
     std::vector<T> sums(tile);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t i = (unit % across) * tile_columns, first = (unit / across) * tile_rows;

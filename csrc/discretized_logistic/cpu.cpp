@@ -60,7 +60,7 @@ void forward(const Tensor& x, const Tensor& mean, const Tensor& log_scale, doubl
   const int64_t rows = x.size(0), row = in.order.extent.row();
   const Prepared<T> prepared(in.log_scale, in.order, bin, is_shared(mean, rows));
   RowSums sums(rows, blocks_of(row));
-  for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
+  for_blocks_of_density(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
     T buffers[4][block_size];
     LogisticBlock<T> block = in.block<T>(b, i, n, buffers);
     prepared.give(block, i);
@@ -112,7 +112,7 @@ struct Backward {
   void run(int64_t rows) const {
     const int64_t row = in.order.extent.row();
     if (!shared) {
-      for_blocks(rows, row, [&](int64_t b, int64_t, int64_t i, int64_t n) {
+      for_blocks_of_density(rows, row, [&](int64_t b, int64_t, int64_t i, int64_t n) {
         T buffers[7][block_size];
         T* to_mean = block_target(grad_mean, b, i, buffers[5]);
         T* to_log_scale = block_target(grad_log_scale, b, i, buffers[6]);

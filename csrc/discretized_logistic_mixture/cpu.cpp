@@ -110,7 +110,7 @@ template <class T, class F>
 void for_mixture_blocks(int64_t rows, int64_t row, int64_t components, const F& body) {
   const int64_t blocks = (row + mixture_columns - 1) / mixture_columns;
   const int64_t each = components * (row < mixture_columns ? row : mixture_columns);
-  torch::stable::parallel_for(0, rows * blocks, grain_of(each), [&](int64_t begin, int64_t end) {
+  parallel_for_density(0, rows * blocks, grain_of(each), [&](int64_t begin, int64_t end) {
     Workspace<T> workspace(components);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t b = unit / blocks, k = unit % blocks, i = k * mixture_columns;

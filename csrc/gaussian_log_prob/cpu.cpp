@@ -38,7 +38,7 @@ template <class T>
 void forward(const Inputs& in, int64_t rows, Tensor& out) {
   const int64_t row = in.order.extent.row();
   RowSums sums(rows, blocks_of(row));
-  for_blocks(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
+  for_blocks_of_density(rows, row, [&](int64_t b, int64_t k, int64_t i, int64_t n) {
     T buffers[3][block_size];
     sums.at(b, k) = kernels<T>().gaussian_forward(in.block<T>(b, i, n, buffers));
   });
@@ -65,7 +65,7 @@ void backward(const Tensor& grad, const Inputs& in, const Outputs& out, int64_t 
     write_block(out.x, in.order, b, i, n, block.grad_x);
   };
   if (!shared) {
-    for_blocks(rows, row, [&](int64_t b, int64_t, int64_t i, int64_t n) {
+    for_blocks_of_density(rows, row, [&](int64_t b, int64_t, int64_t i, int64_t n) {
       T buffers[6][block_size];
       T* to_mean = block_target(out.mean, b, i, buffers[4]);
       T* to_log_scale = block_target(out.log_scale, b, i, buffers[5]);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hybridkern import ops
 from tests.conftest import COMPILED_BACKENDS
 from tests.ops import layouts
 from tests.ops.samples import SAMPLES, assert_same_bits, run
@@ -47,3 +48,15 @@ def test_same_bits_again(backend: str, name: str) -> None:
     first = run(sample.function, args)
     for _ in range(3):
         assert_same_bits(run(sample.function, args), first, "repeated:")
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_tails_below_normal_numbers_are_zero_and_torch_keeps_its_own(backend: str, threads: int) -> None:
+    """They cost Intel's processors a hundred times the rest; the mode of the processor is put back."""
+    torch.set_num_threads(threads)
+    x, logits = torch.zeros(64, 500), torch.zeros(64, 2, 500)
+    mean = torch.tensor([0.0, 95.0]).reshape(1, 2, 1).expand_as(logits).clone().requires_grad_()
+    log_p = ops.discretized_logistic_mixture_log_prob(x, logits, mean, torch.zeros_like(logits))
+    (slope,) = torch.autograd.grad(log_p.sum(), mean)  # of the far component exp(-94.6)
+    assert not slope[:, 1].any()
+    assert bool((torch.exp(torch.full((64, 2000), -100.0)) > 0).all())
