@@ -242,7 +242,8 @@ class Flow(Saved, nn.Module, ABC):
     Attributes:
         dim: number of dimensions ``D`` of one example.
         shape: shape of one example, ``(D,)`` for vectors or ``(C, H, W)``; latents are ``(D,)`` always.
-        base: distribution of the latents.
+        base: distribution of the latents. Another one may take its place, of as many dimensions, and of integers where
+            it is of integers.
         context_width: width of the condition that the layers see; 0 in a flow without one.
         embedding: module that makes it from the context given, or ``None``.
         discrete: whether data and latents are integers and ``log_prob`` a log-probability instead of a log-density.
@@ -258,6 +259,11 @@ class Flow(Saved, nn.Module, ABC):
         self.base = base
         self.context_width = width_of(context)
         self.embedding = context if isinstance(context, nn.Module) else None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "base" and "base" in self._modules:
+            _check_base(value, self.base)
+        super().__setattr__(name, value)
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context = None) -> tuple[Tensor, Tensor]:
@@ -370,6 +376,20 @@ class Flow(Saved, nn.Module, ABC):
         batch = 1 if not isinstance(context, Tensor) or context.ndim < 2 else context.shape[0]
         value = self.seen(context, torch.empty(batch, 0))
         return batch * n, () if value is None else (Embedded(value.repeat_interleave(n, 0)),)
+
+
+def _check_base(given: Any, former: Distribution) -> None:
+    """Latents are as many, and whole numbers or not, whatever their distribution."""
+    if not isinstance(given, Distribution):
+        raise TypeError(f"base: got {type(given).__name__}, expected a Distribution")
+    if given.dim != former.dim:
+        raise ValueError(f"base: got {given.dim} dimensions, expected {former.dim}")
+    if given.discrete != former.discrete:
+        kinds = ("real numbers", "integers")
+        raise ValueError(
+            f"base: got {type(given).__name__}, a distribution of {kinds[given.discrete]}, expected one of "
+            f"{kinds[former.discrete]}, as this flow gives"
+        )
 
 
 def draw_latents(

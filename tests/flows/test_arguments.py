@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hybridkern import flows, transforms
-from hybridkern.distributions import ClassGaussians, DiscretizedLogistic, DiscretizedLogisticMixture
+from hybridkern.distributions import ClassGaussians, DiagonalGaussian, DiscretizedLogistic, DiscretizedLogisticMixture
 from hybridkern.hybrid import HybridModel, heads
 from hybridkern.hybrid.vae import M2, VAE
 from hybridkern.nets import MADE
@@ -241,3 +243,20 @@ def test_layers_of_real_numbers_have_no_base_of_integers() -> None:
     whole = flows.Compose(2, [transforms.Permutation(2), Reversal()], base=base)
     numbers = torch.arange(-99.0, 100)
     assert whole.log_prob(torch.cartesian_prod(numbers, numbers)).exp().sum().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "base", "message"),
+    [
+        (lambda: flows.NSF(3, layers=1), DiscretizedLogisticMixture(3, 2), "of integers, expected one of real numbers"),
+        (lambda: flows.IDF(3, parts=3, hidden=4), DiagonalGaussian(3), "of real numbers, expected one of integers"),
+        (lambda: flows.Glow((1, 4, 4), levels=1, steps=1), DiagonalGaussian(3), "got 3 dimensions, expected 16"),
+        (lambda: flows.NSF(3, layers=1), torch.distributions.Normal(0.0, 1.0), "got Normal, expected a Distribution"),
+    ],
+)
+def test_another_base_is_of_the_same_latents(build: Callable[[], flows.Flow], base: Any, message: str) -> None:
+    flow = build()
+    former = flow.base
+    with pytest.raises((TypeError, ValueError), match=message):
+        flow.base = base
+    assert flow.base is former

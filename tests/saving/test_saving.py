@@ -137,17 +137,19 @@ def test_a_head_that_shares_the_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "base",
+    ("flow", "base"),
     [
-        lambda: DiagonalGaussian(3, trainable=True),
-        lambda: DiscretizedLogisticMixture(3, components=2),
-        lambda: ClassGaussians(3, classes=2),
+        (functools.partial(flows.MAF, 3, layers=1, hidden=4), lambda: DiagonalGaussian(3, trainable=True)),
+        (functools.partial(flows.MAF, 3, layers=1, hidden=4), lambda: ClassGaussians(3, classes=2)),
+        (functools.partial(flows.IDF, 3, parts=3, hidden=4), lambda: DiscretizedLogisticMixture(3, components=2)),
     ],
 )
-def test_a_base_that_took_the_place_of_the_flows_own(base: Callable[[], nn.Module], tmp_path: Path) -> None:
-    flow = flows.MAF(3, layers=1, hidden=4).eval()
-    flow.base = base()
-    same_weights(scrambled(flow), again(flow, tmp_path))
+def test_a_base_that_took_the_place_of_the_flows_own(
+    flow: Callable[[], flows.Flow], base: Callable[[], nn.Module], tmp_path: Path
+) -> None:
+    built = flow().eval()
+    built.base = base()
+    same_weights(scrambled(built), again(built, tmp_path))
 
 
 @pytest.mark.parametrize(
