@@ -112,6 +112,16 @@ def test_a_resumed_run_equals_the_whole_one(undrawn, tmp_path):
     assert whole.metrics["test_nll_nats"] == resumed.metrics["test_nll_nats"]
 
 
+def test_the_training_curve_of_a_run_that_became_longer_has_points_to_its_end(undrawn, tmp_path):
+    """The last point of the shorter run was at its end, a share that the longer one comes to later."""
+    data = write(tmp_path / "a.csv", table(120))
+    run("density", tmp_path / "a", data=data, **SMALL)
+    longer = run("density", tmp_path / "a", resume=True, epochs=12).metrics["training"]
+    whole = run("density", tmp_path / "b", data=data, **SMALL | {"epochs": 12}).metrics["training"]
+    assert longer["epoch"] == whole["epoch"] == [float(epoch) for epoch in range(1, 13)]
+    assert longer["loss"] == whole["loss"]
+
+
 def test_training_ends_early_and_keeps_the_best_epoch(undrawn, tmp_path):
     data = write(tmp_path / "a.csv", table(120))
     found = run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -17,6 +18,7 @@ from scipy.stats import norm
 from hybridkern.lab.data import DataError
 from hybridkern.lab.recipes.cubic import RECIPE as CUBIC_RECIPE
 from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.evaluation import evaluating
 from hybridkern.lab.recipes.flights import clocks, load_flights
 from hybridkern.lab.recipes.moons import RECIPE as MOONS
 from hybridkern.lab.recipes.recipe import DataShape
@@ -194,6 +196,24 @@ def test_flights_are_learned_and_their_density_is_of_cells(tmp_path, head):
     assert done.metrics["test_class_nll_nats"] == pytest.approx(-scores.log_py.mean().item())
     if head == "bayesian":
         assert float(done.task.model.head.rows) == len(data.train)
+
+
+@pytest.mark.parametrize("clock", [0, 1])
+def test_samples_of_flights_are_whole_numbers_under_the_names_of_what_they_are(tmp_path, clock):
+    """The flow sees rows plus noise of width 1, half a unit above the data; samples are rows without it."""
+    small = {"layers": 2, "hidden": 4, "batch_size": 100, "epochs": 1, "ema": None, "clock": clock}
+    done = run("flights", tmp_path / "a", data=flights(tmp_path / "a.npz"), **small)
+    drawn = np.genfromtxt(sample_run(tmp_path / "a", 500, tmp_path / "s.csv", 0), delimiter=",", skip_header=1)
+    task = done.task
+    with evaluating(task), torch.random.fork_rng():
+        torch.manual_seed(0)
+        seen = (task.model.flow.sample(500) * task.scale + task.center).double().numpy()
+    np.testing.assert_array_equal(drawn, np.floor(seen))
+    with open(tmp_path / "s.csv", newline="") as file:
+        names = next(csv.reader(file))
+    assert names[:3] == ["plane age", "distance", "air time"] and names[5:7] == ["weekday", "day"]
+    assert names[3] == ("departure, minutes after 4 a.m." if clock else "departure")
+    assert names[7] == ("month, July is 0" if clock else "month")
 
 
 def test_a_start_that_diverges_is_not_the_best(monkeypatch):

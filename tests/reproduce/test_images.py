@@ -58,6 +58,8 @@ def test_a_sweep_stands_beside_the_published_rows_and_is_what_its_models_say(tmp
     assert 0 < ours[1]["ood_rejected"] <= 100 and ours[1]["ood_entropy_rejecting"] > ours[1]["ood_entropy"]
     record = json.loads((tmp_path / "out/results.json").read_text())["record"]["runs"]
     assert (record["0"]["lam"], record["1"]["lam"]) == (0, 1)
+    few = record["1"]["examples"]["train"]  # fewer than the threshold is taken from otherwise
+    assert few < sweep._FITTED and any(f"below that of all {few} training" in line for line in page.result.conditions)
 
 
 def recomputed(folder: Path) -> dict[str, float]:

@@ -76,14 +76,20 @@ class History(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()
+        # the last point was at a larger share of the run, where the run has become longer since
+        self._marked = min(self._marked, self._progress(self.epochs))
+
+    def _progress(self, epoch: float) -> float:
+        """Share of the run that is done after so many epochs, now."""
+        epochs, seconds = self._of_run
+        return max(epoch / epochs, (self.seconds + time.perf_counter() - self._since) / seconds)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(outputs["loss"])
-        epochs, seconds = self._of_run
         epoch = trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches
-        progress = max(epoch / epochs, (self.seconds + time.perf_counter() - self._since) / seconds)
+        progress = self._progress(epoch)
         if progress - self._marked > _APART:
             total, count = self._sum()
             self.training["epoch"].append(epoch)

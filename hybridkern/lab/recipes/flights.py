@@ -9,6 +9,7 @@ al. 2013 (arXiv:1309.6835); of the hybrid model: Nalisnick et al. 2019 (arXiv:19
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,12 @@ from hybridkern.lab.recipes.vectors.model import build_model
 from hybridkern.lab.recipes.vectors.task import Regression
 from hybridkern.lab.recipes.vectors.training import fit
 
-FEATURES = ("plane age", "distance", "air time", "departure", "time on the ground", "weekday", "day", "month")
+FEATURES = ("plane age", "distance", "air time", "departure", "arrival", "weekday", "day", "month")
+_TURNED = {
+    "departure": "departure, minutes after 4 a.m.",
+    "arrival": "minutes not in the air, plus 300",
+    "month": "month, July is 0",
+}
 KEYS = ("X_train", "y_train", "X_test", "y_test")
 _DAY = 1440
 _NIGHT = 240  # hardly a flight leaves at four: a day begins there
@@ -120,6 +126,16 @@ def _load(config: FlightsConfig) -> DataSet:
     return load_flights(config.data, bool(config.clock))
 
 
+def columns(clock: bool) -> list[str]:
+    """What the columns of ``x`` and of samples hold: those of the file, or of :func:`clocks`."""
+    return [_TURNED.get(name, name) if clock else name for name in FEATURES]
+
+
+def _evaluate(task: Regression, data: DataSet, config: FlightsConfig) -> results.Results:
+    found = results.evaluate(task, data, config)
+    return dataclasses.replace(found, metrics=found.metrics | {"columns": columns(bool(config.clock))})
+
+
 def _build(config: FlightsConfig, data: DataShape) -> Regression:
     lam = config.weight(data.dim)
     return Regression(build_model(config, data), objectives.Weighted(lam), lam, cell=1.0)
@@ -133,6 +149,6 @@ RECIPE = Recipe(
     build=_build,
     published=lambda config: Published("Nalisnick et al. 2019", {"test_rmse": "40.46", "test_class_nll_nats": "5.07"}),
     fit=fit,
-    evaluate=results.evaluate,
+    evaluate=_evaluate,
     draw=results.draw_run,
 )

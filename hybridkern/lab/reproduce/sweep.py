@@ -164,6 +164,7 @@ def result(sweep: Sweep, models: dict[float, Judged], runs: dict[float, Run]) ->
     ours = [model.figures for model in models.values()]
     held, broken = sentences(_ORDERINGS, ours, "lambda")
     first = next(iter(runs.values()))
+    fitted = min(_FITTED, first.metrics["examples"]["train"])
     conditions = [
         f"Data: {first.metrics['data']}; OOD set: {first.results.metrics['ood']} ({sweep.other}).",
         f"Loss: {loss_of(first.metrics)}.",
@@ -172,7 +173,7 @@ def result(sweep: Sweep, models: dict[float, Judged], runs: dict[float, Run]) ->
         "Training steps: "
         + ", ".join(f"{run.metrics['steps']} (lambda {lam:g}/D)" for lam, run in runs.items())
         + f", {first.metrics['train_seconds'] / 60:.3g} minutes each.",
-        f"An image is rejected where its log p(x) is below that of all {_FITTED} training images (equations 9 and 10 "
+        f"An image is rejected where its log p(x) is below that of all {fitted} training images (equations 9 and 10 "
         "of the paper); its prediction is then the class prior p(y).",
         *held,
     ]

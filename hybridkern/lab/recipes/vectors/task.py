@@ -25,7 +25,8 @@ class VectorTask(Task):
         objective: of a batch, for standardized data.
         lam: weight of the likelihood in that objective.
         cell: width of the cells that rounded data stand for, or 0: uniform noise in ``[0, cell)`` is added to each
-            number in training and where ``log p(x)`` is measured; the head reads the middle of the cell.
+            number in training and where ``log p(x)`` is measured; the head reads the middle of the cell, and samples
+            are whole multiples of ``cell`` as the data are.
     """
 
     center: Tensor
@@ -80,7 +81,8 @@ class VectorTask(Task):
         return self.model.flow.inverse(z)[0] * self.scale + self.center
 
     def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
-        return samples_of(self.model, n, temperature, label) * self.scale + self.center
+        x = samples_of(self.model, n, temperature, label) * self.scale + self.center
+        return (x / self.cell).floor() * self.cell if self.cell else x  # a cell's value is its lower end
 
     def _middle(self, x: Tensor) -> HybridOutput:
         return self.output(x + self.cell / 2)
