@@ -80,6 +80,15 @@ def test_vectors_are_read(tmp_path):
     assert (data.shape, data.classes) == ((1, 6), 2)
 
 
+@pytest.mark.parametrize(("columns", "shape"), [(1, (1, 1)), (8, (1, 8)), (4, (2, 2)), (16, (4, 4))])
+def test_rows_that_are_taken_for_images_are_named(tmp_path, caplog, columns, shape):
+    """Numbers of a table are no pixels: moved by one, as training moves images, they stand in other columns."""
+    parts = {name: RNG.integers(0, 5, (count, columns)) for name, count in (("X_train", 40), ("X_test", 10))}
+    assert load_npz(table_file(tmp_path / "a.npz", **parts)).shape == shape
+    noted = f"rows of {columns} numbers are taken for images of {shape[0]} x {shape[1]} pixels" in caplog.text
+    assert noted == (shape[0] > 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -7,11 +7,13 @@ An ``.npz`` file holds one of
 
 - ``images (N, H, W[, C])`` uint8 and ``labels (N,)`` integer, optionally ``split (N,)`` (or ``suggested_split``):
   0 train, 1 test, -1 unused;
-- ``X_train (N, D)``, ``y_train (N,)``, ``X_test (M, D)``, ``y_test (M,)``, with whole numbers in ``X``.
+- ``X_train (N, D)``, ``y_train (N,)``, ``X_test (M, D)``, ``y_test (M,)``, with whole numbers in ``X``. Where ``D`` is
+  the square of a whole number from 2 on, rows are taken for square images, with a note; others for images of one row.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +152,12 @@ def _from_table(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
     train, held_out = _hold_out(np.arange(len(x)))
     side = math.isqrt(x.shape[1])
     shape = (side, side) if side * side == x.shape[1] else (1, x.shape[1])
+    if shape[0] > 1:  # moved like pixels, numbers of other tables would stand in columns of others
+        logging.getLogger("hybridkern").warning(
+            "%s: rows of %d numbers are taken for images of %d x %d pixels, by a pixel of which training moves them; "
+            "where they are none, --set shift=0 (recipe digits) or --set translation=0 (digits-vae) leaves them as they "
+            "are", path, x.shape[1], side, side,
+        )  # fmt: skip
     return _data_set(path, [(x[train], y[train]), (x[held_out], y[held_out]), test], shape)
 
 

@@ -14,7 +14,7 @@ from hybridkern.lab.data import DataError, Split
 from hybridkern.lab.recipes.augment import translated
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.images import batches
-from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches
+from hybridkern.lab.recipes.images.batches import FixedBatches, TrainingBatches, dequantized, seeded
 from hybridkern.lab.recipes.images.config import ImagesConfig
 from hybridkern.lab.recipes.images.module import ImageModule
 from hybridkern.lab.recipes.images.official import SVHN
@@ -217,3 +217,15 @@ def test_validation_has_the_same_noise_each_time():
     first, second = list(loader), list(loader)
     assert len(first) == len(loader) == 4
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, second, strict=True))
+
+
+def test_noise_leaves_every_grey_value_in_its_cell(monkeypatch):
+    """From 128 on a sum in float32 is rounded up to the next value where the noise is within 2**-17 of 1."""
+    x = torch.arange(256, dtype=torch.uint8).repeat(2, 1)
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape[0], 1 - 2**-24))
+    noisy = dequantized(x, seeded(0))
+    exact = x.double() + 1 - 2**-24
+    assert torch.equal(noisy.floor(), x.float()) and ((noisy.double() - exact).abs() <= 2**-16).all()
+    split = Split(x, torch.zeros(2, dtype=torch.int64))
+    made = TrainingBatches(split, (16, 16), 2, stretch=lambda: 1, done=lambda: 0, seed=0)
+    assert torch.equal(made.batch(0)[0].floor(), x.float())

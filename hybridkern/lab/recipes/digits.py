@@ -55,7 +55,8 @@ class DigitsConfig(Config):
         head_hidden: units of the classifier's two hidden layers; 0 makes it linear.
         head_dropout: dropout probability of the classifier's inputs and hidden units.
         shift: probability that the classifier is trained on an image shifted by up to one pixel in each direction,
-            instead of the image itself; vectors (images of one row, see :mod:`hybridkern.lab.data`) are never shifted.
+            instead of the image itself; vectors (images of one row, see :mod:`hybridkern.lab.data`) are never shifted,
+            but those of a square number of values count as images.
     """
 
     epochs: int = 120

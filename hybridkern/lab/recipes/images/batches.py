@@ -28,7 +28,13 @@ def seeded(*numbers: int, device: torch.device = CPU) -> torch.Generator:
 
 def dequantized(x: Tensor, generator: torch.Generator) -> Tensor:
     """Grey values ``x`` (any shape, whole numbers) plus uniform noise from [0, 1): float32."""
-    return x.to(torch.float32) + torch.rand(x.shape, generator=generator)
+    return _within_cells(x, torch.rand(x.shape, generator=generator))
+
+
+def _within_cells(x: Tensor, noise: Tensor) -> Tensor:
+    """``x + noise`` in float32, below ``x + 1``: the sum may round up to it, the next grey value."""
+    values = x.to(torch.float32)
+    return torch.minimum(values + noise, torch.nextafter(values + 1, values))
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -136,7 +142,7 @@ class TrainingBatches:
             chosen = torch.rand(noise.shape, generator=generator, device=device) < share
             drawn = torch.randint(grey_levels, noise.shape, generator=generator, device=device)
             x = torch.where(chosen[mine], drawn[mine], x)
-        return x.to(torch.float32) + noise[mine], held.y[rows[mine]]
+        return _within_cells(x, noise[mine]), held.y[rows[mine]]
 
     def _here(self) -> Split:
         if self._held is None:
