@@ -155,8 +155,8 @@ def _from_table(path: Path, arrays: dict[str, np.ndarray]) -> DataSet:
     if shape[0] > 1:  # moved like pixels, numbers of other tables would stand in columns of others
         logging.getLogger("hybridkern").warning(
             "%s: rows of %d numbers are taken for images of %d x %d pixels, by a pixel of which training moves them; "
-            "where they are none, --set shift=0 (recipe digits) or --set translation=0 (digits-vae) leaves them as they "
-            "are", path, x.shape[1], side, side,
+            "where they are none, --set shift=0 (recipe digits) or --set translation=0 (digits-vae) leaves them alone",
+            path, x.shape[1], side, side,
         )  # fmt: skip
     return _data_set(path, [(x[train], y[train]), (x[held_out], y[held_out]), test], shape)
 
