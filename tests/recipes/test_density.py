@@ -52,7 +52,11 @@ def test_run_leaves_figures_and_plots(done):
     assert metrics["columns"] == ["a", "b", "steps"] and metrics["steps_of_columns"] == [0, 0, 5]
     assert metrics["examples"] == {"train": 320, "validation": 40, "test": 40}
     assert "in nats of the data's own units" in metrics["nll_convention"] and "steps" in metrics["nll_convention"]
-    assert "lam" not in metrics and metrics["round_trip_max_abs_error"] < 1e-3
+    assert "lam" not in metrics and metrics["round_trip_max_error_deviations"] < 1e-3
+    with io.StringIO() as said:
+        Console(file=said, width=200).print(result_table("", {"this run": metrics}))
+        assert "round-trip error, standard deviations" in said.getvalue()  # of columns in any unit
+        assert "round-trip error, units" not in said.getvalue()
     _, again, _ = evaluate_run(folder)
     assert again == {key: metrics[key] for key in again}
 
@@ -81,7 +85,7 @@ def test_every_flow_learns(undrawn, tmp_path, flow, options):
     found = run("density", tmp_path / "a", data=write(tmp_path / "a.csv", values, "a,b"), flow=flow,
                 **SMALL | {"layers": 3, "epochs": 15, "lr": 2e-2} | options)  # fmt: skip
     assert found.metrics["test_nll_nats"] < found.metrics["gaussian_nll_nats"]
-    assert found.metrics["flow"] == flow and found.metrics["round_trip_max_abs_error"] < 1e-3
+    assert found.metrics["flow"] == flow and found.metrics["round_trip_max_error_deviations"] < 1e-3
 
 
 def test_samples_are_rows_of_the_table(done, tmp_path):

@@ -38,6 +38,16 @@ def test_pairs_stay_in_one_process(tmp_path):
         config(tmp_path, labels=6, consistency=1.0, devices=2)
 
 
+def test_what_labels_change_is_said_or_left_out():
+    recipe = get_recipe("mnist")
+    with pytest.raises(RecipeError, match=r"--label-smoothing: got 0\.1, expected 0 with --set labels and unlabelled"):
+        recipe.config.updated("mnist", {"labels": 6, "label_smoothing": 0.1})
+    alone = recipe.config.updated("mnist", {"labels": 6, "unlabelled": 0.0, "label_smoothing": 0.1})
+    assert alone.label_smoothing == 0.1
+    assert recipe.published(alone).figures == {}  # those of the paper are of models of all labels
+    assert recipe.published(recipe.config).figures["ood"] == "notMNIST"  # whichever set the run was scored on
+
+
 @pytest.mark.parametrize(("labels", "message"), [(2, "class 2 has 18"), (57, "class 2 has 18")])
 def test_too_few_and_too_many_labels(tmp_path, labels, message):
     settings = config(tmp_path, labels=labels, batch_size=2)

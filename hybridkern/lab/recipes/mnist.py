@@ -16,5 +16,5 @@ RECIPE = image_recipe(
     summary="Glow and classifier on MNIST's 28x28 digits",
     config=ImagesConfig(levels=2, hidden=128, translation=2),
     official=MNIST,
-    published=by_lam(MNIST_ROWS),
+    published=by_lam(MNIST_ROWS, "notMNIST"),
 )

@@ -39,6 +39,11 @@ _ROWS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
         "largest round-trip error, units of the data",
         lambda m: f"{m['round_trip_max_abs_error']:.1e}",
     ),
+    (
+        "round_trip_max_error_deviations",
+        "largest round-trip error, standard deviations",
+        lambda m: f"{m['round_trip_max_error_deviations']:.1e}",
+    ),
     ("train_seconds", "training time, seconds", lambda m: f"{m['train_seconds']:.1f}"),
     ("images_per_second", "training speed, images per second", lambda m: f"{m['images_per_second']:.1f}"),
     ("epochs", "epochs (best)", _epochs),

@@ -17,5 +17,5 @@ RECIPE = image_recipe(
     summary="Glow and classifier on SVHN's 32x32 digits",
     config=ImagesConfig(boost=50.0, head_hidden=512, head_dropout=0.2),
     official=SVHN,
-    published=by_lam(SVHN_ROWS),
+    published=by_lam(SVHN_ROWS, "CIFAR-10"),
 )

@@ -67,7 +67,7 @@ def evaluate(task: DensityTask, data: DataSet, config: DensityConfig) -> Results
             "test_nll_standard_error": standard_error(log_px),
             "gaussian_nll_nats": gaussian_nll(task, data),
             "nll_convention": convention,
-            "round_trip_max_abs_error": error,
+            "round_trip_max_error_deviations": error,
             "flow": config.flow,
             "columns": names,
             "steps_of_columns": task.cell.tolist(),

@@ -40,7 +40,7 @@ class ImagesConfig(TrainingConfig):
         head_hidden: units of the classifier's hidden layer; 0 makes it linear.
         head_dropout: dropout probability of the classifier's hidden units.
         head_input_dropout: dropout probability of the latents it sees.
-        label_smoothing: share of the label that training spreads over all classes.
+        label_smoothing: share of the label that training spreads over all classes; 0 where there are unlabelled images.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled images.
     """
 
@@ -87,6 +87,8 @@ class ImagesConfig(TrainingConfig):
         for name in () if self.flow == "idf" else _OF_IDF:
             usual = getattr(ImagesConfig, name)
             self._require(name, getattr(self, name) == usual, f"{usual} without --flow idf")
+        if self.semi_supervised:  # of its loss the cross-entropy is that of the labels as they are
+            self._require("label_smoothing", not self.label_smoothing, "0 with --set labels and unlabelled images")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ImagesConfig:

@@ -17,9 +17,14 @@ from hybridkern.lab.recipes.recipe import Published, Recipe
 def image_recipe(
     name: str, summary: str, config: ImagesConfig, official: Official, published: dict[float, dict[str, str]]
 ) -> Recipe:
-    """A recipe that trains Glow with a classifier; ``published`` holds a paper's figures by ``lam`` per dimension."""
+    """A recipe that trains Glow with a classifier.
+
+    ``published`` holds a paper's figures by ``lam`` per dimension, of models that were trained on all labels.
+    """
 
     def of_paper(config: ImagesConfig) -> Published:
+        if config.labels is not None:
+            return Published()
         lam = 1.0 if config.lam is None else config.lam
         return Published(PAPER, published.get(lam, {}))
 

@@ -39,10 +39,11 @@ SVHN_ROWS = (
 )
 
 
-def by_lam(rows: tuple[PaperRow, ...]) -> dict[float, dict[str, str]]:
-    """The figures as text by the keys of ``metrics.json``, for each ``lam``."""
+def by_lam(rows: tuple[PaperRow, ...], ood: str) -> dict[float, dict[str, str]]:
+    """The figures as text by the keys of ``metrics.json``, for each ``lam``; ``ood`` is the name of the other set."""
     return {
         row.lam: {
+            "ood": ood,
             "test_error": f"{100 * row.error:.2f} %",
             "test_bits_per_dim": f"{row.bits:.2f}",
             "test_class_nll_nats": f"{row.nll:.3f}",
