@@ -74,6 +74,19 @@ def test_calibration() -> None:
     assert table.examples.sum() == 500 and table.accuracy[:2].isnan().all(), "four classes: never below 1/4"
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_a_confidence_that_is_a_threshold_reaches_it_in_every_dtype(dtype: torch.dtype) -> None:
+    """As votes of members have it. In float32 0.9 lies below the 0.9 of float64, and 0.6 above it."""
+    for bins in (5, 10, 15, 25):
+        votes = range(bins // 2 + 1, bins + 1)
+        p = torch.tensor([[k / bins, 1 - k / bins] for k in votes], dtype=torch.float64).to(dtype)
+        y = torch.zeros(len(p), dtype=torch.int64)
+        assert metrics.reliability(p, y, bins).examples.tolist() == [int(k + 1 in votes) for k in range(bins)], bins
+        curve = metrics.accuracy_confidence(p, y, [k / bins for k in votes])
+        assert (curve.share * len(p)).round().tolist() == list(range(len(p), 0, -1)), bins
+        assert curve.threshold.tolist() == [k / bins for k in votes]
+
+
 def test_accuracy_confidence() -> None:
     p, y = _classified()
     confidence, correct = p.max(1).values, p.argmax(1) == y

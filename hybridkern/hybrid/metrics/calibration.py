@@ -37,6 +37,11 @@ def _judged(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return confidence, (predicted == y).double()
 
 
+def _as_given(values: Tensor, probabilities: Tensor) -> Tensor:
+    """Numbers to compare with, in float64, rounded as the probabilities were: 0.9 in float32 is at least 0.9."""
+    return values.to(probabilities.dtype).double().to(probabilities.device)
+
+
 def accuracy_confidence(
     probabilities: Tensor, labels: Tensor, thresholds: Sequence[float] | None = None
 ) -> AccuracyConfidence:
@@ -47,7 +52,7 @@ def accuracy_confidence(
     Args:
         probabilities: ``(N, classes)``, rows of sum 1.
         labels: ``(N,)``, any integer dtype.
-        thresholds: from 0 to 1; by default 0, 0.1, to 0.9.
+        thresholds: from 0 to 1, compared in the dtype of the probabilities; by default 0, 0.1, to 0.9.
 
     Raises:
         TypeError, ValueError: another type, shape or range.
@@ -60,18 +65,20 @@ def accuracy_confidence(
         if not 0 <= value <= 1:
             raise ValueError(f"thresholds: got {value!r}, expected numbers from 0 to 1")
     threshold = torch.tensor(given, dtype=torch.float64, device=confidence.device)
-    kept = (confidence >= threshold[:, None]).double()
+    kept = (confidence >= _as_given(threshold, probabilities)[:, None]).double()
     return AccuracyConfidence(threshold, (kept * correct).sum(1) / kept.sum(1), kept.mean(1))
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliability:
     """Confidence and accuracy by bins of equal width of the confidence: a reliability diagram.
 
-    Bin ``i`` of ``bins`` holds confidences in ``(i/bins, (i+1)/bins]``. Arguments and errors as for :func:`ece`.
+    Bin ``i`` of ``bins`` holds confidences in ``(i/bins, (i+1)/bins]``, ends in the dtype of the probabilities.
+    Arguments and errors as for :func:`ece`.
     """
     bins = as_size("bins", bins)
     confidence, correct = _judged(probabilities, labels)
-    index = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    ends = torch.arange(1, bins, dtype=torch.float64) / bins
+    index = torch.bucketize(confidence, _as_given(ends, probabilities))
     count = torch.bincount(index, minlength=bins)
     sums = [torch.bincount(index, weights, minlength=bins) for weights in (confidence, correct)]
     return Reliability(sums[0] / count, sums[1] / count, count)
