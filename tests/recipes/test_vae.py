@@ -104,6 +104,10 @@ def test_the_weight_of_labels_is_that_of_a_mean_over_the_batch():
     """A quarter of the batch has labels, so that each weighs four times as much."""
     assert task_of(label_weight=0.1, unlabelled=0.75).model.weight == pytest.approx(0.4)
     assert task_of(label_weight=0.1, labels=None).model.weight == pytest.approx(0.1)
+    # a batch of 64 holds all ten labels there are, not 16
+    assert task_of(label_weight=0.1, unlabelled=0.75, labels=10).model.weight == pytest.approx(0.1 * 64 / 10)
+    bayes = task_of(model="bayes", label_weight=5.0, labels=10).objective()
+    assert bayes.base.lam == pytest.approx(10 / 64 / 5)
 
 
 def test_the_hybrids_weight_is_per_dimension_and_m1_keeps_the_classifier_to_itself():

@@ -190,11 +190,16 @@ class _Group:
         return self.rows[self._order[1][place * self.size : (place + 1) * self.size]].repeat(self.views)
 
 
+def labelled_in_batch(batch_size: int, unlabelled: float, labels: int) -> int:
+    """Images with a label in each batch: as many as the share ``unlabelled`` leaves, and no more than there are."""
+    return min(max(1, round((1 - unlabelled) * batch_size)), batch_size - 1, labels)
+
+
 def _groups(y: Tensor, batch_size: int, unlabelled: float, views: int, seed: int) -> list[_Group]:
     if not unlabelled:
         return [_Group(torch.arange(len(y)), batch_size, seed, _ORDER)]
     labelled = torch.nonzero(y >= 0).squeeze(1)
-    size = min(max(1, round((1 - unlabelled) * batch_size)), batch_size - 1, len(labelled))
+    size = labelled_in_batch(batch_size, unlabelled, len(labelled))
     others = max((batch_size - size) // views, 1)
     rest = torch.nonzero(y < 0).squeeze(1)
     return [_Group(labelled, size, seed, _ORDER), _Group(rest, others, seed, _UNLABELLED_ORDER, views=views)]

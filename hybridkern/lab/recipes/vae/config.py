@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridkern.lab.recipes.errors import RecipeError
+from hybridkern.lab.recipes.images.batches import labelled_in_batch
 from hybridkern.lab.recipes.images.training_config import TrainingConfig
 
 MODELS = ("m2", "m1", "m1m2", "ccvae", "bayes", "hybrid")
@@ -27,8 +28,8 @@ class VAEConfig(TrainingConfig):
         likelihood: ``"bernoulli"``, for black and white pixels (white from half of the highest grey value on);
             ``"logistic"``, or a ``"mixture"`` of ``components`` logistics, for the grey values as they are.
         components: logistics of a ``"mixture"``.
-        label_weight: weight of ``log q(y|x)`` of labelled images in the mean over a batch, for ``"m2"``, ``"m1m2"`` and
-            ``"bayes"``; published, for the first two: 0.1.
+        label_weight: weight of the mean of ``log q(y|x)`` over the labelled images of a batch beside the mean of the
+            bounds over all of its images, for ``"m2"``, ``"m1m2"`` and ``"bayes"``; published, for the first two: 0.1.
         entropy_weight: weight of the entropy of ``p(y|x)``, in nats, of unlabelled images, for ``"hybrid"``.
         classifier: ``q(y|x)`` of ``"m2"`` and ``"m1m2"``: ``"mlp"``, a network like the others (for ``"m1m2"`` on the
             latents of ``first``), or ``"conv"``, two convolutions on the image.
@@ -79,7 +80,9 @@ class VAEConfig(TrainingConfig):
     @property
     def labelled_share(self) -> float:
         """Share of each batch that has labels."""
-        return 1 - self.unlabelled if self.semi_supervised else 1.0
+        if self.labels is None or not self.semi_supervised:
+            return 1.0
+        return labelled_in_batch(self.batch_size, self.unlabelled, self.labels) / self.batch_size
 
     def lam_record(self, dim: int) -> dict[str, Any]:
         if self.model == "hybrid":
