@@ -95,12 +95,12 @@ def _percent_axis(axes: Axes, least: float, most: float) -> None:
     if least > 0:
         axes.set_yscale("log")
         shown = [tick for tick in _PERCENTS if least / 1.3 <= tick <= most * 1.3]
-        axes.set_yticks(shown)
+        axes.set_yticks(shown if len(shown) > 1 else sorted({*shown, least, most}))  # an axis has numbers
         axes.minorticks_off()
         axes.set_ylim(least / 1.3, most * 1.3)
     else:
         axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
 
 
 def _mark(axes: Axes, epoch: int, value: float, text: str) -> None:
