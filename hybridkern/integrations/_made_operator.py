@@ -118,7 +118,10 @@ def run_operator(owner: Any, net: Any, x: Tensor) -> Tensor | None:
     for layer in plan.layers:
         weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
         mask = layer._buffers.get("mask")
-        if weight is None or bias is None or mask is None or mask.requires_grad or weight.dtype is not x.dtype:
+        if weight is None or bias is None or mask is None or mask.requires_grad:
+            return None
+        # masks of nflows and normflows are float32, also where torch's default dtype is another
+        if weight.dtype is not x.dtype or mask.dtype is not x.dtype:
             return None
         weights.append(weight)
         biases.append(bias)

@@ -318,3 +318,20 @@ def test_report_says_so() -> None:
     for build, expected in words.items():
         (entry,) = accelerate(build(), networks=True).networks
         assert entry.reason == expected
+
+
+@pytest.mark.parametrize("name", ["nflows", "normflows", "zuko"])
+def test_networks_under_another_default_dtype_are_the_library_s(name: str) -> None:
+    """The libraries keep masks in float32 whatever torch's default dtype is, and multiply them with the weights."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.manual_seed(0)
+        layer, x = BUILDS[name](), torch.randn(9, DIM)
+    finally:
+        torch.set_default_dtype(before)
+    expected = call(layer, x)
+    accelerate(layer, networks=True)
+    for found, wanted in zip(call(layer, x), expected, strict=True):
+        assert found.dtype is torch.float64
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
