@@ -14,6 +14,7 @@ from hybridkern.lab.recipes.images.official import MNIST
 from hybridkern.lab.recipes.images.semi import SemiSupervisedTask
 from hybridkern.lab.recipes.images.sources import load, load_ood
 from hybridkern.lab.recipes.recipe import get_recipe
+from hybridkern.lab.recipes.settings import settings_of
 from tests.recipes.conftest import run
 from tests.recipes.images import SMALL, npz
 
@@ -36,6 +37,16 @@ def test_labels_are_kept_evenly_and_the_other_images_stay_or_go(tmp_path):
 def test_pairs_stay_in_one_process(tmp_path):
     with pytest.raises(RecipeError, match="--devices: got 2, expected 1 with consistency"):
         config(tmp_path, labels=6, consistency=1.0, devices=2)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist-vae", "digits-vae"])
+def test_patience_where_validation_ends_nothing_is_an_error(name):
+    config = get_recipe(name).config
+    with pytest.raises(RecipeError, match="--patience: got 3, expected 20: validation does not end these trainings"):
+        config.updated(name, {"patience": 3})
+    assert config.updated(name, {"patience": 20}) == config
+    meanings = {setting.name: setting.meaning for setting in settings_of(get_recipe(name))}
+    assert meanings["patience"].startswith("without effect") and "by every schedule" in meanings["warmup"]
 
 
 def test_what_labels_change_is_said_or_left_out():

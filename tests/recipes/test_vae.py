@@ -15,6 +15,7 @@ from hybridkern.lab.recipes import digits_vae, mnist_vae
 from hybridkern.lab.recipes.digits_vae import RECIPE, DigitsVAEConfig
 from hybridkern.lab.recipes.errors import RecipeError
 from hybridkern.lab.recipes.evaluation import evaluating
+from hybridkern.lab.recipes.images.module import ImageModule
 from hybridkern.lab.recipes.recipe import DataShape, get_recipe
 from hybridkern.lab.recipes.vae.config import MODELS
 from hybridkern.lab.recipes.vae.model import classifier_of
@@ -98,6 +99,18 @@ def test_every_model_takes_rows_with_and_without_label(model):
         assert task.invert(task.latent(x)).shape == task.sample(5).expand(-1, 64)[:1].expand(24, -1).shape
         out = task.output(x)
     assert out.log_px.shape == (24,) and out.prediction.shape == (24, 10)
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name != "m1m2"])
+def test_weight_decay_is_of_the_weights_of_all_networks(model):
+    task = task_of(model=model, weight_decay=0.25, head_weight_decay=0.5)
+    groups = ImageModule(task, task.config, 1)._parameter_groups()
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    head = {id(parameter) for parameter in task.head_parameters()}
+    layers = [module for module in task.modules() if isinstance(module, torch.nn.Linear)]
+    assert {decay[id(layer.weight)] for layer in layers if id(layer.weight) not in head} == {0.25}
+    assert {decay[id(layer.bias)] for layer in layers} == {0.0}
+    assert sum(value == 0.25 for value in decay.values()) == sum(id(layer.weight) not in head for layer in layers)
 
 
 def test_the_weight_of_labels_is_that_of_a_mean_over_the_batch():

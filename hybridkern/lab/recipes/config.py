@@ -41,7 +41,7 @@ class Config:
         patience: training stops after more than this many epochs without a lower validation loss.
         optimizer: ``"adamax"``, ``"adam"`` or ``"adamw"``.
         lr: learning rate, the highest one of the schedule.
-        weight_decay: decoupled weight decay.
+        weight_decay: decoupled weight decay with ``"adamw"``; with the others an L2 penalty, as in PyTorch's.
         beta2: decay of the optimizer's running average of squared gradients.
         prior_lr: factor on the learning rate of the prior's parameters, which then have no weight decay; for models
             that say which those are.

@@ -89,8 +89,7 @@ class ImageModule(HybridModule):
                 rate, decay = config.lr * config.head_lr, config.head_weight_decay
             else:
                 rate, decay = config.lr, config.weight_decay
-            # biases, actnorm and the factors of 1x1 convolutions are no weights to keep small
-            decays = parameter.ndim == 4 or (id(parameter) in head and parameter.ndim == 2)
+            decays = task.decays(parameter) or (id(parameter) in head and parameter.ndim == 2)
             groups.setdefault((rate, decay if decays else 0.0), []).append(parameter)
         return [
             {"params": parameters, "lr": rate, "highest": rate, "weight_decay": decay}

@@ -143,6 +143,10 @@ class ImageTask(Task):
         drawn = samples_of(self.model, n, temperature, label)
         return self.rows(drawn).floor().clamp_(0, self.grey_levels - 1)
 
+    def decays(self, parameter: nn.Parameter) -> bool:
+        """Whether weight decay keeps a parameter small: not biases, actnorm and the factors of 1x1 convolutions."""
+        return parameter.ndim == 4
+
     def head_parameters(self) -> list[nn.Parameter]:
         """Parameters of the classifier."""
         return list(self.model.head.parameters())

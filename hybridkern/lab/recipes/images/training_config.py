@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ class TrainingConfig(Config):
             being the dimensions of an example.
         epochs: maximum number of passes over the training part; ``None``: only ``minutes`` end the run, as they do if
             they are given without ``epochs``.
+        patience: without effect, for validation chooses nothing here, and ends no training.
+        weight_decay: of the weights of networks: biases, norms and factors of 1x1 convolutions have none.
+        warmup: share of the training in which the learning rate rises, by every schedule.
         data_root: folder with the data set's official files, instead of ``data``.
         test_data: an ``.npz`` file whose images are the test part; those of ``data`` are then all for training.
         ood: data to score beside the test part: an ``.npz`` file, or ``svhn``, ``mnist`` or ``cifar10`` for the test
@@ -93,6 +97,12 @@ class TrainingConfig(Config):
     devices: int = 1
     nodes: int = 1
     draws: int = 2
+
+    def _check_options(self, given: Collection[str]) -> None:
+        super()._check_options(given)
+        if "patience" in given:
+            usual = Config.patience
+            self._require("patience", self.patience == usual, f"{usual}: validation does not end these trainings")
 
     @property
     def schedule_may_grow(self) -> bool:

@@ -34,6 +34,7 @@ class VAEConfig(TrainingConfig):
         classifier: ``q(y|x)`` of ``"m2"`` and ``"m1m2"``: ``"mlp"``, a network like the others (for ``"m1m2"`` on the
             latents of ``first``), or ``"conv"``, two convolutions on the image.
         first: folder of the ``"m1"`` run that ``"m1m2"`` builds on, with the same ``latent`` and ``hidden``.
+        draws: of the latents, over which the bound is averaged.
         lam: weight of ``-log p(x)`` per dimension, for ``"hybrid"`` only; the other models have no such weight.
     """
 

@@ -110,6 +110,11 @@ class VAETask(ImageTask):
     def sample(self, n: int, temperature: float = 1.0, label: int | None = None) -> Tensor:
         return self.rows(samples_of(self._net, n, temperature, label))
 
+    def decays(self, parameter: nn.Parameter) -> bool:
+        """As the base class: the weights of all networks, which are linear layers mostly."""
+        layers = (module for module in self.modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+        return any(parameter is layer.weight for layer in layers)
+
     def head_parameters(self) -> list[nn.Parameter]:
         net = self._net
         head = net.head if isinstance(net, HybridModel) else net.classifier
