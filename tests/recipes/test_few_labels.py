@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,20 @@ def test_patience_where_validation_ends_nothing_is_an_error(name):
     assert config.updated(name, {"patience": 20}) == config
     meanings = {setting.name: setting.meaning for setting in settings_of(get_recipe(name))}
     assert meanings["patience"].startswith("without effect") and "by every schedule" in meanings["warmup"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mnist", {"consistency": 1.0}, "--consistency: got 1.0, expected 0 without unlabelled images"),
+        ("mnist", {"labels": 6, "unlabelled": 0.0, "consistency": 1.0}, "--consistency: got 1.0, expected 0 without"),
+        ("mnist", {"labels": 6, "distortion": 0.5}, "--distortion: got 0.5, expected 0 without consistency"),
+        ("digits-vae", {"distortion": 0.5}, "--distortion: got 0.5, expected 0 without consistency"),
+    ],
+)
+def test_views_that_nobody_sees_are_an_error(name, options, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        get_recipe(name).config.updated(name, options)
 
 
 def test_what_labels_change_is_said_or_left_out():

@@ -103,6 +103,9 @@ class TrainingConfig(Config):
         if "patience" in given:
             usual = Config.patience
             self._require("patience", self.patience == usual, f"{usual}: validation does not end these trainings")
+        # second views are of images without label, and there for that term
+        self._require("consistency", self.semi_supervised or not self.consistency, "0 without unlabelled images")
+        self._require("distortion", self.consistency or not self.distortion, "0 without consistency")
 
     @property
     def schedule_may_grow(self) -> bool:
