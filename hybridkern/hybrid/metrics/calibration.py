@@ -39,7 +39,7 @@ def _judged(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _as_given(values: Tensor, probabilities: Tensor) -> Tensor:
     """Numbers to compare with, in float64, rounded as the probabilities were: 0.9 in float32 is at least 0.9."""
-    return values.to(probabilities.dtype).double().to(probabilities.device)
+    return values.to(probabilities.dtype).double()
 
 
 def accuracy_confidence(
@@ -77,7 +77,7 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = 15) -> Reliab
     """
     bins = as_size("bins", bins)
     confidence, correct = _judged(probabilities, labels)
-    ends = torch.arange(1, bins, dtype=torch.float64) / bins
+    ends = torch.arange(1, bins, dtype=torch.float64, device=confidence.device) / bins
     index = torch.bucketize(confidence, _as_given(ends, probabilities))
     count = torch.bincount(index, minlength=bins)
     sums = [torch.bincount(index, weights, minlength=bins) for weights in (confidence, correct)]
