@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 
 from hybridkern import _env
+from hybridkern._nvml import machine
 
 LEAST_TORCH = (2, 10)  # has the stable ABI that the extension was built for; below, Python and Triton alone run
 
@@ -127,7 +128,16 @@ def _of_the_library(name: str) -> str:
 
 
 def _obstacle() -> str | None:
-    """Why the kernels of the library could not run on the devices that torch sees; they fail at the first launch."""
+    """Why the kernels of the library could not run on the devices that torch sees; they fail at the first launch.
+
+    Torch's own answer starts CUDA. It is asked for only where the machine has a GPU on which they could not run, which
+    torch may not see.
+    """
+    whole = machine()
+    if whole is not None and whole.capabilities:
+        every = [("a GPU", capability) for capability in whole.capabilities]
+        if cuda_obstacle(cuda_architectures(), cuda_toolkit(), whole.driver, every) is None:
+            return None
     count = torch.cuda.device_count()
     found = [(torch.cuda.get_device_name(i), torch.cuda.get_device_capability(i)) for i in range(count)]
     # builds without CUDA, which see no device, do not have it
@@ -179,15 +189,16 @@ def _load_cuda() -> CudaLibrary:
         return missing("the CUDA library was not built (no nvcc at install time, a failed build, or HYBRIDKERN_CUDA=0)")
     if torch.version.hip is not None:
         return missing("the CUDA library does not run on ROCm")
-    if not (torch.cuda.is_available() or _env.PRETEND_CUDA):
+    there = torch.cuda.device_count() > 0  # as is_available() says, which starts the driver
+    if not (there or _env.PRETEND_CUDA):
         return missing("the CUDA library was built, but torch sees no CUDA device")
-    if torch.cuda.is_available() and (why := _obstacle()) is not None:
+    if there and (why := _obstacle()) is not None:
         return missing(why)
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         return missing(f"the CUDA library does not load with torch {torch.__version__}: {error}")
-    pretended = "" if torch.cuda.is_available() else ", loaded without a device (HYBRIDKERN_PRETEND_CUDA)"
+    pretended = "" if there else ", loaded without a device (HYBRIDKERN_PRETEND_CUDA)"
     return CudaLibrary(True, f"compiled CUDA kernels for {cuda_architectures()}{pretended}")
 
 

@@ -9,11 +9,13 @@ import sys
 from importlib import import_module, metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import hybridkern
-from hybridkern import _extension
+from hybridkern import _extension, _nvml
+from hybridkern._nvml import Machine
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -164,7 +166,7 @@ def test_such_a_library_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_extension._env, "NO_EXTENSION", False)
     monkeypatch.setattr(_extension, "cuda_library_path", lambda: Path("library.so"))
     monkeypatch.setattr(_extension, "cuda_architectures", lambda: BUILT)
-    monkeypatch.setattr(_extension.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(_extension, "machine", lambda: Machine(13000, [(9, 0), (7, 0)]))
     monkeypatch.setattr(_extension.torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(_extension.torch.cuda, "get_device_name", lambda i: "an old GPU")
     monkeypatch.setattr(_extension.torch.cuda, "get_device_capability", lambda i: (7, 0))
@@ -172,6 +174,61 @@ def test_such_a_library_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_extension.torch.ops, "load_library", lambda path: pytest.fail("it was loaded"))
     state = _extension._load_cuda()
     assert not state.loaded and "an old GPU is sm_70" in state.reason
+
+
+def test_the_library_is_loaded_without_starting_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process that has only imported hybridkern: one that is forked from it could not use CUDA any more."""
+    monkeypatch.setattr(_extension._env, "NO_EXTENSION", False)
+    monkeypatch.setattr(_extension, "cuda_library_path", lambda: Path("library.so"))
+    monkeypatch.setattr(_extension, "cuda_architectures", lambda: BUILT)
+    monkeypatch.setattr(_extension, "cuda_toolkit", lambda: "13.0")
+    monkeypatch.setattr(_extension, "machine", lambda: Machine(13000, [(9, 0)]), raising=False)
+    monkeypatch.setattr(_extension.torch.cuda, "device_count", lambda: 1)  # by the same library
+    for name in ("is_available", "get_device_name", "get_device_capability"):
+        monkeypatch.setattr(_extension.torch.cuda, name, lambda *_, name=name: pytest.fail(f"{name} starts CUDA"))
+    loaded: list[str] = []
+    monkeypatch.setattr(_extension.torch.ops, "load_library", loaded.append)
+    assert _extension._load_cuda().loaded and loaded == ["library.so"]
+
+
+class _Nvml:
+    """NVIDIA's management library on a machine with these GPUs."""
+
+    def __init__(self, *capabilities: tuple[int, int]) -> None:
+        self._capabilities = capabilities
+
+    def nvmlInit_v2(self) -> int:
+        return 0
+
+    def nvmlSystemGetCudaDriverVersion_v2(self, version: Any) -> int:
+        version._obj.value = 13000
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:
+        count._obj.value = len(self._capabilities)
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: Any, device: Any) -> int:
+        device._obj.value = index.value + 1
+        return 0
+
+    def nvmlDeviceGetCudaComputeCapability(self, device: Any, major: Any, minor: Any) -> int:
+        major._obj.value, minor._obj.value = self._capabilities[device.value - 1]
+        return 0
+
+
+def test_the_management_library_names_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_nvml, "CDLL", lambda name: _Nvml((9, 0), (7, 5)))
+    assert _nvml.machine() == Machine(13000, [(9, 0), (7, 5)])
+
+
+def test_a_management_library_that_fails_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = _Nvml((9, 0))
+    monkeypatch.setattr(library, "nvmlInit_v2", lambda: 9)
+    monkeypatch.setattr(_nvml, "CDLL", lambda name: library)
+    assert _nvml.machine() is None
+    monkeypatch.setattr(_nvml, "CDLL", lambda name: object())
+    assert _nvml.machine() is None
 
 
 def test_too_old_a_torch_for_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
