@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,6 +22,15 @@ from hybridkern.lab.recipes.evaluation import evaluating
 
 _BATCH = 512
 _EVERY = 50  # steps between looks at the loss on a device, which wait for it
+
+
+def generators_kept() -> AbstractContextManager[None]:
+    """Torch's generators, those of every device too, are after the block as they were before it.
+
+    The devices are named: of several ones that are not, torch warns.
+    """
+    kept: AbstractContextManager[None] = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    return kept
 
 
 class TrainingError(ArithmeticError):
@@ -105,7 +115,7 @@ class FitModule(pl.LightningModule):
     def figures(self, rows: Rows, train: Rows) -> dict[str, float]:
         """Means over validation rows, in evaluation mode."""
         sums: dict[str, float] = {}
-        with evaluating(self.model), torch.random.fork_rng():
+        with evaluating(self.model), generators_kept():
             observe(self.model, train)
             for start in range(0, len(rows), _BATCH):
                 part = rows.at(slice(start, start + _BATCH)).to(self.device)
@@ -141,7 +151,7 @@ def observe(model: nn.Module, rows: Rows) -> None:
     if not isinstance(head, BayesianLinear) or rows.y is None:
         return
     device = next(model.parameters()).device
-    with evaluating(model), torch.random.fork_rng():
+    with evaluating(model), generators_kept():
         head.forget()
         for start in range(0, len(rows), _BATCH):
             part = rows.at(slice(start, start + _BATCH)).to(device)

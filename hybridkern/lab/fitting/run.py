@@ -25,7 +25,7 @@ from hybridkern.hybrid.vae.semi import SemiSupervisedVAE
 from hybridkern.lab.fitting.callbacks import Keep, Line, Pace, WholeEpochs
 from hybridkern.lab.fitting.history import History
 from hybridkern.lab.fitting.inputs import Rows, as_rows, check_classes, check_shapes, split
-from hybridkern.lab.fitting.module import FitModule, observe
+from hybridkern.lab.fitting.module import FitModule, generators_kept, observe
 from hybridkern.lab.fitting.settings import Settings, placed_on
 from hybridkern.lab.recipes.checkpoints import Restoring, Resumed, SealedCheckpointIO, has_any, newest
 from hybridkern.lab.recipes.evaluation import evaluating
@@ -175,7 +175,7 @@ def _fit(
             model_written = describe(model)  # before anything is trained: what cannot be saved says so now
             resumed = _begun(stack, folder, history, module, model_written, resume, console)
             callbacks.append(WholeEpochs(folder / CHECKPOINTS, len(train)))
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(generators_kept())
         stack.enter_context(_weights_cast_anew())
         if resumed is None and initialize is not False:
             torch.manual_seed(settings.seed)
@@ -377,5 +377,5 @@ def _initialize(model: nn.Module, rows: Rows, again: bool) -> None:
     head: Any = getattr(model, "head", None)
     if head is not None and (again or not getattr(head, "_started", False)):
         varied = part.y is not None and bool((part.y != part.y[0]).any())
-        with evaluating(model), torch.random.fork_rng():
+        with evaluating(model), generators_kept():
             head.initialize(flow(part.x)[0], part.y if varied else None)
