@@ -39,7 +39,9 @@ class GraphedStep:
 
     On a device the first three steps with batches of one shape run kernel by kernel; then the step is captured, and
     replayed from there on. Every call trains, captured or not. A batch of another shape (the last one of an epoch) is
-    treated likewise; at most four shapes are captured, others run kernel by kernel.
+    treated likewise; at most four shapes are captured, others run kernel by kernel. Batches in pinned memory are copied
+    while the host goes on: what lies there may be changed once the loss has been read. Let losses of steps without this
+    class go before the first capture: autograd goes on with the stream on which they were made.
 
     What may change between steps, and what happens then:
 

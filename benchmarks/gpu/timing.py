@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from benchmarks._measure import LEAST_ROUNDS, Timing
 from benchmarks.gpu.device import Device
 
 _WARM_UP = 3
+_LEAST_CUT = 3  # rounds of what the deadline ends, whose row says how many there were
 _LEAST_COVER = 1e-3
 _MOST_COVER = 0.2
 
@@ -76,7 +78,11 @@ def warm_up(device: Device, piece: Piece) -> float:
 
 
 def interleave(
-    device: Device, sides: Mapping[str, Piece], covers: Mapping[str, float], rounds: int
+    device: Device,
+    sides: Mapping[str, Piece],
+    covers: Mapping[str, float],
+    rounds: int,
+    time_left: Callable[[], float] = lambda: math.inf,
 ) -> dict[str, Times]:
     """Times every side once a round, in an order drawn anew each round; medians and quartiles.
 
@@ -85,6 +91,7 @@ def interleave(
         sides: each of them warm.
         covers: what :func:`warm_up` gave for it.
         rounds: at least 15.
+        time_left: seconds; where another round would take longer there are fewer, three at least.
 
     Raises:
         ValueError: too few rounds.
@@ -94,10 +101,14 @@ def interleave(
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     order = list(sides)
     shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
+    for done in range(rounds):
+        before = time_left()
         shuffle(order)
         for name in order:
             found[name].append(once(device, sides[name], covers[name]))
+        left = time_left()
+        if done + 1 >= _LEAST_CUT and left < before - left:
+            break
     return {name: Times(*(_summary(list(kind)) for kind in zip(*times, strict=True))) for name, times in found.items()}
 
 

@@ -35,7 +35,7 @@ def _to_host(flag: Tensor) -> tuple[Tensor, Callable[[], bool]]:
     host = torch.empty((), dtype=torch.bool, pin_memory=True)
     host.copy_(flag.detach(), non_blocking=True)
     event = torch.Event(flag.device)
-    event.record()
+    event.record(torch.accelerator.current_stream(flag.device))  # that of the copy, whatever device is current
     return host, event.query
 
 
