@@ -23,6 +23,18 @@ CASES = {
 every_case = pytest.mark.parametrize("case", CASES)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_probabilities_of_16_bits_are_probabilities(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(2000, 10, generator=generator), torch.randint(10, (2000,), generator=generator)
+    p = torch.softmax(logits.to(dtype), 1)
+    exact = torch.softmax(logits.double(), 1)
+    assert metrics.ece(p, labels) == pytest.approx(metrics.ece(exact, labels), abs=0.01)
+    assert metrics.accuracy_confidence(p, labels).share[0] == 1
+    with pytest.raises(ValueError, match="no logits"):
+        metrics.ece(p * 1.05, labels)
+
+
 @every_case
 def test_detection(case: str) -> None:
     inside, outside = CASES[case]
