@@ -345,10 +345,14 @@ class ClassGaussians(_Learnt):
         self.log_scale = nn.Parameter(torch.zeros(self.classes, self.dim), requires_grad=trainable)
         self.logits = nn.Parameter(torch.zeros(self.classes), requires_grad=trainable)
 
+    def log_frequencies(self) -> Tensor:
+        """``log p(y)`` of every class in nats, ``(classes,)``, at least float32: 16 bits would not sum to 1."""
+        return torch.log_softmax(self._logits(), 0)
+
     def log_joint(self, z: Tensor) -> Tensor:
         """``log p(z|y) + log p(y)`` of every class in nats, ``(B, classes)``, for ``z`` ``(B, dim)``."""
         check_width("z", z, self.dim)
-        frequencies = torch.log_softmax(self.logits, 0)
+        frequencies = self.log_frequencies()
         each = [
             ops.gaussian_log_prob(z, mean[None], log_scale[None])
             for mean, log_scale in zip(self.mean, self.log_scale, strict=True)
@@ -358,6 +362,9 @@ class ClassGaussians(_Learnt):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density of ``x`` ``(B, dim)`` in nats, ``(B,)``, at least float32."""
         return torch.logsumexp(self.log_joint(x), 1)
+
+    def _logits(self) -> Tensor:
+        return self.logits.to(torch.promote_types(self.logits.dtype, torch.float32))
 
     @torch.no_grad()
     def sample_of_class(
@@ -379,7 +386,7 @@ class ClassGaussians(_Learnt):
         """``n`` samples, ``(n, dim)``, without gradient; ``temperature`` multiplies the scales."""
         if not n:
             return self.mean.new_empty(0, self.dim)
-        frequencies = torch.softmax(self.logits, 0)
+        frequencies = torch.softmax(self._logits(), 0)
         return self._around(torch.multinomial(frequencies, n, True, generator=generator), generator, temperature)
 
     def _around(self, labels: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:

@@ -329,6 +329,5 @@ def consistency(latents: FlowPass, other: Tensor, head: Bayes) -> Tensor:
         raise ValueError(f"other: got shape {shape_text(other.shape)}, expected {wanted}, that of latents.z")
     with torch.no_grad():
         chosen = head.predict(head(other))
-    frequencies = torch.log_softmax(head.base.logits, 0)
-    log_pz: Tensor = (head(latents.z) - frequencies).gather(1, chosen[:, None]).squeeze(1)
+    log_pz: Tensor = (head(latents.z) - head.base.log_frequencies()).gather(1, chosen[:, None]).squeeze(1)
     return -(log_pz + latents.log_det)

@@ -93,6 +93,18 @@ def test_samples_follow_the_class_frequencies() -> None:
     torch.testing.assert_close(base.sample_of_class(1, 2, temperature=0.0), base.mean[1].detach().expand(2, 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_likelihoods_of_16_bits_are_of_frequencies_that_sum_to_one(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = ClassGaussians(2, 7)
+    base.logits.data.copy_(torch.randn(7, generator=generator))
+    base.to(dtype)
+    z = torch.randn(50, 2, generator=generator).to(dtype)
+    truth = copy.deepcopy(base).double().log_joint(z.double())
+    assert (base.log_joint(z) - truth).abs().max() < 1e-5
+    assert abs(base.log_frequencies().exp().sum().item() - 1) < 1e-6
+
+
 def test_means_start_at_right_angles() -> None:
     base = ClassGaussians(6, 4, radius=2.0)
     torch.testing.assert_close(base.mean @ base.mean.T, 4 * torch.eye(4), rtol=0, atol=1e-5)
