@@ -118,6 +118,15 @@ def as_temperature(value: object) -> float:
     return as_number("temperature", value, lambda t: 0 <= t < math.inf, "a finite number of at least 0")
 
 
+def as_draw(n: object, temperature: object) -> tuple[int, float]:
+    """The arguments ``n`` and ``temperature`` of a method that draws samples.
+
+    Raises:
+        TypeError, ValueError: as :func:`as_size` and :func:`as_temperature`.
+    """
+    return as_size("n", n, 0), as_temperature(temperature)
+
+
 def as_flag(name: str, value: object) -> bool:
     """``value`` as True or False.
 

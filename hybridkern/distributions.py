@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
-from hybridkern._arguments import as_flag, as_number, as_size
+from hybridkern._arguments import as_draw, as_flag, as_number, as_size
 from hybridkern._finite import check_finite_values
 from hybridkern._precision import wide
 from hybridkern._ranks import rows_over_ranks
@@ -129,6 +129,9 @@ class Distribution(Built, nn.Module, ABC):
         """``n`` samples, ``(n, dim)``, without gradient, their scale multiplied by ``temperature``.
 
         ``generator`` must live on the distribution's device.
+
+        Raises:
+            TypeError, ValueError: ``n`` or ``temperature`` is no such number, or negative.
         """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -183,6 +186,7 @@ class DiagonalGaussian(Distribution):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` samples, ``(n, dim)``, without gradient."""
+        n, temperature = as_draw(n, temperature)
         x = drawn(torch.randn, (n, self.dim), self.dtype, self._like.device, generator)
         x = x if temperature == 1 else x * temperature
         if self.mean is None or self.log_scale is None:
@@ -247,6 +251,7 @@ class DiscretizedLogistic(_Learnt):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
+        n, temperature = as_draw(n, temperature)
         return sample_logistic(n, self.mean, self.log_scale, generator=generator, temperature=temperature)
 
 
@@ -306,6 +311,7 @@ class DiscretizedLogisticMixture(_Learnt):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient."""
+        n, temperature = as_draw(n, temperature)
         return sample_logistic_mixture(
             n, self.logits, self.mean, self.log_scale, generator=generator, temperature=temperature
         )
@@ -373,9 +379,9 @@ class ClassGaussians(_Learnt):
         """``n`` samples of ``p(z|y=label)``, ``(n, dim)``, without gradient.
 
         Raises:
-            TypeError, ValueError: no such class, or a negative ``n``.
+            TypeError, ValueError: no such class, or a negative ``n`` or ``temperature``.
         """
-        n = as_size("n", n, 0)
+        n, temperature = as_draw(n, temperature)
         label = as_size("label", label, 0, expected=f"0 to {self.classes - 1} ({self.classes} classes)")
         if label >= self.classes:
             raise ValueError(f"label: got {label}, expected 0 to {self.classes - 1} ({self.classes} classes)")
@@ -384,6 +390,7 @@ class ClassGaussians(_Learnt):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` samples, ``(n, dim)``, without gradient; ``temperature`` multiplies the scales."""
+        n, temperature = as_draw(n, temperature)
         if not n:
             return self.mean.new_empty(0, self.dim)
         frequencies = torch.softmax(self._logits(), 0)

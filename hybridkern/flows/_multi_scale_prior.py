@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridkern import ops
+from hybridkern._arguments import as_draw
 from hybridkern._ranks import over_ranks
 from hybridkern._tensors import check_width
 from hybridkern.distributions import (
@@ -146,6 +147,7 @@ class MultiScalePrior(Distribution):
     @torch.no_grad()
     def sample(self, n: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
         """``n`` integer samples, ``(n, dim)``, without gradient: the coarsest level first."""
+        n, temperature = as_draw(n, temperature)
         known = Known(self.slices)
         drawn: list[Tensor] = []
         for i in reversed(range(len(self.shapes))):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
 
+from hybridkern import flows
 from hybridkern.distributions import (
+    ClassGaussians,
     DiagonalGaussian,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
@@ -148,3 +152,23 @@ def test_bad_samples_are_refused(build: type[DiscretizedLogistic]) -> None:
         with pytest.raises(error, match=message):
             distribution.initialize(x)
     assert torch.equal(distribution.mean, before)
+
+
+DRAWS = {
+    "gaussian": lambda: DiagonalGaussian(2).sample,
+    "classes": lambda: ClassGaussians(2, classes=2).sample,
+    "a class": lambda: partial(ClassGaussians(2, classes=2).sample_of_class, 1),
+    "levels": lambda: flows.IDF((1, 4, 4), layers=2, hidden=4).base.sample,
+} | {name: (lambda build=build: build().sample) for name, build in INTEGER.items()}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_what_cannot_be_drawn_is_an_error(name: str) -> None:
+    draw = DRAWS[name]()
+    for temperature, error in (float("nan"), ValueError), (-1.0, ValueError), ("a", TypeError):
+        with pytest.raises(error, match=f"temperature: got {temperature!r}, expected a finite number of at least 0"):
+            draw(3, temperature=temperature)
+    for n, error in (-1, ValueError), (2.5, TypeError), (True, TypeError):
+        with pytest.raises(error, match=f"n: got {n!r}, expected"):
+            draw(n)
+    assert draw(0).shape[0] == 0 and draw(torch.tensor(3)).shape[0] == 3
