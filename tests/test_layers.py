@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_extension",
         "_finite",
         "_modes",
+        "_nvml",
         "_temporary",
         "_values",
         "_C",
