@@ -105,7 +105,7 @@ class TrainingConfig(Config):
             self._require("patience", self.patience == usual, f"{usual}: validation does not end these trainings")
         # second views are of images without label, and there for that term
         self._require("consistency", self.semi_supervised or not self.consistency, "0 without unlabelled images")
-        self._require("distortion", self.consistency or not self.distortion, "0 without consistency")
+        self._require("distortion", self.consistency > 0 or not self.distortion, "0 without consistency")
 
     @property
     def schedule_may_grow(self) -> bool:
