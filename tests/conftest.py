@@ -20,6 +20,11 @@ BACKENDS = tuple(
 COMPILED_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long comes first: at the end one process would wait for another."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Run the test once on every backend of this machine."""

@@ -111,6 +111,16 @@ def test_a_failure_is_a_row_and_not_the_end(tmp_path: Path) -> None:
     assert read(tmp_path / "planted.csv")[0]["note"] == "ValueError: it is wrong"
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(1e6, 15), (0.55, 5), (0.0, 3)])
+def test_rounds_end_before_the_deadline(seconds: float, rounds: int) -> None:
+    """One round takes a tenth of a second or a little more; no fewer than three are made."""
+    device = PretendedDevice(tick=1e-6)
+    deadline = device.now() + seconds
+    piece = Piece(lambda _: None)
+    found = interleave(device, {"a": piece}, {"a": 0.1}, 15, lambda: deadline - device.now())
+    assert found["a"].wall.rounds == rounds
+
+
 class Faulty(PretendedDevice):
     """A device that a fault ends for the process."""
 
